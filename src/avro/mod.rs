@@ -1,0 +1,1 @@
+//! Avro bytes: schemas, datum encoding and decoding, the registry's wire framing.

@@ -1,0 +1,3 @@
+//! The `walrelay` program.
+
+fn main() {}

@@ -1,0 +1,1 @@
+//! Change events to Kafka records and back, by compiled plans.

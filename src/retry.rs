@@ -1,0 +1,62 @@
+//! What to do about an error: try again, stop one table, or stop the program.
+//!
+//! Every error enum of the crate decides its [`Severity`] beside its definition; the wiring acts on it in one place.
+
+use std::time::Duration;
+
+/// What the program does about an error.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Severity {
+    /// The outside world may heal by itself: tear down, back off, start again from the recorded position.
+    Transient,
+    /// One table cannot go on (a value, a schema, a record): that table stops, the others go on.
+    Definite,
+    /// Going on could lose data or cannot work (wrong password, wrong configuration, a gap): exit with the remedy.
+    Fatal,
+}
+
+/// An error that knows its severity and what the operator can do about it.
+pub trait Classify: std::error::Error {
+    /// What the program does about it.
+    fn severity(&self) -> Severity;
+
+    /// A full sentence for the operator, or `None` when the message says it all.
+    fn hint(&self) -> Option<String> {
+        None
+    }
+}
+
+/// Exponential back-off with a ceiling: 100 ms, 200 ms, … up to 10 s, reset by success.
+#[derive(Clone, Debug)]
+pub struct Backoff {
+    next: Duration,
+}
+
+impl Backoff {
+    const FIRST: Duration = Duration::from_millis(100);
+    const CEILING: Duration = Duration::from_secs(10);
+
+    /// Starts at the shortest delay.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self { next: Self::FIRST }
+    }
+
+    /// The delay to wait now; the one after it is twice as long.
+    pub fn next_delay(&mut self) -> Duration {
+        let delay = self.next;
+        self.next = (delay * 2).min(Self::CEILING);
+        delay
+    }
+
+    /// The work went well: the next delay is the shortest again.
+    pub const fn reset(&mut self) {
+        self.next = Self::FIRST;
+    }
+}
+
+impl Default for Backoff {
+    fn default() -> Self {
+        Self::new()
+    }
+}

@@ -1,0 +1,128 @@
+//! Tables as the source describes them.
+
+use std::{fmt, sync::Arc};
+
+use serde::{Deserialize, Serialize};
+
+use crate::types::ColumnType;
+
+/// A schema-qualified table name, unquoted, in the server's own case.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct TableName {
+    /// The schema (namespace).
+    pub schema: Arc<str>,
+    /// The table inside the schema.
+    pub table: Arc<str>,
+}
+
+impl TableName {
+    /// Joins a schema and a table name.
+    #[must_use]
+    pub fn new(schema: impl Into<Arc<str>>, table: impl Into<Arc<str>>) -> Self {
+        Self { schema: schema.into(), table: table.into() }
+    }
+
+    /// The name as SQL text, both parts quoted.
+    #[must_use]
+    pub fn quoted(&self) -> String {
+        format!("{}.{}", quote_identifier(&self.schema), quote_identifier(&self.table))
+    }
+}
+
+impl fmt::Display for TableName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}", self.schema, self.table)
+    }
+}
+
+/// An identifier in double quotes, inner quotes doubled (manual, "Identifiers and Key Words").
+#[must_use]
+pub fn quote_identifier(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
+}
+
+/// A string literal in single quotes; uses the `E''` form when a backslash is in it, so it means the same whatever
+/// `standard_conforming_strings` says.
+#[must_use]
+pub fn quote_literal(text: &str) -> String {
+    let doubled = text.replace('\'', "''");
+    if doubled.contains('\\') { format!("E'{}'", doubled.replace('\\', "\\\\")) } else { format!("'{doubled}'") }
+}
+
+/// What an UPDATE or DELETE writes into the WAL of the old row (`pg_class.relreplident`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ReplicaIdentity {
+    /// `d`: the primary key, if there is one.
+    Default,
+    /// `n`: nothing; the source refuses updates and deletes of a published table.
+    Nothing,
+    /// `f`: the whole old row.
+    Full,
+    /// `i`: the columns of a unique index.
+    Index,
+}
+
+impl ReplicaIdentity {
+    /// Reads `pg_class.relreplident` or the byte of a Relation message.
+    #[must_use]
+    pub const fn from_byte(byte: u8) -> Option<Self> {
+        match byte {
+            b'd' => Some(Self::Default),
+            b'n' => Some(Self::Nothing),
+            b'f' => Some(Self::Full),
+            b'i' => Some(Self::Index),
+            _ => None,
+        }
+    }
+}
+
+/// One published column.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Column {
+    /// The column's name, unquoted.
+    pub name: Arc<str>,
+    /// `pg_attribute.attnum`, where the catalog told it: survives a rename.
+    pub attnum: Option<i16>,
+    /// The column's type with its modifier.
+    #[serde(rename = "type")]
+    pub ty: ColumnType,
+    /// Whether the source column accepts NULL.
+    pub nullable: bool,
+}
+
+/// One version of a published relation: its published columns in the order of its tuples.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Relation {
+    /// `pg_class.oid`.
+    pub oid: u32,
+    /// Schema and table.
+    pub name: TableName,
+    /// What the WAL holds of old rows.
+    pub identity: ReplicaIdentity,
+    /// The published columns, in tuple order.
+    pub columns: Vec<Column>,
+    /// Indices into `columns` of the event key, in key order; empty when the table has none.
+    ///
+    /// The primary key; else the replica identity index; else a unique index over NOT NULL columns.
+    pub key: Vec<usize>,
+}
+
+impl Relation {
+    /// Whether the column at `index` belongs to the event key.
+    #[must_use]
+    pub fn is_key(&self, index: usize) -> bool {
+        self.key.contains(&index)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_and_literals_are_quoted_for_sql() {
+        assert_eq!(TableName::new("a b", "c\"d").quoted(), r#""a b"."c""d""#);
+        assert_eq!(quote_literal("it's"), "'it''s'");
+        assert_eq!(quote_literal("a\\'b"), r"E'a\\''b'");
+    }
+}
