@@ -1,1 +1,4 @@
 //! The wiring: the only place where adapters meet.
+
+pub mod health;
+pub mod metrics;

@@ -1,0 +1,291 @@
+//! What a half knows about its own well-being: both pipelines write it, `/readyz`, the status page and the metrics read it.
+//!
+//! Ready means: started, heard from the server within the silence limit, and no table stopped. "Heard" is any sign of life
+//! of the stream: an event, a keepalive, a consumer's poll that reached the broker. A half that hears nothing cannot know
+//! whether it lags, so silence counts as lag (trap T74).
+
+use std::{
+    borrow::Cow,
+    collections::BTreeMap,
+    fmt,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, AtomicI64, Ordering},
+    },
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+};
+
+/// Which half of walrelay a process runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Half {
+    /// Source PostgreSQL to Kafka.
+    Capture,
+    /// Kafka to target PostgreSQL.
+    Apply,
+}
+
+impl Half {
+    /// The name of its command and the value of the metrics label `half`.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Capture => "capture",
+            Self::Apply => "apply",
+        }
+    }
+}
+
+impl fmt::Display for Half {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// The shared handle; clones see the same state. Marks that a hot loop sets are atomics.
+#[derive(Clone, Debug)]
+pub struct Health(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    half: Half,
+    silence: Duration,
+    born: Instant,
+    started: AtomicBool,
+    /// Milliseconds since the Unix epoch; 0: never.
+    heard_ms: AtomicI64,
+    /// Commit time of the oldest event that is not through yet, in milliseconds since the Unix epoch; `CAUGHT_UP`: none.
+    behind_ms: AtomicI64,
+    /// Set and read rarely.
+    text: Mutex<Text>,
+}
+
+#[derive(Debug, Default)]
+struct Text {
+    phase: Cow<'static, str>,
+    retrying: Option<String>,
+    stopped: BTreeMap<String, String>,
+}
+
+const CAUGHT_UP: i64 = i64::MIN;
+
+/// Everything that a reader may want to know, taken at one moment.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Snapshot {
+    /// Which half this is.
+    pub half: Half,
+    /// What it is doing: `starting`, `snapshot`, `streaming`, `applying`, …
+    pub phase: String,
+    /// The trouble that it is retrying after, if any.
+    pub retrying: Option<String>,
+    /// Stopped tables with the reason of each.
+    pub stopped: BTreeMap<String, String>,
+    /// Time since the last sign of life; `None` before the first.
+    pub silent_for: Option<Duration>,
+    /// How far the half is behind the commit times of its input; `None` before the first sign of life.
+    pub lag: Option<Duration>,
+    /// Time since the process started this half.
+    pub uptime: Duration,
+    /// Why it is not ready; empty when it is.
+    pub unready: Vec<String>,
+}
+
+impl Snapshot {
+    /// Whether the half does its work.
+    #[must_use]
+    pub const fn is_ready(&self) -> bool {
+        self.unready.is_empty()
+    }
+}
+
+impl Health {
+    /// A half that has not started yet; `silence` is the time without a sign of life after which it is not ready.
+    #[must_use]
+    pub fn new(half: Half, silence: Duration) -> Self {
+        let text = Text { phase: Cow::Borrowed("starting"), ..Text::default() };
+        Self(Arc::new(Inner {
+            half,
+            silence,
+            born: Instant::now(),
+            started: AtomicBool::new(false),
+            heard_ms: AtomicI64::new(0),
+            behind_ms: AtomicI64::new(CAUGHT_UP),
+            text: Mutex::new(text),
+        }))
+    }
+
+    /// Preparation is over, the work has begun. Counts as a sign of life.
+    pub fn set_started(&self) {
+        self.heard();
+        self.0.started.store(true, Ordering::Release);
+    }
+
+    /// A sign of life from the server came now.
+    pub fn heard(&self) {
+        self.0.heard_ms.store(unix_ms(), Ordering::Relaxed);
+    }
+
+    /// The oldest event that is not through yet was committed at this time (milliseconds since the Unix epoch).
+    pub fn behind_since(&self, commit_ms: i64) {
+        self.0.behind_ms.store(commit_ms, Ordering::Relaxed);
+    }
+
+    /// Everything that the server has sent is through.
+    pub fn caught_up(&self) {
+        self.0.behind_ms.store(CAUGHT_UP, Ordering::Relaxed);
+    }
+
+    /// What the half is doing, in a word or two.
+    pub fn set_phase(&self, phase: impl Into<Cow<'static, str>>) {
+        self.text().phase = phase.into();
+    }
+
+    /// A transient error: the half is not ready until [`Health::recovered`].
+    pub fn retrying(&self, reason: impl Into<String>) {
+        self.text().retrying = Some(reason.into());
+    }
+
+    /// The work after a transient error goes on.
+    pub fn recovered(&self) {
+        self.text().retrying = None;
+    }
+
+    /// A table stopped. The name is `schema.table`, or the topic where the table is not known.
+    pub fn stop_table(&self, table: impl Into<String>, reason: impl Into<String>) {
+        self.text().stopped.insert(table.into(), reason.into());
+    }
+
+    /// A stopped table goes on.
+    pub fn resume_table(&self, table: &str) {
+        self.text().stopped.remove(table);
+    }
+
+    /// Which half this is.
+    #[must_use]
+    pub fn half(&self) -> Half {
+        self.0.half
+    }
+
+    /// The present state.
+    #[must_use]
+    pub fn snapshot(&self) -> Snapshot {
+        self.snapshot_at(unix_ms())
+    }
+
+    fn snapshot_at(&self, now_ms: i64) -> Snapshot {
+        let heard_ms = self.0.heard_ms.load(Ordering::Relaxed);
+        let silent_for = (heard_ms != 0).then(|| since(heard_ms, now_ms));
+        let (phase, retrying, stopped) = {
+            let text = self.text();
+            (text.phase.clone().into_owned(), text.retrying.clone(), text.stopped.clone())
+        };
+        let mut snapshot = Snapshot {
+            half: self.0.half,
+            phase,
+            retrying,
+            stopped,
+            silent_for,
+            lag: silent_for.map(|silent| self.lag(silent, now_ms)),
+            uptime: self.0.born.elapsed(),
+            unready: Vec::new(),
+        };
+        snapshot.unready = self.unready(&snapshot);
+        snapshot
+    }
+
+    /// Behind: the age of the oldest event that is not through. Caught up: none, unless the silence is longer than allowed,
+    /// for then nobody knows what the server has committed since.
+    fn lag(&self, silent: Duration, now_ms: i64) -> Duration {
+        match self.0.behind_ms.load(Ordering::Relaxed) {
+            CAUGHT_UP if silent <= self.0.silence => Duration::ZERO,
+            CAUGHT_UP => silent,
+            commit_ms => since(commit_ms, now_ms),
+        }
+    }
+
+    fn unready(&self, snapshot: &Snapshot) -> Vec<String> {
+        let mut reasons = Vec::new();
+        if !self.0.started.load(Ordering::Acquire) {
+            reasons.push(format!("not started yet ({})", snapshot.phase));
+        } else if let Some(silent) = snapshot.silent_for.filter(|silent| *silent > self.0.silence) {
+            reasons.push(format!("nothing heard for {} s", silent.as_secs()));
+        }
+        reasons.extend(snapshot.retrying.iter().map(|reason| format!("retrying: {reason}")));
+        reasons.extend(snapshot.stopped.iter().map(|(table, reason)| format!("table {table} is stopped: {reason}")));
+        reasons
+    }
+
+    fn text(&self) -> MutexGuard<'_, Text> {
+        self.0.text.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Milliseconds since the Unix epoch.
+fn unix_ms() -> i64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(now.as_millis()).unwrap_or(i64::MAX)
+}
+
+/// Time between two moments; none when the clocks disagree about their order.
+fn since(then_ms: i64, now_ms: i64) -> Duration {
+    Duration::from_millis(u64::try_from(now_ms.saturating_sub(then_ms)).unwrap_or(0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SILENCE: Duration = Duration::from_mins(1);
+
+    fn started() -> (Health, i64) {
+        let health = Health::new(Half::Capture, SILENCE);
+        health.set_started();
+        let heard = health.0.heard_ms.load(Ordering::Relaxed);
+        (health, heard)
+    }
+
+    #[test]
+    fn a_half_is_ready_once_it_has_started() {
+        let health = Health::new(Half::Capture, SILENCE);
+        assert_eq!(health.snapshot().unready, ["not started yet (starting)"]);
+        assert_eq!(health.snapshot().lag, None);
+        health.set_started();
+        assert!(health.snapshot().is_ready());
+    }
+
+    // trap T74
+    #[test]
+    fn silence_makes_it_unready_and_counts_as_lag() {
+        let (health, heard) = started();
+        let at_limit = health.snapshot_at(heard + 60_000);
+        assert!(at_limit.is_ready());
+        assert_eq!(at_limit.lag, Some(Duration::ZERO));
+        let after = health.snapshot_at(heard + 61_000);
+        assert_eq!(after.unready, ["nothing heard for 61 s"]);
+        assert_eq!(after.lag, Some(Duration::from_secs(61)));
+    }
+
+    #[test]
+    fn lag_is_measured_from_the_commit_time() {
+        let (health, heard) = started();
+        health.behind_since(heard - 5_000);
+        assert_eq!(health.snapshot_at(heard).lag, Some(Duration::from_secs(5)));
+        health.behind_since(heard + 5_000);
+        assert_eq!(health.snapshot_at(heard).lag, Some(Duration::ZERO), "the source's clock is ahead");
+        health.caught_up();
+        assert_eq!(health.snapshot_at(heard).lag, Some(Duration::ZERO));
+    }
+
+    #[test]
+    fn stopped_tables_and_retries_make_it_unready_until_they_are_over() {
+        let (health, _) = started();
+        health.stop_table("public.orders", "schema refused");
+        health.retrying("broker unreachable");
+        assert_eq!(
+            health.snapshot().unready,
+            ["retrying: broker unreachable", "table public.orders is stopped: schema refused"]
+        );
+        health.resume_table("public.orders");
+        health.recovered();
+        assert!(health.snapshot().is_ready());
+    }
+}
