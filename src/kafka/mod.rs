@@ -1,1 +1,22 @@
-//! Kafka: producer, consumer, topics.
+//! Kafka: the producer of change events, the consumer of `apply`, topics, and the transactional state topic.
+//!
+//! Nothing here knows what a record means. Reports and partitions are handed to the wiring through callbacks and channels
+//! that are bounded in bytes.
+
+mod consumer;
+mod context;
+mod error;
+mod producer;
+mod settings;
+mod state;
+mod topic;
+
+pub use consumer::{
+    ConsumedRecord, Consumer, ConsumerEvent, ConsumerHandle, ConsumerSettings, StartOffset, Subscription,
+    TopicPartition,
+};
+pub use error::Error;
+pub use producer::{Delivery, DeliveryObserver, Producer, ProducerSettings};
+pub use settings::Settings;
+pub use state::{StateEntry, StateTopic};
+pub use topic::{Admin, TopicDescription, TopicSettings};

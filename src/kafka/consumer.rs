@@ -1,0 +1,490 @@
+//! The consumer of `apply`: one thread that polls librdkafka and speaks to the wiring over a channel.
+//!
+//! Offsets live in the target, not in Kafka (traps T60, T55): on every assignment the thread asks the wiring where to
+//! begin and waits for the answer inside the rebalance, so no record is consumed from a partition that is not fenced yet.
+//! When the byte budget is used up it pauses all partitions and goes on polling, so that the group does not expel it
+//! (trap T71).
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{Arc, Mutex, mpsc as std_mpsc},
+    thread,
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use rdkafka::{
+    ClientContext, Message, TopicPartitionList,
+    config::RDKafkaLogLevel,
+    consumer::{BaseConsumer, Consumer as _, ConsumerContext, RebalanceProtocol},
+    error::{KafkaError, RDKafkaErrorCode},
+    message::{BorrowedMessage, Headers as _},
+    topic_partition_list::Offset,
+    types::RDKafkaRespErr,
+};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+
+use super::{Error, Settings, context::ClientLog};
+
+/// A topic and one of its partitions.
+pub type TopicPartition = (Arc<str>, i32);
+
+/// What to consume.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Subscription {
+    /// As a member of a group: these topics (a leading `^` makes a name a regular expression).
+    Group {
+        /// `group.id`
+        group: String,
+        /// Topic names or patterns.
+        topics: Vec<String>,
+    },
+    /// Exactly these partitions, without a group's rebalances.
+    Assigned {
+        /// Names the instance towards brokers.
+        group: String,
+        /// The partitions.
+        partitions: Vec<(String, i32)>,
+    },
+}
+
+/// What the consumer adds to the shared settings.
+#[derive(Clone, Debug)]
+pub struct ConsumerSettings {
+    /// librdkafka properties of the consumer.
+    pub properties: BTreeMap<String, String>,
+    /// Bound of records between librdkafka and their consumer, in bytes.
+    pub budget_bytes: usize,
+}
+
+/// Where consumption of a partition begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StartOffset {
+    /// At the beginning of the partition, which must still be there: nothing of it was applied yet.
+    Earliest,
+    /// At this offset.
+    At(i64),
+}
+
+/// A record as it was consumed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConsumedRecord {
+    /// The topic.
+    pub topic: Arc<str>,
+    /// The partition.
+    pub partition: i32,
+    /// Its offset.
+    pub offset: i64,
+    /// The record's timestamp in milliseconds since the Unix epoch.
+    pub timestamp_ms: i64,
+    /// The framed key.
+    pub key: Option<Bytes>,
+    /// The framed value; `None` is a tombstone.
+    pub value: Option<Bytes>,
+    /// The headers; a header without a value has an empty one.
+    pub headers: Vec<(String, Bytes)>,
+}
+
+impl ConsumedRecord {
+    /// Memory that the record holds, in bytes.
+    #[must_use]
+    pub fn size(&self) -> usize {
+        let headers: usize = self.headers.iter().map(|(name, value)| name.len() + value.len() + 48).sum();
+        96 + self.key.as_ref().map_or(0, Bytes::len) + self.value.as_ref().map_or(0, Bytes::len) + headers
+    }
+}
+
+/// What the consumer tells.
+#[derive(Debug)]
+pub enum ConsumerEvent {
+    /// Records, in partition order.
+    Records {
+        /// The records.
+        records: Vec<ConsumedRecord>,
+        /// Their share of the byte budget: drop it when their memory is released.
+        permit: OwnedSemaphorePermit,
+    },
+    /// Partitions were assigned; consumption waits for where each begins.
+    Assigned {
+        /// The added partitions.
+        partitions: Vec<TopicPartition>,
+        /// The answer; without one the partitions are not consumed.
+        reply: oneshot::Sender<Vec<(TopicPartition, StartOffset)>>,
+    },
+    /// Partitions are being taken away; the rebalance waits for the answer.
+    Revoked {
+        /// The partitions.
+        partitions: Vec<TopicPartition>,
+        /// To be answered when their work is finished or rolled back.
+        done: oneshot::Sender<()>,
+    },
+    /// The consumer is alive: sent at least once a second while there is nothing to consume.
+    Idle,
+    /// The consumer cannot go on.
+    Failed(Error),
+}
+
+enum Command {
+    Pause(Vec<TopicPartition>),
+    Resume(Vec<TopicPartition>),
+    Seek(TopicPartition, i64),
+    Close,
+}
+
+/// Commands to the consumer thread. Dropping it closes the consumer.
+pub struct ConsumerHandle {
+    commands: std_mpsc::Sender<Command>,
+}
+
+impl ConsumerHandle {
+    /// Stops fetching these partitions, until `resume`.
+    pub fn pause(&self, partitions: Vec<TopicPartition>) {
+        let _closed = self.commands.send(Command::Pause(partitions));
+    }
+
+    /// Fetches these partitions again.
+    pub fn resume(&self, partitions: Vec<TopicPartition>) {
+        let _closed = self.commands.send(Command::Resume(partitions));
+    }
+
+    /// Continues a partition from another offset.
+    pub fn seek(&self, partition: TopicPartition, offset: i64) {
+        let _closed = self.commands.send(Command::Seek(partition, offset));
+    }
+}
+
+impl Drop for ConsumerHandle {
+    fn drop(&mut self) {
+        let _closed = self.commands.send(Command::Close);
+    }
+}
+
+/// The consumer.
+pub struct Consumer;
+
+impl Consumer {
+    /// Starts the consumer's thread.
+    pub fn spawn(
+        settings: &Settings,
+        own: &ConsumerSettings,
+        subscription: Subscription,
+    ) -> Result<(mpsc::UnboundedReceiver<ConsumerEvent>, ConsumerHandle), Error> {
+        let group = match &subscription {
+            Subscription::Group { group, .. } | Subscription::Assigned { group, .. } => group,
+        };
+        let (events, receiver) = mpsc::unbounded_channel();
+        let (commands, inbox) = std_mpsc::channel();
+        let mut config = settings.client_config(&BTreeMap::new());
+        config
+            .set("queued.max.messages.kbytes", (own.budget_bytes / 1024).max(1024).to_string())
+            .set("fetch.wait.max.ms", "100")
+            .set("partition.assignment.strategy", "cooperative-sticky")
+            .set("isolation.level", "read_committed")
+            .set("topic.metadata.refresh.interval.ms", "5000");
+        for (name, value) in &own.properties {
+            config.set(name, value);
+        }
+        config
+            .set("group.id", group)
+            .set("enable.auto.commit", "false")
+            .set("enable.auto.offset.store", "false")
+            .set("auto.offset.reset", "error");
+        let context = Context { log: ClientLog::default(), events: events.clone(), assigned: Mutex::default() };
+        let consumer: BaseConsumer<Context> = config
+            .create_with_context(context)
+            .map_err(|source| Error::Configuration { reason: source.to_string() })?;
+        let worker = Worker {
+            consumer,
+            brokers: settings.address(),
+            events,
+            inbox,
+            budget: Arc::new(Semaphore::new(own.budget_bytes)),
+            budget_bytes: own.budget_bytes,
+            paused: BTreeSet::new(),
+            choked: false,
+            topics: BTreeMap::new(),
+        };
+        thread::Builder::new()
+            .name("kafka-consumer".into())
+            .spawn(move || worker.run(&subscription))
+            .map_err(|error| Error::Configuration { reason: error.to_string() })?;
+        Ok((receiver, ConsumerHandle { commands }))
+    }
+}
+
+struct Context {
+    log: ClientLog,
+    events: mpsc::UnboundedSender<ConsumerEvent>,
+    assigned: Mutex<BTreeSet<TopicPartition>>,
+}
+
+impl ClientContext for Context {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        ClientLog::line(level, facility, message);
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        self.log.note(&error, reason);
+    }
+}
+
+impl ConsumerContext for Context {
+    fn rebalance(&self, consumer: &BaseConsumer<Self>, code: RDKafkaRespErr, list: &mut TopicPartitionList) {
+        let partitions = names(list);
+        let cooperative = matches!(consumer.rebalance_protocol(), RebalanceProtocol::Cooperative);
+        let outcome = if code == RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS {
+            let list = self.start_offsets(partitions);
+            if cooperative { consumer.incremental_assign(&list) } else { consumer.assign(&list) }
+        } else {
+            self.revoke(partitions);
+            if cooperative { consumer.incremental_unassign(list) } else { consumer.unassign() }
+        };
+        if let Err(source) = outcome {
+            let _closed = self.events.send(ConsumerEvent::Failed(Error::Consume { brokers: String::new(), source }));
+        }
+    }
+}
+
+impl Context {
+    /// Asks the wiring where the new partitions begin.
+    fn start_offsets(&self, partitions: Vec<TopicPartition>) -> TopicPartitionList {
+        let (reply, answer) = oneshot::channel();
+        if let Ok(mut assigned) = self.assigned.lock() {
+            assigned.extend(partitions.iter().cloned());
+        }
+        let _closed = self.events.send(ConsumerEvent::Assigned { partitions, reply });
+        let mut list = TopicPartitionList::new();
+        for ((topic, partition), start) in answer.blocking_recv().unwrap_or_default() {
+            let offset = match start {
+                StartOffset::Earliest => Offset::Beginning,
+                StartOffset::At(offset) => Offset::Offset(offset),
+            };
+            // An invalid offset (negative) cannot come from the position table.
+            let _invalid = list.add_partition_offset(&topic, partition, offset);
+        }
+        list
+    }
+
+    fn revoke(&self, partitions: Vec<TopicPartition>) {
+        let (done, finished) = oneshot::channel();
+        if let Ok(mut assigned) = self.assigned.lock() {
+            for partition in &partitions {
+                assigned.remove(partition);
+            }
+        }
+        if self.events.send(ConsumerEvent::Revoked { partitions, done }).is_ok() {
+            let _closed = finished.blocking_recv();
+        }
+    }
+}
+
+fn names(list: &TopicPartitionList) -> Vec<TopicPartition> {
+    list.elements().iter().map(|element| (Arc::from(element.topic()), element.partition())).collect()
+}
+
+struct Worker {
+    consumer: BaseConsumer<Context>,
+    brokers: String,
+    events: mpsc::UnboundedSender<ConsumerEvent>,
+    inbox: std_mpsc::Receiver<Command>,
+    budget: Arc<Semaphore>,
+    budget_bytes: usize,
+    /// Paused by command.
+    paused: BTreeSet<TopicPartition>,
+    /// All partitions are paused because the budget is used up.
+    choked: bool,
+    /// One shared name per topic.
+    topics: BTreeMap<String, Arc<str>>,
+}
+
+impl Worker {
+    const BATCH_BYTES: usize = 256 * 1024;
+    const BATCH_RECORDS: usize = 2000;
+
+    fn run(mut self, subscription: &Subscription) {
+        if let Err(source) = self.subscribe(subscription) {
+            self.fail(Error::Consume { brokers: self.brokers.clone(), source });
+            return;
+        }
+        let mut last_idle = Instant::now();
+        while self.obey() && !self.events.is_closed() {
+            let free = self.budget.available_permits();
+            self.choke(free < self.budget_bytes / 4);
+            match self.poll_batch() {
+                Ok(true) => {}
+                Ok(false) => {
+                    if last_idle.elapsed() >= Duration::from_millis(500) {
+                        last_idle = Instant::now();
+                        let _closed = self.events.send(ConsumerEvent::Idle);
+                    }
+                }
+                Err(error) => {
+                    self.fail(error);
+                    return;
+                }
+            }
+        }
+    }
+
+    fn subscribe(&self, subscription: &Subscription) -> Result<(), KafkaError> {
+        match subscription {
+            Subscription::Group { topics, .. } => {
+                let topics: Vec<&str> = topics.iter().map(String::as_str).collect();
+                self.consumer.subscribe(&topics)
+            }
+            Subscription::Assigned { partitions, .. } => {
+                let partitions = partitions.iter().map(|(topic, n)| (Arc::from(topic.as_str()), *n)).collect();
+                self.consumer.assign(&self.consumer.context().start_offsets(partitions))
+            }
+        }
+    }
+
+    fn fail(&self, error: Error) {
+        let _closed = self.events.send(ConsumerEvent::Failed(error));
+    }
+
+    /// Carries out waiting commands; `false` when the consumer is to close.
+    fn obey(&mut self) -> bool {
+        loop {
+            match self.inbox.try_recv() {
+                Ok(Command::Pause(partitions)) => {
+                    self.set_paused(&partitions, true);
+                    self.paused.extend(partitions);
+                }
+                Ok(Command::Resume(partitions)) => {
+                    for partition in &partitions {
+                        self.paused.remove(partition);
+                    }
+                    if !self.choked {
+                        self.set_paused(&partitions, false);
+                    }
+                }
+                Ok(Command::Seek((topic, partition), offset)) => {
+                    let sought = self.consumer.seek(&topic, partition, Offset::Offset(offset), Duration::from_secs(10));
+                    if let Err(source) = sought {
+                        self.fail(Error::Consume { brokers: self.brokers.clone(), source });
+                    }
+                }
+                Ok(Command::Close) | Err(std_mpsc::TryRecvError::Disconnected) => return false,
+                Err(std_mpsc::TryRecvError::Empty) => return true,
+            }
+        }
+    }
+
+    fn set_paused(&self, partitions: &[TopicPartition], pause: bool) {
+        let assigned = self.consumer.context().assigned.lock().map(|set| set.clone()).unwrap_or_default();
+        let mut list = TopicPartitionList::new();
+        for (topic, partition) in partitions.iter().filter(|partition| assigned.contains(*partition)) {
+            list.add_partition(topic, *partition);
+        }
+        if list.count() == 0 {
+            return;
+        }
+        let outcome = if pause { self.consumer.pause(&list) } else { self.consumer.resume(&list) };
+        if let Err(source) = outcome {
+            tracing::debug!(%source, pause, "partitions changed while pausing");
+        }
+    }
+
+    fn choke(&mut self, wanted: bool) {
+        if wanted == self.choked {
+            return;
+        }
+        self.choked = wanted;
+        let assigned = self.consumer.context().assigned.lock().map(|set| set.clone()).unwrap_or_default();
+        let affected: Vec<_> = assigned.into_iter().filter(|partition| !self.paused.contains(partition)).collect();
+        self.set_paused(&affected, wanted);
+    }
+
+    /// Polls until a batch is full or nothing is there; `true` if there was something.
+    fn poll_batch(&mut self) -> Result<bool, Error> {
+        let mut records = Vec::new();
+        let mut bytes = 0;
+        while bytes < Self::BATCH_BYTES && records.len() < Self::BATCH_RECORDS {
+            let wait = if records.is_empty() { Duration::from_millis(20) } else { Duration::ZERO };
+            match self.consumer.poll(wait) {
+                Some(Ok(message)) => {
+                    let record = own(&mut self.topics, &message);
+                    bytes += record.size();
+                    records.push(record);
+                }
+                Some(Err(error)) => self.judge(error)?,
+                None => break,
+            }
+        }
+        if records.is_empty() {
+            return Ok(false);
+        }
+        // A batch larger than the whole budget takes all of it; the loop pauses fetching long before.
+        let share = u32::try_from(bytes.min(self.budget_bytes)).unwrap_or(u32::MAX);
+        let permit = loop {
+            match Arc::clone(&self.budget).try_acquire_many_owned(share) {
+                Ok(permit) => break permit,
+                Err(_) if self.events.is_closed() => return Ok(false),
+                Err(_) => {
+                    self.choke(true);
+                    // Serves rebalances; fetching is paused, so whatever still comes was fetched before the pause.
+                    if let Some(Ok(message)) = self.consumer.poll(Duration::from_millis(20)) {
+                        records.push(own(&mut self.topics, &message));
+                    }
+                }
+            }
+        };
+        let _closed = self.events.send(ConsumerEvent::Records { records, permit });
+        Ok(true)
+    }
+
+    /// Passing connection troubles are librdkafka's; the rest ends the consumer.
+    fn judge(&self, error: KafkaError) -> Result<(), Error> {
+        use RDKafkaErrorCode as Code;
+        let code = error.rdkafka_error_code();
+        if let Some(reason) = self.consumer.context().log.authentication_failure() {
+            return Err(Error::Authentication { brokers: self.brokers.clone(), reason });
+        }
+        match code {
+            Some(Code::AutoOffsetReset | Code::OffsetOutOfRange) => {
+                Err(Error::OffsetOutOfRange { topic: self.topics.keys().cloned().collect::<Vec<_>>().join(", ") })
+            }
+            Some(
+                Code::BrokerTransportFailure
+                | Code::AllBrokersDown
+                | Code::Resolve
+                | Code::OperationTimedOut
+                | Code::NotLeaderForPartition
+                | Code::LeaderNotAvailable
+                | Code::UnknownTopicOrPartition
+                | Code::UnknownTopic
+                | Code::NotCoordinator
+                | Code::CoordinatorNotAvailable
+                | Code::CoordinatorLoadInProgress
+                | Code::RebalanceInProgress
+                | Code::PollExceeded
+                | Code::PartitionEOF,
+            ) => {
+                tracing::debug!(?code, "kafka consumer");
+                Ok(())
+            }
+            _ => Err(Error::Consume { brokers: self.brokers.clone(), source: error }),
+        }
+    }
+}
+
+fn own(topics: &mut BTreeMap<String, Arc<str>>, message: &BorrowedMessage<'_>) -> ConsumedRecord {
+    let topic = match topics.get(message.topic()) {
+        Some(topic) => Arc::clone(topic),
+        None => Arc::clone(topics.entry(message.topic().to_owned()).or_insert_with(|| Arc::from(message.topic()))),
+    };
+    let headers = message.headers().map_or_else(Vec::new, |headers| {
+        let owned = |bytes: Option<&[u8]>| bytes.map(Bytes::copy_from_slice).unwrap_or_default();
+        headers.iter().map(|header| (header.key.to_owned(), owned(header.value))).collect()
+    });
+    ConsumedRecord {
+        topic,
+        partition: message.partition(),
+        offset: message.offset(),
+        timestamp_ms: message.timestamp().to_millis().unwrap_or(0),
+        key: message.key().map(Bytes::copy_from_slice),
+        value: message.payload().map(Bytes::copy_from_slice),
+        headers,
+    }
+}

@@ -1,0 +1,54 @@
+//! What every librdkafka client of ours logs and remembers.
+
+use std::sync::Mutex;
+
+use rdkafka::{
+    ClientContext,
+    config::RDKafkaLogLevel,
+    error::{KafkaError, RDKafkaErrorCode},
+};
+
+/// Remembers why connections fail, so that a time-out can be told as what it is.
+#[derive(Debug, Default)]
+pub(super) struct ClientLog {
+    authentication: Mutex<Option<String>>,
+}
+
+impl ClientLog {
+    /// The broker's words of the last refused log-in.
+    pub(super) fn authentication_failure(&self) -> Option<String> {
+        self.authentication.lock().ok().and_then(|reason| reason.clone())
+    }
+
+    pub(super) fn note(&self, error: &KafkaError, reason: &str) {
+        let code = error.rdkafka_error_code();
+        if code == Some(RDKafkaErrorCode::Authentication) {
+            if let Ok(mut slot) = self.authentication.lock() {
+                *slot = Some(reason.to_owned());
+            }
+        }
+        tracing::warn!(target: "walrelay::kafka", ?code, reason, "kafka connection");
+    }
+
+    pub(super) fn line(level: RDKafkaLogLevel, facility: &str, message: &str) {
+        match level {
+            RDKafkaLogLevel::Emerg | RDKafkaLogLevel::Alert | RDKafkaLogLevel::Critical => {
+                tracing::error!(target: "walrelay::librdkafka", facility, "{message}");
+            }
+            RDKafkaLogLevel::Error | RDKafkaLogLevel::Warning => {
+                tracing::debug!(target: "walrelay::librdkafka", facility, "{message}");
+            }
+            _ => tracing::trace!(target: "walrelay::librdkafka", facility, "{message}"),
+        }
+    }
+}
+
+impl ClientContext for ClientLog {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        Self::line(level, facility, message);
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        self.note(&error, reason);
+    }
+}

@@ -1,0 +1,201 @@
+//! Errors of the Kafka adapter and what to do about them.
+
+use rdkafka::{error::KafkaError, types::RDKafkaErrorCode};
+
+use crate::retry::{Classify, Severity};
+
+/// An error in talking to Kafka.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A librdkafka property was refused.
+    #[error("kafka client configuration is not accepted: {reason}")]
+    Configuration {
+        /// librdkafka's words.
+        reason: String,
+    },
+    /// No broker answered.
+    #[error("no kafka broker answers at {brokers}")]
+    Unreachable {
+        /// The bootstrap addresses.
+        brokers: String,
+        /// What librdkafka saw.
+        #[source]
+        source: KafkaError,
+    },
+    /// The brokers refuse the credentials.
+    #[error("kafka at {brokers} refuses the credentials: {reason}")]
+    Authentication {
+        /// The bootstrap addresses.
+        brokers: String,
+        /// The broker's words.
+        reason: String,
+    },
+    /// An operation on a topic failed.
+    #[error("kafka refuses to {operation} topic {topic}")]
+    Topic {
+        /// What was tried.
+        operation: &'static str,
+        /// The topic.
+        topic: String,
+        /// The broker's error.
+        #[source]
+        source: KafkaError,
+    },
+    /// The topic is not there.
+    #[error("topic {topic} does not exist")]
+    MissingTopic {
+        /// The topic.
+        topic: String,
+    },
+    /// A topic has another number of partitions than it should.
+    #[error("topic {topic} has {found} partitions, {expected} are expected")]
+    PartitionCount {
+        /// The topic.
+        topic: String,
+        /// What the cluster says.
+        found: i32,
+        /// What was recorded or configured.
+        expected: i32,
+    },
+    /// A record could not be handed to the producer.
+    #[error("record for topic {topic} is not accepted by the producer")]
+    Produce {
+        /// The topic.
+        topic: String,
+        /// librdkafka's error.
+        #[source]
+        source: KafkaError,
+    },
+    /// A record that was handed over was not delivered: whether it was written is unknown.
+    #[error("delivery to topic {topic} partition {partition} failed")]
+    Delivery {
+        /// The topic.
+        topic: String,
+        /// The partition, or −1 if it was not chosen yet.
+        partition: i32,
+        /// The broker's or librdkafka's error.
+        #[source]
+        source: KafkaError,
+    },
+    /// A transaction on the state topic failed.
+    #[error("cannot {operation} on state topic {topic}")]
+    State {
+        /// What was tried.
+        operation: &'static str,
+        /// The state topic.
+        topic: String,
+        /// The broker's error.
+        #[source]
+        source: KafkaError,
+    },
+    /// Another process has taken over the state topic.
+    #[error("another capture has taken over state topic {topic}")]
+    Fenced {
+        /// The state topic.
+        topic: String,
+    },
+    /// The consumer failed.
+    #[error("consuming from kafka at {brokers} failed")]
+    Consume {
+        /// The bootstrap addresses.
+        brokers: String,
+        /// librdkafka's error.
+        #[source]
+        source: KafkaError,
+    },
+    /// A stored offset is outside what the topic still holds (trap T55).
+    #[error("the offset to continue from is not in topic {topic} any more")]
+    OffsetOutOfRange {
+        /// The topic, or the list of topics that are consumed where librdkafka does not say which.
+        topic: String,
+    },
+    /// The worker thread of a client is gone.
+    #[error("the kafka client was closed")]
+    Closed,
+}
+
+/// Error codes that no retry heals for one topic: it is missing, the record is too large, rights are missing.
+fn is_definite(code: RDKafkaErrorCode) -> bool {
+    use RDKafkaErrorCode as Code;
+    matches!(
+        code,
+        Code::MessageSizeTooLarge
+            | Code::InvalidMessageSize
+            | Code::InvalidRecord
+            | Code::InvalidMessage
+            | Code::TopicAuthorizationFailed
+            | Code::PolicyViolation
+            | Code::UnknownTopic
+            | Code::UnknownTopicOrPartition
+            | Code::UnknownPartition
+    )
+}
+
+fn code(error: &KafkaError) -> Option<RDKafkaErrorCode> {
+    error.rdkafka_error_code()
+}
+
+impl Classify for Error {
+    fn severity(&self) -> Severity {
+        match self {
+            Self::Configuration { .. } | Self::Authentication { .. } | Self::OffsetOutOfRange { .. } => Severity::Fatal,
+            Self::PartitionCount { .. } | Self::MissingTopic { .. } => Severity::Fatal,
+            Self::Topic { source, .. } | Self::Produce { source, .. } | Self::Delivery { source, .. } => {
+                if code(source).is_some_and(is_definite) { Severity::Definite } else { Severity::Transient }
+            }
+            Self::State { source, .. } => {
+                if code(source).is_some_and(is_definite) {
+                    Severity::Fatal
+                } else {
+                    Severity::Transient
+                }
+            }
+            Self::Unreachable { .. } | Self::Fenced { .. } | Self::Consume { .. } | Self::Closed => Severity::Transient,
+        }
+    }
+
+    fn hint(&self) -> Option<String> {
+        Some(match self {
+            Self::Configuration { .. } => "Correct the property in [kafka.properties]; librdkafka's CONFIGURATION.md lists all of them.".into(),
+            Self::Unreachable { .. } => "Check [kafka] brokers, that the brokers run, and that their advertised.listeners can be reached from here.".into(),
+            Self::Authentication { .. } => "Check the sasl.* and ssl.* properties in [kafka.properties].".into(),
+            Self::Topic { topic, source, .. } | Self::Delivery { topic, source, .. } | Self::Produce { topic, source } => return delivery_hint(topic, source),
+            Self::MissingTopic { topic } => format!("Create topic {topic}, or let capture create it (kafka.topics.create = true)."),
+            Self::PartitionCount { topic, expected, .. } => format!("Keys would move to other partitions and lose their order: give topic {topic} {expected} partitions again, or publish under a new prefix with a new slot."),
+            Self::Fenced { .. } => "Run one capture per slot; this one starts again and waits for the slot.".into(),
+            Self::OffsetOutOfRange { .. } => "Records that were never applied are gone from the topic (retention, or the topic was recreated): take a new snapshot into a new prefix, or restore the topic.".into(),
+            Self::State { .. } | Self::Consume { .. } | Self::Closed => return None,
+        })
+    }
+}
+
+fn delivery_hint(topic: &str, source: &KafkaError) -> Option<String> {
+    use RDKafkaErrorCode as Code;
+    Some(match code(source)? {
+        Code::TopicAuthorizationFailed => {
+            format!("Grant the configured principal the ACL operations Write, Describe and Create on topic {topic}.")
+        }
+        Code::MessageSizeTooLarge | Code::InvalidMessageSize => {
+            format!("Raise max.message.bytes of topic {topic} (and message.max.bytes of the brokers).")
+        }
+        Code::UnknownTopic | Code::UnknownTopicOrPartition => {
+            format!("Create topic {topic} again, or restart capture to let it create the topic.")
+        }
+        _ => return None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_missing_acl_stops_the_table_and_a_lost_broker_does_not() {
+        let failed =
+            |code| Error::Delivery { topic: "t".into(), partition: 0, source: KafkaError::MessageProduction(code) };
+        assert_eq!(failed(RDKafkaErrorCode::TopicAuthorizationFailed).severity(), Severity::Definite);
+        assert_eq!(failed(RDKafkaErrorCode::MessageSizeTooLarge).severity(), Severity::Definite);
+        assert_eq!(failed(RDKafkaErrorCode::BrokerTransportFailure).severity(), Severity::Transient);
+        assert_eq!(failed(RDKafkaErrorCode::PurgeQueue).severity(), Severity::Transient);
+    }
+}

@@ -1,0 +1,169 @@
+//! The idempotent, gapless producer.
+//!
+//! A partition never shows event n+1 without n (PROTOCOL, "Producing without gaps"; trap T77): idempotence and
+//! `enable.gapless.guarantee` are on, nothing expires, and any failed delivery ends the producer. A time-out means
+//! "unknown", not "not written", so the wiring starts again from its recorded position.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use rdkafka::{
+    ClientContext, Message,
+    config::RDKafkaLogLevel,
+    error::{KafkaError, RDKafkaErrorCode},
+    message::{Header, OwnedHeaders},
+    producer::{BaseRecord, DeliveryResult, Producer as _, ProducerContext, PurgeConfig, ThreadedProducer},
+};
+
+use super::{Error, Settings, context::ClientLog};
+use crate::event::Record;
+
+/// What the producer adds to the shared settings.
+#[derive(Clone, Debug, Default)]
+pub struct ProducerSettings {
+    /// librdkafka properties of the producer; the guarantees below cannot be overridden.
+    pub properties: BTreeMap<String, String>,
+    /// Compression of the batches (`lz4`, `zstd`, `gzip`, `snappy`, `none`).
+    pub compression: String,
+    /// Bound of records that wait for the brokers, in bytes.
+    pub queue_bytes: usize,
+    /// How long a batch waits to fill, in milliseconds.
+    pub linger_ms: u32,
+}
+
+/// One delivery report.
+#[derive(Debug)]
+pub struct Delivery<'a> {
+    /// What `try_send` was given with the record.
+    pub token: usize,
+    /// The topic.
+    pub topic: &'a str,
+    /// The partition.
+    pub partition: i32,
+    /// The record's offset, when it was delivered.
+    pub offset: i64,
+    /// Why it was not.
+    pub error: Option<&'a KafkaError>,
+}
+
+/// Receives delivery reports, on librdkafka's thread: must not block.
+pub trait DeliveryObserver: Send + Sync + 'static {
+    /// One record was acknowledged by all in-sync replicas, or failed.
+    fn delivered(&self, delivery: &Delivery<'_>);
+}
+
+struct Context<O> {
+    log: ClientLog,
+    observer: O,
+}
+
+impl<O: DeliveryObserver> ClientContext for Context<O> {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        ClientLog::line(level, facility, message);
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        self.log.note(&error, reason);
+    }
+}
+
+impl<O: DeliveryObserver> ProducerContext for Context<O> {
+    type DeliveryOpaque = usize;
+
+    fn delivery(&self, result: &DeliveryResult<'_>, token: usize) {
+        let (message, error) = match result {
+            Ok(message) => (message, None),
+            Err((error, message)) => (message, Some(error)),
+        };
+        self.observer.delivered(&Delivery {
+            token,
+            topic: message.topic(),
+            partition: message.partition(),
+            offset: message.offset(),
+            error,
+        });
+    }
+}
+
+/// Sends records; reports go to the [`DeliveryObserver`].
+pub struct Producer<O: DeliveryObserver> {
+    inner: ThreadedProducer<Context<O>>,
+    brokers: Arc<str>,
+}
+
+impl<O: DeliveryObserver> Producer<O> {
+    /// Connects lazily; a wrong property is an error at once.
+    pub fn new(settings: &Settings, own: &ProducerSettings, observer: O) -> Result<Self, Error> {
+        let mut config = settings.client_config(&BTreeMap::new());
+        config
+            .set("linger.ms", own.linger_ms.to_string())
+            .set("batch.size", "1000000")
+            .set("batch.num.messages", "100000")
+            .set("compression.type", &own.compression)
+            .set("queue.buffering.max.messages", "0")
+            .set("queue.buffering.max.kbytes", (own.queue_bytes / 1024).max(1024).to_string())
+            // The topic's own limit is checked before a record gets here.
+            .set("message.max.bytes", "1000000000")
+            .set("partitioner", "murmur2_random");
+        for (name, value) in &own.properties {
+            config.set(name, value);
+        }
+        config
+            .set("enable.idempotence", "true")
+            .set("enable.gapless.guarantee", "true")
+            .set("acks", "all")
+            .set("message.timeout.ms", "0")
+            .set("partitioner", "murmur2_random");
+        let context = Context { log: ClientLog::default(), observer };
+        let inner = config
+            .create_with_context(context)
+            .map_err(|source| Error::Configuration { reason: source.to_string() })?;
+        Ok(Self { inner, brokers: settings.address().into() })
+    }
+
+    /// Hands a record over; `false` when the queue is full and the caller has to wait for deliveries (trap T76).
+    pub fn try_send(&self, topic: &str, record: &Record<'_>, token: usize) -> Result<bool, Error> {
+        let mut base: BaseRecord<'_, [u8], [u8], usize> = BaseRecord::with_opaque_to(topic, token);
+        base.key = record.key;
+        base.payload = record.value;
+        base.partition = record.partition;
+        let headers = record.headers();
+        if headers.len() > 0 {
+            let mut owned = OwnedHeaders::new_with_capacity(headers.len());
+            for (key, value) in headers {
+                owned = owned.insert(Header { key, value: Some(value) });
+            }
+            base.headers = Some(owned);
+        }
+        match self.inner.send(base) {
+            Ok(()) => Ok(true),
+            Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), _)) => Ok(false),
+            Err((source, _)) => Err(Error::Produce { topic: topic.to_owned(), source }),
+        }
+    }
+
+    /// Records that are queued or unacknowledged.
+    #[must_use]
+    pub fn in_flight(&self) -> usize {
+        usize::try_from(self.inner.in_flight_count()).unwrap_or(0)
+    }
+
+    /// The broker's words, when it refuses the log-in.
+    #[must_use]
+    pub fn authentication_failure(&self) -> Option<Error> {
+        let reason = self.inner.context().log.authentication_failure()?;
+        Some(Error::Authentication { brokers: self.brokers.to_string(), reason })
+    }
+
+    /// Drops everything that is queued or in flight: nothing of it may be written after this returns its reports.
+    pub fn purge(&self) {
+        self.inner.purge(PurgeConfig::default().queue().inflight());
+        // Serves the reports of what was purged, so that its memory is released.
+        let _unfinished = self.inner.flush(Duration::from_millis(100));
+    }
+
+    /// The observer.
+    #[must_use]
+    pub fn observer(&self) -> &O {
+        &self.inner.context().observer
+    }
+}

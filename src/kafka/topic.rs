@@ -1,0 +1,134 @@
+//! Topics: creating, describing, and what the cluster says of partitions and offsets.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use rdkafka::{
+    admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication},
+    error::{KafkaError, RDKafkaErrorCode},
+};
+
+use super::{Error, Settings, context::ClientLog};
+
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// How topics are created.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TopicSettings {
+    /// Partitions of a data topic.
+    pub partitions: i32,
+    /// Replicas of every topic.
+    pub replication_factor: i32,
+    /// Topic configuration: retention, cleanup policy, and anything else.
+    pub config: BTreeMap<String, String>,
+}
+
+/// What the cluster says of one topic.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TopicDescription {
+    /// Number of partitions.
+    pub partitions: i32,
+    /// Smallest replica count of its partitions.
+    pub replicas: usize,
+    /// Its configuration, as far as the broker shows it.
+    pub config: BTreeMap<String, String>,
+}
+
+impl TopicDescription {
+    /// Largest record batch that the topic takes, in bytes.
+    #[must_use]
+    pub fn max_message_bytes(&self) -> usize {
+        self.config.get("max.message.bytes").and_then(|text| text.parse().ok()).unwrap_or(1_048_588)
+    }
+}
+
+/// Administration calls. Clones share one client.
+pub struct Admin {
+    client: AdminClient<ClientLog>,
+    brokers: String,
+}
+
+impl Admin {
+    /// Connects lazily; a wrong property is an error at once.
+    pub fn new(settings: &Settings) -> Result<Self, Error> {
+        let client = settings
+            .client_config(&BTreeMap::new())
+            .create_with_context(ClientLog::default())
+            .map_err(|source| Error::Configuration { reason: source.to_string() })?;
+        Ok(Self { client, brokers: settings.address() })
+    }
+
+    /// Partition counts of all topics of the cluster; blocks up to `timeout`.
+    pub fn partition_counts(&self, timeout: Duration) -> Result<BTreeMap<String, i32>, Error> {
+        let metadata = self.client.inner().fetch_metadata(None, timeout).map_err(|source| self.unreachable(source))?;
+        Ok(metadata
+            .topics()
+            .iter()
+            .filter(|topic| topic.error().is_none())
+            .map(|topic| (topic.name().to_owned(), i32::try_from(topic.partitions().len()).unwrap_or(i32::MAX)))
+            .collect())
+    }
+
+    fn unreachable(&self, source: KafkaError) -> Error {
+        match self.client.inner().context().authentication_failure() {
+            Some(reason) => Error::Authentication { brokers: self.brokers.clone(), reason },
+            None => Error::Unreachable { brokers: self.brokers.clone(), source },
+        }
+    }
+
+    /// Partitions and configuration of one topic; `None` if it does not exist.
+    pub async fn describe(&self, topic: &str) -> Result<Option<TopicDescription>, Error> {
+        let metadata = tokio::task::block_in_place(|| self.client.inner().fetch_metadata(Some(topic), REQUEST_TIMEOUT))
+            .map_err(|source| self.unreachable(source))?;
+        let Some(found) = metadata.topics().iter().find(|found| found.name() == topic) else { return Ok(None) };
+        if let Some(error) = found.error() {
+            return match RDKafkaErrorCode::from(error) {
+                RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::UnknownTopic => Ok(None),
+                code => Err(Error::Topic {
+                    operation: "describe",
+                    topic: topic.to_owned(),
+                    source: KafkaError::MetadataFetch(code),
+                }),
+            };
+        }
+        let partitions = i32::try_from(found.partitions().len()).unwrap_or(i32::MAX);
+        let replicas = found.partitions().iter().map(|partition| partition.replicas().len()).min().unwrap_or(0);
+        Ok(Some(TopicDescription { partitions, replicas, config: self.config(topic).await? }))
+    }
+
+    async fn config(&self, topic: &str) -> Result<BTreeMap<String, String>, Error> {
+        let failed = |source| Error::Topic { operation: "read the configuration of", topic: topic.to_owned(), source };
+        let answers =
+            self.client.describe_configs([&ResourceSpecifier::Topic(topic)], &options()).await.map_err(failed)?;
+        let Some(answer) = answers.into_iter().next() else { return Ok(BTreeMap::new()) };
+        let resource = answer.map_err(|code| failed(KafkaError::AdminOp(code)))?;
+        Ok(resource.entries.into_iter().filter_map(|entry| Some((entry.name, entry.value?))).collect())
+    }
+
+    /// Creates the topic; `false` if it was there already.
+    pub async fn create(&self, topic: &str, settings: &TopicSettings) -> Result<bool, Error> {
+        let mut new = NewTopic::new(topic, settings.partitions, TopicReplication::Fixed(settings.replication_factor));
+        for (name, value) in &settings.config {
+            new = new.set(name, value);
+        }
+        let failed = |source| Error::Topic { operation: "create", topic: topic.to_owned(), source };
+        let answers = self.client.create_topics([&new], &options()).await.map_err(failed)?;
+        match answers.into_iter().next() {
+            Some(Err((_, RDKafkaErrorCode::TopicAlreadyExists))) => Ok(false),
+            Some(Err((_, code))) => Err(failed(KafkaError::AdminOp(code))),
+            Some(Ok(_)) | None => Ok(true),
+        }
+    }
+
+    /// First and next offset of a partition; blocks.
+    pub fn watermarks(&self, topic: &str, partition: i32) -> Result<(i64, i64), Error> {
+        self.client.inner().fetch_watermarks(topic, partition, REQUEST_TIMEOUT).map_err(|source| Error::Topic {
+            operation: "read the offsets of",
+            topic: topic.to_owned(),
+            source,
+        })
+    }
+}
+
+fn options() -> AdminOptions {
+    AdminOptions::new().request_timeout(Some(REQUEST_TIMEOUT)).operation_timeout(Some(REQUEST_TIMEOUT))
+}
