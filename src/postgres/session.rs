@@ -1,0 +1,40 @@
+//! Session settings that every connection pins at start-up.
+//!
+//! Defaults of the role, the database or the server change how values are printed, and when a session is ended (trap T42).
+//! What is given at start-up wins over all of them (manual, "Setting Parameters").
+
+/// Names and values.
+pub const PINNED: [(&str, &str); 11] = [
+    ("client_encoding", "UTF8"),
+    ("DateStyle", "ISO"),
+    ("IntervalStyle", "postgres"),
+    ("TimeZone", "UTC"),
+    ("extra_float_digits", "3"),
+    ("bytea_output", "hex"),
+    ("lc_monetary", "C"),
+    ("standard_conforming_strings", "on"),
+    ("statement_timeout", "0"),
+    ("lock_timeout", "0"),
+    ("idle_in_transaction_session_timeout", "0"),
+];
+
+/// The pinned settings and `extra` as the start-up parameter `options`: `-c name=value …`.
+#[must_use]
+pub fn options(extra: &[(&str, &str)]) -> String {
+    let settings = PINNED.iter().chain(extra);
+    let escaped = |value: &str| value.replace('\\', r"\\").replace(' ', r"\ ");
+    let settings = settings.map(|(name, value)| format!("-c {name}={}", escaped(value)));
+    settings.collect::<Vec<_>>().join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn option_values_escape_spaces_and_backslashes() {
+        let options = options(&[("search_path", r"a b\c")]);
+        assert!(options.starts_with("-c client_encoding=UTF8 -c DateStyle=ISO "), "{options}");
+        assert!(options.ends_with(r" -c search_path=a\ b\\c"), "{options}");
+    }
+}

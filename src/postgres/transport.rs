@@ -1,0 +1,152 @@
+//! The byte stream to a server: TCP with keep-alive, and TLS as the `sslmode` says.
+
+use std::{
+    future::Future,
+    io,
+    pin::Pin,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use bytes::BytesMut;
+use postgres_protocol::message::frontend;
+use rustls::pki_types::ServerName;
+use socket2::{SockRef, TcpKeepalive};
+use tokio::{
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf},
+    net::TcpStream,
+};
+use tokio_rustls::{TlsConnector, client::TlsStream};
+
+use super::{
+    error::Error,
+    settings::{Settings, SslMode},
+    tls,
+};
+
+/// A connection on which the start-up packet may be sent.
+#[derive(Debug)]
+pub enum Transport {
+    /// Without TLS.
+    Plain(TcpStream),
+    /// With TLS.
+    Tls(Box<TlsStream<TcpStream>>),
+}
+
+impl Transport {
+    /// Connects, and negotiates TLS by SSLRequest (manual, "SSL Session Encryption").
+    ///
+    /// With `prefer` a server without TLS, or one whose handshake fails, is spoken to without it, as libpq does.
+    pub async fn connect(settings: &Settings) -> Result<Self, Error> {
+        let address = settings.address();
+        if settings.ssl_mode == SslMode::Disable {
+            return Ok(Self::Plain(open_socket(settings, address).await?));
+        }
+        let config = tls::client_config(settings)?;
+        let mut socket = open_socket(settings, address.clone()).await?;
+        let prefer = settings.ssl_mode == SslMode::Prefer;
+        let answer =
+            request_tls(&mut socket).await.map_err(|source| Error::Connect { address: address.clone(), source })?;
+        match answer {
+            b'S' => {}
+            b'N' if prefer => return Ok(Self::Plain(socket)),
+            b'N' => return Err(Error::TlsUnavailable { address }),
+            // `E`: a server that cannot even fork answers with an ErrorResponse, whose text nobody has authenticated.
+            answer => return Err(Error::TlsAnswer { address, answer }),
+        }
+        match handshake(settings, config, socket).await {
+            Ok(stream) => Ok(Self::Tls(Box::new(stream))),
+            Err(_) if prefer => Ok(Self::Plain(open_socket(settings, address).await?)),
+            Err(source) => Err(Error::TlsHandshake { address, source }),
+        }
+    }
+
+    /// Whether the bytes are encrypted.
+    #[must_use]
+    pub const fn is_tls(&self) -> bool {
+        matches!(self, Self::Tls(_))
+    }
+}
+
+/// Ends an attempt that takes longer than the settings allow.
+pub async fn within_connect_timeout<T>(
+    settings: &Settings,
+    attempt: impl Future<Output = Result<T, Error>>,
+) -> Result<T, Error> {
+    let seconds = settings.connect_timeout_seconds;
+    match tokio::time::timeout(Duration::from_secs(seconds), attempt).await {
+        Ok(result) => result,
+        Err(_) => Err(Error::ConnectTimeout { address: settings.address(), seconds }),
+    }
+}
+
+async fn open_socket(settings: &Settings, address: String) -> Result<TcpStream, Error> {
+    let open = async {
+        let socket = TcpStream::connect((settings.host.as_str(), settings.port)).await?;
+        socket.set_nodelay(true)?;
+        keep_alive(&socket)?;
+        Ok(socket)
+    };
+    open.await.map_err(|source| Error::Connect { address, source })
+}
+
+/// Notices a dead peer within about a minute instead of two hours (traps T14, T15).
+fn keep_alive(socket: &TcpStream) -> io::Result<()> {
+    let keepalive =
+        TcpKeepalive::new().with_time(Duration::from_secs(30)).with_interval(Duration::from_secs(10)).with_retries(3);
+    let socket = SockRef::from(socket);
+    socket.set_tcp_keepalive(&keepalive)?;
+    #[cfg(target_os = "linux")]
+    socket.set_tcp_user_timeout(Some(Duration::from_mins(1)))?;
+    Ok(())
+}
+
+async fn request_tls(socket: &mut TcpStream) -> io::Result<u8> {
+    let mut request = BytesMut::new();
+    frontend::ssl_request(&mut request);
+    socket.write_all(&request).await?;
+    // Exactly one byte, so nothing that follows unencrypted can be taken for a part of the encrypted stream.
+    socket.read_u8().await
+}
+
+async fn handshake(
+    settings: &Settings,
+    config: std::sync::Arc<rustls::ClientConfig>,
+    socket: TcpStream,
+) -> io::Result<TlsStream<TcpStream>> {
+    let name = ServerName::try_from(settings.host.clone())
+        .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
+    TlsConnector::from(config).connect(name, socket).await
+}
+
+impl AsyncRead for Transport {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        match &mut *self {
+            Self::Plain(stream) => Pin::new(stream).poll_read(cx, buf),
+            Self::Tls(stream) => Pin::new(stream.as_mut()).poll_read(cx, buf),
+        }
+    }
+}
+
+impl AsyncWrite for Transport {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        match &mut *self {
+            Self::Plain(stream) => Pin::new(stream).poll_write(cx, buf),
+            Self::Tls(stream) => Pin::new(stream.as_mut()).poll_write(cx, buf),
+        }
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut *self {
+            Self::Plain(stream) => Pin::new(stream).poll_flush(cx),
+            Self::Tls(stream) => Pin::new(stream.as_mut()).poll_flush(cx),
+        }
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut *self {
+            Self::Plain(stream) => Pin::new(stream).poll_shutdown(cx),
+            Self::Tls(stream) => Pin::new(stream.as_mut()).poll_shutdown(cx),
+        }
+    }
+}
