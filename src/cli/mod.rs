@@ -1,1 +1,101 @@
-//! The subcommands.
+//! The command line: each command maps the configuration to the settings of what it runs.
+
+mod config;
+mod shutdown;
+
+use std::{
+    io::{self, Write as _},
+    path::{Path, PathBuf},
+};
+
+use clap::{Parser, Subcommand};
+
+use crate::{
+    config::Layers,
+    error::{Error, Exit},
+    retry::{Classify, Severity},
+};
+
+const DEFAULT_FILE: &str = "walrelay.toml";
+
+const EXIT_CODES: &str = "\
+Exit codes:
+  0    done, or stopped in an orderly way by SIGTERM or SIGINT
+  1    verify found differences, or check found a problem
+  2    the command line or the configuration is wrong
+  3    the work cannot go on without somebody's help
+  130  a second signal cut the orderly stop short
+
+Every value of the configuration can be set by environment variable: WALRELAY_SOURCE__HOST is source.host.";
+
+/// Log-based change data capture for PostgreSQL: WAL to Kafka as Debezium-compatible Avro, and back into PostgreSQL.
+#[derive(Debug, Parser)]
+#[command(name = "walrelay", version, about, after_help = EXIT_CODES, disable_help_subcommand = true)]
+pub struct Cli {
+    /// Configuration file [default: walrelay.toml, if there is one]
+    #[arg(long, global = true, env = "WALRELAY_CONFIG", value_name = "FILE")]
+    config: Option<PathBuf>,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Clone, Copy, Debug, Subcommand)]
+enum Command {
+    /// Print the configuration in effect, with secrets masked and the origin of each value
+    Config,
+}
+
+/// Runs the command.
+pub async fn run(cli: Cli) -> Result<Exit, Error> {
+    let layers = Layers::read(file(cli.config.as_deref()), environment()).map_err(Error::usage)?;
+    match cli.command {
+        Command::Config => config::run(&layers),
+    }
+}
+
+/// The named file; else the default one if it exists, since the environment can say everything too.
+fn file(named: Option<&Path>) -> Option<&Path> {
+    named.or_else(|| Some(Path::new(DEFAULT_FILE)).filter(|file| file.exists()))
+}
+
+/// The environment; what is not text cannot be a value.
+fn environment() -> impl Iterator<Item = (String, String)> {
+    std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+}
+
+/// Standard output does not take the result.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot write to standard output")]
+struct OutputError(#[source] io::Error);
+
+impl Classify for OutputError {
+    fn severity(&self) -> Severity {
+        Severity::Fatal
+    }
+}
+
+/// Writes a command's result. A reader that has seen enough (`| head`) is no error.
+fn print(text: &str) -> Result<(), OutputError> {
+    let mut out = io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(OutputError(error)),
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_named_file_is_read_even_when_it_is_missing() {
+        assert_eq!(file(Some(Path::new("/nonexistent.toml"))), Some(Path::new("/nonexistent.toml")));
+    }
+}

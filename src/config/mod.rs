@@ -1,1 +1,372 @@
-//! The configuration.
+//! Configuration: one TOML file for both halves, each value also by environment variable.
+//!
+//! [`Layers::read`] merges defaults, file and environment and collects what is wrong; the constructors of this module add
+//! what the command at hand still misses, so that one run names every problem. [`effective`] prints the result.
+
+mod effective;
+mod key;
+mod keys;
+mod layers;
+mod problem;
+mod reserved;
+mod rule;
+mod sections;
+mod value;
+
+use std::{
+    net::{SocketAddr, ToSocketAddrs as _},
+    path::Path,
+    time::Duration,
+};
+
+use crate::postgres;
+
+use self::sections::{Sections, Server};
+pub use self::{
+    effective::effective,
+    key::{Key, Kind},
+    keys::KEYS,
+    layers::{Entry, Layers},
+    problem::{Error, Origin, Problem},
+    sections::{Apply, Capture, Kafka, Log, LogFormat, Registry, SnapshotMode, SubjectStrategy, Topics},
+    value::{Bound, ByteSize, Period, Secret},
+};
+
+const SOURCE: [&str; 2] = ["source.host", "source.database"];
+const TARGET: [&str; 2] = ["target.host", "target.database"];
+const BROKERS: [&str; 2] = ["kafka.brokers", "registry.urls"];
+
+/// What `walrelay capture` needs.
+#[derive(Clone)]
+pub struct CaptureConfig {
+    /// The server to capture from.
+    pub source: postgres::Settings,
+    /// `[capture]`
+    pub capture: Capture,
+    /// `[kafka]`
+    pub kafka: Kafka,
+    /// `[registry]`
+    pub registry: Registry,
+    /// Where to serve HTTP, if at all.
+    pub listen: Option<SocketAddr>,
+    /// `health.silence`
+    pub silence: Duration,
+    /// `[log]`
+    pub log: Log,
+}
+
+/// What `walrelay apply` needs.
+#[derive(Clone)]
+pub struct ApplyConfig {
+    /// The server to apply to.
+    pub target: postgres::Settings,
+    /// `[apply]`
+    pub apply: Apply,
+    /// `[kafka]`
+    pub kafka: Kafka,
+    /// `[registry]`
+    pub registry: Registry,
+    /// Where to serve HTTP, if at all.
+    pub listen: Option<SocketAddr>,
+    /// `health.silence`
+    pub silence: Duration,
+    /// `[log]`
+    pub log: Log,
+}
+
+/// What `walrelay verify` needs.
+#[derive(Clone)]
+pub struct VerifyConfig {
+    /// One side.
+    pub source: postgres::Settings,
+    /// The other side.
+    pub target: postgres::Settings,
+    /// `[capture]`: which tables.
+    pub capture: Capture,
+    /// `[apply]`: where they went.
+    pub apply: Apply,
+    /// `[kafka]`
+    pub kafka: Kafka,
+    /// `[log]`
+    pub log: Log,
+}
+
+/// What `walrelay check` looks at: everything whose address is configured.
+#[derive(Clone)]
+pub struct CheckConfig {
+    /// The source, if configured.
+    pub source: Option<postgres::Settings>,
+    /// The target, if configured.
+    pub target: Option<postgres::Settings>,
+    /// `[capture]`
+    pub capture: Capture,
+    /// `[apply]`
+    pub apply: Apply,
+    /// `[kafka]`; without brokers it is not looked at.
+    pub kafka: Kafka,
+    /// `[registry]`; without addresses it is not looked at.
+    pub registry: Registry,
+    /// `[log]`
+    pub log: Log,
+}
+
+impl CaptureConfig {
+    /// The configuration of `capture`, or everything that is wrong with it.
+    pub fn new(layers: &Layers) -> Result<Self, Error> {
+        let sections = sections(layers, &[&SOURCE, &BROKERS])?;
+        Ok(Self {
+            source: server(sections.source).ok_or_else(unaddressed)?,
+            capture: sections.capture,
+            kafka: sections.kafka,
+            registry: sections.registry,
+            listen: listen(&sections.http.capture),
+            silence: sections.health.silence.0,
+            log: sections.log,
+        })
+    }
+}
+
+impl ApplyConfig {
+    /// The configuration of `apply`, or everything that is wrong with it.
+    pub fn new(layers: &Layers) -> Result<Self, Error> {
+        let sections = sections(layers, &[&TARGET, &BROKERS])?;
+        Ok(Self {
+            target: server(sections.target).ok_or_else(unaddressed)?,
+            apply: sections.apply,
+            kafka: sections.kafka,
+            registry: sections.registry,
+            listen: listen(&sections.http.apply),
+            silence: sections.health.silence.0,
+            log: sections.log,
+        })
+    }
+}
+
+impl VerifyConfig {
+    /// The configuration of `verify`, or everything that is wrong with it.
+    pub fn new(layers: &Layers) -> Result<Self, Error> {
+        let sections = sections(layers, &[&SOURCE, &TARGET])?;
+        Ok(Self {
+            source: server(sections.source).ok_or_else(unaddressed)?,
+            target: server(sections.target).ok_or_else(unaddressed)?,
+            capture: sections.capture,
+            apply: sections.apply,
+            kafka: sections.kafka,
+            log: sections.log,
+        })
+    }
+}
+
+impl CheckConfig {
+    /// The configuration of `check`, or everything that is wrong with it.
+    pub fn new(layers: &Layers) -> Result<Self, Error> {
+        let sections = sections(layers, &[])?;
+        Ok(Self {
+            source: server(sections.source),
+            target: server(sections.target),
+            capture: sections.capture,
+            apply: sections.apply,
+            kafka: sections.kafka,
+            registry: sections.registry,
+            log: sections.log,
+        })
+    }
+}
+
+/// `[log]` alone, as far as it is right: logging starts before the rest is judged.
+#[must_use]
+pub fn log(layers: &Layers) -> Option<Log> {
+    layers.table().remove("log")?.try_into().ok()
+}
+
+/// Everything that is wrong when these keys are needed; empty when the configuration can be used.
+#[must_use]
+pub fn problems(layers: &Layers, needed: &[&[&str]]) -> Vec<Problem> {
+    let missing = needed.iter().copied().flatten().filter(|path| is_missing(layers, path)).map(|path| {
+        let message = format!("is missing: set it in the file or as WALRELAY_{}", variable(path));
+        Problem { path: (*path).to_owned(), origin: None, message }
+    });
+    let files = KEYS.iter().filter(|key| matches!(key.kind, Kind::File)).filter_map(|key| {
+        let entry = layers.entry(key.path)?;
+        let error = std::fs::File::open(Path::new(entry.value.as_str()?)).err()?;
+        let message = format!("names a file that cannot be read: {error}");
+        Some(Problem { path: key.path.to_owned(), origin: Some(entry.origin.clone()), message })
+    });
+    let pairs = PAIRS.iter().filter_map(|(first, second)| {
+        let alone = layers.entry(first).filter(|_| layers.entry(second).is_none())?;
+        let message = format!("needs {second} beside it");
+        Some(Problem { path: (*first).to_owned(), origin: Some(alone.origin.clone()), message })
+    });
+    layers.problems().iter().cloned().chain(missing).chain(files).chain(pairs).collect()
+}
+
+/// Keys that mean nothing without another.
+const PAIRS: [(&str, &str); 6] = [
+    ("source.ssl_cert", "source.ssl_key"),
+    ("source.ssl_key", "source.ssl_cert"),
+    ("target.ssl_cert", "target.ssl_key"),
+    ("target.ssl_key", "target.ssl_cert"),
+    ("registry.cert", "registry.key"),
+    ("registry.key", "registry.cert"),
+];
+
+fn is_missing(layers: &Layers, path: &str) -> bool {
+    layers.entry(path).is_none_or(|entry| entry.value.as_array().is_some_and(Vec::is_empty))
+        && !layers.problems().iter().any(|problem| problem.path == path)
+}
+
+fn variable(path: &str) -> String {
+    path.to_ascii_uppercase().replace('.', "__")
+}
+
+fn sections(layers: &Layers, needed: &[&[&str]]) -> Result<Sections, Error> {
+    let problems = problems(layers, needed);
+    if !problems.is_empty() {
+        return Err(Error::Problems(problems));
+    }
+    let unfit = |error: toml::de::Error| unusable(error.message());
+    let mut sections: Sections = layers.table().try_into().map_err(unfit)?;
+    for server in [&mut sections.source, &mut sections.target] {
+        read_password(&mut server.password, server.password_file.as_deref())?;
+    }
+    read_password(&mut sections.registry.password, sections.registry.password_file.as_deref())?;
+    Ok(sections)
+}
+
+fn read_password(password: &mut Option<Secret>, file: Option<&Path>) -> Result<(), Error> {
+    let Some(file) = file else { return Ok(()) };
+    let text = std::fs::read_to_string(file).map_err(|source| Error::Read { file: file.to_owned(), source })?;
+    *password = Some(Secret::new(text.lines().next().unwrap_or_default()));
+    Ok(())
+}
+
+fn server(server: Server) -> Option<postgres::Settings> {
+    Some(postgres::Settings {
+        host: server.host?,
+        port: server.port,
+        database: server.database?,
+        user: server.user,
+        password: server.password.map(|password| password.reveal().to_owned()),
+        ssl_mode: server.sslmode,
+        ssl_root_cert: server.ssl_root_cert,
+        ssl_cert: server.ssl_cert,
+        ssl_key: server.ssl_key,
+        connect_timeout_seconds: server.connect_timeout.0.as_secs().max(1),
+    })
+}
+
+fn listen(text: &str) -> Option<SocketAddr> {
+    text.to_socket_addrs().ok()?.next()
+}
+
+fn unaddressed() -> Error {
+    unusable("a server has no address")
+}
+
+/// What the checks of [`problems`] should have caught.
+fn unusable(message: &str) -> Error {
+    let problem = Problem { path: "configuration".to_owned(), origin: None, message: message.to_owned() };
+    Error::Problems(vec![problem])
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
+
+    use super::*;
+
+    fn layers(environment: &[(&str, &str)]) -> Layers {
+        Layers::read(None, environment.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))).unwrap()
+    }
+
+    #[test]
+    fn addresses_are_all_that_the_halves_need() {
+        let brokers = [("WALRELAY_KAFKA__BROKERS", "k:9092"), ("WALRELAY_REGISTRY__URLS", "http://r")];
+        let source = [("WALRELAY_SOURCE__HOST", "a"), ("WALRELAY_SOURCE__DATABASE", "shop")];
+        let target = [("WALRELAY_TARGET__HOST", "b"), ("WALRELAY_TARGET__DATABASE", "copy")];
+        let capture = CaptureConfig::new(&layers(&[source, brokers].concat())).unwrap();
+        assert_eq!((capture.source.host.as_str(), capture.source.port), ("a", 5432));
+        assert_eq!(capture.kafka.brokers, ["k:9092"]);
+        assert_eq!(capture.capture.memory, ByteSize(64 << 20));
+        let apply = ApplyConfig::new(&layers(&[target, brokers].concat())).unwrap();
+        assert_eq!(apply.target.database, "copy");
+        VerifyConfig::new(&layers(&[source, target].concat())).unwrap();
+        assert!(CheckConfig::new(&layers(&source)).unwrap().target.is_none());
+    }
+
+    #[test]
+    fn a_half_names_all_that_it_misses_and_nothing_of_the_other() {
+        let error = ApplyConfig::new(&layers(&[("WALRELAY_TARGET__PORT", "x")])).err().unwrap();
+        assert_eq!(
+            error.to_string(),
+            "the configuration has 5 problems:\
+             \n  environment WALRELAY_TARGET__PORT: target.port must be a whole number from 1 to 65535\
+             \n  target.host is missing: set it in the file or as WALRELAY_TARGET__HOST\
+             \n  target.database is missing: set it in the file or as WALRELAY_TARGET__DATABASE\
+             \n  kafka.brokers is missing: set it in the file or as WALRELAY_KAFKA__BROKERS\
+             \n  registry.urls is missing: set it in the file or as WALRELAY_REGISTRY__URLS"
+        );
+    }
+
+    #[test]
+    fn passwords_come_from_files_without_the_line_break() {
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        writeln!(file, "hunter2").unwrap();
+        let path = file.path().to_str().unwrap();
+        let layers = layers(&[
+            ("WALRELAY_SOURCE__HOST", "a"),
+            ("WALRELAY_SOURCE__DATABASE", "shop"),
+            ("WALRELAY_SOURCE__PASSWORD_FILE", path),
+        ]);
+        assert_eq!(CheckConfig::new(&layers).unwrap().source.unwrap().password.as_deref(), Some("hunter2"));
+    }
+
+    #[test]
+    fn files_that_cannot_be_read_and_lonely_certificates_are_problems() {
+        let layers = layers(&[("WALRELAY_SOURCE__SSL_CERT", "/nonexistent/cert.pem")]);
+        let found: Vec<_> = problems(&layers, &[]).iter().map(ToString::to_string).collect();
+        assert_eq!(
+            found,
+            [
+                "environment WALRELAY_SOURCE__SSL_CERT: source.ssl_cert names a file that cannot be read: No such file or \
+                 directory (os error 2)",
+                "environment WALRELAY_SOURCE__SSL_CERT: source.ssl_cert needs source.ssl_key beside it",
+            ]
+        );
+    }
+
+    #[test]
+    fn every_key_is_a_field_of_its_section_and_every_field_a_key() {
+        // a full table: `deny_unknown_fields` refuses a key without a field, a field without a key or default is missing
+        let mut table = layers(&[]).table();
+        let text = toml::Value::from("x");
+        for key in KEYS.iter().filter(|key| key.default.is_none() && !key.kind.is_open_table()) {
+            let (section, name) = key.path.split_once('.').unwrap();
+            let value = if matches!(key.kind, Kind::List(_)) { vec!["x"].into() } else { text.clone() };
+            table[section].as_table_mut().unwrap().insert(name.to_owned(), value);
+        }
+        table.try_into::<Sections>().unwrap();
+    }
+
+    #[test]
+    fn the_example_file_is_right_and_shows_every_key_with_its_default() {
+        let text = include_str!("../../walrelay.example.toml");
+        let file = tempfile::NamedTempFile::new().unwrap();
+        // settings that are left to their defaults stand behind a `#` without a space
+        let setting =
+            |line: &'static str| line.strip_prefix('#').filter(|rest| !rest.is_empty() && !rest.starts_with(' '));
+        let shown: Vec<_> = text.lines().map(|line| setting(line).unwrap_or(line)).collect();
+        std::fs::write(file.path(), shown.join("\n")).unwrap();
+        let layers = Layers::read(Some(file.path()), []).unwrap();
+        let wrong = layers.problems().iter().filter(|problem| !problem.message.starts_with("contradicts"));
+        assert_eq!(wrong.map(ToString::to_string).collect::<Vec<_>>(), [""; 0]);
+        for key in KEYS.iter().filter(|key| !key.kind.is_open_table()) {
+            let entry = layers.entry(key.path).unwrap_or_else(|| panic!("{} is not in the example", key.path));
+            assert_ne!(entry.origin, Origin::Default, "{} is not in the example", key.path);
+            if let Some(default) = key.default {
+                let value: toml::Table = toml::from_str(&format!("v = {default}")).unwrap();
+                assert_eq!(entry.value, value["v"], "{}", key.path);
+            }
+        }
+    }
+}

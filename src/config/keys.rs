@@ -1,0 +1,313 @@
+//! Every configuration key: the one list that files, the environment, the effective configuration and the documentation
+//! are checked against.
+
+use super::{
+    key::{Key, Kind},
+    reserved, rule,
+};
+
+const SSL_MODES: &[&str] = &["disable", "prefer", "require", "verify-ca", "verify-full"];
+
+const fn key(path: &'static str, kind: Kind, default: Option<&'static str>, doc: &'static str) -> Key {
+    Key { path, kind, default, doc }
+}
+
+/// All keys, section by section.
+pub const KEYS: &[Key] = &[
+    key("source.host", Kind::Text(rule::text), None, "Host of the PostgreSQL server to capture from."),
+    key("source.port", Kind::Integer(1, 65535), Some("5432"), "TCP port."),
+    key("source.database", Kind::Text(rule::text), None, "Database; a slot belongs to one."),
+    key(
+        "source.user",
+        Kind::Text(rule::text),
+        Some("\"walrelay\""),
+        "Role with the REPLICATION attribute and SELECT on the tables.",
+    ),
+    key("source.password", Kind::Secret, None, "Password. Better given by environment or file."),
+    key("source.password_file", Kind::File, None, "File whose first line is the password."),
+    key("source.sslmode", Kind::Choice(SSL_MODES), Some("\"prefer\""), "How far TLS is demanded, as libpq's sslmode."),
+    key("source.ssl_root_cert", Kind::File, None, "PEM file of trusted authorities; else the system's."),
+    key("source.ssl_cert", Kind::File, None, "PEM file of the client certificate."),
+    key("source.ssl_key", Kind::File, None, "PEM file of the client certificate's key."),
+    key("source.connect_timeout", Kind::Period, Some("\"10s\""), "Time limit of a connection attempt."),
+    key("capture.slot", Kind::Text(rule::slot), Some("\"walrelay\""), "Replication slot; created when missing."),
+    key(
+        "capture.publication",
+        Kind::Text(rule::identifier),
+        Some("\"walrelay\""),
+        "Publication that lists the tables.",
+    ),
+    key(
+        "capture.create_publication",
+        Kind::Bool,
+        Some("true"),
+        "Create the publication, and add tables that match and are missing in it.",
+    ),
+    key(
+        "capture.include",
+        Kind::List(rule::table_glob),
+        Some("[\"*.*\"]"),
+        "Tables to capture, as globs over schema.table.",
+    ),
+    key(
+        "capture.exclude",
+        Kind::List(rule::table_glob),
+        Some("[]"),
+        "Tables to leave out, as globs; stronger than include.",
+    ),
+    key("capture.message_topic", Kind::Text(rule::topic), None, "Topic of logical messages; else <prefix>.message."),
+    key(
+        "capture.snapshot",
+        Kind::Choice(&["initial", "never"]),
+        Some("\"initial\""),
+        "Whether a new slot begins with a snapshot of the tables.",
+    ),
+    key(
+        "capture.memory",
+        Kind::Size,
+        Some("\"64MiB\""),
+        "Bound of all queues between the replication socket and Kafka.",
+    ),
+    key(
+        "capture.status_interval",
+        Kind::Period,
+        Some("\"10s\""),
+        "Longest time between two status updates to the server.",
+    ),
+    key("kafka.brokers", Kind::List(rule::address), None, "Bootstrap brokers."),
+    key(
+        "kafka.prefix",
+        Kind::Text(rule::topic),
+        Some("\"walrelay\""),
+        "First part of every topic's name; one per source database. Both halves must agree.",
+    ),
+    key(
+        "kafka.compression",
+        Kind::Choice(&["none", "gzip", "snappy", "lz4", "zstd"]),
+        Some("\"lz4\""),
+        "Compression of produced batches.",
+    ),
+    key(
+        "kafka.properties",
+        Kind::Properties(reserved::client_property),
+        None,
+        "librdkafka properties of all clients: TLS, SASL, and any other.",
+    ),
+    key(
+        "kafka.producer",
+        Kind::Properties(reserved::client_property),
+        None,
+        "librdkafka properties of the producer alone.",
+    ),
+    key(
+        "kafka.consumer",
+        Kind::Properties(reserved::client_property),
+        None,
+        "librdkafka properties of the consumer alone.",
+    ),
+    key(
+        "kafka.topics.partitions",
+        Kind::Integer(1, 100_000),
+        Some("3"),
+        "Partitions of created topics. Must not change later: keys would move.",
+    ),
+    key(
+        "kafka.topics.replication_factor",
+        Kind::Integer(-1, 32_767),
+        Some("-1"),
+        "Replicas of created topics; -1: the brokers' default.",
+    ),
+    key(
+        "kafka.topics.retention",
+        Kind::PeriodBound,
+        Some("\"unlimited\""),
+        "How long created topics keep events. Unlimited: a replay from the beginning rebuilds the target.",
+    ),
+    key(
+        "kafka.topics.retention_bytes",
+        Kind::SizeBound,
+        Some("\"unlimited\""),
+        "How many bytes per partition created topics keep.",
+    ),
+    key(
+        "kafka.topics.cleanup_policy",
+        Kind::Choice(&["delete"]),
+        Some("\"delete\""),
+        "Cleanup policy of created topics. Compaction needs exactly-once delivery and full rows, so it is not offered.",
+    ),
+    key(
+        "kafka.topics.config",
+        Kind::Properties(reserved::topic_property),
+        None,
+        "Topic properties of created topics, such as min.insync.replicas.",
+    ),
+    key(
+        "registry.urls",
+        Kind::List(rule::url),
+        None,
+        "Base URLs of the Confluent-compatible schema registry; the next one is tried when one fails.",
+    ),
+    key("registry.username", Kind::Text(rule::text), None, "User of basic authentication."),
+    key("registry.password", Kind::Secret, None, "Its password."),
+    key("registry.password_file", Kind::File, None, "File whose first line is the password."),
+    key("registry.ca", Kind::File, None, "PEM file of trusted authorities; else the system's."),
+    key("registry.cert", Kind::File, None, "PEM file of the client certificate."),
+    key("registry.key", Kind::File, None, "PEM file of the client certificate's key."),
+    key(
+        "registry.auto_register",
+        Kind::Bool,
+        Some("true"),
+        "Register schemas; false: only look up those that somebody else registered.",
+    ),
+    key(
+        "registry.subject_strategy",
+        Kind::Choice(&["topic-name", "record-name", "topic-record-name"]),
+        Some("\"topic-name\""),
+        "How subjects are named.",
+    ),
+    key("registry.timeout", Kind::Period, Some("\"10s\""), "Time limit of one request."),
+    key("target.host", Kind::Text(rule::text), None, "Host of the PostgreSQL server to apply to."),
+    key("target.port", Kind::Integer(1, 65535), Some("5432"), "TCP port."),
+    key("target.database", Kind::Text(rule::text), None, "Database."),
+    key("target.user", Kind::Text(rule::text), Some("\"walrelay\""), "Role that may create or write the tables."),
+    key("target.password", Kind::Secret, None, "Password. Better given by environment or file."),
+    key("target.password_file", Kind::File, None, "File whose first line is the password."),
+    key("target.sslmode", Kind::Choice(SSL_MODES), Some("\"prefer\""), "How far TLS is demanded, as libpq's sslmode."),
+    key("target.ssl_root_cert", Kind::File, None, "PEM file of trusted authorities; else the system's."),
+    key("target.ssl_cert", Kind::File, None, "PEM file of the client certificate."),
+    key("target.ssl_key", Kind::File, None, "PEM file of the client certificate's key."),
+    key("target.connect_timeout", Kind::Period, Some("\"10s\""), "Time limit of a connection attempt."),
+    key(
+        "apply.group",
+        Kind::Text(rule::text),
+        Some("\"walrelay\""),
+        "Consumer group, and the name of this sink in its target.",
+    ),
+    key(
+        "apply.include",
+        Kind::List(rule::table_glob),
+        Some("[\"*.*\"]"),
+        "Tables to apply, as globs over the source's schema.table.",
+    ),
+    key(
+        "apply.exclude",
+        Kind::List(rule::table_glob),
+        Some("[]"),
+        "Tables to leave out, as globs; stronger than include.",
+    ),
+    key(
+        "apply.partitions",
+        Kind::List(rule::partition),
+        Some("[]"),
+        "Exactly these partitions (topic:partition) instead of a group's assignment.",
+    ),
+    key("apply.schemas", Kind::Names(rule::identifier), None, "Target schema by source schema, where they differ."),
+    key(
+        "apply.bookkeeping_schema",
+        Kind::Text(rule::identifier),
+        Some("\"walrelay\""),
+        "Schema of walrelay's own tables in the target.",
+    ),
+    key("apply.batch_rows", Kind::Integer(1, 10_000_000), Some("20000"), "Most events in one target transaction."),
+    key("apply.batch_bytes", Kind::Size, Some("\"16MiB\""), "Most bytes in one target transaction."),
+    key("apply.batch_interval", Kind::Period, Some("\"200ms\""), "Longest time that events wait for a fuller batch."),
+    key("apply.memory", Kind::Size, Some("\"64MiB\""), "Bound of all queues between the consumer and the target."),
+    key("apply.take_over", Kind::Bool, Some("false"), "Take over positions that another group has left in the target."),
+    key(
+        "http.capture",
+        Kind::Text(rule::listen),
+        Some("\"127.0.0.1:9460\""),
+        "Where capture serves health, metrics and its status page; port 0: any free one; off: nowhere.",
+    ),
+    key("http.apply", Kind::Text(rule::listen), Some("\"127.0.0.1:9461\""), "The same for apply."),
+    key(
+        "health.silence",
+        Kind::Period,
+        Some("\"60s\""),
+        "Not ready when nothing was heard from the server for so long.",
+    ),
+    key(
+        "log.format",
+        Kind::Choice(&["auto", "human", "json"]),
+        Some("\"auto\""),
+        "auto: human on a terminal, JSON otherwise.",
+    ),
+    key(
+        "log.level",
+        Kind::Text(rule::filter),
+        Some("\"info\""),
+        "Level, or levels by module. WALRELAY_LOG overrides it.",
+    ),
+];
+
+/// The key with this path.
+#[must_use]
+pub fn find(path: &str) -> Option<&'static Key> {
+    KEYS.iter().find(|key| key.path == path)
+}
+
+/// Whether keys lie below this path.
+#[must_use]
+pub fn is_section(path: &str) -> bool {
+    KEYS.iter().any(|key| key.path.strip_prefix(path).is_some_and(|rest| rest.starts_with('.')))
+}
+
+/// The valid path that an unknown one was probably meant to be.
+#[must_use]
+pub fn nearest(unknown: &str) -> Option<&'static str> {
+    let (parent, name) = unknown.rsplit_once('.').unwrap_or(("", unknown));
+    let paths = || KEYS.iter().flat_map(|key| sections(key.path)).chain(KEYS.iter().map(|key| key.path));
+    let split = |path: &'static str| path.rsplit_once('.').unwrap_or(("", path));
+    let sibling = closest(paths().filter(|path| split(path).0 == parent), name, |path| split(path).1);
+    let elsewhere = || paths().find(|path| split(path).1 == name);
+    sibling.or_else(elsewhere).or_else(|| closest(paths(), unknown, |path| path))
+}
+
+/// The sections that a path lies in.
+fn sections(path: &'static str) -> impl Iterator<Item = &'static str> {
+    path.match_indices('.').filter_map(|(at, _)| path.get(..at))
+}
+
+fn closest(
+    paths: impl Iterator<Item = &'static str>,
+    wanted: &str,
+    part: impl Fn(&'static str) -> &'static str,
+) -> Option<&'static str> {
+    let limit = (wanted.len() / 3).max(1);
+    paths
+        .map(|path| (strsim::damerau_levenshtein(part(path), wanted), path))
+        .filter(|(distance, _)| *distance <= limit)
+        .min_by_key(|(distance, _)| *distance)
+        .map(|(_, path)| path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_default_fits_its_own_kind() {
+        for key in KEYS.iter().filter(|key| key.default.is_some()) {
+            let table: toml::Table = toml::from_str(&format!("value = {}", key.default.unwrap())).unwrap();
+            key.kind.check(&table["value"]).unwrap_or_else(|expected| panic!("{} must be {expected}", key.path));
+        }
+    }
+
+    #[test]
+    fn paths_are_unique_and_documented() {
+        for (index, key) in KEYS.iter().enumerate() {
+            assert!(KEYS[..index].iter().all(|other| other.path != key.path), "{} twice", key.path);
+            assert!(key.doc.ends_with('.'), "{}", key.path);
+        }
+    }
+
+    #[test]
+    fn the_nearest_name_is_found_in_the_section_or_in_another() {
+        assert_eq!(nearest("source.hots"), Some("source.host"));
+        assert_eq!(nearest("sorce"), Some("source"));
+        assert_eq!(nearest("kafka.topic"), Some("kafka.topics"));
+        assert_eq!(nearest("capture.brokers"), Some("kafka.brokers"));
+        assert_eq!(nearest("kafka.topics.partition"), Some("kafka.topics.partitions"));
+        assert_eq!(nearest("source.zzzzzz"), None);
+    }
+}

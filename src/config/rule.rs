@@ -1,0 +1,109 @@
+//! What a text must look like to be a slot name, a list of brokers and the like. Each rule answers with what it expects.
+
+use std::net::ToSocketAddrs as _;
+
+use globset::Glob;
+
+/// A rule over one text; the error completes the sentence "… must be".
+pub type Rule = fn(&str) -> Result<(), &'static str>;
+
+/// Anything but nothing.
+pub fn text(text: &str) -> Result<(), &'static str> {
+    expect(!text.trim().is_empty(), "a text that is not empty")
+}
+
+/// Manual, "Replication Slots": lower-case letters, digits and underscores; identifiers have at most 63 bytes.
+pub fn slot(text: &str) -> Result<(), &'static str> {
+    let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
+    expect(
+        (1..=63).contains(&text.len()) && text.chars().all(plain),
+        "1 to 63 lower-case letters, digits and underscores",
+    )
+}
+
+/// An SQL identifier of at most 63 bytes, unquoted.
+pub fn identifier(text: &str) -> Result<(), &'static str> {
+    expect((1..=63).contains(&text.len()) && !text.contains('\0'), "an identifier of 1 to 63 bytes")
+}
+
+/// A topic's name, or the beginning of one: what Kafka allows, short enough to leave room for the table's name.
+pub fn topic(text: &str) -> Result<(), &'static str> {
+    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
+    expect(
+        (1..=120).contains(&text.len()) && text.chars().all(plain) && !matches!(text, "." | ".."),
+        "1 to 120 letters, digits, dots, underscores and hyphens",
+    )
+}
+
+/// `host:port`
+pub fn address(text: &str) -> Result<(), &'static str> {
+    let parts = text.rsplit_once(':').filter(|(host, _)| !host.is_empty() && !host.contains('/'));
+    let port = parts.and_then(|(_, port)| port.parse::<u16>().ok());
+    expect(port.is_some_and(|port| port != 0), "host:port")
+}
+
+/// An address to listen on (port 0: any free one), or `off`.
+pub fn listen(text: &str) -> Result<(), &'static str> {
+    expect(text == "off" || text.to_socket_addrs().is_ok(), "address:port of this machine, or off")
+}
+
+/// The URL of an HTTP server.
+pub fn url(text: &str) -> Result<(), &'static str> {
+    let url = reqwest::Url::parse(text).ok();
+    let fits = |url: &reqwest::Url| matches!(url.scheme(), "http" | "https") && url.has_host() && url.username() == "";
+    expect(url.as_ref().is_some_and(fits), "a URL that begins with http:// or https:// and holds no credentials")
+}
+
+/// A glob over `schema.table`.
+pub fn table_glob(text: &str) -> Result<(), &'static str> {
+    expect(text.contains('.') && Glob::new(text).is_ok(), "a glob over schema.table, like public.* or *.orders")
+}
+
+/// `topic:partition`
+pub fn partition(text: &str) -> Result<(), &'static str> {
+    let parts = text.rsplit_once(':').filter(|(topic, _)| !topic.is_empty());
+    let number = parts.and_then(|(_, partition)| partition.parse::<i32>().ok());
+    expect(number.is_some_and(|number| number >= 0), "topic:partition, like shop.public.orders:0")
+}
+
+/// A tracing filter: a level, or levels by module.
+pub fn filter(text: &str) -> Result<(), &'static str> {
+    expect(
+        !text.is_empty() && tracing_subscriber::EnvFilter::try_new(text).is_ok(),
+        "error, warn, info, debug, trace, or a list like info,walrelay::source=debug",
+    )
+}
+
+fn expect(holds: bool, expectation: &'static str) -> Result<(), &'static str> {
+    if holds { Ok(()) } else { Err(expectation) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_rule_takes_good_and_refuses_bad_texts() {
+        let cases: [(Rule, &[&str], &[&str]); 9] = [
+            (text, &["a"], &["", " "]),
+            (slot, &["walrelay_1"], &["", "Walrelay", "a-b"]),
+            (identifier, &["a b"], &[""]),
+            (topic, &["shop.eu-1"], &["", "..", "a b", "é"]),
+            (address, &["localhost:9092", "[::1]:9092"], &["localhost", ":9092", "a:b", "a:0", "http://a:1"]),
+            (listen, &["off", "127.0.0.1:0", "[::1]:80"], &["", "9090", "256.0.0.1:1"]),
+            (url, &["http://a:8081/apis", "https://a"], &["a:8081", "ftp://a", "http://u:p@a"]),
+            (table_glob, &["public.*", "*.*", "a.{b,c}"], &["orders", "a.{b"]),
+            (partition, &["a.b:0"], &["a.b", ":0", "a:-1", "a:x"]),
+        ];
+        for (number, (rule, good, bad)) in cases.into_iter().enumerate() {
+            for text in good {
+                assert_eq!(rule(text), Ok(()), "rule {number}, {text:?}");
+            }
+            for text in bad {
+                assert!(rule(text).is_err(), "rule {number}, {text:?}");
+            }
+        }
+        assert!(filter("info,walrelay=debug").is_ok());
+        assert!(filter("walrelay=loud").is_err());
+    }
+}

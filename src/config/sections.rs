@@ -1,0 +1,175 @@
+//! The configuration as the program uses it: one struct per section. Defaults are not here but in the list of keys.
+
+#![allow(missing_docs, reason = "the meaning of each key is in the list of keys")]
+
+use std::{collections::BTreeMap, path::PathBuf};
+
+use serde::Deserialize;
+
+use super::value::{Bound, ByteSize, Period, Secret};
+use crate::postgres::SslMode;
+
+/// `[source]` or `[target]`: a PostgreSQL server. Host and database may be missing when nothing needs the server.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Server {
+    pub host: Option<String>,
+    pub port: u16,
+    pub database: Option<String>,
+    pub user: String,
+    pub password: Option<Secret>,
+    pub password_file: Option<PathBuf>,
+    pub sslmode: SslMode,
+    pub ssl_root_cert: Option<PathBuf>,
+    pub ssl_cert: Option<PathBuf>,
+    pub ssl_key: Option<PathBuf>,
+    pub connect_timeout: Period,
+}
+
+/// Whether a new slot begins with a snapshot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum SnapshotMode {
+    /// Read all rows first.
+    Initial,
+    /// Begin with the changes after the slot's creation.
+    Never,
+}
+
+/// `[capture]`
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Capture {
+    pub slot: String,
+    pub publication: String,
+    pub create_publication: bool,
+    pub include: Vec<String>,
+    pub exclude: Vec<String>,
+    pub message_topic: Option<String>,
+    pub snapshot: SnapshotMode,
+    pub memory: ByteSize,
+    pub status_interval: Period,
+}
+
+/// `[kafka]`
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Kafka {
+    #[serde(default)]
+    pub brokers: Vec<String>,
+    pub prefix: String,
+    pub compression: String,
+    pub properties: BTreeMap<String, String>,
+    pub producer: BTreeMap<String, String>,
+    pub consumer: BTreeMap<String, String>,
+    pub topics: Topics,
+}
+
+/// `[kafka.topics]`
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Topics {
+    pub partitions: i32,
+    pub replication_factor: i32,
+    pub retention: Bound<Period>,
+    pub retention_bytes: Bound<ByteSize>,
+    pub cleanup_policy: String,
+    pub config: BTreeMap<String, String>,
+}
+
+/// How subjects are named.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum SubjectStrategy {
+    /// `<topic>-key`, `<topic>-value`
+    TopicName,
+    /// The record's full name.
+    RecordName,
+    /// `<topic>-<record's full name>`
+    TopicRecordName,
+}
+
+/// `[registry]`
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Registry {
+    #[serde(default)]
+    pub urls: Vec<String>,
+    pub username: Option<String>,
+    pub password: Option<Secret>,
+    pub password_file: Option<PathBuf>,
+    pub ca: Option<PathBuf>,
+    pub cert: Option<PathBuf>,
+    pub key: Option<PathBuf>,
+    pub auto_register: bool,
+    pub subject_strategy: SubjectStrategy,
+    pub timeout: Period,
+}
+
+/// `[apply]`
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Apply {
+    pub group: String,
+    pub include: Vec<String>,
+    pub exclude: Vec<String>,
+    pub partitions: Vec<String>,
+    pub schemas: BTreeMap<String, String>,
+    pub bookkeeping_schema: String,
+    pub batch_rows: usize,
+    pub batch_bytes: ByteSize,
+    pub batch_interval: Period,
+    pub memory: ByteSize,
+    pub take_over: bool,
+}
+
+/// `[http]`
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Http {
+    pub capture: String,
+    pub apply: String,
+}
+
+/// `[health]`
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Health {
+    pub silence: Period,
+}
+
+/// How log lines look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// Human on a terminal, JSON otherwise.
+    #[default]
+    Auto,
+    /// For people.
+    Human,
+    /// One JSON object per line.
+    Json,
+}
+
+/// `[log]`
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Log {
+    pub format: LogFormat,
+    pub level: String,
+}
+
+/// All sections.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Sections {
+    pub source: Server,
+    pub capture: Capture,
+    pub kafka: Kafka,
+    pub registry: Registry,
+    pub target: Server,
+    pub apply: Apply,
+    pub http: Http,
+    pub health: Health,
+    pub log: Log,
+}
