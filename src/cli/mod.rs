@@ -1,19 +1,16 @@
 //! The command line: each command maps the configuration to the settings of what it runs.
 
 mod config;
+mod output;
 mod shutdown;
 
-use std::{
-    io::{self, Write as _},
-    path::{Path, PathBuf},
-};
+use std::path::{Path, PathBuf};
 
 use clap::{Parser, Subcommand};
 
 use crate::{
     config::Layers,
     error::{Error, Exit},
-    retry::{Classify, Severity},
 };
 
 const DEFAULT_FILE: &str = "walrelay.toml";
@@ -61,26 +58,6 @@ fn file(named: Option<&Path>) -> Option<&Path> {
 /// The environment; what is not text cannot be a value.
 fn environment() -> impl Iterator<Item = (String, String)> {
     std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
-}
-
-/// Standard output does not take the result.
-#[derive(Debug, thiserror::Error)]
-#[error("cannot write to standard output")]
-struct OutputError(#[source] io::Error);
-
-impl Classify for OutputError {
-    fn severity(&self) -> Severity {
-        Severity::Fatal
-    }
-}
-
-/// Writes a command's result. A reader that has seen enough (`| head`) is no error.
-fn print(text: &str) -> Result<(), OutputError> {
-    let mut out = io::stdout().lock();
-    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(OutputError(error)),
-        _ => Ok(()),
-    }
 }
 
 #[cfg(test)]
