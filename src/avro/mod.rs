@@ -1,1 +1,13 @@
-//! Avro bytes: schemas, datum encoding and decoding, the registry's wire framing.
+//! The published contract: Avro wire format, schemas of key, value and messages, and the names in them.
+//!
+//! [`encode`] and [`cursor`] write and read the binary encoding; [`schema`] builds what is registered; [`writer`] reads a
+//! registered schema back for decoding; [`store`] is the seam behind which a schema registry lies. No I/O here.
+
+pub mod cursor;
+pub mod encode;
+pub mod name;
+pub mod schema;
+pub mod store;
+pub mod subject;
+pub mod wire;
+pub mod writer;

@@ -1,1 +1,29 @@
-//! Change events to Kafka records and back, by compiled plans.
+//! Change events as Kafka records: [`Encoder`] writes keys, values and headers by a compiled [`Plan`], [`Decoder`] reads them
+//! back by the schemas that their writer registered.
+//!
+//! ```text
+//! relation ──prepare──► Plan ─┐                         ┌─ key, value: 0x00 id Avro
+//! RowChange (text) ───────────┴─► Encoder ─► RecordBuf ─┤
+//!                                                       └─ headers: what Avro cannot hold, what was not sent
+//! record ─► Decoder (plan per pair of schema ids) ─► ChangeEvent (text)
+//! ```
+//!
+//! Both hot paths are synchronous; the registry is asked only in [`Encoder::prepare`] and [`Decoder::fetch`], through the seam
+//! [`SchemaStore`](crate::avro::store::SchemaStore).
+
+pub use decoder::{Decoded, Decoder};
+pub use encoder::{Encoder, EncoderSettings, LogicalMessage};
+pub use error::{DecodeError, EncodeError};
+pub use plan::{MessagePlan, Plan};
+pub use topic::{TopicNameError, message_topic, topic_name};
+
+mod decode_plan;
+mod decoder;
+mod encoder;
+mod error;
+pub mod header;
+mod key;
+mod plan;
+mod row;
+mod source;
+mod topic;

@@ -1,0 +1,100 @@
+//! Avro's binary encoding (specification, "Binary Encoding"), appended to a buffer.
+
+use crate::types::Value;
+
+/// The branch that every nullable field has first.
+const NULL_BRANCH: u8 = 0;
+/// Zig-zag of branch 1.
+const VALUE_BRANCH: u8 = 2;
+
+/// `boolean`
+pub fn boolean(value: bool, out: &mut Vec<u8>) {
+    out.push(u8::from(value));
+}
+
+/// `int` and `long`: zig-zag, seven bits a byte, lowest first.
+#[expect(clippy::cast_sign_loss, clippy::cast_possible_truncation, reason = "zig-zag maps bits to bits")]
+pub fn long(value: i64, out: &mut Vec<u8>) {
+    let mut rest = ((value << 1) ^ (value >> 63)) as u64;
+    while rest >= 0x80 {
+        out.push(rest as u8 | 0x80);
+        rest >>= 7;
+    }
+    out.push(rest as u8);
+}
+
+/// `bytes`
+pub fn bytes(value: &[u8], out: &mut Vec<u8>) {
+    length(value.len(), out);
+    out.extend_from_slice(value);
+}
+
+/// `string`
+pub fn string(value: &str, out: &mut Vec<u8>) {
+    bytes(value.as_bytes(), out);
+}
+
+/// The null of a union `["null", T]`.
+pub fn null(out: &mut Vec<u8>) {
+    out.push(NULL_BRANCH);
+}
+
+/// The branch `T` of a union `["null", T]`; its value follows.
+pub fn present(out: &mut Vec<u8>) {
+    out.push(VALUE_BRANCH);
+}
+
+/// A union `["null", "long"]`.
+pub fn optional_long(value: Option<i64>, out: &mut Vec<u8>) {
+    match value {
+        Some(value) => {
+            present(out);
+            long(value, out);
+        }
+        None => null(out),
+    }
+}
+
+/// A union `["null", "string"]`.
+pub fn optional_string(value: Option<&str>, out: &mut Vec<u8>) {
+    match value {
+        Some(value) => {
+            present(out);
+            string(value, out);
+        }
+        None => null(out),
+    }
+}
+
+/// A column's value; `scratch` is any buffer, its content is lost.
+pub fn value(value: Value<'_>, scratch: &mut Vec<u8>, out: &mut Vec<u8>) {
+    match value {
+        Value::Boolean(value) => boolean(value, out),
+        Value::Int(value) => long(i64::from(value), out),
+        Value::Long(value) => long(value, out),
+        Value::Float(value) => out.extend_from_slice(&value.to_le_bytes()),
+        Value::Double(value) => out.extend_from_slice(&value.to_le_bytes()),
+        Value::Text(value) => string(value, out),
+        Value::Short(value) => string(value.as_str(), out),
+        Value::Bytes(value) => {
+            length(value.len(), out);
+            value.append_to(out);
+        }
+        Value::Decimal(unscaled) => {
+            scratch.clear();
+            unscaled.append_to(scratch);
+            bytes(scratch, out);
+        }
+        Value::VariableScaleDecimal { scale, unscaled } => {
+            long(i64::from(scale), out);
+            scratch.clear();
+            unscaled.append_to(scratch);
+            bytes(scratch, out);
+        }
+    }
+}
+
+#[expect(clippy::cast_possible_wrap, reason = "no buffer is longer than isize::MAX")]
+fn length(length: usize, out: &mut Vec<u8>) {
+    long(length as i64, out);
+}

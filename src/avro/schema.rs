@@ -1,0 +1,173 @@
+//! The schemas that are registered: Debezium's `Key`, `Envelope` and message records, attribute for attribute.
+//!
+//! Differences that are meant (EVENTS, marked +): every row field but a key column is nullable, column defaults are left out,
+//! and `connect.parameters` name the source type, in `walrelay.type` with its modifiers; `walrelay.nullable` is `false` on a
+//! column that the source declares NOT NULL. A reader of old schemas must stay able to read them (`avro/history/`).
+
+use std::sync::LazyLock;
+
+use serde_json::{Map, Value, json};
+
+use crate::{
+    avro::name::{escape, namespace},
+    schema::Relation,
+    types::Codec,
+};
+
+/// Parameter with the column's whole SQL type.
+pub const TYPE_PARAMETER: &str = "walrelay.type";
+/// Parameter that is `false` on a column declared NOT NULL.
+pub const NULLABLE_PARAMETER: &str = "walrelay.nullable";
+/// Parameter with the column's name as the source has it.
+pub const NAME_PARAMETER: &str = "__debezium.source.column.name";
+/// Attribute with the parameters.
+pub const PARAMETERS: &str = "connect.parameters";
+/// Full name of a logical message's key.
+pub const MESSAGE_KEY: &str = "io.debezium.connector.postgresql.MessageKey";
+/// Full name of a logical message's value.
+pub const MESSAGE_VALUE: &str = "io.debezium.connector.postgresql.MessageValue";
+
+static SOURCE: LazyLock<Value> = LazyLock::new(|| fixed(include_str!("../../avro/source.avsc")));
+static TRANSACTION: LazyLock<Value> = LazyLock::new(|| fixed(include_str!("../../avro/transaction.avsc")));
+static MESSAGE: LazyLock<Value> = LazyLock::new(|| fixed(include_str!("../../avro/message.avsc")));
+
+/// A schema as it goes to the registry.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Schema {
+    /// Full name of the record.
+    pub name: String,
+    /// The schema as JSON.
+    pub json: String,
+}
+
+/// The key schema of a relation's topic; `None` if the relation has no key.
+#[must_use]
+pub fn key(topic: &str, relation: &Relation, codecs: &[Codec]) -> Option<Schema> {
+    if relation.key.is_empty() {
+        return None;
+    }
+    let mut defined = Vec::new();
+    let columns = relation.key.iter().filter_map(|index| Some((relation.columns.get(*index)?, codecs.get(*index)?)));
+    let fields: Vec<Value> = columns
+        .map(|(column, codec)| {
+            let ty = reference(codec, &mut defined).unwrap_or_else(|| codec.schema(Map::new()));
+            json!({"name": escape(&column.name), "type": ty})
+        })
+        .collect();
+    Some(record(&namespace(topic), "Key", &Value::Array(fields), None))
+}
+
+/// The value schema of a relation's topic.
+#[must_use]
+pub fn envelope(topic: &str, relation: &Relation, codecs: &[Codec]) -> Schema {
+    let namespace = namespace(topic);
+    let mut defined = Vec::new();
+    let row: Vec<Value> = (0..relation.columns.len())
+        .filter_map(|index| Some(row_field(relation, index, codecs.get(index)?, &mut defined)))
+        .collect();
+    let row = json!({
+        "type": "record",
+        "name": "Value",
+        "fields": row,
+        "connect.name": format!("{namespace}.Value"),
+    });
+    let fields = json!([
+        {"name": "before", "type": ["null", row], "default": null},
+        {"name": "after", "type": ["null", "Value"], "default": null},
+        {"name": "source", "type": *SOURCE},
+        {"name": "transaction", "type": ["null", *TRANSACTION], "default": null},
+        {"name": "op", "type": "string"},
+        {"name": "ts_ms", "type": ["null", "long"], "default": null},
+        {"name": "ts_us", "type": ["null", "long"], "default": null},
+        {"name": "ts_ns", "type": ["null", "long"], "default": null},
+    ]);
+    record(&namespace, "Envelope", &fields, Some(2))
+}
+
+/// The key schema of logical messages.
+#[must_use]
+pub fn message_key() -> Schema {
+    Schema { name: MESSAGE_KEY.into(), json: fixed(include_str!("../../avro/message_key.avsc")).to_string() }
+}
+
+/// The value schema of logical messages.
+#[must_use]
+pub fn message_value() -> Schema {
+    let mut source = SOURCE.clone();
+    if let Some(source) = source.as_object_mut() {
+        source.shift_remove("namespace");
+    }
+    let fields = json!([
+        {"name": "op", "type": "string"},
+        {"name": "ts_ms", "type": ["null", "long"], "default": null},
+        {"name": "source", "type": source},
+        {"name": "transaction", "type": ["null", *TRANSACTION], "default": null},
+        {"name": "message", "type": *MESSAGE},
+    ]);
+    record("io.debezium.connector.postgresql", "MessageValue", &fields, Some(1))
+}
+
+fn row_field(relation: &Relation, index: usize, codec: &Codec, defined: &mut Vec<&'static str>) -> Value {
+    let column = &relation.columns[index];
+    let mut parameters = codec.column_parameters(&column.name, &column.ty);
+    if !column.nullable {
+        parameters.insert(NULLABLE_PARAMETER.into(), json!("false"));
+    }
+    let mut field = Map::new();
+    field.insert("name".into(), json!(escape(&column.name)));
+    let nullable = !relation.is_key(index);
+    let union = |ty: Value| if nullable { json!(["null", ty]) } else { ty };
+    if let Some(name) = reference(codec, defined) {
+        // A type that is only named cannot have parameters, so its field has them.
+        field.insert("type".into(), union(name));
+        field.insert(PARAMETERS.into(), Value::Object(parameters));
+    } else {
+        field.insert("type".into(), union(codec.schema(parameters)));
+    }
+    if nullable {
+        field.insert("default".into(), Value::Null);
+    }
+    Value::Object(field)
+}
+
+/// The name of a record that this schema has defined before; notes the first definition.
+fn reference(codec: &Codec, defined: &mut Vec<&'static str>) -> Option<Value> {
+    let name = codec.defines()?;
+    if defined.contains(&name) {
+        return Some(json!(name));
+    }
+    defined.push(name);
+    None
+}
+
+fn record(namespace: &str, name: &str, fields: &Value, version: Option<u32>) -> Schema {
+    let full = format!("{namespace}.{name}");
+    let mut schema = Map::new();
+    schema.insert("type".into(), json!("record"));
+    schema.insert("name".into(), json!(name));
+    schema.insert("namespace".into(), json!(namespace));
+    schema.insert("fields".into(), fields.clone());
+    if let Some(version) = version {
+        schema.insert("connect.version".into(), json!(version));
+    }
+    schema.insert("connect.name".into(), json!(full));
+    Schema { name: full, json: Value::Object(schema).to_string() }
+}
+
+fn fixed(text: &str) -> Value {
+    serde_json::from_str(text).expect("the files of avro/ are JSON, as their own test checks")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_fixed_parts_are_avro_schemas() {
+        for text in [&*SOURCE, &*TRANSACTION, &*MESSAGE].map(ToString::to_string) {
+            apache_avro::Schema::parse_str(&text).unwrap();
+        }
+        apache_avro::Schema::parse_str(&message_key().json).unwrap();
+        apache_avro::Schema::parse_str(&message_value().json).unwrap();
+    }
+}

@@ -1,0 +1,276 @@
+//! A registered schema as its reader needs it: the shape of the bytes together with the attributes that Avro itself ignores.
+//!
+//! apache-avro checks the schema; its own tree drops the attributes of primitive types (`connect.name`, `connect.parameters`),
+//! so the shape is taken from the JSON.
+
+use std::collections::HashMap;
+
+use serde_json::Value;
+
+use crate::avro::cursor::{Cursor, DecodeError, Problem};
+
+/// Nesting beyond which skipping gives up; real envelopes need five.
+const DEEPEST: usize = 32;
+
+/// A schema cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub enum WriterError {
+    /// It is not a valid Avro schema.
+    #[error("not an Avro schema")]
+    Invalid(#[source] Box<apache_avro::Error>),
+    /// It is not JSON.
+    #[error("not JSON")]
+    Json(#[source] serde_json::Error),
+    /// It uses something that Avro defines and this reader does not know.
+    #[error("type {0} is not understood")]
+    Unknown(String),
+}
+
+/// A writer's schema.
+#[derive(Clone, Debug)]
+pub struct Writer {
+    named: Vec<Shape>,
+    /// The outermost type.
+    pub root: Type,
+}
+
+/// A type with the attributes that stand beside it.
+#[derive(Clone, Debug)]
+pub struct Type {
+    /// The shape of its bytes.
+    pub shape: Shape,
+    /// The JSON object of the type; null where the schema has only a name.
+    pub attributes: Value,
+}
+
+/// The shape of a type's bytes.
+#[derive(Clone, Debug)]
+pub enum Shape {
+    /// `null`
+    Null,
+    /// `boolean`
+    Boolean,
+    /// `int`
+    Int,
+    /// `long`
+    Long,
+    /// `float`
+    Float,
+    /// `double`
+    Double,
+    /// `bytes`
+    Bytes,
+    /// `string`
+    String,
+    /// `fixed` of a size
+    Fixed(usize),
+    /// `enum`
+    Enum,
+    /// `array`
+    Array(Box<Type>),
+    /// `map`
+    Map(Box<Type>),
+    /// A union's branches
+    Union(Vec<Type>),
+    /// A record's fields
+    Record(Vec<Field>),
+    /// A named type, by its place in the writer.
+    Named(usize),
+}
+
+/// A record's field.
+#[derive(Clone, Debug)]
+pub struct Field {
+    /// The name in the schema.
+    pub name: String,
+    /// The type.
+    pub ty: Type,
+    /// The JSON object of the field.
+    pub attributes: Value,
+}
+
+impl Writer {
+    /// Reads a registered schema.
+    pub fn parse(json: &str) -> Result<Self, WriterError> {
+        apache_avro::Schema::parse_str(json).map_err(|error| WriterError::Invalid(Box::new(error)))?;
+        let json: Value = serde_json::from_str(json).map_err(WriterError::Json)?;
+        let mut builder = Builder { named: Vec::new(), places: HashMap::new() };
+        let root = builder.ty(&json, "")?;
+        Ok(Self { named: builder.named, root })
+    }
+
+    /// The shape behind a name.
+    #[must_use]
+    pub fn resolve<'a>(&'a self, shape: &'a Shape) -> &'a Shape {
+        match shape {
+            Shape::Named(place) => self.named.get(*place).unwrap_or(&Shape::Null),
+            other => other,
+        }
+    }
+
+    /// The fields of a record, or `None` if the type is none.
+    #[must_use]
+    pub fn fields<'a>(&'a self, ty: &'a Type) -> Option<&'a [Field]> {
+        match self.resolve(&ty.shape) {
+            Shape::Record(fields) => Some(fields),
+            _ => None,
+        }
+    }
+
+    /// Reads past a value.
+    pub fn skip(&self, shape: &Shape, cursor: &mut Cursor<'_>) -> Result<(), DecodeError> {
+        self.skip_nested(shape, cursor, 0)
+    }
+
+    fn skip_nested(&self, shape: &Shape, cursor: &mut Cursor<'_>, depth: usize) -> Result<(), DecodeError> {
+        if depth > DEEPEST {
+            return Err(cursor.error(Problem::Depth, "a nested value"));
+        }
+        match self.resolve(shape) {
+            Shape::Null | Shape::Named(_) => {}
+            Shape::Boolean => drop(cursor.boolean()?),
+            Shape::Int | Shape::Enum => drop(cursor.int()?),
+            Shape::Long => drop(cursor.long()?),
+            Shape::Float => drop(cursor.float()?),
+            Shape::Double => drop(cursor.double()?),
+            Shape::Bytes | Shape::String => drop(cursor.bytes()?),
+            Shape::Fixed(size) => drop(cursor.fixed(*size)?),
+            Shape::Array(items) => self.skip_blocks(&items.shape, false, cursor, depth + 1)?,
+            Shape::Map(values) => self.skip_blocks(&values.shape, true, cursor, depth + 1)?,
+            Shape::Union(branches) => {
+                let branch = cursor.branch(branches.len())?;
+                self.skip_nested(&branches[branch].shape, cursor, depth + 1)?;
+            }
+            Shape::Record(fields) => {
+                for field in fields {
+                    self.skip_nested(&field.ty.shape, cursor, depth + 1)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn skip_blocks(
+        &self,
+        shape: &Shape,
+        keyed: bool,
+        cursor: &mut Cursor<'_>,
+        depth: usize,
+    ) -> Result<(), DecodeError> {
+        loop {
+            let (count, size) = cursor.block()?;
+            if count == 0 {
+                return Ok(());
+            }
+            if let Some(size) = size {
+                cursor.fixed(size)?;
+                continue;
+            }
+            for _ in 0..count {
+                let before = cursor.remaining();
+                if keyed {
+                    cursor.bytes()?;
+                }
+                self.skip_nested(shape, cursor, depth)?;
+                if cursor.remaining() == before {
+                    // Items without bytes: reading them one by one could take for ever, and finds nothing.
+                    break;
+                }
+            }
+        }
+    }
+}
+
+struct Builder {
+    named: Vec<Shape>,
+    places: HashMap<String, usize>,
+}
+
+impl Builder {
+    fn ty(&mut self, json: &Value, namespace: &str) -> Result<Type, WriterError> {
+        let shape = match json {
+            Value::String(name) => self.by_name(name, namespace)?,
+            Value::Array(branches) => {
+                Shape::Union(branches.iter().map(|branch| self.ty(branch, namespace)).collect::<Result<_, _>>()?)
+            }
+            Value::Object(object) => match object.get("type") {
+                Some(Value::String(name)) => self.complex(name, json, namespace)?,
+                Some(inner) => return Ok(Type { attributes: json.clone(), ..self.ty(inner, namespace)? }),
+                None => return Err(unknown(json)),
+            },
+            other => return Err(unknown(other)),
+        };
+        Ok(Type { shape, attributes: if json.is_object() { json.clone() } else { Value::Null } })
+    }
+
+    fn complex(&mut self, name: &str, json: &Value, namespace: &str) -> Result<Shape, WriterError> {
+        match name {
+            "record" | "error" => self.record(json, namespace),
+            "enum" => Ok(self.define(json, namespace, Shape::Enum).1),
+            "fixed" => {
+                let size = json["size"].as_u64().and_then(|size| usize::try_from(size).ok());
+                let shape = Shape::Fixed(size.ok_or_else(|| unknown(json))?);
+                Ok(self.define(json, namespace, shape).1)
+            }
+            "array" => Ok(Shape::Array(Box::new(self.ty(&json["items"], namespace)?))),
+            "map" => Ok(Shape::Map(Box::new(self.ty(&json["values"], namespace)?))),
+            other => self.by_name(other, namespace),
+        }
+    }
+
+    fn record(&mut self, json: &Value, namespace: &str) -> Result<Shape, WriterError> {
+        // The place is taken before the fields are read, since they may name the record itself.
+        let (namespace, reference) = self.define(json, namespace, Shape::Null);
+        let fields = json["fields"].as_array().ok_or_else(|| unknown(json))?;
+        let fields = fields
+            .iter()
+            .map(|field| {
+                let name = field["name"].as_str().ok_or_else(|| unknown(field))?.to_owned();
+                Ok(Field { name, ty: self.ty(&field["type"], &namespace)?, attributes: field.clone() })
+            })
+            .collect::<Result<Vec<_>, WriterError>>()?;
+        if let Shape::Named(place) = reference
+            && let Some(shape) = self.named.get_mut(place)
+        {
+            *shape = Shape::Record(fields);
+        }
+        Ok(reference)
+    }
+
+    fn define(&mut self, json: &Value, enclosing: &str, shape: Shape) -> (String, Shape) {
+        let name = json["name"].as_str().unwrap_or_default();
+        let namespace = match name.rsplit_once('.') {
+            Some((namespace, _)) => namespace,
+            None => json["namespace"].as_str().unwrap_or(enclosing),
+        };
+        let place = self.named.len();
+        self.named.push(shape);
+        self.places.insert(full_name(name, namespace), place);
+        (namespace.to_owned(), Shape::Named(place))
+    }
+
+    fn by_name(&self, name: &str, namespace: &str) -> Result<Shape, WriterError> {
+        Ok(match name {
+            "null" => Shape::Null,
+            "boolean" => Shape::Boolean,
+            "int" => Shape::Int,
+            "long" => Shape::Long,
+            "float" => Shape::Float,
+            "double" => Shape::Double,
+            "bytes" => Shape::Bytes,
+            "string" => Shape::String,
+            name => {
+                let place = self.places.get(&full_name(name, namespace)).or_else(|| self.places.get(name));
+                Shape::Named(*place.ok_or_else(|| WriterError::Unknown(name.to_owned()))?)
+            }
+        })
+    }
+}
+
+fn full_name(name: &str, namespace: &str) -> String {
+    if name.contains('.') || namespace.is_empty() { name.to_owned() } else { format!("{namespace}.{name}") }
+}
+
+fn unknown(json: &Value) -> WriterError {
+    WriterError::Unknown(json["type"].as_str().unwrap_or("without a name").to_owned())
+}

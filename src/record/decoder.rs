@@ -1,0 +1,380 @@
+//! Records into events.
+
+use std::{collections::HashMap, sync::Arc};
+
+use bytes::Bytes;
+use serde::{Deserialize, de::DeserializeOwned};
+
+use crate::{
+    avro::{
+        cursor::{self, Cursor},
+        store::SchemaStore,
+        wire,
+        writer::Writer,
+    },
+    event::{Barrier, Cell, ChangeEvent, Op, Row, TableShape},
+    lsn::Position,
+    record::{
+        decode_plan::{DecodePlan, EnvelopePlan, SourceStep, Step, TransactionStep},
+        error::DecodeError,
+        header::{self, PLACEHOLDER},
+        source::{position_of_block, position_of_header},
+    },
+    schema::TableName,
+    types::{ByteString, Value},
+};
+
+/// Reads records by the schemas of their writers.
+///
+/// [`Self::decode`] is synchronous. It answers [`Decoded::NeedsSchema`] when it meets an id for the first time; the caller then
+/// awaits [`Self::fetch`] and decodes the record again. Plans and schemas are kept for the decoder's life.
+#[derive(Debug, Default)]
+pub struct Decoder {
+    writers: HashMap<u32, Arc<Writer>>,
+    plans: HashMap<(Option<u32>, u32), Known>,
+}
+
+/// What a record is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Decoded {
+    /// A change event.
+    Event(ChangeEvent),
+    /// A tombstone or a logical message: nothing to apply.
+    Nothing,
+    /// The schema of this id must be fetched first.
+    NeedsSchema(u32),
+}
+
+/// The plan of a pair of schemas with the table that was last seen under it.
+#[derive(Clone, Debug)]
+struct Known {
+    plan: Arc<DecodePlan>,
+    shape: Option<Arc<TableShape>>,
+}
+
+impl Decoder {
+    /// A decoder that knows no schema yet.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Decodes a record.
+    ///
+    /// The event's rows: a column that was not sent is `Unchanged`; so is, in `before`, a null column outside the key, since a
+    /// table with a key is matched by its key and most identities send nothing else. A table without a key has `before` whole.
+    /// A record with a null key (op t) has a shape without a key.
+    ///
+    /// # Errors
+    /// The record is not one of ours, or its bytes do not match its schema; the caller adds partition and offset.
+    pub fn decode<'h>(
+        &mut self,
+        topic: &str,
+        key: Option<&[u8]>,
+        value: Option<&[u8]>,
+        headers: impl IntoIterator<Item = (&'h str, &'h [u8])>,
+    ) -> Result<Decoded, DecodeError> {
+        let Some(value) = value else { return Ok(Decoded::Nothing) };
+        let split = |bytes| wire::split(bytes).map_err(|source| DecodeError::Frame { topic: topic.to_owned(), source });
+        let (value_id, body) = split(value)?;
+        let key_id = key.map(split).transpose()?.map(|(id, _)| id);
+        if let Some(id) = key_id.into_iter().chain([value_id]).find(|id| !self.writers.contains_key(id)) {
+            return Ok(Decoded::NeedsSchema(id));
+        }
+        let known = self.known(topic, key_id, value_id)?;
+        let DecodePlan::Envelope(plan) = &*known.plan else { return Ok(Decoded::Nothing) };
+        let reading = Reading { topic, id: value_id, plan, headers: Headers::read(topic, headers)? };
+        let parts = reading.parts(body)?;
+        let shape = known.shape_of(plan, &parts);
+        if let Some(entry) = self.plans.get_mut(&(key_id, value_id)) {
+            entry.shape = Some(Arc::clone(&shape));
+        }
+        reading.event(parts, shape).map(Decoded::Event)
+    }
+
+    /// Fetches a schema that [`Self::decode`] asked for.
+    ///
+    /// # Errors
+    /// The registry does not answer or does not know the id, or the schema cannot be read.
+    pub async fn fetch<S: SchemaStore>(&mut self, topic: &str, id: u32, store: &S) -> Result<(), DecodeError> {
+        let json = store.schema(id).await.map_err(|source| {
+            if source.is_unknown_id() {
+                DecodeError::UnknownSchema { topic: topic.to_owned(), id, source }
+            } else {
+                DecodeError::Store(source)
+            }
+        })?;
+        let writer = Writer::parse(&json).map_err(|source| DecodeError::Schema { id, source })?;
+        self.writers.insert(id, Arc::new(writer));
+        Ok(())
+    }
+
+    fn known(&mut self, topic: &str, key_id: Option<u32>, value_id: u32) -> Result<Known, DecodeError> {
+        if let Some(known) = self.plans.get(&(key_id, value_id)) {
+            return Ok(known.clone());
+        }
+        let not_an_envelope = |problem: String| {
+            let topic = topic.to_owned();
+            DecodeError::NotAnEnvelope { topic, id: value_id, problem }
+        };
+        let value = self.writers.get(&value_id).ok_or_else(|| not_an_envelope("it was not fetched".into()))?;
+        let key = key_id.and_then(|id| self.writers.get(&id)).map(|key| &**key);
+        let plan = DecodePlan::compile(key, value).map_err(not_an_envelope)?;
+        let known = Known { plan: Arc::new(plan), shape: None };
+        self.plans.insert((key_id, value_id), known.clone());
+        Ok(known)
+    }
+}
+
+impl Known {
+    /// The table that the event belongs to; one for all events of a pair of schemas, unless other tables share the pair.
+    fn shape_of(&self, plan: &EnvelopePlan, parts: &Parts<'_>) -> Arc<TableShape> {
+        match &self.shape {
+            Some(shape) if *shape.name.schema == *parts.schema && *shape.name.table == *parts.table => {
+                Arc::clone(shape)
+            }
+            _ => Arc::new(TableShape {
+                name: TableName::new(parts.schema, parts.table),
+                columns: plan.columns.iter().map(|column| column.shape.clone()).collect(),
+                key: plan.key.clone(),
+            }),
+        }
+    }
+}
+
+/// One record while it is decoded.
+struct Reading<'a> {
+    topic: &'a str,
+    id: u32,
+    plan: &'a EnvelopePlan,
+    headers: Headers,
+}
+
+/// What an envelope holds.
+#[derive(Default)]
+struct Parts<'a> {
+    before: Option<Row>,
+    after: Option<Row>,
+    op: &'a str,
+    commit_ms: i64,
+    schema: &'a str,
+    table: &'a str,
+    transaction: Option<(&'a str, i64)>,
+}
+
+/// Texts in place of what Avro could not hold.
+#[derive(Default, Deserialize)]
+struct Texts {
+    #[serde(default)]
+    before: HashMap<String, String>,
+    #[serde(default)]
+    after: HashMap<String, String>,
+}
+
+/// The headers that the decoder obeys.
+#[derive(Default)]
+struct Headers {
+    unchanged: Vec<String>,
+    texts: Texts,
+    position: Option<Position>,
+    barrier: Option<Barrier>,
+    key_move: bool,
+}
+
+impl Headers {
+    fn read<'a>(topic: &str, headers: impl IntoIterator<Item = (&'a str, &'a [u8])>) -> Result<Self, DecodeError> {
+        let mut read = Self::default();
+        for (name, value) in headers {
+            match name {
+                header::UNCHANGED => read.unchanged = json(topic, header::UNCHANGED, value)?,
+                header::TEXT => read.texts = json(topic, header::TEXT, value)?,
+                header::BARRIER => read.barrier = Some(json(topic, header::BARRIER, value)?),
+                header::POSITION => {
+                    let position = std::str::from_utf8(value).ok().and_then(position_of_header);
+                    read.position = Some(position.ok_or_else(|| unreadable(topic, header::POSITION))?);
+                }
+                header::NEW_KEY | header::OLD_KEY => read.key_move = true,
+                _ => {}
+            }
+        }
+        Ok(read)
+    }
+}
+
+impl Reading<'_> {
+    fn parts<'b>(&self, body: &'b [u8]) -> Result<Parts<'b>, DecodeError> {
+        let mut cursor = Cursor::new(body);
+        let bytes = |source| DecodeError::Bytes { topic: self.topic.to_owned(), id: self.id, source };
+        let mut parts = Parts::default();
+        for step in &self.plan.steps {
+            match step {
+                Step::Before(presence) => {
+                    if presence.read(&mut cursor).map_err(bytes)? {
+                        parts.before = Some(self.row(&mut cursor, &self.headers.texts.before)?);
+                    }
+                }
+                Step::After(presence) => {
+                    if presence.read(&mut cursor).map_err(bytes)? {
+                        parts.after = Some(self.row(&mut cursor, &self.headers.texts.after)?);
+                    }
+                }
+                Step::Op => parts.op = cursor.string().map_err(bytes)?,
+                Step::Source(steps) => self.source(steps, &mut cursor, &mut parts).map_err(bytes)?,
+                Step::Transaction(presence, steps) => {
+                    if presence.read(&mut cursor).map_err(bytes)? {
+                        parts.transaction = Some(self.transaction(steps, &mut cursor).map_err(bytes)?);
+                    }
+                }
+                Step::Skip(shape) => self.plan.writer.skip(shape, &mut cursor).map_err(bytes)?,
+            }
+        }
+        cursor.finish().map_err(bytes)?;
+        Ok(parts)
+    }
+
+    fn source<'b>(
+        &self,
+        steps: &[SourceStep],
+        cursor: &mut Cursor<'b>,
+        parts: &mut Parts<'b>,
+    ) -> Result<(), cursor::DecodeError> {
+        for step in steps {
+            match step {
+                SourceStep::TsMs(presence) => {
+                    if presence.read(cursor)? {
+                        parts.commit_ms = cursor.long()?;
+                    }
+                }
+                SourceStep::Schema(presence) => {
+                    if presence.read(cursor)? {
+                        parts.schema = cursor.string()?;
+                    }
+                }
+                SourceStep::Table(presence) => {
+                    if presence.read(cursor)? {
+                        parts.table = cursor.string()?;
+                    }
+                }
+                SourceStep::Skip(shape) => self.plan.writer.skip(shape, cursor)?,
+            }
+        }
+        Ok(())
+    }
+
+    fn transaction<'b>(
+        &self,
+        steps: &[TransactionStep],
+        cursor: &mut Cursor<'b>,
+    ) -> Result<(&'b str, i64), cursor::DecodeError> {
+        let (mut id, mut total_order) = ("", 0);
+        for step in steps {
+            match step {
+                TransactionStep::Id => id = cursor.string()?,
+                TransactionStep::TotalOrder => total_order = cursor.long()?,
+                TransactionStep::Skip(shape) => self.plan.writer.skip(shape, cursor)?,
+            }
+        }
+        Ok((id, total_order))
+    }
+
+    /// A row's cells: all their texts share one allocation.
+    fn row(&self, cursor: &mut Cursor<'_>, texts: &HashMap<String, String>) -> Result<Row, DecodeError> {
+        let mut arena = Vec::with_capacity(cursor.remaining());
+        let mut cells = Vec::with_capacity(self.plan.columns.len());
+        for column in &self.plan.columns {
+            let bytes = |source| DecodeError::Bytes { topic: self.topic.to_owned(), id: self.id, source };
+            let value = column.read(cursor).map_err(bytes)?;
+            let start = arena.len();
+            if let Some(text) = texts.get(&*column.shape.name) {
+                arena.extend_from_slice(text.as_bytes());
+            } else if let Some(value) = value {
+                if column.has_only_placeholder && is_placeholder(value) {
+                    cells.push(Span::Unchanged);
+                    continue;
+                }
+                column.codec.render(value, &mut arena).map_err(|source| {
+                    let (topic, column) = (self.topic.to_owned(), column.shape.name.to_string());
+                    DecodeError::Render { topic, column, source }
+                })?;
+            } else {
+                cells.push(Span::Null);
+                continue;
+            }
+            cells.push(Span::Text(start, arena.len()));
+        }
+        let arena = Bytes::from(arena);
+        Ok(cells
+            .into_iter()
+            .map(|span| match span {
+                Span::Null => Cell::Null,
+                Span::Unchanged => Cell::Unchanged,
+                Span::Text(start, end) => Cell::Text(arena.slice(start..end)),
+            })
+            .collect())
+    }
+
+    fn event(self, mut parts: Parts<'_>, shape: Arc<TableShape>) -> Result<ChangeEvent, DecodeError> {
+        let content = |problem| DecodeError::Content { topic: self.topic.to_owned(), problem };
+        let op = Op::from_code(parts.op).ok_or_else(|| content("its op is unknown"))?;
+        match op {
+            Op::Create | Op::Update | Op::Read if parts.after.is_none() => return Err(content("it has no row after")),
+            Op::Delete if parts.before.is_none() => return Err(content("it has no row before")),
+            _ => {}
+        }
+        let position = match (parts.transaction, self.headers.position) {
+            (Some((id, total_order)), _) => position_of_block(id, total_order),
+            (None, position) => position,
+        };
+        let unchanged = self.unchanged_columns()?;
+        if let Some(after) = &mut parts.after {
+            for index in &unchanged {
+                if let Some(cell) = after.get_mut(*index) {
+                    *cell = Cell::Unchanged;
+                }
+            }
+        }
+        if let Some(before) = parts.before.as_mut().filter(|_| !shape.key.is_empty()) {
+            let others = before.iter_mut().enumerate().filter(|(index, _)| !shape.key.contains(index));
+            others.filter(|(_, cell)| **cell == Cell::Null).for_each(|(_, cell)| *cell = Cell::Unchanged);
+        }
+        Ok(ChangeEvent {
+            op,
+            position: position.ok_or_else(|| content("it has no position"))?,
+            commit_ms: parts.commit_ms,
+            shape,
+            before: parts.before,
+            after: parts.after,
+            key_move: self.headers.key_move,
+            moved_columns: if op == Op::Delete { unchanged } else { Vec::new() },
+            barrier: self.headers.barrier,
+        })
+    }
+
+    fn unchanged_columns(&self) -> Result<Vec<usize>, DecodeError> {
+        let index = |name: &String| self.plan.column(name).ok_or_else(|| unreadable(self.topic, header::UNCHANGED));
+        self.headers.unchanged.iter().map(index).collect()
+    }
+}
+
+/// A cell before its row's texts are complete.
+enum Span {
+    Null,
+    Unchanged,
+    Text(usize, usize),
+}
+
+fn is_placeholder(value: Value<'_>) -> bool {
+    match value {
+        Value::Text(text) => text == PLACEHOLDER,
+        Value::Bytes(ByteString::Raw(bytes)) => bytes == PLACEHOLDER.as_bytes(),
+        _ => false,
+    }
+}
+
+fn json<T: DeserializeOwned>(topic: &str, header: &'static str, value: &[u8]) -> Result<T, DecodeError> {
+    serde_json::from_slice(value).map_err(|_| unreadable(topic, header))
+}
+
+fn unreadable(topic: &str, header: &'static str) -> DecodeError {
+    DecodeError::Header { topic: topic.to_owned(), header }
+}

@@ -1,0 +1,412 @@
+//! Events into records.
+
+use std::{ops::Range, sync::Arc};
+
+use crate::{
+    avro::{
+        encode, schema,
+        store::SchemaStore,
+        subject::{Part, SubjectNaming},
+        wire,
+    },
+    event::{Barrier, EventMeta, HeaderSpan, OldTuple, Op, RecordBuf, RecordSpans, RowChange, TransactionMeta, Tuple},
+    record::{
+        error::EncodeError,
+        header, key,
+        plan::{MessagePlan, Plan, PlanColumn, RegisteredSchema, codecs, needs_one_partition},
+        row::{self, RowSource},
+        source::{SourceConstants, append_transaction},
+        topic::{message_topic, topic_name},
+    },
+    schema::Relation,
+};
+
+/// What all events of one capture have in common.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EncoderSettings {
+    /// First part of every topic, and the source block's `name`.
+    pub prefix: String,
+    /// The source database, the source block's `db`.
+    pub database: String,
+    /// The source block's `version`.
+    pub version: String,
+    /// How subjects are named.
+    pub subjects: SubjectNaming,
+}
+
+/// Writes change events as records. Holds buffers that it reuses: in steady state no event allocates.
+#[derive(Debug)]
+pub struct Encoder {
+    settings: EncoderSettings,
+    scratch: Scratch,
+}
+
+#[derive(Debug, Default)]
+struct Scratch {
+    /// For one value or one text.
+    value: Vec<u8>,
+    /// Items of `walrelay.unchanged`.
+    unchanged: Vec<u8>,
+    /// Items of `walrelay.text`, before.
+    text_before: Vec<u8>,
+    /// Items of `walrelay.text`, after.
+    text_after: Vec<u8>,
+}
+
+/// A logical message (`pg_logical_emit_message`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LogicalMessage<'a> {
+    /// Its prefix.
+    pub prefix: &'a str,
+    /// Its content.
+    pub content: &'a [u8],
+    /// Whether it belongs to its transaction; if not, it has no position.
+    pub transactional: bool,
+}
+
+/// One event before it is written: what the envelope says of it.
+#[derive(Clone, Copy)]
+struct Event<'a> {
+    plan: &'a Plan,
+    meta: &'a TransactionMeta,
+    event: EventMeta,
+    op: Op,
+    before: Option<RowSource<'a>>,
+    after: Option<RowSource<'a>>,
+}
+
+impl Encoder {
+    /// An encoder for one capture.
+    #[must_use]
+    pub fn new(settings: EncoderSettings) -> Self {
+        Self { settings, scratch: Scratch::default() }
+    }
+
+    /// Registers the relation's schemas and compiles its plan. To be called before the first event of a relation version.
+    ///
+    /// # Errors
+    /// The registry's, or the table has no legal topic name.
+    pub async fn prepare<S: SchemaStore>(&mut self, relation: &Relation, store: &S) -> Result<Arc<Plan>, EncodeError> {
+        let topic = topic_name(&self.settings.prefix, &relation.name)?;
+        let codecs = codecs(relation);
+        let key_schema = match schema::key(&topic, relation, &codecs) {
+            Some(schema) => Some(self.register(store, &topic, Part::Key, schema).await?),
+            None => None,
+        };
+        let envelope = schema::envelope(&topic, relation, &codecs);
+        let value_schema = self.register(store, &topic, Part::Value, envelope).await?;
+        let columns = relation.columns.iter().zip(&codecs).enumerate().map(|(index, (column, codec))| PlanColumn {
+            name: column.name.clone(),
+            codec: *codec,
+            is_key: relation.is_key(index),
+        });
+        Ok(Arc::new(Plan {
+            columns: columns.collect(),
+            table: relation.name.clone(),
+            topic: topic.into(),
+            key: relation.key.clone(),
+            key_schema,
+            value_schema,
+            source: self.source(&relation.name.schema, &relation.name.table),
+            one_partition: needs_one_partition(relation, &codecs),
+        }))
+    }
+
+    /// Registers the schemas of logical messages.
+    ///
+    /// # Errors
+    /// The registry's.
+    pub async fn prepare_messages<S: SchemaStore>(&mut self, store: &S) -> Result<Arc<MessagePlan>, EncodeError> {
+        let topic = message_topic(&self.settings.prefix);
+        let key = self.register(store, &topic, Part::Key, schema::message_key()).await?;
+        let value = self.register(store, &topic, Part::Value, schema::message_value()).await?;
+        let (key_prefix, value_prefix) = (key.prefix, value.prefix);
+        Ok(Arc::new(MessagePlan { topic: topic.into(), key_prefix, value_prefix, source: self.source("", "") }))
+    }
+
+    /// Appends the records of a row change: insert, update and snapshot row one, delete its event and a tombstone, an update
+    /// that moves the key a delete with tombstone and a create. Answers how many ordinals it takes: 2 for a key move, else 1.
+    /// On an error `out` is as before.
+    ///
+    /// # Errors
+    /// The row cannot be encoded; nothing is cut or left out.
+    pub fn encode(
+        &mut self,
+        plan: &Plan,
+        meta: &TransactionMeta,
+        event: EventMeta,
+        change: &RowChange,
+        out: &mut RecordBuf,
+    ) -> Result<u64, EncodeError> {
+        let mark = (out.bytes.len(), out.records.len(), out.headers.len());
+        let taken = self.encode_change(plan, meta, event, change, out);
+        if taken.is_err() {
+            out.bytes.truncate(mark.0);
+            out.records.truncate(mark.1);
+            out.headers.truncate(mark.2);
+        }
+        taken
+    }
+
+    /// Appends one partition's copy of a TRUNCATE, or of the barrier before a new snapshot generation (ordinal 0).
+    pub fn encode_truncate(
+        &mut self,
+        plan: &Plan,
+        meta: &TransactionMeta,
+        event: EventMeta,
+        barrier: &Barrier,
+        partition: i32,
+        out: &mut RecordBuf,
+    ) {
+        let truncate = Event { plan, meta, event, op: Op::Truncate, before: None, after: None };
+        let value = self.append_value(truncate, out).expect("an event without rows has nothing that cannot be encoded");
+        let first = out.headers.len();
+        let json = serde_json::to_vec(barrier).expect("texts and numbers are serializable");
+        push_header(header::BARRIER, &json, out);
+        let headers = first..out.headers.len();
+        out.records.push(RecordSpans { key: None, value: Some(value), headers, partition: Some(partition) });
+    }
+
+    /// Appends the record of a logical message.
+    pub fn encode_message(
+        &mut self,
+        plan: &MessagePlan,
+        meta: &TransactionMeta,
+        event: EventMeta,
+        message: &LogicalMessage<'_>,
+        out: &mut RecordBuf,
+    ) {
+        let start = out.bytes.len();
+        out.bytes.extend_from_slice(&plan.key_prefix);
+        encode::optional_string(Some(message.prefix), &mut out.bytes);
+        let key = start..out.bytes.len();
+        let (scratch, bytes) = (&mut self.scratch.value, &mut out.bytes);
+        bytes.extend_from_slice(&plan.value_prefix);
+        encode::string(Op::Message.code(), bytes);
+        encode::optional_long(Some(event.processed_ns.div_euclid(1_000_000)), bytes);
+        plan.source.append(meta, &event, scratch, bytes);
+        if message.transactional {
+            append_transaction(meta, event.ordinal, event.collection_order, scratch, bytes);
+        } else {
+            encode::null(bytes);
+        }
+        encode::optional_string(Some(message.prefix), bytes);
+        encode::present(bytes);
+        encode::bytes(message.content, bytes);
+        let value = key.end..out.bytes.len();
+        let headers = out.headers.len()..out.headers.len();
+        out.records.push(RecordSpans { key: Some(key), value: Some(value), headers, partition: None });
+    }
+
+    fn encode_change(
+        &mut self,
+        plan: &Plan,
+        meta: &TransactionMeta,
+        event: EventMeta,
+        change: &RowChange,
+        out: &mut RecordBuf,
+    ) -> Result<u64, EncodeError> {
+        self.scratch.unchanged.clear();
+        let simple = |op, before, after| Event { plan, meta, event, op, before, after };
+        match change {
+            RowChange::Read(tuple) => {
+                let row = RowSource::new(plan, tuple, None)?;
+                self.append_single(simple(Op::Read, None, Some(row)), row, out)?;
+            }
+            RowChange::Insert(tuple) => {
+                let row = RowSource::new(plan, tuple, None)?;
+                self.append_single(simple(Op::Create, None, Some(row)), row, out)?;
+            }
+            RowChange::Delete(old) => {
+                let row = RowSource::new(plan, old.tuple(), None)?;
+                let key = self.append_single(simple(Op::Delete, Some(row), None), row, out)?;
+                append_tombstone(plan, key, 0..0, out);
+            }
+            RowChange::Update { old, new } => return self.append_update(simple, old.as_ref(), new, out),
+        }
+        Ok(1)
+    }
+
+    fn append_update<'a>(
+        &mut self,
+        event: impl Fn(Op, Option<RowSource<'a>>, Option<RowSource<'a>>) -> Event<'a>,
+        old: Option<&'a OldTuple>,
+        new: &'a Tuple,
+        out: &mut RecordBuf,
+    ) -> Result<u64, EncodeError> {
+        let plan = event(Op::Update, None, None).plan;
+        let after = RowSource::new(plan, new, old.map(OldTuple::tuple))?;
+        row::append_unchanged_names(plan, after, &mut self.scratch.unchanged);
+        let Some(old) = old else {
+            self.append_single(event(Op::Update, None, Some(after)), after, out)?;
+            return Ok(1);
+        };
+        let before = RowSource::new(plan, old.tuple(), None)?;
+        let old_key = self.append_key(plan, before, out)?;
+        let new_key = self.append_key(plan, after, out)?;
+        if out.bytes[old_key.clone()] == out.bytes[new_key.clone()] {
+            out.bytes.truncate(old_key.start);
+            let full = matches!(old, OldTuple::Full(_)).then_some(before);
+            self.append_single(event(Op::Update, full, Some(after)), after, out)?;
+            return Ok(1);
+        }
+        self.append_move(
+            event(Op::Delete, Some(before), None),
+            event(Op::Create, None, Some(after)),
+            old_key,
+            new_key,
+            out,
+        )?;
+        Ok(2)
+    }
+
+    /// Delete, tombstone and create of a key move; each tells the other's key (trap T28).
+    fn append_move(
+        &mut self,
+        delete: Event<'_>,
+        mut create: Event<'_>,
+        old_key: Range<usize>,
+        new_key: Range<usize>,
+        out: &mut RecordBuf,
+    ) -> Result<(), EncodeError> {
+        let plan = delete.plan;
+        create.event.ordinal += 1;
+        create.event.collection_order += 1;
+        let json = |row: Option<RowSource<'_>>| row.map_or_else(|| Ok(String::new()), |row| key::json(plan, row));
+        let (old_json, new_json) = (json(delete.before)?, json(create.after)?);
+
+        let first = out.headers.len();
+        push_header(header::NEW_KEY, new_json.as_bytes(), out);
+        let shared = first..out.headers.len();
+        self.append_event(delete, Some(old_key.clone()), shared.start, out)?;
+        append_tombstone(plan, Some(old_key), shared, out);
+
+        let first = out.headers.len();
+        push_header(header::OLD_KEY, old_json.as_bytes(), out);
+        self.append_event(create, Some(new_key), first, out)
+    }
+
+    /// Key and event of a change that stays one event; answers where the key lies.
+    fn append_single(
+        &mut self,
+        event: Event<'_>,
+        row: RowSource<'_>,
+        out: &mut RecordBuf,
+    ) -> Result<Option<Range<usize>>, EncodeError> {
+        let key = self.append_key(event.plan, row, out)?;
+        let key = event.plan.key_schema.is_some().then_some(key);
+        let first = out.headers.len();
+        self.append_event(event, key.clone(), first, out)?;
+        Ok(key)
+    }
+
+    fn append_key(
+        &mut self,
+        plan: &Plan,
+        row: RowSource<'_>,
+        out: &mut RecordBuf,
+    ) -> Result<Range<usize>, EncodeError> {
+        let start = out.bytes.len();
+        key::append(plan, row, &mut self.scratch.value, &mut out.bytes)?;
+        Ok(start..out.bytes.len())
+    }
+
+    /// Appends value and out-of-band headers, and the record; headers from `first_header` on are its own already.
+    fn append_event(
+        &mut self,
+        event: Event<'_>,
+        key: Option<Range<usize>>,
+        first_header: usize,
+        out: &mut RecordBuf,
+    ) -> Result<(), EncodeError> {
+        let value = self.append_value(event, out)?;
+        self.push_out_of_band(out);
+        let partition = event.plan.one_partition.then_some(0);
+        let headers = first_header..out.headers.len();
+        out.records.push(RecordSpans { key, value: Some(value), headers, partition });
+        Ok(())
+    }
+
+    fn append_value(&mut self, event: Event<'_>, out: &mut RecordBuf) -> Result<Range<usize>, EncodeError> {
+        let Event { plan, meta, event, op, before, after } = event;
+        let Scratch { value: scratch, text_before, text_after, .. } = &mut self.scratch;
+        text_before.clear();
+        text_after.clear();
+        let start = out.bytes.len();
+        let bytes = &mut out.bytes;
+        bytes.extend_from_slice(&plan.value_schema.prefix);
+        for (row, texts) in [(before, text_before), (after, text_after)] {
+            match row {
+                Some(row) => {
+                    encode::present(bytes);
+                    row::append(plan, row, texts, scratch, bytes)?;
+                }
+                None => encode::null(bytes),
+            }
+        }
+        plan.source.append(meta, &event, scratch, bytes);
+        append_transaction(meta, event.ordinal, event.collection_order, scratch, bytes);
+        encode::string(op.code(), bytes);
+        for divisor in [1_000_000, 1_000, 1] {
+            encode::optional_long(Some(event.processed_ns.div_euclid(divisor)), bytes);
+        }
+        Ok(start..out.bytes.len())
+    }
+
+    fn push_out_of_band(&mut self, out: &mut RecordBuf) {
+        let Scratch { value: scratch, unchanged, text_before, text_after } = &mut self.scratch;
+        if !unchanged.is_empty() {
+            scratch.clear();
+            scratch.push(b'[');
+            scratch.extend_from_slice(unchanged);
+            scratch.push(b']');
+            push_header(header::UNCHANGED, scratch, out);
+        }
+        if text_before.is_empty() && text_after.is_empty() {
+            return;
+        }
+        scratch.clear();
+        for (name, items) in [("before", &*text_before), ("after", &*text_after)] {
+            if !items.is_empty() {
+                scratch.push(if scratch.is_empty() { b'{' } else { b',' });
+                header::append_json_string(name, scratch);
+                scratch.extend_from_slice(b":{");
+                scratch.extend_from_slice(items);
+                scratch.push(b'}');
+            }
+        }
+        scratch.push(b'}');
+        push_header(header::TEXT, scratch, out);
+    }
+
+    async fn register<S: SchemaStore>(
+        &self,
+        store: &S,
+        topic: &str,
+        part: Part,
+        schema: schema::Schema,
+    ) -> Result<RegisteredSchema, EncodeError> {
+        let subject = self.settings.subjects.subject(topic, part, &schema.name);
+        let id = store.register(&subject, &schema.json).await?;
+        Ok(RegisteredSchema { prefix: wire::prefix(id), json: schema.json })
+    }
+
+    fn source(&self, schema: &str, table: &str) -> SourceConstants {
+        let EncoderSettings { prefix, database, version, .. } = &self.settings;
+        SourceConstants::new(version, prefix, database, schema, table)
+    }
+}
+
+/// A record without a value, unless the event has no key (trap T54; a null key has nothing to compact).
+fn append_tombstone(plan: &Plan, key: Option<Range<usize>>, headers: Range<usize>, out: &mut RecordBuf) {
+    if key.is_some() {
+        let partition = plan.one_partition.then_some(0);
+        out.records.push(RecordSpans { key, value: None, headers, partition });
+    }
+}
+
+fn push_header(name: &'static str, value: &[u8], out: &mut RecordBuf) {
+    let start = out.bytes.len();
+    out.bytes.extend_from_slice(value);
+    out.headers.push(HeaderSpan { name, value: start..out.bytes.len() });
+}

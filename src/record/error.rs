@@ -1,0 +1,188 @@
+//! Why an event cannot become a record, or a record an event.
+
+use std::str::Utf8Error;
+
+use crate::{
+    avro::{cursor, store::StoreError, wire::FrameError, writer::WriterError},
+    record::topic::TopicNameError,
+    retry::{Classify, Severity},
+    schema::TableName,
+    types::RenderError,
+};
+
+/// An event cannot become a record.
+#[derive(Debug, thiserror::Error)]
+pub enum EncodeError {
+    /// The table has no topic.
+    #[error(transparent)]
+    Topic(#[from] TopicNameError),
+    /// The registry did not take or know a schema.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The tuple does not belong to the plan's relation.
+    #[error("tuple of table {table} has {actual} columns, its relation has {expected}")]
+    Width {
+        /// The table.
+        table: TableName,
+        /// Columns of the relation.
+        expected: usize,
+        /// Columns of the tuple.
+        actual: usize,
+    },
+    /// The server sent a value in binary though text was asked for.
+    #[error("column {column} of table {table} came in binary format")]
+    Binary {
+        /// The table.
+        table: TableName,
+        /// The column.
+        column: String,
+    },
+    /// A text is not UTF-8, as Avro and JSON demand.
+    #[error("column {column} of table {table} holds text that is not UTF-8")]
+    NotUtf8 {
+        /// The table.
+        table: TableName,
+        /// The column.
+        column: String,
+        /// Where it ceases to be.
+        source: Utf8Error,
+    },
+    /// A key column has no value.
+    #[error("key column {column} of table {table} is NULL or was not sent")]
+    KeyMissing {
+        /// The table.
+        table: TableName,
+        /// The column.
+        column: String,
+    },
+}
+
+impl Classify for EncodeError {
+    fn severity(&self) -> Severity {
+        match self {
+            Self::Topic(error) => error.severity(),
+            Self::Store(error) => error.severity(),
+            Self::Width { .. } | Self::Binary { .. } | Self::NotUtf8 { .. } | Self::KeyMissing { .. } => {
+                Severity::Definite
+            }
+        }
+    }
+
+    fn hint(&self) -> Option<String> {
+        match self {
+            Self::Topic(error) => error.hint(),
+            Self::Store(error) => error.hint(),
+            Self::NotUtf8 { .. } => {
+                Some("The source database has no encoding (SQL_ASCII); correct the value, or leave the column out.".into())
+            }
+            Self::KeyMissing { .. } => Some(
+                "The replica identity does not cover the event key; set REPLICA IDENTITY DEFAULT, FULL, or USING INDEX of the \
+                 key's index."
+                    .into(),
+            ),
+            Self::Width { .. } | Self::Binary { .. } => None,
+        }
+    }
+}
+
+/// A record cannot become an event. The caller knows partition and offset.
+#[derive(Debug, thiserror::Error)]
+pub enum DecodeError {
+    /// The registry did not answer.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The bytes do not begin as a registry's client writes them.
+    #[error("record of topic {topic} is not framed Avro")]
+    Frame {
+        /// The topic.
+        topic: String,
+        /// What its bytes begin with.
+        source: FrameError,
+    },
+    /// The registry does not know the schema that the record names.
+    #[error("record of topic {topic} has schema id {id}, which the registry does not know")]
+    UnknownSchema {
+        /// The topic.
+        topic: String,
+        /// The id.
+        id: u32,
+        /// The registry's answer.
+        source: StoreError,
+    },
+    /// The registered schema cannot be read.
+    #[error("schema {id} cannot be read")]
+    Schema {
+        /// The id.
+        id: u32,
+        /// Why.
+        source: WriterError,
+    },
+    /// The registered schema is no change event's.
+    #[error("schema {id} of topic {topic} is not a change event: {problem}")]
+    NotAnEnvelope {
+        /// The topic.
+        topic: String,
+        /// The id.
+        id: u32,
+        /// What it lacks.
+        problem: String,
+    },
+    /// The bytes do not match their schema.
+    #[error("record of topic {topic} does not match its schema {id}")]
+    Bytes {
+        /// The topic.
+        topic: String,
+        /// The id.
+        id: u32,
+        /// Where and how.
+        source: cursor::DecodeError,
+    },
+    /// A value is not one that its column's type has.
+    #[error("column {column} in a record of topic {topic} cannot be turned into text")]
+    Render {
+        /// The topic.
+        topic: String,
+        /// The column.
+        column: String,
+        /// What it should be.
+        source: RenderError,
+    },
+    /// The content contradicts itself or lacks what every event has.
+    #[error("record of topic {topic} is no change event: {problem}")]
+    Content {
+        /// The topic.
+        topic: String,
+        /// What is wrong.
+        problem: &'static str,
+    },
+    /// A header of ours cannot be read.
+    #[error("header {header} of a record of topic {topic} cannot be read")]
+    Header {
+        /// The topic.
+        topic: String,
+        /// The header's name.
+        header: &'static str,
+    },
+}
+
+impl Classify for DecodeError {
+    fn severity(&self) -> Severity {
+        match self {
+            Self::Store(error) => error.severity(),
+            _ => Severity::Definite,
+        }
+    }
+
+    fn hint(&self) -> Option<String> {
+        match self {
+            Self::Store(error) => error.hint(),
+            Self::Frame { .. } | Self::NotAnEnvelope { .. } | Self::Content { .. } => {
+                Some("Something else writes to this topic; subscribe only to topics of a capture.".into())
+            }
+            Self::UnknownSchema { .. } => {
+                Some("Point apply to the registry that capture uses, or restore the deleted schema there.".into())
+            }
+            _ => None,
+        }
+    }
+}

@@ -1,0 +1,31 @@
+//! Names and contents of the records' headers (EVENTS, "Out-of-band headers").
+
+/// Columns of the row after that PostgreSQL did not send: a JSON array of names.
+pub const UNCHANGED: &str = "walrelay.unchanged";
+/// Columns whose Avro type cannot hold their value: JSON `{"before": {column: text}, "after": {…}}`, empty parts left out.
+pub const TEXT: &str = "walrelay.text";
+/// The position, `epoch:commit LSN:ordinal` in decimal, where the value has no transaction block.
+pub const POSITION: &str = "walrelay.pos";
+/// The barrier that an op `t` is part of: JSON of [`Barrier`](crate::event::Barrier).
+pub const BARRIER: &str = "walrelay.barrier";
+/// On the delete and the tombstone of a key move: the new key as JSON.
+pub const NEW_KEY: &str = "__debezium.newkey";
+/// On the create of a key move: the old key as JSON.
+pub const OLD_KEY: &str = "__debezium.oldkey";
+
+/// What Debezium writes for an unchanged TOAST value where the field can hold it; the header tells it from a value that reads
+/// the same (trap T27).
+pub const PLACEHOLDER: &str = "__debezium_unavailable_value";
+
+/// Appends `"name"` to a JSON array or object that is being built without its brackets.
+pub(super) fn append_json_item(name: &str, out: &mut Vec<u8>) {
+    if !out.is_empty() {
+        out.push(b',');
+    }
+    append_json_string(name, out);
+}
+
+/// Appends a JSON string.
+pub(super) fn append_json_string(text: &str, out: &mut Vec<u8>) {
+    serde_json::to_writer(out, text).expect("a string is serializable and a vector never fails to be written");
+}

@@ -1,0 +1,74 @@
+//! Event keys: canonical bytes for the partitioner and the comparison of old and new, JSON for Debezium's headers.
+
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use serde_json::{Map, Value as Json, json};
+
+use crate::{
+    avro::encode,
+    record::{
+        error::EncodeError,
+        plan::Plan,
+        row::{RowSource, key_value},
+    },
+    types::Value,
+};
+
+/// Appends the framed key; nothing for a table without one.
+pub(super) fn append(
+    plan: &Plan,
+    row: RowSource<'_>,
+    scratch: &mut Vec<u8>,
+    out: &mut Vec<u8>,
+) -> Result<(), EncodeError> {
+    if let Some(schema) = &plan.key_schema {
+        out.extend_from_slice(&schema.prefix);
+    }
+    for index in &plan.key {
+        encode::value(key_value(plan, row, *index)?, scratch, out);
+    }
+    Ok(())
+}
+
+/// The key as Kafka Connect's JSON converter writes a struct without its schema.
+pub(super) fn json(plan: &Plan, row: RowSource<'_>) -> Result<String, EncodeError> {
+    let mut key = Map::new();
+    for index in &plan.key {
+        let name = plan.columns.get(*index).map(|column| crate::avro::name::escape(&column.name).into_owned());
+        key.insert(name.unwrap_or_default(), value_json(key_value(plan, row, *index)?));
+    }
+    Ok(Json::Object(key).to_string())
+}
+
+fn value_json(value: Value<'_>) -> Json {
+    match value {
+        Value::Boolean(value) => json!(value),
+        Value::Int(value) => json!(value),
+        Value::Long(value) => json!(value),
+        Value::Float(value) => float_json(f64::from(value), value.to_string()),
+        Value::Double(value) => float_json(value, value.to_string()),
+        Value::Text(value) => json!(value),
+        Value::Short(value) => json!(value.as_str()),
+        Value::Bytes(bytes) => base64(|out| bytes.append_to(out)),
+        Value::Decimal(unscaled) => base64(|out| unscaled.append_to(out)),
+        Value::VariableScaleDecimal { scale, unscaled } => {
+            json!({"scale": scale, "value": base64(|out| unscaled.append_to(out))})
+        }
+    }
+}
+
+/// JSON has no NaN and no infinities; Jackson quotes them.
+fn float_json(number: f64, shortest: String) -> Json {
+    if number.is_nan() {
+        return json!("NaN");
+    }
+    if number.is_infinite() {
+        return json!(if number > 0.0 { "Infinity" } else { "-Infinity" });
+    }
+    serde_json::from_str(&shortest).unwrap_or(Json::String(shortest))
+}
+
+fn base64(append: impl FnOnce(&mut Vec<u8>)) -> Json {
+    let mut bytes = Vec::new();
+    append(&mut bytes);
+    json!(STANDARD.encode(bytes))
+}

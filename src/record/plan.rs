@@ -1,0 +1,99 @@
+//! What is decided once per relation version, so that nothing is looked up per event.
+
+use std::sync::Arc;
+
+use crate::{
+    avro::wire::PREFIX_LENGTH,
+    record::source::SourceConstants,
+    schema::{Relation, TableName},
+    types::Codec,
+};
+
+/// How the events of one relation version are encoded. Made by [`Encoder::prepare`](super::Encoder::prepare).
+#[derive(Debug)]
+pub struct Plan {
+    pub(super) table: TableName,
+    pub(super) topic: Arc<str>,
+    pub(super) columns: Vec<PlanColumn>,
+    /// Indices into `columns`, in key order.
+    pub(super) key: Vec<usize>,
+    pub(super) key_schema: Option<RegisteredSchema>,
+    pub(super) value_schema: RegisteredSchema,
+    pub(super) source: SourceConstants,
+    /// Everything goes to partition 0, since key bytes do not decide equality (PROTOCOL, keys).
+    pub(super) one_partition: bool,
+}
+
+#[derive(Debug)]
+pub(super) struct PlanColumn {
+    pub(super) name: Arc<str>,
+    pub(super) codec: Codec,
+    pub(super) is_key: bool,
+}
+
+/// A schema with the id that the registry gave it.
+#[derive(Debug)]
+pub(super) struct RegisteredSchema {
+    pub(super) prefix: [u8; PREFIX_LENGTH],
+    pub(super) json: String,
+}
+
+impl Plan {
+    /// The topic of the table's records.
+    #[must_use]
+    pub fn topic(&self) -> &Arc<str> {
+        &self.topic
+    }
+
+    /// The table.
+    #[must_use]
+    pub const fn table(&self) -> &TableName {
+        &self.table
+    }
+
+    /// The registered key schema; `None` for a table without a key.
+    #[must_use]
+    pub fn key_schema(&self) -> Option<&str> {
+        self.key_schema.as_ref().map(|schema| schema.json.as_str())
+    }
+
+    /// The registered value schema.
+    #[must_use]
+    pub fn value_schema(&self) -> &str {
+        &self.value_schema.json
+    }
+
+    /// Whether all events go to partition 0.
+    #[must_use]
+    pub const fn is_one_partition(&self) -> bool {
+        self.one_partition
+    }
+}
+
+/// The columns' codecs.
+pub(super) fn codecs(relation: &Relation) -> Vec<Codec> {
+    relation.columns.iter().map(|column| Codec::of_column(&column.ty)).collect()
+}
+
+/// Whether key bytes do not decide which rows are the same: without a key, or with a type of another equality.
+pub(super) fn needs_one_partition(relation: &Relation, codecs: &[Codec]) -> bool {
+    relation.key.is_empty()
+        || relation.key.iter().any(|index| codecs.get(*index).is_none_or(|codec| !codec.keys_equal_as_bytes()))
+}
+
+/// How logical messages are encoded. Made by [`Encoder::prepare_messages`](super::Encoder::prepare_messages).
+#[derive(Debug)]
+pub struct MessagePlan {
+    pub(super) topic: Arc<str>,
+    pub(super) key_prefix: [u8; PREFIX_LENGTH],
+    pub(super) value_prefix: [u8; PREFIX_LENGTH],
+    pub(super) source: SourceConstants,
+}
+
+impl MessagePlan {
+    /// The topic of the messages.
+    #[must_use]
+    pub fn topic(&self) -> &Arc<str> {
+        &self.topic
+    }
+}

@@ -1,0 +1,137 @@
+//! A tuple as the Avro record `Value`.
+
+use crate::{
+    avro::encode,
+    event::{Datum, Tuple},
+    record::{
+        error::EncodeError,
+        header::{self, PLACEHOLDER},
+        plan::{Plan, PlanColumn},
+    },
+    types::{Parsed, Value},
+};
+
+/// The columns of a changed row: what UPDATE did not send is taken from the old row, where that has it (trap T27).
+#[derive(Clone, Copy)]
+pub(super) struct RowSource<'a> {
+    tuple: &'a Tuple,
+    fallback: Option<&'a Tuple>,
+}
+
+impl<'a> RowSource<'a> {
+    /// A row of the plan's relation.
+    pub(super) fn new(plan: &Plan, tuple: &'a Tuple, fallback: Option<&'a Tuple>) -> Result<Self, EncodeError> {
+        for tuple in std::iter::once(tuple).chain(fallback) {
+            if tuple.len() != plan.columns.len() {
+                let (expected, actual) = (plan.columns.len(), tuple.len());
+                return Err(EncodeError::Width { table: plan.table.clone(), expected, actual });
+            }
+        }
+        Ok(Self { tuple, fallback })
+    }
+
+    /// A column's datum. A key tuple is NULL in its other columns, so only a text counts as having the value.
+    pub(super) fn datum(&self, index: usize) -> &'a Datum {
+        match (self.tuple.get(index), self.fallback.and_then(|fallback| fallback.get(index))) {
+            (Some(Datum::Unchanged), Some(old @ Datum::Text(_))) => old,
+            (Some(datum), _) => datum,
+            (None, _) => &Datum::Null,
+        }
+    }
+}
+
+/// Appends the names of the columns without a value as items of a JSON array.
+pub(super) fn append_unchanged_names(plan: &Plan, row: RowSource<'_>, names: &mut Vec<u8>) {
+    for (index, column) in plan.columns.iter().enumerate() {
+        if matches!(row.datum(index), Datum::Unchanged) {
+            header::append_json_item(&column.name, names);
+        }
+    }
+}
+
+/// Appends the record `Value`; `texts` gets the items of a JSON object for columns that Avro cannot hold.
+pub(super) fn append(
+    plan: &Plan,
+    row: RowSource<'_>,
+    texts: &mut Vec<u8>,
+    scratch: &mut Vec<u8>,
+    out: &mut Vec<u8>,
+) -> Result<(), EncodeError> {
+    for (index, column) in plan.columns.iter().enumerate() {
+        match row.datum(index) {
+            Datum::Null | Datum::Unchanged if column.is_key => return Err(key_missing(plan, column)),
+            Datum::Null => encode::null(out),
+            Datum::Unchanged => append_placeholder(column, out),
+            Datum::Text(text) => append_text(plan, column, text, texts, scratch, out)?,
+            Datum::Binary(_) => return Err(binary(plan, column)),
+        }
+    }
+    Ok(())
+}
+
+fn append_text(
+    plan: &Plan,
+    column: &PlanColumn,
+    text: &[u8],
+    texts: &mut Vec<u8>,
+    scratch: &mut Vec<u8>,
+    out: &mut Vec<u8>,
+) -> Result<(), EncodeError> {
+    let not_utf8 = |source| not_utf8(plan, column, source);
+    match column.codec.parse(text).map_err(not_utf8)? {
+        Parsed::Value(value) => {
+            if !column.is_key {
+                encode::present(out);
+            }
+            encode::value(value, scratch, out);
+        }
+        Parsed::Unrepresentable { stand_in } => {
+            header::append_json_item(&column.name, texts);
+            texts.push(b':');
+            header::append_json_string(std::str::from_utf8(text).map_err(not_utf8)?, texts);
+            if column.is_key {
+                encode::value(stand_in, scratch, out);
+            } else {
+                encode::null(out);
+            }
+        }
+    }
+    Ok(())
+}
+
+fn append_placeholder(column: &PlanColumn, out: &mut Vec<u8>) {
+    if column.codec.has_placeholder() {
+        encode::present(out);
+        encode::string(PLACEHOLDER, out);
+    } else {
+        encode::null(out);
+    }
+}
+
+/// The canonical value of a key column.
+pub(super) fn key_value<'a>(plan: &'a Plan, row: RowSource<'a>, index: usize) -> Result<Value<'a>, EncodeError> {
+    let column = plan.columns.get(index).ok_or_else(|| EncodeError::Width {
+        table: plan.table.clone(),
+        expected: index + 1,
+        actual: plan.columns.len(),
+    })?;
+    match row.datum(index) {
+        Datum::Text(text) => match column.codec.parse_key(text).map_err(|source| not_utf8(plan, column, source))? {
+            Parsed::Value(value) | Parsed::Unrepresentable { stand_in: value } => Ok(value),
+        },
+        Datum::Null | Datum::Unchanged => Err(key_missing(plan, column)),
+        Datum::Binary(_) => Err(binary(plan, column)),
+    }
+}
+
+fn not_utf8(plan: &Plan, column: &PlanColumn, source: std::str::Utf8Error) -> EncodeError {
+    EncodeError::NotUtf8 { table: plan.table.clone(), column: column.name.to_string(), source }
+}
+
+fn key_missing(plan: &Plan, column: &PlanColumn) -> EncodeError {
+    EncodeError::KeyMissing { table: plan.table.clone(), column: column.name.to_string() }
+}
+
+fn binary(plan: &Plan, column: &PlanColumn) -> EncodeError {
+    EncodeError::Binary { table: plan.table.clone(), column: column.name.to_string() }
+}

@@ -1,0 +1,215 @@
+//! `numeric`: with a scale Avro `bytes` of logical type `decimal`, without one the record `VariableScaleDecimal`.
+//!
+//! NaN and the infinities have no place in either and travel as text (trap T44). Their stand-ins in a key lie beyond any value
+//! that the column can hold, so that no two keys share bytes.
+
+use serde_json::{Value as Json, json};
+
+use super::{
+    magnitude,
+    scan::Scan,
+    semantic::Attributes,
+    value::{Parsed, RenderError, Unscaled, Value},
+};
+
+/// `numeric(1000)` is the most that can be declared; the most digits in all are 131072 + 16383.
+const MOST_BYTES: usize = 62_000;
+const MOST_SCALE: i32 = 20_000;
+/// Larger than any scale that PostgreSQL has.
+const STAND_IN_SCALE: i32 = 20_000;
+
+/// Precision and scale of a type modifier as Avro's `decimal` has them: a negative scale (PostgreSQL 15) becomes more digits,
+/// and the precision is never below the scale.
+pub(super) fn precision_and_scale(typmod: i32) -> Option<(u32, u32)> {
+    let packed = u32::try_from(typmod.checked_sub(4)?).ok()?;
+    let precision = packed >> 16 & 0xFFFF;
+    let scale = i32::try_from(packed & 0x7FF).ok().map(|scale| (scale ^ 1024) - 1024)?;
+    Some(match u32::try_from(scale) {
+        Ok(scale) => (precision.max(scale), scale),
+        Err(_) => (precision + scale.unsigned_abs(), 0),
+    })
+}
+
+/// A number of a column with a fixed scale.
+pub(super) fn parse_decimal(text: &[u8], precision: u32, scale: u32) -> Parsed<'_> {
+    let value = split(text).and_then(|number| unscaled(number, scale as usize)).map(Value::Decimal);
+    value.map_or_else(|| Parsed::Unrepresentable { stand_in: Value::Decimal(beyond(text, precision)) }, Parsed::Value)
+}
+
+/// A number of a column without a scale; `canonical` drops the zeros that make no difference to equality.
+pub(super) fn parse_variable(text: &[u8], canonical: bool) -> Parsed<'_> {
+    let value = split(text).and_then(|number| {
+        let number = if canonical { number.without_trailing_zeros() } else { number };
+        let scale = i32::try_from(number.fraction.len()).ok()?;
+        Some(Value::VariableScaleDecimal { scale, unscaled: unscaled(number, number.fraction.len())? })
+    });
+    value.map_or_else(
+        || {
+            let unscaled = Unscaled::Small(special(text));
+            Parsed::Unrepresentable { stand_in: Value::VariableScaleDecimal { scale: STAND_IN_SCALE, unscaled } }
+        },
+        Parsed::Value,
+    )
+}
+
+pub(super) fn render_decimal(value: Value<'_>, scale: u32, out: &mut Vec<u8>) -> Result<(), RenderError> {
+    let Value::Decimal(unscaled) = value else { return Err(RenderError("numeric")) };
+    render(unscaled, i32::try_from(scale).map_err(|_| RenderError("numeric"))?, out)
+}
+
+pub(super) fn render_variable(value: Value<'_>, out: &mut Vec<u8>) -> Result<(), RenderError> {
+    let Value::VariableScaleDecimal { scale, unscaled } = value else { return Err(RenderError("numeric")) };
+    render(unscaled, scale, out)
+}
+
+pub(super) fn decimal_schema(precision: u32, scale: u32, parameters: Attributes) -> Json {
+    let mut all = Attributes::new();
+    all.insert("scale".into(), json!(scale.to_string()));
+    all.insert("connect.decimal.precision".into(), json!(precision.to_string()));
+    all.extend(parameters);
+    json!({
+        "type": "bytes",
+        "scale": scale,
+        "precision": precision,
+        "connect.version": 1,
+        "connect.parameters": all,
+        "connect.name": "org.apache.kafka.connect.data.Decimal",
+        "logicalType": "decimal",
+    })
+}
+
+pub(super) fn variable_schema(parameters: Attributes) -> Json {
+    let mut schema = Attributes::new();
+    schema.insert("type".into(), json!("record"));
+    schema.insert("name".into(), json!("VariableScaleDecimal"));
+    schema.insert("namespace".into(), json!("io.debezium.data"));
+    schema.insert("fields".into(), json!([{"name": "scale", "type": "int"}, {"name": "value", "type": "bytes"}]));
+    schema.insert("connect.doc".into(), json!("Variable scaled decimal"));
+    schema.insert("connect.version".into(), json!(1));
+    if !parameters.is_empty() {
+        schema.insert("connect.parameters".into(), Json::Object(parameters));
+    }
+    schema.insert("connect.name".into(), json!(super::codec::VARIABLE_SCALE_DECIMAL));
+    Json::Object(schema)
+}
+
+#[derive(Clone, Copy)]
+struct Number<'a> {
+    negative: bool,
+    whole: &'a [u8],
+    fraction: &'a [u8],
+}
+
+impl Number<'_> {
+    fn without_trailing_zeros(mut self) -> Self {
+        while let [rest @ .., b'0'] = self.fraction {
+            self.fraction = rest;
+        }
+        self
+    }
+}
+
+fn split(text: &[u8]) -> Option<Number<'_>> {
+    let mut scan = Scan(text);
+    let negative = scan.skip(b'-').is_some();
+    let whole = scan.digits();
+    let fraction = if scan.skip(b'.').is_some() { scan.digits() } else { &[] };
+    (scan.is_at_end() && !(whole.is_empty() && fraction.is_empty())).then_some(Number { negative, whole, fraction })
+}
+
+fn unscaled(number: Number<'_>, scale: usize) -> Option<Unscaled<'_>> {
+    let Number { negative, whole, fraction } = number;
+    let (fraction, excess) = fraction.split_at(scale.min(fraction.len()));
+    if excess.iter().any(|digit| *digit != b'0') {
+        return None;
+    }
+    let zeros = scale - fraction.len();
+    if whole.len() + scale > 38 {
+        return Some(Unscaled::Digits { negative, whole, fraction, zeros });
+    }
+    let digits = whole.iter().chain(fraction).chain(std::iter::repeat_n(&b'0', zeros));
+    let magnitude = digits.fold(0_i128, |number, digit| number * 10 + i128::from(digit - b'0'));
+    Some(Unscaled::Small(if negative { -magnitude } else { magnitude }))
+}
+
+/// A number of its own for each value without digits.
+fn special(text: &[u8]) -> i128 {
+    match text {
+        b"NaN" => 1,
+        b"Infinity" => 2,
+        b"-Infinity" => -2,
+        _ => 0,
+    }
+}
+
+/// An unscaled value with more digits than the column can have.
+fn beyond(text: &[u8], precision: u32) -> Unscaled<'static> {
+    let special = special(text);
+    10_i128.checked_pow(precision).map_or(Unscaled::Small(i128::MAX - special), |limit| {
+        Unscaled::Small(if special < 0 { special - limit } else { special.saturating_add(limit) })
+    })
+}
+
+fn render(unscaled: Unscaled<'_>, scale: i32, out: &mut Vec<u8>) -> Result<(), RenderError> {
+    let (negative, digits) = match unscaled {
+        Unscaled::Small(number) => (number < 0, number.unsigned_abs().to_string().into_bytes()),
+        Unscaled::TwosComplement(bytes) if bytes.len() <= MOST_BYTES => magnitude::decimal_digits(bytes),
+        _ => return Err(RenderError("numeric")),
+    };
+    if scale.abs() > MOST_SCALE {
+        return Err(RenderError("numeric"));
+    }
+    if negative {
+        out.push(b'-');
+    }
+    let Ok(scale) = usize::try_from(scale) else {
+        out.extend_from_slice(&digits);
+        out.extend(std::iter::repeat_n(b'0', scale.unsigned_abs() as usize));
+        return Ok(());
+    };
+    let padding = (scale + 1).saturating_sub(digits.len());
+    let point = digits.len() + padding - scale;
+    let padded = std::iter::repeat_n(b'0', padding).chain(digits);
+    for (index, digit) in padded.enumerate() {
+        if index == point {
+            out.push(b'.');
+        }
+        out.push(digit);
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const fn typmod(precision: i32, scale: i32) -> i32 {
+        (precision << 16 | scale & 0x7FF) + 4
+    }
+
+    #[test]
+    fn negative_and_large_scales_fit_avro() {
+        assert_eq!(precision_and_scale(typmod(10, 2)), Some((10, 2)));
+        assert_eq!(precision_and_scale(typmod(3, -2)), Some((5, 0)));
+        assert_eq!(precision_and_scale(typmod(3, 5)), Some((5, 5)));
+        assert_eq!(precision_and_scale(-1), None);
+    }
+
+    #[test]
+    fn special_values_have_stand_ins_that_no_number_has() {
+        // trap T44
+        let stand_ins: Vec<_> = [&b"NaN"[..], b"Infinity", b"-Infinity"]
+            .map(|text| match parse_decimal(text, 4, 2) {
+                Parsed::Unrepresentable { stand_in: Value::Decimal(Unscaled::Small(number)) } => number,
+                other => panic!("{other:?}"),
+            })
+            .into();
+        assert_eq!(stand_ins, [10_001, 10_002, -10_002]);
+    }
+
+    #[test]
+    fn a_fraction_beyond_the_scale_is_not_cut() {
+        assert!(matches!(parse_decimal(b"1.234", 4, 2), Parsed::Unrepresentable { .. }));
+        assert_eq!(parse_decimal(b"1.230", 4, 2), Parsed::Value(Value::Decimal(Unscaled::Small(123))));
+    }
+}

@@ -1,0 +1,19 @@
+//! Every type without a family: PostgreSQL's own text as Avro `string`.
+
+use super::{ColumnType, semantic::SourceType};
+
+/// Built-in types whose equality is the equality of their text: `name`, `"char"`, `oid`, `inet`, `cidr`, `macaddr`, `macaddr8`,
+/// `bit`, `varbit`, `timetz`, `money`, `pg_lsn`, `xid`, `xid8`.
+const EQUAL_AS_TEXT: [u32; 14] = [19, 18, 26, 869, 650, 829, 774, 1560, 1562, 1266, 790, 3220, 28, 5069];
+
+/// Whether two values of the type are equal exactly if their texts are. Of a type that is not built in nothing is known.
+pub(super) fn equal_as_text(oid: u32) -> bool {
+    EQUAL_AS_TEXT.contains(&oid)
+}
+
+/// The type's bare name in capitals, as JDBC reports it.
+pub(super) fn source_type(ty: &ColumnType) -> SourceType {
+    let bare = ty.sql.split('(').next().unwrap_or_default();
+    let bare = bare.rsplit('.').next().unwrap_or_default().trim().trim_matches('"');
+    SourceType::unlimited(&bare.to_uppercase())
+}

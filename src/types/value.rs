@@ -1,0 +1,209 @@
+//! A value between PostgreSQL's text and Avro's bytes, borrowed from whichever side it came from.
+
+use super::magnitude;
+
+/// A non-null column value in the shape of its Avro type.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Value<'a> {
+    /// `boolean`
+    Boolean(bool),
+    /// `int`
+    Int(i32),
+    /// `long`
+    Long(i64),
+    /// `float`
+    Float(f32),
+    /// `double`
+    Double(f64),
+    /// `string`, borrowed.
+    Text(&'a str),
+    /// `string` of a few bytes that had to be composed.
+    Short(ShortText),
+    /// `bytes`
+    Bytes(ByteString<'a>),
+    /// `bytes` with logical type `decimal`; the scale is the schema's.
+    Decimal(Unscaled<'a>),
+    /// The record `io.debezium.data.VariableScaleDecimal`.
+    VariableScaleDecimal {
+        /// Digits after the decimal point.
+        scale: i32,
+        /// The number times ten to the power of `scale`.
+        unscaled: Unscaled<'a>,
+    },
+}
+
+/// What became of a text.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Parsed<'a> {
+    /// The Avro type holds it exactly.
+    Value(Value<'a>),
+    /// The Avro type cannot hold it; it must travel as text.
+    Unrepresentable {
+        /// What stands in a field that cannot be null: outside the type's own values where there is room, so that
+        /// different values of a key stay different.
+        stand_in: Value<'a>,
+    },
+}
+
+/// A value from a record has no PostgreSQL text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("a value that no PostgreSQL {0} has")]
+pub struct RenderError(pub(crate) &'static str);
+
+/// The bytes of a `bytea`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ByteString<'a> {
+    /// As they are.
+    Raw(&'a [u8]),
+    /// Pairs of hexadecimal digits, checked.
+    Hex(&'a [u8]),
+}
+
+impl ByteString<'_> {
+    /// Number of bytes.
+    #[must_use]
+    pub const fn len(&self) -> usize {
+        match self {
+            Self::Raw(bytes) => bytes.len(),
+            Self::Hex(digits) => digits.len() / 2,
+        }
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Appends the bytes themselves.
+    pub fn append_to(&self, out: &mut Vec<u8>) {
+        match self {
+            Self::Raw(bytes) => out.extend_from_slice(bytes),
+            Self::Hex(digits) => {
+                out.extend(digits.as_chunks::<2>().0.iter().map(|[high, low]| nibble(*high) << 4 | nibble(*low)));
+            }
+        }
+    }
+}
+
+/// The value of a hexadecimal digit that was checked before.
+const fn nibble(digit: u8) -> u8 {
+    match digit {
+        b'0'..=b'9' => digit - b'0',
+        b'a'..=b'f' => digit - b'a' + 10,
+        b'A'..=b'F' => digit - b'A' + 10,
+        _ => 0,
+    }
+}
+
+/// An integer of any size, as a decimal's unscaled value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unscaled<'a> {
+    /// Up to 38 digits.
+    Small(i128),
+    /// More digits than fit, as text: the digits of `whole`, then those of `fraction`, then `zeros` zeros.
+    Digits {
+        /// Whether it is below zero.
+        negative: bool,
+        /// Digits before the decimal point.
+        whole: &'a [u8],
+        /// Digits after the decimal point.
+        fraction: &'a [u8],
+        /// Zeros that bring the fraction to its scale.
+        zeros: usize,
+    },
+    /// Two's complement, most significant byte first, as Avro has it.
+    TwosComplement(&'a [u8]),
+}
+
+impl Unscaled<'_> {
+    /// Appends the shortest two's complement, most significant byte first (Java's `BigInteger.toByteArray`).
+    pub fn append_to(&self, out: &mut Vec<u8>) {
+        match *self {
+            Self::Small(number) => {
+                let bytes = number.to_be_bytes();
+                let fill = if number < 0 { 0xFF } else { 0 };
+                let redundant = |pair: &[u8]| pair[0] == fill && (pair[1] ^ fill) & 0x80 == 0;
+                let skip = bytes.windows(2).take_while(|pair| redundant(pair)).count();
+                out.extend_from_slice(&bytes[skip..]);
+            }
+            Self::Digits { negative, whole, fraction, zeros } => {
+                let digits = whole.iter().chain(fraction).copied().chain(std::iter::repeat_n(b'0', zeros));
+                magnitude::append_twos_complement(negative, digits, out);
+            }
+            Self::TwosComplement(bytes) => out.extend_from_slice(bytes),
+        }
+    }
+}
+
+/// Text of at most 40 bytes without an allocation.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct ShortText {
+    length: usize,
+    bytes: [u8; Self::CAPACITY],
+}
+
+impl ShortText {
+    const CAPACITY: usize = 40;
+
+    /// Empty.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self { length: 0, bytes: [0; Self::CAPACITY] }
+    }
+
+    /// The text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        std::str::from_utf8(&self.bytes[..self.length]).unwrap_or_default()
+    }
+}
+
+impl Default for ShortText {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl std::fmt::Debug for ShortText {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.as_str().fmt(f)
+    }
+}
+
+impl std::fmt::Write for ShortText {
+    fn write_str(&mut self, text: &str) -> std::fmt::Result {
+        let end = self.length + text.len();
+        let room = self.bytes.get_mut(self.length..end).ok_or(std::fmt::Error)?;
+        room.copy_from_slice(text.as_bytes());
+        self.length = end;
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn twos_complement(unscaled: Unscaled<'_>) -> Vec<u8> {
+        let mut out = Vec::new();
+        unscaled.append_to(&mut out);
+        out
+    }
+
+    #[test]
+    fn unscaled_values_take_the_fewest_bytes() {
+        for (number, bytes) in [
+            (0, &[0][..]),
+            (-1, &[0xFF]),
+            (127, &[0x7F]),
+            (128, &[0, 0x80]),
+            (-128, &[0x80]),
+            (-129, &[0xFF, 0x7F]),
+            (1_234_567_890, &[0x49, 0x96, 0x02, 0xD2]),
+        ] {
+            assert_eq!(twos_complement(Unscaled::Small(number)), bytes, "{number}");
+        }
+        assert_eq!(twos_complement(Unscaled::Small(i128::MIN)).len(), 16);
+    }
+}
