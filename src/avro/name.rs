@@ -84,7 +84,7 @@ mod tests {
             prop_assume!(!name.is_empty());
             let escaped = escape(&name);
             prop_assert!(is_legal(&escaped), "{}", escaped);
-            prop_assert_eq!(unescape(&escaped), name);
+            prop_assert_eq!(unescape(&escaped), name.as_str());
         }
     }
 }

@@ -51,8 +51,7 @@ pub fn message_topic(prefix: &str) -> String {
 fn escape(name: &str) -> String {
     let mut escaped = String::with_capacity(name.len());
     for (index, character) in name.char_indices() {
-        let legal = character.is_ascii_alphanumeric() || matches!(character, '.' | '_' | '-');
-        if legal && !(character == '_' && begins_escape(&name[index..])) {
+        if is_legal(character) && !(character == '_' && begins_escape(&name[index..])) {
             escaped.push(character);
         } else {
             escaped.push_str(&format!("_x{:X}_", u32::from(character)));
@@ -61,10 +60,16 @@ fn escape(name: &str) -> String {
     escaped
 }
 
-/// Whether the text begins like an escaped character.
+const fn is_legal(character: char) -> bool {
+    character.is_ascii_alphanumeric() || matches!(character, '.' | '_' | '-')
+}
+
+/// Whether the text, once the rest of it is escaped, begins like an escaped character: an illegal character's escape begins
+/// with the `_` that would end this one.
 fn begins_escape(text: &str) -> bool {
-    let Some((digits, _)) = text.strip_prefix("_x").and_then(|rest| rest.split_once('_')) else { return false };
-    !digits.is_empty() && digits.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'A'..=b'F'))
+    let Some(rest) = text.strip_prefix("_x") else { return false };
+    let after = rest.trim_start_matches(|digit: char| matches!(digit, '0'..='9' | 'A'..='F'));
+    after.len() < rest.len() && after.starts_with(|next: char| next == '_' || !is_legal(next))
 }
 
 #[cfg(test)]
