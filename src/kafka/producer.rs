@@ -41,14 +41,14 @@ pub struct Delivery<'a> {
     pub partition: i32,
     /// The record's offset, when it was delivered.
     pub offset: i64,
-    /// Why it was not.
-    pub error: Option<&'a KafkaError>,
+    /// Why it was not: a [`Error::Delivery`].
+    pub error: Option<Error>,
 }
 
 /// Receives delivery reports, on librdkafka's thread: must not block.
 pub trait DeliveryObserver: Send + Sync + 'static {
     /// One record was acknowledged by all in-sync replicas, or failed.
-    fn delivered(&self, delivery: &Delivery<'_>);
+    fn delivered(&self, delivery: Delivery<'_>);
 }
 
 struct Context<O> {
@@ -74,13 +74,9 @@ impl<O: DeliveryObserver> ProducerContext for Context<O> {
             Ok(message) => (message, None),
             Err((error, message)) => (message, Some(error)),
         };
-        self.observer.delivered(&Delivery {
-            token,
-            topic: message.topic(),
-            partition: message.partition(),
-            offset: message.offset(),
-            error,
-        });
+        let (topic, partition, offset) = (message.topic(), message.partition(), message.offset());
+        let error = error.map(|source| Error::Delivery { topic: topic.to_owned(), partition, source: source.clone() });
+        self.observer.delivered(Delivery { token, topic, partition, offset, error });
     }
 }
 

@@ -1,4 +1,5 @@
 //! The wiring: the only place where adapters meet.
 
+pub mod ack;
 pub mod health;
 pub mod metrics;

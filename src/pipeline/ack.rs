@@ -1,0 +1,196 @@
+//! Which LSN may be confirmed: the ring of transactions that are on their way to Kafka.
+//!
+//! The server may forget everything below the flush LSN, so it moves only past transactions whose every record all in-sync
+//! replicas have acknowledged, in commit order and without a gap (traps T1, T2, T9). Reports come in any order.
+
+use std::collections::VecDeque;
+
+use crate::lsn::Lsn;
+
+/// Names a unit of work (a transaction, a snapshot, a keepalive position) in the order in which units were opened.
+pub type Sequence = u64;
+
+#[derive(Debug)]
+struct Unit {
+    /// What is confirmed once the unit is through: the commit's end LSN. Unset while the unit is open.
+    end: Option<Lsn>,
+    /// Records that were handed to the producer and are not acknowledged.
+    outstanding: u64,
+}
+
+/// The ring of units in flight. Every method is O(1) but for the units that it retires.
+#[derive(Debug)]
+pub struct AckTracker {
+    units: VecDeque<Unit>,
+    /// Sequence of the first unit in the ring.
+    first: Sequence,
+    /// End of the last unit of the unbroken run of acknowledged ones.
+    acknowledged: Lsn,
+    /// The flush LSN stays at or below it while a table is stopped.
+    hold: Option<Lsn>,
+}
+
+impl AckTracker {
+    /// Everything below `start` is confirmed already.
+    #[must_use]
+    pub const fn new(start: Lsn) -> Self {
+        Self { units: VecDeque::new(), first: 0, acknowledged: start, hold: None }
+    }
+
+    /// Opens the next unit; units close in the order in which they were opened.
+    pub fn open(&mut self) -> Sequence {
+        self.units.push_back(Unit { end: None, outstanding: 0 });
+        self.first + self.units.len() as u64 - 1
+    }
+
+    /// A record of an open unit is about to be handed to the producer.
+    pub fn sending(&mut self, sequence: Sequence) {
+        if let Some(unit) = self.unit(sequence) {
+            unit.outstanding += 1;
+        }
+    }
+
+    /// The unit has no further records; once all are acknowledged, everything below `end` may be confirmed.
+    pub fn close(&mut self, sequence: Sequence, end: Lsn) {
+        if let Some(unit) = self.unit(sequence) {
+            unit.end = Some(end);
+        }
+        self.retire();
+    }
+
+    /// One record of the unit was acknowledged.
+    pub fn acknowledge(&mut self, sequence: Sequence) {
+        let Some(unit) = self.unit(sequence) else { return };
+        unit.outstanding = unit.outstanding.saturating_sub(1);
+        if unit.outstanding == 0 && unit.end.is_some() {
+            self.retire();
+        }
+    }
+
+    /// The server has sent everything below `lsn` and nothing of it is ours beyond what is in the ring (trap T8).
+    pub fn passed(&mut self, lsn: Lsn) {
+        match self.units.back_mut() {
+            None => self.acknowledged = self.acknowledged.max(lsn),
+            Some(Unit { end: Some(end), .. }) => *end = (*end).max(lsn),
+            // Inside an open transaction the server's position says nothing about what is complete.
+            Some(Unit { end: None, .. }) => {}
+        }
+    }
+
+    /// Keeps the flush LSN at or below `lsn`, whatever is acknowledged: a table stopped there, and its changes must stay
+    /// in the WAL. The lowest of several holds counts.
+    pub fn hold(&mut self, lsn: Lsn) {
+        self.hold = Some(self.hold.map_or(lsn, |held| held.min(lsn)));
+    }
+
+    /// Below this every record of every unit is acknowledged.
+    #[must_use]
+    pub const fn acknowledged(&self) -> Lsn {
+        self.acknowledged
+    }
+
+    /// What may be confirmed to the server.
+    #[must_use]
+    pub fn flush(&self) -> Lsn {
+        self.hold.map_or(self.acknowledged, |hold| hold.min(self.acknowledged))
+    }
+
+    /// Units that are open or not wholly acknowledged.
+    #[must_use]
+    pub fn in_flight(&self) -> usize {
+        self.units.len()
+    }
+
+    fn unit(&mut self, sequence: Sequence) -> Option<&mut Unit> {
+        let index = usize::try_from(sequence.checked_sub(self.first)?).ok()?;
+        self.units.get_mut(index)
+    }
+
+    fn retire(&mut self) {
+        while let Some(Unit { end: Some(end), outstanding: 0 }) = self.units.front() {
+            self.acknowledged = self.acknowledged.max(*end);
+            self.units.pop_front();
+            self.first += 1;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn an_idle_position_is_confirmed_only_behind_what_is_in_flight() {
+        let mut tracker = AckTracker::new(Lsn(10));
+        tracker.passed(Lsn(20));
+        assert_eq!(tracker.flush(), Lsn(20));
+        let open = tracker.open();
+        tracker.passed(Lsn(30)); // trap T9
+        assert_eq!(tracker.flush(), Lsn(20));
+        tracker.sending(open);
+        tracker.close(open, Lsn(40));
+        tracker.passed(Lsn(50));
+        assert_eq!(tracker.flush(), Lsn(20));
+        tracker.acknowledge(open);
+        assert_eq!(tracker.flush(), Lsn(50));
+    }
+
+    #[test]
+    fn a_hold_keeps_the_flush_lsn_while_others_go_on() {
+        let mut tracker = AckTracker::new(Lsn(10));
+        tracker.hold(Lsn(15));
+        tracker.hold(Lsn(25));
+        let unit = tracker.open();
+        tracker.close(unit, Lsn(30));
+        assert_eq!((tracker.flush(), tracker.acknowledged()), (Lsn(15), Lsn(30)));
+    }
+
+    proptest! {
+        /// Records are acknowledged in random order, interleaved with new transactions: whenever an LSN could be
+        /// confirmed, every record of every transaction that ends at or below it has been acknowledged (traps T1, T2).
+        #[test]
+        fn no_gap_is_ever_confirmed(sizes in prop::collection::vec(0_usize..6, 1..40), order in any::<u64>(), held in 0_usize..80) {
+            let mut tracker = AckTracker::new(Lsn(0));
+            let mut unacknowledged: Vec<(Sequence, Lsn)> = Vec::new();
+            let mut random = order;
+            let mut next = move |bound: usize| {
+                random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+                usize::try_from(random >> 33).unwrap() % bound.max(1)
+            };
+            let hold = Lsn(held as u64 * 100 + 50);
+            tracker.hold(hold);
+            let mut last_flush = Lsn(0);
+            for (index, size) in sizes.iter().enumerate() {
+                let end = Lsn((index as u64 + 1) * 100);
+                let sequence = tracker.open();
+                for _ in 0..*size {
+                    tracker.sending(sequence);
+                    unacknowledged.push((sequence, end));
+                    if next(3) == 0 {
+                        let victim = next(unacknowledged.len());
+                        tracker.acknowledge(unacknowledged.swap_remove(victim).0);
+                    }
+                    prop_assert!(tracker.acknowledged() < end, "an open transaction was confirmed");
+                }
+                tracker.close(sequence, end);
+                while next(2) == 0 && !unacknowledged.is_empty() {
+                    let victim = next(unacknowledged.len());
+                    tracker.acknowledge(unacknowledged.swap_remove(victim).0);
+                    for (_, pending) in &unacknowledged {
+                        prop_assert!(tracker.acknowledged() < *pending, "an unacknowledged event was confirmed");
+                    }
+                }
+                prop_assert!(tracker.flush() >= last_flush && tracker.flush() <= hold);
+                last_flush = tracker.flush();
+            }
+            while !unacknowledged.is_empty() {
+                let victim = next(unacknowledged.len());
+                tracker.acknowledge(unacknowledged.swap_remove(victim).0);
+            }
+            prop_assert_eq!(tracker.acknowledged(), Lsn(sizes.len() as u64 * 100));
+            prop_assert_eq!(tracker.in_flight(), 0);
+        }
+    }
+}
