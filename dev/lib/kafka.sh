@@ -1,0 +1,102 @@
+# shellcheck shell=bash
+# Part kind: one Apache Kafka node, broker and KRaft controller in one process. Needs STATE.
+
+kafka_require() {
+  require java default-jdk-headless
+  local version
+  version=$(java -version 2>&1 | sed -n 's/.*version "\([0-9]*\).*/\1/p')
+  ((${version:-0} >= 17)) || die "Kafka needs Java 17 or newer, found ${version:-none}" \
+    "Run: sudo apt-get install openjdk-17-jdk-headless"
+  [[ -d $(cached kafka) ]] || require mvn maven
+}
+
+kafka_prepare() { build_with_maven kafka lib; }
+
+# kafka_java CLASS ARGUMENT…: PARTS_KAFKA_HEAP and PARTS_KAFKA_JAVA change the memory and the flags of the JVM.
+kafka_java() {
+  local flags
+  read -ra flags <<<"${PARTS_KAFKA_JAVA:--XX:TieredStopAtLevel=1 -XX:+UseSerialGC}"
+  command=(java "-Xmx${PARTS_KAFKA_HEAP:-256m}" "${flags[@]}" "-Dlog4j2.configurationFile=$DEV/kafka/log4j2.properties"
+    -cp "$(cached kafka)/lib/*" "$@")
+}
+
+kafka_start() {
+  local part=$1 folder=$STATE/$1 command
+  if [[ ! -d $folder/data ]]; then
+    kafka_format "$part" || return 1
+  fi
+  kafka_configure "$part" >"$folder/server.properties"
+  kafka_java kafka.Kafka "$folder/server.properties"
+  spawn "$part" "${command[@]}"
+  await_answer "$part" 60 kafka_answers "$part"
+}
+
+kafka_format() {
+  local part=$1 folder=$STATE/$1 command id
+  mkdir -p "$folder" "$STATE/log"
+  rm -rf "$folder/data.new"
+  kafka_configure "$part" data.new >"$folder/format.properties"
+  # A cluster id is a UUID of 16 bytes in URL-safe base64 without padding.
+  id=$(head -c 16 /dev/urandom | base64 | tr '+/' 'AB' | tr -d '=')
+  kafka_java kafka.tools.StorageTool format -t "$id" -c "$folder/format.properties"
+  if ! "${command[@]}" >>"$(log_file "$part")" 2>&1; then
+    explain_failure "$part" "its storage could not be formatted"
+    return 1
+  fi
+  mv "$folder/data.new" "$folder/data"
+}
+
+# kafka_configure PART [DATA]: a killed broker is let in again only when its old session has timed out, so that is short.
+kafka_configure() {
+  local port controller
+  port=$(port_of "$1") controller=$(port_of "$1.controller")
+  cat <<CONF
+process.roles=broker,controller
+node.id=1
+controller.quorum.voters=1@127.0.0.1:$controller
+listeners=PLAINTEXT://127.0.0.1:$port,CONTROLLER://127.0.0.1:$controller
+advertised.listeners=PLAINTEXT://127.0.0.1:$port
+controller.listener.names=CONTROLLER
+broker.session.timeout.ms=3000
+broker.heartbeat.interval.ms=500
+log.dirs=$STATE/$1/${2:-data}
+auto.create.topics.enable=false
+default.replication.factor=1
+offsets.topic.replication.factor=1
+offsets.topic.num.partitions=5
+transaction.state.log.replication.factor=1
+transaction.state.log.min.isr=1
+transaction.state.log.num.partitions=5
+group.initial.rebalance.delay.ms=0
+log.retention.check.interval.ms=10000
+log.cleaner.threads=1
+log.cleaner.dedupe.buffer.size=4194304
+num.network.threads=2
+num.io.threads=4
+background.threads=2
+num.recovery.threads.per.data.dir=1
+CONF
+}
+
+# Ready when a metadata request (version 4, no topics) is answered with at least one broker that is not fenced: length,
+# correlation id, throttle time and the number of brokers, four bytes each.
+kafka_answers() {
+  local answer
+  answer=$(ask 127.0.0.1 "$(port_of "$1")" 16 '\0\0\0\17\0\3\0\4\0\0\0\1\377\377\0\0\0\0\0')
+  [[ ${#answer} == 32 && ${answer:24:8} != 00000000 ]]
+}
+
+kafka_pids() { pid_of "$1" || true; }
+
+kafka_stop() {
+  local pid
+  pid=$(pid_of "$1") || return 0
+  if [[ ${2:-} != fast ]]; then
+    signal_all TERM "$pid"
+    await_end "$1" 15 && return
+  fi
+  signal_all KILL "$pid"
+  await_end "$1" 5
+}
+
+kafka_remove() { rm -rf "${STATE:?}/$1"; }

@@ -1,0 +1,231 @@
+# shellcheck shell=bash
+# Part kind: a PostgreSQL server (source, target). PostgreSQL refuses to run as root: then its data belongs to user
+# postgres, and lies below /var/tmp when that user cannot reach the state folder. Needs STATE.
+
+PARTS_PASSWORD=walrelay
+
+# The folder with initdb and postgres: PARTS_PG_BIN, or version PARTS_PG_VERSION (default 15), or what there is.
+postgres_bin() {
+  local bin
+  if [[ -n ${PARTS_PG_BIN:-} ]]; then
+    echo "$PARTS_PG_BIN"
+    return
+  fi
+  for bin in "/usr/lib/postgresql/${PARTS_PG_VERSION:-15}/bin" "/usr/pgsql-${PARTS_PG_VERSION:-15}/bin"; do
+    [[ ! -x $bin/postgres ]] || { echo "$bin" && return; }
+  done
+  [[ -z ${PARTS_PG_VERSION:-} ]] || return 1
+  bin=$(printf '%s\n' /usr/lib/postgresql/*/bin /usr/pgsql-*/bin | sort -V | tail -n 1)
+  [[ -x $bin/postgres ]] && echo "$bin"
+}
+
+postgres_require() {
+  command -v openssl >/dev/null || ((EUID != 0)) || require openssl openssl
+  postgres_bin >/dev/null && return
+  if ((EUID == 0)) && command -v apt-get >/dev/null; then
+    install_packages "PostgreSQL's packaging" postgresql-common
+    without_main_cluster install_packages PostgreSQL "postgresql${PARTS_PG_VERSION:+-$PARTS_PG_VERSION}"
+  else
+    install_packages PostgreSQL "postgresql${PARTS_PG_VERSION:+-$PARTS_PG_VERSION}"
+  fi
+  postgres_bin >/dev/null || die "PostgreSQL ${PARTS_PG_VERSION:-} is not in /usr/lib/postgresql" \
+    "Set PARTS_PG_BIN to the folder that holds initdb and postgres."
+}
+
+# Debian's package makes and starts a cluster on port 5432 unless told not to; the setting is put back afterwards.
+without_main_cluster() {
+  local setting=/etc/postgresql-common/createcluster.conf
+  cp -p "$setting" "$setting.walrelay"
+  echo 'create_main_cluster = false' >>"$setting"
+  local failed=0
+  ("$@") || failed=1
+  mv "$setting.walrelay" "$setting"
+  ((failed == 0)) || exit 1
+}
+
+postgres_prepare() { :; }
+
+# What runs a command as the user that owns the data.
+AS_POSTGRES=()
+((EUID != 0)) || AS_POSTGRES=(setpriv --reuid=postgres --regid=postgres --clear-groups)
+
+as_postgres() { env -C / "${AS_POSTGRES[@]}" "$@"; }
+
+# The folder below which this state's clusters lie.
+postgres_root() { cat "$STATE/postgres-root"; }
+postgres_data() { echo "$(postgres_root)/$1"; }
+
+postgres_choose_root() {
+  [[ ! -s $STATE/postgres-root || ! -d $(postgres_root) ]] || return 0
+  local root=$STATE/postgres
+  mkdir -p "$root"
+  if ((EUID == 0)); then
+    chown postgres:postgres "$root"
+    as_postgres test -w "$root" || {
+      rmdir "$root"
+      root=$(mktemp -d /var/tmp/walrelay-dev.XXXXXX)
+      chown postgres:postgres "$root"
+    }
+  fi
+  echo "$root" >"$STATE/postgres-root"
+}
+
+postgres_start() {
+  local part=$1 data bin
+  bin=$(postgres_bin)
+  data=$(postgres_data "$part")
+  [[ -d $data ]] || postgres_create "$part" || return 1
+  postgres_configure "$part"
+  # Backends outlive a postmaster that was killed by a moment, and keep its shared memory: a new one would refuse.
+  local deadline=$(($(now_ms) + 10000))
+  while [[ -n $(postgres_pids "$part") ]] && (($(now_ms) < deadline)); do sleep 0.05; done
+  # shellcheck disable=SC2046 # a list of process ids
+  signal_all KILL $(postgres_pids "$part")
+  # A dead postmaster that nobody has reaped yet still counts as running for this file; none of its processes is left.
+  as_postgres rm -f "$data/postmaster.pid"
+  spawn "$part" "${AS_POSTGRES[@]}" "$bin/postgres" -D "$data"
+  await_answer "$part" 60 postgres_answers "$part"
+}
+
+postgres_create() {
+  local part=$1 data new log
+  data=$(postgres_data "$part") new=$(postgres_data "$part").new log=$(log_file "$part")
+  mkdir -p "$STATE/log"
+  as_postgres rm -rf "$new"
+  if ! postgres_fill "$new" >>"$log" 2>&1; then
+    explain_failure "$part" "the cluster could not be created"
+    return 1
+  fi
+  as_postgres mv "$new" "$data"
+}
+
+postgres_fill() {
+  local data=$1 bin
+  bin=$(postgres_bin)
+  as_postgres "$bin/initdb" -D "$data" -U postgres -A trust -E UTF8 --locale=C.UTF-8 --no-sync &&
+    as_postgres tee -a "$data/postgresql.conf" <<<"include 'walrelay.conf'" &&
+    as_postgres tee "$data/walrelay.conf" </dev/null &&
+    postgres_roles | as_postgres "$bin/postgres" --single -D "$data" postgres
+}
+
+# One role per way to log in (see postgres_access); single-user mode reads one statement per line.
+postgres_roles() {
+  local role
+  for role in walrelay walrelay_clear walrelay_tls walrelay_notls walrelay_cert; do
+    echo "CREATE ROLE $role LOGIN REPLICATION CREATEDB PASSWORD '$PARTS_PASSWORD'"
+  done
+  echo "SET password_encryption = 'md5'"
+  echo "CREATE ROLE walrelay_md5 LOGIN REPLICATION CREATEDB PASSWORD '$PARTS_PASSWORD'"
+  echo "GRANT walrelay TO walrelay_clear, walrelay_tls, walrelay_notls, walrelay_cert, walrelay_md5"
+}
+
+postgres_access() {
+  cat <<'CONF'
+# type     database         user            address        method
+host       all              postgres        127.0.0.0/8    trust
+host       all,replication  walrelay_md5    127.0.0.0/8    md5
+host       all,replication  walrelay_clear  127.0.0.0/8    password
+hostssl    all,replication  walrelay_tls    127.0.0.0/8    scram-sha-256
+hostnossl  all,replication  walrelay_notls  127.0.0.0/8    scram-sha-256
+hostssl    all,replication  walrelay_cert   127.0.0.0/8    cert
+host       all,replication  walrelay_tls,walrelay_notls,walrelay_cert  127.0.0.0/8  reject
+host       all,replication  all             127.0.0.0/8    scram-sha-256
+CONF
+}
+
+# Settings are written at every start: PARTS_SOURCE_CONF and PARTS_TARGET_CONF (lines, or separated by ';') come last.
+postgres_configure() {
+  local part=$1 data extra=PARTS_${1^^}_CONF
+  data=$(postgres_data "$part")
+  if has_tls; then
+    for file in ca.crt server.crt server.key; do
+      as_postgres tee "$data/$file" <"$STATE/tls/$file" >/dev/null
+      as_postgres chmod 600 "$data/$file"
+    done
+  fi
+  postgres_access | as_postgres tee "$data/pg_hba.conf" >/dev/null
+  as_postgres tee "$data/walrelay.conf" >/dev/null <<CONF
+listen_addresses = '127.0.0.1,127.0.0.2'
+port = $(port_of "$part")
+unix_socket_directories = ''
+max_connections = 200
+shared_buffers = ${PARTS_SHARED_BUFFERS:-128MB}
+wal_level = logical
+max_wal_senders = 40
+max_replication_slots = 40
+max_logical_replication_workers = 8
+max_worker_processes = 24
+max_wal_size = 2GB
+log_line_prefix = '%m [%p] %q%u@%d %a '
+$(has_tls && printf '%s\n' 'ssl = on' "ssl_ca_file = 'ca.crt'" "ssl_cert_file = 'server.crt'" "ssl_key_file = 'server.key'")
+$(tr ';' '\n' <<<"${!extra:-}")
+CONF
+}
+
+# Ready when the postmaster says so in its lock file and a backend answers the request for TLS with yes or no.
+postgres_answers() {
+  local lock
+  mapfile -t lock 2>/dev/null <"$(postgres_data "$1")/postmaster.pid" || return 1
+  [[ ${lock[0]:-} == "$(pid_of "$1")" && ${lock[7]:-} == ready* ]] || return 1
+  [[ $(ask 127.0.0.1 "$(port_of "$1")" 1 '\0\0\0\10\4\322\26\57') == @(53|4e) ]]
+}
+
+# Every process of the cluster: they all work in its data folder. Postmaster first.
+postgres_pids() {
+  local data proc
+  [[ -s $STATE/postgres-root ]] || return 0
+  data=$(postgres_data "$1")
+  pid_of "$1" || true
+  for proc in /proc/[0-9]*; do
+    [[ $(readlink "$proc/cwd" 2>/dev/null) == "$data" && $(readlink "$proc/exe" 2>/dev/null) == */postgres ]] || continue
+    [[ -z $(start_time "${proc##*/}") ]] || echo "${proc##*/}"
+  done
+}
+
+# postgres_stop PART [fast]: 'fast' leaves the data to crash recovery.
+postgres_stop() {
+  local pid
+  pid=$(pid_of "$1") || return 0
+  # A fast shutdown waits for walsenders, whose clients may hang.
+  if [[ ${2:-} != fast ]]; then
+    signal_all INT "$pid"
+    await_end "$1" 15 && return
+  fi
+  signal_all QUIT "$pid"
+  await_end "$1" 5 && return
+  # shellcheck disable=SC2046
+  signal_all KILL $(postgres_pids "$1")
+  await_end "$1" 5
+}
+
+postgres_remove() {
+  [[ -s $STATE/postgres-root ]] || return 0
+  local root
+  root=$(postgres_root)
+  [[ $root != "$STATE/postgres" && $root != /var/tmp/walrelay-dev.* ]] || rm -rf "$root"
+  rm -f "$STATE/postgres-root"
+}
+
+# postgres_psql PART ARGUMENT…: as superuser.
+postgres_psql() {
+  local part=$1 psql
+  shift
+  psql=$(postgres_bin)/psql
+  [[ -x $psql ]] || psql=$(command -v psql) || die "psql is missing" "Run: sudo apt-get install postgresql-client"
+  PGHOST=127.0.0.1 PGPORT=$(port_of "$part") PGUSER=postgres "$psql" -X "$@"
+}
+
+# postgres_init PART: creates database shop and runs postgres-init/PART/*.sql in it, once.
+postgres_init() {
+  local part=$1 script
+  [[ $(postgres_psql "$part" -d postgres -Atc "SELECT count(*) FROM pg_database WHERE datname = 'shop'") == 0 ]] || return 0
+  postgres_psql "$part" -d postgres -qc 'CREATE DATABASE shop_new' || return 1
+  for script in "$DEV/../postgres-init/$part"/*.sql; do
+    postgres_psql "$part" -d shop_new -q -v ON_ERROR_STOP=1 -f "$script" >/dev/null || {
+      echo "$part: $script failed (message above)" >&2
+      postgres_psql "$part" -d postgres -qc 'DROP DATABASE shop_new'
+      return 1
+    }
+  done
+  postgres_psql "$part" -d postgres -qc 'ALTER DATABASE shop_new RENAME TO shop'
+}
