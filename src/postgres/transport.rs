@@ -69,14 +69,14 @@ impl Transport {
 }
 
 /// Ends an attempt that takes longer than the settings allow.
-pub async fn within_connect_timeout<T>(
+pub async fn within_connect_timeout<T, E: From<Error>>(
     settings: &Settings,
-    attempt: impl Future<Output = Result<T, Error>>,
-) -> Result<T, Error> {
+    attempt: impl Future<Output = Result<T, E>>,
+) -> Result<T, E> {
     let seconds = settings.connect_timeout_seconds;
     match tokio::time::timeout(Duration::from_secs(seconds), attempt).await {
         Ok(result) => result,
-        Err(_) => Err(Error::ConnectTimeout { address: settings.address(), seconds }),
+        Err(_) => Err(Error::ConnectTimeout { address: settings.address(), seconds }.into()),
     }
 }
 

@@ -1,1 +1,28 @@
-//! The source PostgreSQL.
+//! The source PostgreSQL: the replication slot's stream, and what ordinary connections tell of the tables behind it.
+//!
+//! ```text
+//! connection ─► stream ──────────► batches of pgoutput messages        the walsender's side
+//!   (wire, authentication, command, feedback, timeline)
+//! slot, publication, catalog (key, identity), version, snapshot (copy_text)      ordinary connections
+//! ```
+//!
+//! Nothing here knows Kafka: the flush LSN comes in through a watch channel, and is what the pipeline has recorded.
+
+pub mod authentication;
+pub mod catalog;
+pub mod command;
+pub mod connection;
+pub mod copy_text;
+pub mod error;
+pub mod feedback;
+pub mod identity;
+pub mod key;
+pub mod publication;
+pub mod slot;
+pub mod snapshot;
+pub mod stream;
+pub mod timeline;
+pub mod version;
+pub mod wire;
+
+pub use error::Error;

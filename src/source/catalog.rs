@@ -1,0 +1,184 @@
+//! The catalog of the published tables: three bulk queries, whatever the number of tables.
+//!
+//! It is read over an ordinary connection, so it shows the present, while the stream shows the past: a Relation message
+//! is compared with it by [`super::version`] before it is believed (trap T35).
+
+use std::collections::HashMap;
+
+use tokio_postgres::Row;
+
+use super::{
+    error::Error,
+    identity::IdentityProblem,
+    key::{CatalogColumn, CatalogIndex, event_key, identity_problems},
+};
+use crate::{
+    lsn::Lsn,
+    postgres::{self, Client, Settings},
+    schema::{Column, Relation, ReplicaIdentity, TableName},
+    types::ColumnType,
+};
+
+/// A table of the publication.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PublishedTable {
+    /// Its published columns and event key.
+    pub relation: Relation,
+    /// It is the root of partitions.
+    pub partitioned: bool,
+    /// The publication's row filter, as SQL (15+).
+    pub row_filter: Option<String>,
+    /// Rows as ANALYZE last counted them, partitions included; `None` if it never did.
+    pub estimated_rows: Option<u64>,
+    /// What is wrong with its replica identity.
+    pub problems: Vec<IdentityProblem>,
+}
+
+/// All tables of a publication.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Catalog {
+    /// Sorted by name.
+    pub tables: Vec<PublishedTable>,
+}
+
+impl Catalog {
+    /// The table with this `pg_class.oid`.
+    #[must_use]
+    pub fn by_oid(&self, oid: u32) -> Option<&PublishedTable> {
+        self.tables.iter().find(|table| table.relation.oid == oid)
+    }
+
+    /// The table of this name.
+    #[must_use]
+    pub fn by_name(&self, name: &TableName) -> Option<&PublishedTable> {
+        self.tables.iter().find(|table| table.relation.name == *name)
+    }
+}
+
+/// Connects for catalog queries and snapshots: `search_path` is `pg_catalog` alone, so that type names and row filters come
+/// out qualified, and row security may not hide rows silently.
+pub async fn connect(settings: &Settings, application_name: &str) -> Result<Client, Error> {
+    let extra = [("search_path", "pg_catalog"), ("row_security", "off")];
+    Ok(postgres::client::connect_with(settings, application_name, &extra).await?)
+}
+
+/// Reads the tables of a publication. `client` must come from [`connect`].
+pub async fn read(client: &Client, publication: &str) -> Result<Catalog, Error> {
+    let failed = |error| Error::statement(format!("reading the tables of publication {publication}"), error);
+    let version = client.server_version();
+    let tables = client.query(&tables_query(version), &[&publication]).await.map_err(failed)?;
+    let oids = tables.iter().map(|row| row.try_get(0)).collect::<Result<Vec<u32>, _>>().map_err(failed)?;
+    let columns = client.query(COLUMNS, &[&oids]).await.map_err(failed)?;
+    let mut columns = by_relation(&columns, column).map_err(failed)?;
+    let indexes = client.query(INDEXES, &[&oids]).await.map_err(failed)?;
+    let mut indexes = by_relation(&indexes, index).map_err(failed)?;
+    let mut catalog = Catalog::default();
+    for (row, oid) in tables.iter().zip(oids) {
+        let columns = columns.remove(&oid).unwrap_or_default();
+        let indexes = indexes.remove(&oid).unwrap_or_default();
+        catalog.tables.push(table(row, oid, columns, &indexes, version).map_err(failed)?);
+    }
+    Ok(catalog)
+}
+
+/// The end of WAL at present: what lag is measured against.
+pub async fn current_wal_lsn(client: &Client) -> Result<Lsn, Error> {
+    let failed = |error| Error::statement("reading the end of WAL", error);
+    let sql = "SELECT CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_lsn() END::text";
+    let row = client.query_one(sql, &[]).await.map_err(failed)?;
+    let text: String = row.try_get(0).map_err(failed)?;
+    Ok(text.parse().unwrap_or(Lsn::ZERO))
+}
+
+/// `attnames` and `rowfilter` exist from 15 on; before, whole tables are published.
+fn tables_query(server_version: u32) -> String {
+    let columns =
+        if server_version >= 150_000 { "p.attnames::text[], p.rowfilter" } else { "NULL::text[], NULL::text" };
+    format!(
+        "SELECT c.oid, n.nspname::text, c.relname::text, c.relkind = 'p', c.relreplident::text, \
+                CASE WHEN c.relkind = 'p' \
+                     THEN (SELECT sum(nullif(l.reltuples, -1)) FROM pg_partition_tree(c.oid) t \
+                           JOIN pg_class l ON l.oid = t.relid WHERE t.isleaf) \
+                     ELSE nullif(c.reltuples, -1) END::float8, {columns} \
+         FROM pg_publication_tables p JOIN pg_namespace n ON n.nspname = p.schemaname \
+         JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = p.tablename \
+         WHERE p.pubname = $1 ORDER BY 2, 3"
+    )
+}
+
+const COLUMNS: &str = "SELECT attrelid, attnum, attname::text, atttypid, atttypmod, format_type(atttypid, atttypmod), \
+    attnotnull, attgenerated <> '' FROM pg_attribute \
+    WHERE attrelid = ANY($1) AND attnum > 0 AND NOT attisdropped ORDER BY attrelid, attnum";
+
+const INDEXES: &str = "SELECT i.indrelid, c.relname::text, i.indisprimary, i.indisreplident, \
+    i.indisunique AND i.indimmediate AND i.indisvalid AND i.indpred IS NULL AND i.indexprs IS NULL, \
+    ARRAY(SELECT k FROM unnest(i.indkey::int2[]) WITH ORDINALITY u(k, n) WHERE n <= i.indnkeyatts ORDER BY n) \
+    FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid \
+    WHERE i.indrelid = ANY($1) AND (i.indisunique OR i.indisreplident)";
+
+fn by_relation<T>(
+    rows: &[Row],
+    read: impl Fn(&Row) -> Result<T, tokio_postgres::Error>,
+) -> Result<HashMap<u32, Vec<T>>, tokio_postgres::Error> {
+    let mut map: HashMap<u32, Vec<T>> = HashMap::new();
+    for row in rows {
+        map.entry(row.try_get(0)?).or_default().push(read(row)?);
+    }
+    Ok(map)
+}
+
+fn column(row: &Row) -> Result<CatalogColumn, tokio_postgres::Error> {
+    let attnum = row.try_get(1)?;
+    let sql: &str = row.try_get(5)?;
+    let ty = ColumnType { oid: row.try_get(3)?, typmod: row.try_get(4)?, sql: sql.into() };
+    let name: &str = row.try_get(2)?;
+    let not_null: bool = row.try_get(6)?;
+    let column = Column { name: name.into(), attnum: Some(attnum), ty, nullable: !not_null };
+    Ok(CatalogColumn { column, attnum, published: true, generated: row.try_get(7)? })
+}
+
+fn index(row: &Row) -> Result<CatalogIndex, tokio_postgres::Error> {
+    Ok(CatalogIndex {
+        name: row.try_get(1)?,
+        primary: row.try_get(2)?,
+        identity: row.try_get(3)?,
+        usable: row.try_get(4)?,
+        attnums: row.try_get(5)?,
+    })
+}
+
+fn table(
+    row: &Row,
+    oid: u32,
+    mut columns: Vec<CatalogColumn>,
+    indexes: &[CatalogIndex],
+    server_version: u32,
+) -> Result<PublishedTable, tokio_postgres::Error> {
+    let name = TableName::new(row.try_get::<_, &str>(1)?, row.try_get::<_, &str>(2)?);
+    let identity: &str = row.try_get(4)?;
+    // The catalog knows no other letters; DEFAULT is what a table has unless it says otherwise.
+    let identity = identity.bytes().next().and_then(ReplicaIdentity::from_byte).unwrap_or(ReplicaIdentity::Default);
+    let rows: Option<f64> = row.try_get(5)?;
+    let listed: Option<Vec<String>> = row.try_get(6)?;
+    for column in &mut columns {
+        let listed = listed.as_ref().is_none_or(|listed| listed.iter().any(|name| **name == *column.column.name));
+        // Below 18 a generated column is never sent, even where the view lists it.
+        column.published = listed && (!column.generated || server_version >= 180_000);
+    }
+    let problems = identity_problems(identity, &columns, indexes, server_version);
+    let key = event_key(&columns, indexes);
+    let columns = columns.into_iter().filter(|column| column.published).map(|column| column.column).collect();
+    Ok(PublishedTable {
+        relation: Relation { oid, name, identity, columns, key },
+        partitioned: row.try_get(3)?,
+        row_filter: row.try_get(7)?,
+        estimated_rows: rows.map(whole),
+        problems,
+    })
+}
+
+/// An estimate as a count.
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "the cast saturates, and NaN becomes 0")]
+fn whole(rows: f64) -> u64 {
+    rows as u64
+}

@@ -1,0 +1,214 @@
+//! Errors of the source side.
+
+use std::{io, time::Duration};
+
+use crate::{
+    lsn::Lsn,
+    pgoutput, postgres,
+    retry::{Classify, Severity},
+    schema::TableName,
+};
+
+/// Why reading from the source stopped.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Reaching the server, or a statement on it.
+    #[error(transparent)]
+    Postgres(#[from] postgres::Error),
+    /// The replication connection broke.
+    #[error("replication connection to {address} broke")]
+    Broken {
+        /// `host:port`.
+        address: String,
+        /// The operating system's reason.
+        source: io::Error,
+    },
+    /// The server closed the replication connection.
+    #[error("{address} closed the replication connection")]
+    Closed {
+        /// `host:port`.
+        address: String,
+    },
+    /// The server ended the stream in good order, as it does when it shuts down.
+    #[error("{address} ended the stream of slot {slot}")]
+    Ended {
+        /// `host:port`.
+        address: String,
+        /// The slot.
+        slot: String,
+    },
+    /// Nothing came from the server for too long (trap T15).
+    #[error("nothing received from {address} on slot {slot} for {} s", limit.as_secs())]
+    Silent {
+        /// `host:port`.
+        address: String,
+        /// The slot.
+        slot: String,
+        /// The limit.
+        limit: Duration,
+    },
+    /// The server does not take what we send.
+    #[error("{address} did not take a status update for slot {slot} within {} s", limit.as_secs())]
+    Stuck {
+        /// `host:port`.
+        address: String,
+        /// The slot.
+        slot: String,
+        /// The limit.
+        limit: Duration,
+    },
+    /// The conversation is not the frontend/backend protocol.
+    #[error("unexpected answer from {address}: {reason}")]
+    Protocol {
+        /// `host:port`.
+        address: String,
+        /// What was wrong.
+        reason: String,
+    },
+    /// A message of the stream cannot be read.
+    #[error("unreadable message of slot {slot} at or after {after}")]
+    Message {
+        /// The slot.
+        slot: String,
+        /// WAL position of the last readable message.
+        after: Lsn,
+        /// What is wrong with it.
+        source: pgoutput::Error,
+    },
+    /// Creating the slot did not end in time (trap T25).
+    #[error("slot {slot} was not created within {} s", limit.as_secs())]
+    SlotCreationTimeout {
+        /// The slot.
+        slot: String,
+        /// The limit.
+        limit: Duration,
+    },
+    /// A glob of the configuration cannot be read.
+    #[error("table pattern {pattern:?} is not a glob over schema.table")]
+    Pattern {
+        /// The pattern.
+        pattern: String,
+        /// Why not.
+        source: globset::Error,
+    },
+    /// No table fits the configured patterns.
+    #[error("no table of database {database} matches {patterns}")]
+    NoTableMatches {
+        /// The database.
+        database: String,
+        /// The include patterns.
+        patterns: String,
+    },
+    /// The publication is not there, and it is not ours to create.
+    #[error("publication {publication} does not exist")]
+    PublicationMissing {
+        /// The publication.
+        publication: String,
+        /// The statement that creates it.
+        sql: String,
+    },
+    /// The publication lacks configured tables, and it is not ours to change.
+    #[error("publication {publication} lacks {}", join(tables))]
+    PublicationLacks {
+        /// The publication.
+        publication: String,
+        /// The tables.
+        tables: Vec<TableName>,
+        /// The statement that adds them.
+        sql: String,
+    },
+    /// The publication's options differ from what capture needs, and it is not ours to change.
+    #[error("publication {publication} does not publish {}", missing.join(", "))]
+    PublicationOptions {
+        /// The publication.
+        publication: String,
+        /// Operations or options that are off.
+        missing: Vec<&'static str>,
+        /// The statement that sets them.
+        sql: String,
+    },
+    /// A relation of the stream is neither in the catalog as it was, nor does its last known key fit it.
+    #[error("table {table} lost its key columns {}", columns.join(", "))]
+    KeyColumnsGone {
+        /// The table.
+        table: TableName,
+        /// Key columns that the relation no longer has.
+        columns: Vec<String>,
+    },
+    /// The table's storage was rewritten after the snapshot, which then reads it as empty or in part (trap T79).
+    #[error("table {table} was rewritten or truncated after the snapshot was taken")]
+    Rewritten {
+        /// The table.
+        table: TableName,
+    },
+    /// The exported snapshot cannot be used any more (trap T19).
+    #[error("snapshot {snapshot} is gone")]
+    SnapshotGone {
+        /// The snapshot's name.
+        snapshot: String,
+        /// What the server said.
+        source: postgres::Error,
+    },
+    /// A COPY row does not have the shape that was asked for.
+    #[error("unreadable row of table {table}: {reason}")]
+    CopyRow {
+        /// The table.
+        table: TableName,
+        /// What is wrong.
+        reason: &'static str,
+    },
+}
+
+impl Error {
+    /// Wraps an error of tokio-postgres; `doing` is a noun phrase.
+    pub(super) fn statement(doing: impl Into<String>, error: tokio_postgres::Error) -> Self {
+        Self::Postgres(postgres::Error::statement(doing, error))
+    }
+}
+
+impl Classify for Error {
+    fn severity(&self) -> Severity {
+        match self {
+            Self::Postgres(error) => error.severity(),
+            Self::Message { source, .. } => source.severity(),
+            Self::Broken { .. }
+            | Self::Closed { .. }
+            | Self::Ended { .. }
+            | Self::Silent { .. }
+            | Self::Stuck { .. }
+            | Self::SlotCreationTimeout { .. }
+            | Self::SnapshotGone { .. }
+            | Self::Rewritten { .. } => Severity::Transient,
+            Self::KeyColumnsGone { .. } | Self::CopyRow { .. } => Severity::Definite,
+            _ => Severity::Fatal,
+        }
+    }
+
+    fn hint(&self) -> Option<String> {
+        Some(match self {
+            Self::Postgres(error) => return error.hint(),
+            Self::Message { source, .. } => return source.hint(),
+            Self::SlotCreationTimeout { .. } => {
+                "PostgreSQL creates a logical slot only when every transaction that was running has ended (on a stand-by: \
+                 when the primary has logged its running transactions, see pg_log_standby_snapshot()). End the oldest \
+                 transaction; the slot is tried again."
+                    .to_owned()
+            }
+            Self::NoTableMatches { .. } => {
+                "Correct the table patterns, or create the tables; a pattern is a glob over schema.table.".to_owned()
+            }
+            Self::PublicationMissing { sql, .. }
+            | Self::PublicationLacks { sql, .. }
+            | Self::PublicationOptions { sql, .. } => format!("Run on the source: {sql}"),
+            Self::KeyColumnsGone { .. } => "The table needs a resync under its new key.".to_owned(),
+            Self::Rewritten { .. } | Self::SnapshotGone { .. } => {
+                "The snapshot starts over from a new slot.".to_owned()
+            }
+            _ => return None,
+        })
+    }
+}
+
+fn join(tables: &[TableName]) -> String {
+    tables.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+}

@@ -1,0 +1,223 @@
+//! The publication: which tables match the configuration, and that the publication holds them (trap T37).
+
+use globset::{Glob, GlobBuilder, GlobSet, GlobSetBuilder};
+use tokio_postgres::Row;
+
+use super::error::Error;
+use crate::{
+    postgres::Client,
+    schema::{TableName, quote_identifier},
+};
+
+/// Globs over `schema.table`: what is included and not excluded.
+#[derive(Clone, Debug)]
+pub struct TablePatterns {
+    include: GlobSet,
+    exclude: GlobSet,
+    shown: String,
+}
+
+impl TablePatterns {
+    /// Compiles the globs. `*` does not cross the dot, so `public.*` is one schema and `*.orders` one table of each.
+    pub fn new(include: &[String], exclude: &[String]) -> Result<Self, Error> {
+        Ok(Self { include: compile(include)?, exclude: compile(exclude)?, shown: include.join(", ") })
+    }
+
+    /// Whether the table is to be captured.
+    #[must_use]
+    pub fn matches(&self, table: &TableName) -> bool {
+        // The glob's separator is a slash, which stands for the dot between schema and table; one inside of a name becomes
+        // a character that no pattern spells, so it never separates.
+        let path = |part: &str| part.replace('/', "\u{1}");
+        let path = format!("{}/{}", path(&table.schema), path(&table.table));
+        self.include.is_match(&path) && !self.exclude.is_match(&path)
+    }
+}
+
+fn compile(patterns: &[String]) -> Result<GlobSet, Error> {
+    let mut set = GlobSetBuilder::new();
+    for pattern in patterns {
+        set.add(glob(pattern).map_err(|source| Error::Pattern { pattern: pattern.clone(), source })?);
+    }
+    set.build().map_err(|source| Error::Pattern { pattern: patterns.join(", "), source })
+}
+
+/// `schema.table`, cut at its first dot; a pattern without a dot is a table of any schema.
+fn glob(pattern: &str) -> Result<Glob, globset::Error> {
+    let (schema, table) = pattern.split_once('.').unwrap_or(("*", pattern));
+    GlobBuilder::new(&format!("{schema}/{table}")).literal_separator(true).build()
+}
+
+/// What is wanted of the publication.
+#[derive(Clone, Debug)]
+pub struct PublicationSpec {
+    /// Its name.
+    pub name: String,
+    /// The tables.
+    pub tables: TablePatterns,
+    /// Whether it may be created and altered.
+    pub create: bool,
+}
+
+/// What was found, and done.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PublicationReport {
+    /// It did not exist and was created.
+    pub created: bool,
+    /// Tables that were added to it.
+    pub added: Vec<TableName>,
+    /// Its options were set.
+    pub options_set: bool,
+    /// Tables that it publishes although no pattern wants them; their events are not ours.
+    pub extra: Vec<TableName>,
+    /// The tables that are wanted, all of them published.
+    pub tables: Vec<TableName>,
+}
+
+/// Options with which walrelay creates a publication: every operation, partitioned tables under the root's name (trap T33).
+const OPTIONS: &str = "publish = 'insert, update, delete, truncate', publish_via_partition_root = true";
+
+/// Makes sure that the publication holds every table that the patterns want.
+pub async fn ensure(client: &Client, spec: &PublicationSpec) -> Result<PublicationReport, Error> {
+    let tables = wanted(client, spec).await?;
+    let Some(missing_options) = missing_options(client, &spec.name).await? else {
+        return create(client, spec, tables).await;
+    };
+    let published = published(client, &spec.name).await?;
+    let missing: Vec<TableName> = tables.iter().filter(|table| !published.contains(table)).cloned().collect();
+    let extra = published.into_iter().filter(|table| !tables.contains(table)).collect();
+    set_options(client, spec, &missing_options).await?;
+    add(client, spec, &missing).await?;
+    Ok(PublicationReport { created: false, added: missing, options_set: !missing_options.is_empty(), extra, tables })
+}
+
+async fn create(client: &Client, spec: &PublicationSpec, tables: Vec<TableName>) -> Result<PublicationReport, Error> {
+    let publication = spec.name.clone();
+    let sql = format!(
+        "CREATE PUBLICATION {} FOR TABLE {} WITH ({OPTIONS});",
+        quote_identifier(&publication),
+        table_list(&tables)
+    );
+    if !spec.create {
+        return Err(Error::PublicationMissing { publication, sql });
+    }
+    execute(client, &format!("creating publication {publication}"), &sql).await?;
+    Ok(PublicationReport { created: true, tables, ..PublicationReport::default() })
+}
+
+async fn set_options(client: &Client, spec: &PublicationSpec, missing: &[&'static str]) -> Result<(), Error> {
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let publication = spec.name.clone();
+    let sql = format!("ALTER PUBLICATION {} SET ({OPTIONS});", quote_identifier(&publication));
+    if !spec.create {
+        return Err(Error::PublicationOptions { publication, missing: missing.to_vec(), sql });
+    }
+    execute(client, &format!("altering publication {publication}"), &sql).await
+}
+
+async fn add(client: &Client, spec: &PublicationSpec, missing: &[TableName]) -> Result<(), Error> {
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let publication = spec.name.clone();
+    let sql = format!("ALTER PUBLICATION {} ADD TABLE {};", quote_identifier(&publication), table_list(missing));
+    if !spec.create {
+        return Err(Error::PublicationLacks { publication, tables: missing.to_vec(), sql });
+    }
+    execute(client, &format!("adding tables to publication {publication}"), &sql).await
+}
+
+async fn execute(client: &Client, doing: &str, sql: &str) -> Result<(), Error> {
+    client.batch_execute(sql).await.map_err(|error| Error::statement(doing, error))
+}
+
+/// ONLY, so that inheritance children are published by a pattern of their own or not at all.
+fn table_list(tables: &[TableName]) -> String {
+    tables.iter().map(|table| format!("ONLY {}", table.quoted())).collect::<Vec<_>>().join(", ")
+}
+
+/// The permanent tables that match, partitions left out where their root matches; an error if there are none.
+async fn wanted(client: &Client, spec: &PublicationSpec) -> Result<Vec<TableName>, Error> {
+    let failed = |error| Error::statement("listing the tables", error);
+    let sql = "SELECT n.nspname::text, c.relname::text, rn.nspname::text, r.relname::text \
+               FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace \
+               LEFT JOIN pg_class r ON c.relispartition AND r.oid = pg_partition_root(c.oid) \
+               LEFT JOIN pg_namespace rn ON rn.oid = r.relnamespace \
+               WHERE c.relkind IN ('r', 'p') AND c.relpersistence = 'p' AND n.nspname <> 'information_schema' \
+                 AND n.nspname NOT LIKE 'pg\\_%' \
+               ORDER BY 1, 2";
+    let mut tables = Vec::new();
+    for row in client.query(sql, &[]).await.map_err(failed)? {
+        let table = name_at(&row, 0).map_err(failed)?;
+        let root = name_at(&row, 2).map_err(failed)?;
+        let matches = |name: &Option<TableName>| name.as_ref().is_some_and(|name| spec.tables.matches(name));
+        if matches(&table) && !matches(&root) {
+            tables.extend(table);
+        }
+    }
+    if tables.is_empty() {
+        let database = client.query_one("SELECT current_database()::text", &[]).await;
+        let database = database.and_then(|row| row.try_get(0)).map_err(failed)?;
+        return Err(Error::NoTableMatches { database, patterns: spec.tables.shown.clone() });
+    }
+    Ok(tables)
+}
+
+/// Schema and table from two columns; `None` if they are NULL.
+fn name_at(row: &Row, index: usize) -> Result<Option<TableName>, tokio_postgres::Error> {
+    let schema: Option<&str> = row.try_get(index)?;
+    let table: Option<&str> = row.try_get(index + 1)?;
+    Ok(schema.zip(table).map(|(schema, table)| TableName::new(schema, table)))
+}
+
+/// What the publication does not publish though it should; `None` if it does not exist.
+async fn missing_options(client: &Client, publication: &str) -> Result<Option<Vec<&'static str>>, Error> {
+    let failed = |error| Error::statement(format!("reading publication {publication}"), error);
+    let sql = "SELECT pubinsert, pubupdate, pubdelete, pubtruncate, pubviaroot FROM pg_publication WHERE pubname = $1";
+    let Some(row) = client.query_opt(sql, &[&publication]).await.map_err(failed)? else { return Ok(None) };
+    let names = ["insert", "update", "delete", "truncate", "partitions under their root"];
+    let mut missing = Vec::new();
+    for (index, name) in names.into_iter().enumerate() {
+        if !row.try_get::<_, bool>(index).map_err(failed)? {
+            missing.push(name);
+        }
+    }
+    Ok(Some(missing))
+}
+
+/// The tables that the publication publishes at present, sorted.
+pub async fn published(client: &Client, publication: &str) -> Result<Vec<TableName>, Error> {
+    let failed = |error| Error::statement(format!("reading the tables of publication {publication}"), error);
+    let sql = "SELECT schemaname::text, tablename::text FROM pg_publication_tables WHERE pubname = $1 ORDER BY 1, 2";
+    let rows = client.query(sql, &[&publication]).await.map_err(failed)?;
+    let names: Result<Vec<_>, _> = rows.iter().map(|row| name_at(row, 0)).collect();
+    Ok(names.map_err(failed)?.into_iter().flatten().collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn patterns(include: &[&str], exclude: &[&str]) -> TablePatterns {
+        let owned = |globs: &[&str]| globs.iter().map(ToString::to_string).collect::<Vec<_>>();
+        TablePatterns::new(&owned(include), &owned(exclude)).unwrap()
+    }
+
+    #[test]
+    fn globs_match_schema_and_table_apart() {
+        let chosen = patterns(&["public.*", "sales.order?", "events"], &["public.tmp_*"]);
+        let matches = |schema: &str, table: &str| chosen.matches(&TableName::new(schema, table));
+        assert!(matches("public", "customers") && matches("public", "odd.name") && matches("public", "odd/name"));
+        assert!(!matches("public", "tmp_x") && !matches("public2", "customers"));
+        assert!(matches("sales", "orders") && !matches("sales", "order"));
+        assert!(matches("any", "events") && !matches("any", "other"));
+    }
+
+    #[test]
+    fn a_broken_glob_is_named() {
+        let error = TablePatterns::new(&["public.[a".to_owned()], &[]).unwrap_err();
+        assert!(matches!(error, Error::Pattern { pattern, .. } if pattern == "public.[a"));
+    }
+}

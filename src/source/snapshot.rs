@@ -1,0 +1,178 @@
+//! The initial snapshot: tables read by COPY through the slot's exported snapshot.
+//!
+//! ```text
+//! replication connection: CREATE_REPLICATION_SLOT … export ──► snapshot name, held open and idle (trap T19)
+//! ordinary connection:    BEGIN REPEATABLE READ; SET TRANSACTION SNAPSHOT ──► COPY (SELECT …) TO STDOUT per table
+//! ```
+//!
+//! The snapshot holds exactly the transactions that committed before the slot's consistent point (trap T20). Columns and
+//! rows are those of the publication, so that snapshot and stream agree (trap T23). COPY asks for text format: the same
+//! text output as the stream's, under the same pinned settings.
+//!
+//! Reading is by pull: the server is not read on while nobody asks for the next batch, so at most one batch, and what the
+//! connection has in its buffers, is in memory.
+
+use std::pin::Pin;
+
+use bytes::Bytes;
+use futures_util::TryStreamExt;
+use tokio_postgres::CopyOutStream;
+
+use super::{
+    catalog::{self, PublishedTable},
+    copy_text::decode_row,
+    error::Error,
+};
+use crate::{
+    event::{Datum, Tuple},
+    postgres::{self, Client, Settings},
+    schema::{TableName, quote_identifier, quote_literal},
+};
+
+/// What is known of the snapshot itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SnapshotInfo {
+    /// When reading began, in microseconds since the Unix epoch, by the server's clock.
+    pub read_us: i64,
+    /// `pg_current_snapshot()`: `xmin:xmax:xip,…`.
+    pub visible: String,
+    /// First transaction id that is not visible for sure (`xmax`), its lower 32 bits.
+    pub xmax: u32,
+}
+
+/// A transaction that sees the exported snapshot.
+#[derive(Debug)]
+pub struct SnapshotReader {
+    client: Client,
+    info: SnapshotInfo,
+    batch_bytes: usize,
+}
+
+/// Rows that were read together.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct RowBatch {
+    /// The rows, columns in the order of the relation; never empty.
+    pub rows: Vec<Tuple>,
+    /// What they occupy, about.
+    pub bytes: usize,
+}
+
+impl SnapshotReader {
+    /// Opens a transaction on the snapshot. Batches are cut at `batch_bytes`.
+    pub async fn open(settings: &Settings, snapshot: &str, batch_bytes: usize) -> Result<Self, Error> {
+        let client = catalog::connect(settings, "walrelay snapshot").await?;
+        let begin = "BEGIN TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY";
+        client.batch_execute(begin).await.map_err(|error| Error::statement("beginning the snapshot", error))?;
+        let adopt = format!("SET TRANSACTION SNAPSHOT {}", quote_literal(snapshot));
+        client.batch_execute(&adopt).await.map_err(|error| adoption_error(snapshot, error))?;
+        let info = read_info(&client).await.map_err(|error| Error::statement("reading the snapshot's time", error))?;
+        Ok(Self { client, info, batch_bytes })
+    }
+
+    /// What is known of the snapshot.
+    #[must_use]
+    pub const fn info(&self) -> &SnapshotInfo {
+        &self.info
+    }
+
+    /// Starts to read a table; one table at a time.
+    pub async fn read_table<'a>(&'a self, table: &'a PublishedTable) -> Result<TableRows<'a>, Error> {
+        // Before, so that a table that was rewritten is not read in vain; after, under the lock that COPY took.
+        self.check_storage(table).await?;
+        let doing = || format!("reading table {}", table.relation.name);
+        let stream = self.client.copy_out(&copy_statement(table)).await;
+        let stream = stream.map_err(|error| Error::statement(doing(), error))?;
+        Ok(TableRows { reader: self, table, stream: Box::pin(stream), ended: false })
+    }
+
+    /// Ends the transaction.
+    pub async fn close(self) -> Result<(), Error> {
+        self.client.batch_execute("COMMIT").await.map_err(|error| Error::statement("ending the snapshot", error))?;
+        self.client.close().await;
+        Ok(())
+    }
+
+    /// An error if the table, or one of its partitions, has other storage than the snapshot knows, or left the tree.
+    ///
+    /// `pg_class` is read through the snapshot and shows the filenode of then; `pg_relation_filenode` reads that of now.
+    async fn check_storage(&self, table: &PublishedTable) -> Result<(), Error> {
+        let sql = "WITH RECURSIVE tree(oid) AS ( \
+                       SELECT $1::oid UNION ALL \
+                       SELECT i.inhrelid FROM pg_inherits i JOIN tree t ON i.inhparent = t.oid WHERE $2) \
+                   SELECT count(*) FROM pg_class c JOIN tree USING (oid) WHERE c.relkind = 'r' \
+                      AND (c.relfilenode IS DISTINCT FROM pg_relation_filenode(c.oid) \
+                           OR $2 AND c.oid NOT IN (SELECT relid FROM pg_partition_tree($1)))";
+        let name: &TableName = &table.relation.name;
+        let row = self.client.query_one(sql, &[&table.relation.oid, &table.partitioned]).await;
+        let rewritten: i64 = row
+            .and_then(|row| row.try_get(0))
+            .map_err(|error| Error::statement(format!("checking the storage of {name}"), error))?;
+        if rewritten == 0 { Ok(()) } else { Err(Error::Rewritten { table: name.clone() }) }
+    }
+}
+
+/// The rows of one table.
+pub struct TableRows<'a> {
+    reader: &'a SnapshotReader,
+    table: &'a PublishedTable,
+    stream: Pin<Box<CopyOutStream>>,
+    ended: bool,
+}
+
+impl TableRows<'_> {
+    /// The next batch; `None` when the table has been read, and its storage was the same from begin to end (trap T79).
+    pub async fn next(&mut self) -> Result<Option<RowBatch>, Error> {
+        let name = &self.table.relation.name;
+        let mut batch = RowBatch::default();
+        while !self.ended && batch.bytes < self.reader.batch_bytes {
+            let row = self.stream.try_next().await;
+            match row.map_err(|error| Error::statement(format!("reading table {name}"), error))? {
+                Some(row) => self.push(&row, &mut batch)?,
+                None => self.ended = true,
+            }
+        }
+        if self.ended && batch.rows.is_empty() {
+            self.reader.check_storage(self.table).await?;
+            return Ok(None);
+        }
+        Ok(Some(batch))
+    }
+
+    /// The server sends one row per CopyData (manual, "Message Formats").
+    fn push(&self, row: &Bytes, batch: &mut RowBatch) -> Result<(), Error> {
+        let columns = self.table.relation.columns.len();
+        let unreadable = |reason| Error::CopyRow { table: self.table.relation.name.clone(), reason };
+        batch.rows.push(decode_row(row, columns).map_err(unreadable)?);
+        batch.bytes += row.len() + columns * size_of::<Datum>();
+        Ok(())
+    }
+}
+
+/// ONLY, since children of a plain table are tables of their own; a partitioned table has its rows in its partitions.
+fn copy_statement(table: &PublishedTable) -> String {
+    let columns: Vec<String> = table.relation.columns.iter().map(|column| quote_identifier(&column.name)).collect();
+    let only = if table.partitioned { "" } else { "ONLY " };
+    let filter = table.row_filter.as_ref().map(|filter| format!(" WHERE {filter}")).unwrap_or_default();
+    let name = table.relation.name.quoted();
+    format!("COPY (SELECT {} FROM {only}{name}{filter}) TO STDOUT", columns.join(", "))
+}
+
+async fn read_info(client: &Client) -> Result<SnapshotInfo, tokio_postgres::Error> {
+    let sql = "SELECT (extract(epoch FROM now()) * 1000000)::bigint, pg_current_snapshot()::text, \
+                      pg_snapshot_xmax(pg_current_snapshot())::text::numeric % 4294967296";
+    let sql = format!("SELECT a, b, c::bigint FROM ({sql}) x(a, b, c)");
+    let row = client.query_one(&sql, &[]).await?;
+    let xmax: i64 = row.try_get(2)?;
+    Ok(SnapshotInfo {
+        read_us: row.try_get(0)?,
+        visible: row.try_get(1)?,
+        xmax: u32::try_from(xmax).unwrap_or_default(),
+    })
+}
+
+/// The codes of a snapshot whose exporting session is gone (22023 up to 16, then 42704; 55000).
+fn adoption_error(snapshot: &str, error: tokio_postgres::Error) -> Error {
+    let error = postgres::Error::statement("adopting the exported snapshot", error);
+    let gone = error.server_error().is_some_and(|server| ["22023", "42704", "55000"].contains(&server.code.as_str()));
+    if gone { Error::SnapshotGone { snapshot: snapshot.to_owned(), source: error } } else { Error::Postgres(error) }
+}

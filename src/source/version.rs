@@ -1,0 +1,184 @@
+//! From a Relation message of the stream to a described relation version (PROTOCOL 7).
+//!
+//! The message has names, type OIDs and modifiers, but no attnums, no nullability and no key; the catalog has them, but of
+//! today. They belong together only if they agree column by column.
+
+use std::collections::HashMap;
+
+use super::error::Error;
+use crate::{
+    pgoutput::message::{ColumnBody, RelationBody, TypeBody},
+    postgres::Client,
+    schema::{Column, Relation, ReplicaIdentity, TableName, quote_identifier},
+    types::ColumnType,
+};
+
+/// Whether the catalog's descriptor is of the version that the message describes: name, and names, type OIDs and modifiers
+/// of all columns in order.
+#[must_use]
+pub fn agrees(message: &RelationBody, catalog: &Relation) -> bool {
+    let same = |(sent, known): (&ColumnBody, &Column)| {
+        sent.name == known.name && sent.type_oid == known.ty.oid && sent.typmod == known.ty.typmod
+    };
+    message.oid == catalog.oid
+        && message.schema == catalog.name.schema
+        && message.table == catalog.name.table
+        && message.columns.len() == catalog.columns.len()
+        && message.columns.iter().zip(&catalog.columns).all(same)
+}
+
+/// Describes the relation version of a message.
+///
+/// `catalog` is today's descriptor, `last` the version of the same relation before this one, `types` the Type messages seen
+/// on this stream. Where the catalog does not agree, names and types come from the message, and the key is carried over
+/// by name; an error if its columns are gone.
+pub async fn describe(
+    client: &Client,
+    message: &RelationBody,
+    catalog: Option<&Relation>,
+    last: Option<&Relation>,
+    types: &HashMap<u32, TypeBody>,
+) -> Result<Relation, Error> {
+    if let Some(catalog) = catalog.filter(|catalog| agrees(message, catalog)) {
+        return Ok(Relation { identity: message.identity, ..catalog.clone() });
+    }
+    let names = type_names(client, message, types).await?;
+    assemble(message, last.or(catalog), &names)
+}
+
+/// Builds a version from the message alone; `names` are the types' SQL names, column by column.
+fn assemble(message: &RelationBody, before: Option<&Relation>, names: &[String]) -> Result<Relation, Error> {
+    let name = TableName::new(message.schema.clone(), message.table.clone());
+    let column = |(sent, sql): (&ColumnBody, &String)| {
+        let known = before.and_then(|before| before.columns.iter().find(|column| column.name == sent.name));
+        Column {
+            name: sent.name.clone(),
+            attnum: known.and_then(|column| column.attnum),
+            ty: ColumnType { oid: sent.type_oid, typmod: sent.typmod, sql: sql.as_str().into() },
+            nullable: known.is_none_or(|column| column.nullable),
+        }
+    };
+    let columns = message.columns.iter().zip(names).map(column).collect();
+    let key = match before {
+        Some(before) => carry_key(message, &name, before)?,
+        None => flagged_key(message),
+    };
+    Ok(Relation { oid: message.oid, name, identity: message.identity, columns, key })
+}
+
+/// The key of the version before, found again by name.
+fn carry_key(message: &RelationBody, table: &TableName, before: &Relation) -> Result<Vec<usize>, Error> {
+    let (mut key, mut gone) = (Vec::new(), Vec::new());
+    for column in before.key.iter().filter_map(|&index| before.columns.get(index)) {
+        match message.columns.iter().position(|sent| sent.name == column.name) {
+            Some(index) => key.push(index),
+            None => gone.push(column.name.to_string()),
+        }
+    }
+    if gone.is_empty() { Ok(key) } else { Err(Error::KeyColumnsGone { table: table.clone(), columns: gone }) }
+}
+
+/// The columns that the message flags as identity; under FULL all are, which says nothing.
+fn flagged_key(message: &RelationBody) -> Vec<usize> {
+    if message.identity == ReplicaIdentity::Full {
+        return Vec::new();
+    }
+    let columns = message.columns.iter().enumerate();
+    columns.filter(|(_, column)| column.identity).map(|(index, _)| index).collect()
+}
+
+/// SQL names of the message's column types. A type that was dropped since has the name of its Type message, or else is
+/// treated as text.
+async fn type_names(
+    client: &Client,
+    message: &RelationBody,
+    types: &HashMap<u32, TypeBody>,
+) -> Result<Vec<String>, Error> {
+    let failed = |error| Error::statement("reading the names of types", error);
+    let oids: Vec<u32> = message.columns.iter().map(|column| column.type_oid).collect();
+    let typmods: Vec<i32> = message.columns.iter().map(|column| column.typmod).collect();
+    let sql = "SELECT CASE WHEN t.oid IS NOT NULL THEN format_type(u.o, u.m) END \
+               FROM unnest($1::oid[], $2::int4[]) WITH ORDINALITY u(o, m, n) LEFT JOIN pg_type t ON t.oid = u.o \
+               ORDER BY u.n";
+    let rows = client.query(sql, &[&oids, &typmods]).await.map_err(failed)?;
+    let mut names = Vec::with_capacity(rows.len());
+    for (row, oid) in rows.iter().zip(&oids) {
+        let known: Option<String> = row.try_get(0).map_err(failed)?;
+        let sent = || {
+            let body = types.get(oid)?;
+            Some(format!("{}.{}", quote_identifier(&body.schema), quote_identifier(&body.name)))
+        };
+        names.push(known.or_else(sent).unwrap_or_else(|| "text".to_owned()));
+    }
+    Ok(names)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn message(columns: &[(&str, u32)]) -> RelationBody {
+        let column = |(name, oid): &(&str, u32)| ColumnBody {
+            identity: *name == "id",
+            name: (*name).into(),
+            type_oid: *oid,
+            typmod: -1,
+        };
+        RelationBody {
+            xid: None,
+            oid: 16,
+            schema: "public".into(),
+            table: "t".into(),
+            identity: ReplicaIdentity::Default,
+            columns: columns.iter().map(column).collect(),
+        }
+    }
+
+    fn relation(columns: &[(&str, u32)], key: &[usize]) -> Relation {
+        let names: Vec<String> = columns.iter().map(|_| "integer".to_owned()).collect();
+        let mut relation = assemble(&message(columns), None, &names).unwrap();
+        relation.key = key.to_vec();
+        for (attnum, column) in (1..).zip(&mut relation.columns) {
+            column.attnum = Some(attnum);
+            column.nullable = false;
+        }
+        relation
+    }
+
+    #[test]
+    fn a_descriptor_agrees_only_when_every_column_does() {
+        let columns = [("id", 23), ("a", 25)];
+        assert!(agrees(&message(&columns), &relation(&columns, &[0])));
+        for other in [&[("id", 23)][..], &[("a", 25), ("id", 23)], &[("id", 23), ("a", 1043)], &[("id", 23), ("b", 25)]]
+        {
+            assert!(!agrees(&message(other), &relation(&columns, &[0])), "{other:?}");
+        }
+        let renamed = RelationBody { table: "u".into(), ..message(&columns) };
+        assert!(!agrees(&renamed, &relation(&columns, &[0])));
+    }
+
+    #[test]
+    fn where_the_catalog_is_ahead_the_key_is_carried_over_by_name() {
+        // trap T36
+        let before = relation(&[("id", 23), ("a", 25), ("n", 23)], &[2, 0]);
+        let names = vec!["integer".to_owned(); 3];
+        let sent = message(&[("a", 25), ("id", 20), ("n", 23)]);
+        let version = assemble(&sent, Some(&before), &names).unwrap();
+        assert_eq!(version.key, [2, 1]);
+        assert_eq!(version.columns[1].attnum, Some(1));
+        assert_eq!(version.columns[1].ty.oid, 20);
+        assert!(!version.columns[1].nullable);
+
+        let gone = assemble(&message(&[("id", 23)]), Some(&before), &names).unwrap_err();
+        assert!(matches!(gone, Error::KeyColumnsGone { columns, .. } if columns == ["n"]));
+    }
+
+    #[test]
+    fn without_a_version_before_the_flagged_columns_are_the_key_unless_identity_is_full() {
+        let names = vec!["integer".to_owned(); 2];
+        let mut sent = message(&[("a", 25), ("id", 23)]);
+        assert_eq!(assemble(&sent, None, &names).unwrap().key, [1]);
+        sent.identity = ReplicaIdentity::Full;
+        assert_eq!(assemble(&sent, None, &names).unwrap().key, [0; 0]);
+    }
+}
