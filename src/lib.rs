@@ -3,7 +3,7 @@
 //!
 //! Layers, lowest first; a module imports only from layers below it (`tests/architecture.rs` checks that):
 //!
-//! 1. vocabulary: [`lsn`], [`types`], [`schema`], [`event`], [`retry`]
+//! 1. vocabulary: [`lsn`], [`types`], [`schema`], [`event`], [`retry`], [`progress`]
 //! 2. codecs: [`pgoutput`], [`avro`]
 //! 3. clients: [`postgres`]
 //! 4. adapters: [`source`], [`registry`], [`kafka`], [`sink`], [`record`]
@@ -21,6 +21,7 @@ pub mod lsn;
 pub mod pgoutput;
 pub mod pipeline;
 pub mod postgres;
+pub mod progress;
 pub mod record;
 pub mod registry;
 pub mod retry;

@@ -1,0 +1,228 @@
+//! Errors of the sink and what to do about them.
+//!
+//! A server's message may quote a row's value (`invalid input syntax for type integer: "…"`), so what is shown of it is
+//! the SQLSTATE with the table, column and constraint that it names; the text itself only for classes that cannot quote one.
+
+use tokio_postgres::error::{DbError, SqlState};
+
+use crate::{
+    lsn::Position,
+    retry::{Classify, Severity},
+    schema::TableName,
+};
+
+/// What the target server answered, without row values.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("{text}")]
+pub struct ServerError {
+    /// SQLSTATE.
+    pub code: SqlState,
+    /// Class, constraint, column and, where harmless, the message.
+    pub text: String,
+}
+
+impl ServerError {
+    fn new(error: &DbError) -> Self {
+        let code = error.code().clone();
+        let quotes_values = ["22", "23", "P0"].contains(&code.code().get(..2).unwrap_or_default());
+        let mut text = if quotes_values {
+            format!("SQLSTATE {}", code.code())
+        } else {
+            format!("{} (SQLSTATE {})", error.message(), code.code())
+        };
+        for (what, name) in [
+            ("constraint", error.constraint()),
+            ("column", error.column()),
+            ("table", error.table()),
+            ("type", error.datatype()),
+        ] {
+            if let Some(name) = name {
+                text.push_str(&format!(", {what} {name}"));
+            }
+        }
+        Self { code, text }
+    }
+}
+
+/// An error in talking to the target.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// No connection to the target.
+    #[error("cannot connect to the target")]
+    Connect(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// The connection broke.
+    #[error("the connection to the target broke while it was to {doing}")]
+    Broken {
+        /// What was being done.
+        doing: &'static str,
+        /// What the client saw.
+        #[source]
+        source: tokio_postgres::Error,
+    },
+    /// The target refused a statement that concerns no single table.
+    #[error("the target refused to {doing}")]
+    Refused {
+        /// What was being done.
+        doing: &'static str,
+        /// The server's answer.
+        #[source]
+        source: ServerError,
+    },
+    /// The target refused a statement on a table.
+    #[error("the target refused to {doing} table {table}")]
+    TableRefused {
+        /// The topic whose table it is.
+        topic: String,
+        /// The target table.
+        table: TableName,
+        /// What was being done.
+        doing: &'static str,
+        /// The server's answer.
+        #[source]
+        source: ServerError,
+    },
+    /// A target table cannot take the source's rows.
+    #[error("table {table} cannot be applied to: {problem}")]
+    Unfit {
+        /// The topic whose table it is.
+        topic: String,
+        /// The target table.
+        table: TableName,
+        /// What does not fit.
+        problem: String,
+        /// What the operator can do, a full sentence.
+        remedy: String,
+    },
+    /// The target does not hold what an event changes, or an event lacks what the sink needs (trap T27).
+    #[error("table {table} is not consistent with the event at {position}: {problem}")]
+    Inconsistent {
+        /// The topic whose table it is.
+        topic: String,
+        /// The target table.
+        table: TableName,
+        /// An event of the batch.
+        position: Position,
+        /// What is missing.
+        problem: String,
+    },
+    /// Another process has taken over a partition.
+    #[error("partition {partition} of topic {topic} is owned by another process")]
+    Fenced {
+        /// The topic.
+        topic: String,
+        /// The partition.
+        partition: i32,
+    },
+    /// Another sink instance applies to the same table.
+    #[error("table {table} is applied to by instance {instance}")]
+    Owned {
+        /// The target table.
+        table: TableName,
+        /// The other instance.
+        instance: String,
+    },
+    /// The bookkeeping schema was written by another version of walrelay.
+    #[error("schema {schema} has bookkeeping version {found}, this program knows version {known}")]
+    Version {
+        /// The bookkeeping schema.
+        schema: String,
+        /// The version in the target.
+        found: i32,
+        /// The version of this program.
+        known: i32,
+    },
+    /// A bookkeeping row does not read as it was written.
+    #[error("bookkeeping in the target is damaged: {0}")]
+    Damaged(String),
+}
+
+impl Error {
+    /// Wraps a client error of a statement that concerns no single table.
+    pub(crate) fn query(doing: &'static str) -> impl FnOnce(tokio_postgres::Error) -> Self {
+        move |source| match source.as_db_error() {
+            Some(db) => Self::Refused { doing, source: ServerError::new(db) },
+            None => Self::Broken { doing, source },
+        }
+    }
+
+    /// Wraps a client error of a statement on a table.
+    pub(crate) fn table<'a>(
+        topic: &'a str,
+        table: &'a TableName,
+        doing: &'static str,
+    ) -> impl FnOnce(tokio_postgres::Error) -> Self + 'a {
+        move |source| match source.as_db_error() {
+            Some(db) => Self::TableRefused {
+                topic: topic.to_owned(),
+                table: table.clone(),
+                doing,
+                source: ServerError::new(db),
+            },
+            None => Self::Broken { doing, source },
+        }
+    }
+
+    /// The server's SQLSTATE, if the server answered.
+    #[must_use]
+    pub const fn code(&self) -> Option<&SqlState> {
+        match self {
+            Self::Refused { source, .. } | Self::TableRefused { source, .. } => Some(&source.code),
+            _ => None,
+        }
+    }
+
+    /// The topic whose table alone is concerned.
+    #[must_use]
+    pub fn topic(&self) -> Option<&str> {
+        match self {
+            Self::TableRefused { topic, .. } | Self::Unfit { topic, .. } | Self::Inconsistent { topic, .. } => Some(topic),
+            _ => None,
+        }
+    }
+
+    /// Whether another order of the same changes can succeed: a unique, exclusion or foreign key violation (trap T66).
+    #[must_use]
+    pub fn is_ordering(&self) -> bool {
+        let ordering = [SqlState::UNIQUE_VIOLATION, SqlState::FOREIGN_KEY_VIOLATION, SqlState::EXCLUSION_VIOLATION];
+        matches!(self, Self::TableRefused { .. }) && self.code().is_some_and(|code| ordering.contains(code))
+    }
+}
+
+impl Classify for Error {
+    fn severity(&self) -> Severity {
+        match self {
+            Self::Connect(_) | Self::Broken { .. } => Severity::Transient,
+            Self::Refused { source, .. } if is_transient(&source.code) => Severity::Transient,
+            Self::TableRefused { source, .. } if is_transient(&source.code) => Severity::Transient,
+            Self::TableRefused { .. } | Self::Unfit { .. } | Self::Inconsistent { .. } => Severity::Definite,
+            // The rightful owner goes on; this process must only let go of the partition.
+            Self::Fenced { .. } => Severity::Transient,
+            Self::Refused { .. } | Self::Owned { .. } | Self::Version { .. } | Self::Damaged(_) => Severity::Fatal,
+        }
+    }
+
+    fn hint(&self) -> Option<String> {
+        Some(match self {
+            Self::Unfit { remedy, .. } => remedy.clone(),
+            Self::Inconsistent { .. } => {
+                "The target table differs from the source; run a resync of this table.".to_owned()
+            }
+            Self::Owned { .. } => {
+                "Stop the other applier for good and start this one with --take-over, or choose another target schema."
+                    .to_owned()
+            }
+            Self::Version { .. } => "Use the walrelay version that wrote it, or a newer one.".to_owned(),
+            Self::TableRefused { source, .. } if source.code == SqlState::FOREIGN_KEY_VIOLATION => {
+                "A referenced row is not there; replicate the referenced table too, or make the constraint deferrable."
+                    .to_owned()
+            }
+            _ => return None,
+        })
+    }
+}
+
+/// SQLSTATEs after which the same statement can succeed: connection trouble, shutdown, lack of resources, serialization.
+fn is_transient(code: &SqlState) -> bool {
+    let class = code.code().get(..2).unwrap_or_default();
+    matches!(class, "08" | "40" | "53" | "55" | "57" | "58") || *code == SqlState::IN_FAILED_SQL_TRANSACTION
+}

@@ -1,0 +1,337 @@
+//! The bookkeeping schema in the target: how far every partition is, who owns it, and what lanes tell each other.
+//!
+//! | table | row | written by |
+//! |---|---|---|
+//! | `version` | version of this layout | the first applier |
+//! | `topic` | a topic of an instance, its source and target table | the lane that first sees an event |
+//! | `position` | mark, next offset, generation and owner of a partition; where it is parked, held or stopped | its lane |
+//! | `barrier` | a TRUNCATE that partitions gather at | the first lane that reaches it |
+//! | `moved` | unchanged columns of a key move between partitions | the delete's lane; the create's lane removes it |
+//! | `hold` | the commit LSN before which lanes are to stop | `verify` |
+//!
+//! All rows are keyed by the sink *instance* (consumer group and target schema rule), so that two instances never share
+//! positions. Offsets live here and nowhere else: a position moves in the transaction that applies its events (trap T60).
+
+use tokio_postgres::{Client, types::PgLsn};
+
+use crate::{
+    lsn::{Lsn, Position},
+    schema::{TableName, quote_identifier, quote_literal},
+    sink::error::Error,
+};
+
+/// Version of the layout.
+pub const VERSION: i32 = 1;
+
+/// The `application_name` of every connection of the sink; only such backends are terminated as zombies.
+pub const APPLICATION_NAME: &str = "walrelay apply";
+
+/// Key of the advisory lock that serializes changes of schema (of the bookkeeping and of target tables).
+const DDL_LOCK: i64 = 0x7761_6c72_656c_6179;
+
+/// Names of the bookkeeping tables and of the instance whose rows are used.
+#[derive(Clone, Debug)]
+pub struct Ledger {
+    schema: String,
+    instance: String,
+}
+
+/// One partition as its new owner found it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Claim {
+    /// The topic.
+    pub topic: String,
+    /// The partition.
+    pub partition: i32,
+    /// The generation that every transaction of this owner must find.
+    pub generation: i64,
+    /// Offset of the next record to apply; `None`: nothing was applied yet.
+    pub next_offset: Option<i64>,
+    /// Position of the last applied event.
+    pub mark: Position,
+}
+
+/// A partition with the generation under which it is owned.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Owned {
+    /// The topic.
+    pub topic: String,
+    /// The partition.
+    pub partition: i32,
+    /// The generation of the claim.
+    pub generation: i64,
+}
+
+impl Ledger {
+    /// Names the bookkeeping schema and the instance.
+    #[must_use]
+    pub fn new(schema: impl Into<String>, instance: impl Into<String>) -> Self {
+        Self { schema: schema.into(), instance: instance.into() }
+    }
+
+    /// The instance.
+    #[must_use]
+    pub fn instance(&self) -> &str {
+        &self.instance
+    }
+
+    /// A bookkeeping table's quoted name.
+    #[must_use]
+    pub fn table(&self, table: &str) -> String {
+        format!("{}.{}", quote_identifier(&self.schema), quote_identifier(table))
+    }
+
+    /// The instance as an SQL literal.
+    #[must_use]
+    pub fn instance_literal(&self) -> String {
+        quote_literal(&self.instance)
+    }
+
+    /// Creates the bookkeeping schema if it is missing, and checks its version.
+    pub async fn ensure(&self, client: &Client) -> Result<(), Error> {
+        let failed = || Error::query("create the bookkeeping schema");
+        client.batch_execute("BEGIN").await.map_err(failed())?;
+        let done = self.ensure_in_transaction(client).await;
+        let end = if done.is_ok() { "COMMIT" } else { "ROLLBACK" };
+        let ended = client.batch_execute(end).await.map_err(failed());
+        done.and(ended)
+    }
+
+    async fn ensure_in_transaction(&self, client: &Client) -> Result<(), Error> {
+        let failed = || Error::query("create the bookkeeping schema");
+        lock_ddl(client).await?;
+        let exists = "SELECT to_regclass($1) IS NOT NULL";
+        let exists: bool = client.query_one(exists, &[&self.table("version")]).await.map_err(failed())?.get(0);
+        if exists {
+            let found = format!("SELECT version FROM {}", self.table("version"));
+            let found: i32 = client.query_one(&found, &[]).await.map_err(failed())?.get(0);
+            return if found == VERSION {
+                Ok(())
+            } else {
+                Err(Error::Version { schema: self.schema.clone(), found, known: VERSION })
+            };
+        }
+        client.batch_execute(&self.ddl()).await.map_err(failed())
+    }
+
+    fn ddl(&self) -> String {
+        let [version, topic, position, barrier, moved, hold] =
+            ["version", "topic", "position", "barrier", "moved", "hold"].map(|table| self.table(table));
+        let schema = quote_identifier(&self.schema);
+        format!(
+            "CREATE SCHEMA IF NOT EXISTS {schema};
+             CREATE TABLE {version} (version int NOT NULL);
+             INSERT INTO {version} VALUES ({VERSION});
+             CREATE TABLE {topic} (
+               instance text, topic text, source_schema text NOT NULL, source_table text NOT NULL,
+               target_schema text NOT NULL, target_table text NOT NULL,
+               PRIMARY KEY (instance, topic), UNIQUE (target_schema, target_table));
+             CREATE TABLE {position} (
+               instance text, topic text, partition int, next_offset bigint,
+               epoch bigint NOT NULL DEFAULT 0, commit_lsn pg_lsn NOT NULL DEFAULT '0/0', ordinal bigint NOT NULL DEFAULT 0,
+               gen bigint NOT NULL DEFAULT 0, owner text, pid int,
+               parked_epoch bigint, parked_lsn pg_lsn, parked_ordinal bigint,
+               held_at pg_lsn, stopped text, updated_at timestamptz NOT NULL DEFAULT now(),
+               PRIMARY KEY (instance, topic, partition)) WITH (fillfactor = 50);
+             CREATE TABLE {barrier} (
+               instance text, epoch bigint, commit_lsn pg_lsn, ordinal bigint, topics text,
+               emptied text[] NOT NULL DEFAULT '{{}}', created_at timestamptz NOT NULL DEFAULT now(),
+               PRIMARY KEY (instance, epoch, commit_lsn, ordinal, topics));
+             CREATE TABLE {moved} (
+               instance text, topic text, epoch bigint, commit_lsn pg_lsn, ordinal bigint,
+               found boolean NOT NULL, columns json NOT NULL,
+               PRIMARY KEY (instance, topic, epoch, commit_lsn, ordinal));
+             CREATE TABLE {hold} (instance text PRIMARY KEY, lsn pg_lsn NOT NULL, created_at timestamptz NOT NULL DEFAULT now());"
+        )
+    }
+
+    /// Takes partitions over: raises their generation, which fences every earlier owner, and tells where each stands.
+    ///
+    /// Waits for the open transaction of an earlier owner, which may still be committing (PROTOCOL 9); the caller bounds
+    /// the wait. With `held` given, only partitions that are still in those generations are taken back.
+    pub async fn claim(
+        &self,
+        client: &Client,
+        owner: &str,
+        partitions: &[(String, i32)],
+        held: Option<&[i64]>,
+    ) -> Result<Vec<Claim>, Error> {
+        let topics: Vec<&str> = partitions.iter().map(|(topic, _)| topic.as_str()).collect();
+        let numbers: Vec<i32> = partitions.iter().map(|(_, partition)| *partition).collect();
+        let position = self.table("position");
+        let insert = format!(
+            "INSERT INTO {position} (instance, topic, partition) \
+             SELECT $1, topic, n FROM unnest($2::text[], $3::int[]) AS u(topic, n) ORDER BY 2, 3 ON CONFLICT DO NOTHING"
+        );
+        let failed = || Error::query("claim partitions");
+        client.execute(&insert, &[&self.instance, &topics, &numbers]).await.map_err(failed())?;
+        let update = format!(
+            "WITH mine AS MATERIALIZED (SELECT p.topic, p.partition FROM {position} p \
+               JOIN unnest($2::text[], $3::int[], $5::bigint[]) AS u(topic, n, gen) ON p.topic = u.topic AND p.partition = u.n \
+               WHERE p.instance = $1 AND (u.gen IS NULL OR p.gen = u.gen) ORDER BY p.topic, p.partition FOR UPDATE OF p) \
+             UPDATE {position} p SET owner = $4, gen = p.gen + 1, pid = pg_backend_pid(), held_at = NULL, stopped = NULL, \
+               updated_at = now() FROM mine m WHERE p.instance = $1 AND p.topic = m.topic AND p.partition = m.partition \
+             RETURNING p.topic, p.partition, p.gen, p.next_offset, p.epoch, p.commit_lsn, p.ordinal"
+        );
+        let none = vec![None::<i64>; partitions.len()];
+        let gens: Vec<Option<i64>> = held.map_or(none, |gens| gens.iter().copied().map(Some).collect());
+        let rows = client
+            .query(&update, &[&self.instance, &topics, &numbers, &owner, &gens])
+            .await
+            .map_err(failed())?;
+        rows.iter()
+            .map(|row| {
+                Ok(Claim {
+                    topic: row.get(0),
+                    partition: row.get(1),
+                    generation: row.get(2),
+                    next_offset: row.get(3),
+                    mark: position_of(row.get(4), row.get(5), row.get(6))?,
+                })
+            })
+            .collect()
+    }
+
+    /// Ends the transactions that `waiting` (a backend's pid) waits for, where they are this program's own.
+    pub async fn terminate_zombies(client: &Client, waiting: i32) -> Result<u64, Error> {
+        let sql = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity \
+                   WHERE pid = ANY (pg_blocking_pids($1)) AND application_name = $2";
+        client.execute(sql, &[&waiting, &APPLICATION_NAME]).await.map_err(Error::query("terminate a stale applier"))
+    }
+
+    /// Writes one column of a partition's row, if it is still owned.
+    async fn mark_row(&self, client: &Client, lane: &Owned, set: &str) -> Result<(), Error> {
+        let sql = format!(
+            "UPDATE {} SET {set}, updated_at = now() WHERE instance = $1 AND topic = $2 AND partition = $3 AND gen = $4",
+            self.table("position")
+        );
+        let lane_row = client
+            .execute(&sql, &[&self.instance, &lane.topic, &lane.partition, &lane.generation])
+            .await
+            .map_err(Error::query("write a position"))?;
+        if lane_row == 1 {
+            Ok(())
+        } else {
+            Err(Error::Fenced { topic: lane.topic.clone(), partition: lane.partition })
+        }
+    }
+
+    /// Says that a lane stands at a hold and applies nothing at or above it.
+    pub async fn set_held(&self, client: &Client, lane: &Owned, held: Option<Lsn>) -> Result<(), Error> {
+        let value = held.map_or("NULL".to_owned(), |lsn| format!("'{lsn}'"));
+        self.mark_row(client, lane, &format!("held_at = {value}")).await
+    }
+
+    /// Says that a lane has stopped, so that barriers do not wait for its table.
+    pub async fn set_stopped(&self, client: &Client, lane: &Owned, reason: &str) -> Result<(), Error> {
+        self.mark_row(client, lane, &format!("stopped = {}", quote_literal(reason))).await
+    }
+
+    /// Says that a lane has committed everything below a barrier and waits at it.
+    pub async fn set_parked(&self, client: &Client, lane: &Owned, at: Position) -> Result<(), Error> {
+        let set = format!(
+            "parked_epoch = {}, parked_lsn = '{}', parked_ordinal = {}",
+            at.epoch, at.commit, at.ordinal
+        );
+        self.mark_row(client, lane, &set).await
+    }
+
+    /// The commit LSN before which lanes are to stop, if `verify` holds them.
+    pub async fn hold(&self, client: &Client) -> Result<Option<Lsn>, Error> {
+        let sql = format!("SELECT lsn FROM {} WHERE instance = $1", self.table("hold"));
+        let row = client.query_opt(&sql, &[&self.instance]).await.map_err(Error::query("read the hold"))?;
+        Ok(row.map(|row| Lsn(u64::from(row.get::<_, PgLsn>(0)))))
+    }
+
+    /// Registers a topic's tables. Refused when another instance or topic applies to the same target table.
+    pub async fn register(&self, client: &Client, topic: &str, source: &TableName, target: &TableName) -> Result<(), Error> {
+        let names: [&str; 4] = [&source.schema, &source.table, &target.schema, &target.table];
+        let [source_schema, source_table, target_schema, target_table] = names;
+        let table = self.table("topic");
+        let sql = format!(
+            "INSERT INTO {table} VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT (instance, topic) DO UPDATE SET \
+             source_schema = EXCLUDED.source_schema, source_table = EXCLUDED.source_table, \
+             target_schema = EXCLUDED.target_schema, target_table = EXCLUDED.target_table"
+        );
+        let written = client
+            .execute(&sql, &[&self.instance, &topic, &source_schema, &source_table, &target_schema, &target_table])
+            .await;
+        let Err(error) = written else { return Ok(()) };
+        if error.code() != Some(&tokio_postgres::error::SqlState::UNIQUE_VIOLATION) {
+            return Err(Error::query("register a topic")(error));
+        }
+        let sql = format!("SELECT instance FROM {table} WHERE target_schema = $1 AND target_table = $2");
+        let row = client
+            .query_opt(&sql, &[&target_schema, &target_table])
+            .await
+            .map_err(Error::query("register a topic"))?;
+        let instance = row.map_or_else(String::new, |row| row.get(0));
+        Err(Error::Owned { table: target.clone(), instance })
+    }
+
+    /// Instances other than this one that apply these topics to the tables that `target` gives; with `take_over`, their
+    /// rows become this instance's, positions included.
+    pub async fn settle_owners(
+        &self,
+        client: &Client,
+        topics: &[String],
+        target: impl Fn(&TableName) -> TableName,
+        take_over: bool,
+    ) -> Result<(), Error> {
+        let failed = || Error::query("look for other appliers");
+        let sql = format!(
+            "SELECT instance, topic, source_schema, source_table, target_schema, target_table FROM {} \
+             WHERE topic = ANY ($1) AND instance <> $2",
+            self.table("topic")
+        );
+        for row in client.query(&sql, &[&topics, &self.instance]).await.map_err(failed())? {
+            let text = |index: usize| row.get::<_, String>(index);
+            let table = TableName::new(text(4), text(5));
+            if target(&TableName::new(text(2), text(3))) != table {
+                continue;
+            }
+            let (instance, topic) = (text(0), text(1));
+            if !take_over {
+                return Err(Error::Owned { table, instance });
+            }
+            self.take_over(client, &instance, &topic).await?;
+        }
+        Ok(())
+    }
+
+    async fn take_over(&self, client: &Client, from: &str, topic: &str) -> Result<(), Error> {
+        tracing::warn!(topic, from, to = self.instance, "taking the topic over from another instance");
+        let (mine, from, topic) = (self.instance_literal(), quote_literal(from), quote_literal(topic));
+        let mut sql = String::from("BEGIN;");
+        for table in ["topic", "position", "moved"] {
+            let table = self.table(table);
+            sql.push_str(&format!("DELETE FROM {table} WHERE instance = {mine} AND topic = {topic};"));
+            let fence = if table == self.table("position") { ", gen = gen + 1" } else { "" };
+            sql.push_str(&format!(
+                "UPDATE {table} SET instance = {mine}{fence} WHERE instance = {from} AND topic = {topic};"
+            ));
+        }
+        let barrier = self.table("barrier");
+        sql.push_str(&format!(
+            "INSERT INTO {barrier} SELECT {mine}, epoch, commit_lsn, ordinal, topics, emptied, created_at FROM {barrier} \
+             WHERE instance = {from} ON CONFLICT DO NOTHING; COMMIT"
+        ));
+        client.batch_execute(&sql).await.map_err(Error::query("take a topic over"))
+    }
+}
+
+/// Serializes changes of schema until the transaction ends.
+pub(crate) async fn lock_ddl(client: &Client) -> Result<(), Error> {
+    let sql = format!("SELECT pg_advisory_xact_lock({DDL_LOCK})");
+    client.batch_execute(&sql).await.map_err(Error::query("lock the schema"))
+}
+
+/// Builds a position from its columns.
+pub(crate) fn position_of(epoch: i64, commit: PgLsn, ordinal: i64) -> Result<Position, Error> {
+    let damaged = |what: &str| Error::Damaged(format!("{what} is out of range"));
+    Ok(Position {
+        epoch: u32::try_from(epoch).map_err(|_| damaged("an epoch"))?,
+        commit: Lsn(u64::from(commit)),
+        ordinal: u64::try_from(ordinal).map_err(|_| damaged("an ordinal"))?,
+    })
+}

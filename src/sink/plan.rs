@@ -1,0 +1,298 @@
+//! The statements of one table version: staging table, and the set-based statements that move staged rows into the target.
+//!
+//! A staged row is (`g`, `i`, one column per source column that the target stores): `g` says what the row is for
+//! ([`group`]), `i` numbers it. Staging columns have the target's own types, so the server's input functions parse the
+//! text. There is no statement per row anywhere.
+
+use std::{
+    collections::BTreeSet,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use crate::{
+    event::TableShape,
+    schema::{TableName, quote_identifier},
+    sink::{error::Error, table::Target},
+};
+
+/// Values of the staging column `g`.
+pub mod group {
+    /// Keys whose equality class the server tells.
+    pub const CLASS: i64 = -3;
+    /// Keys whose rows are read before a key move deletes them.
+    pub const MOVE: i64 = -2;
+    /// Keys (keyless: whole rows) to delete.
+    pub const DELETE: i64 = -1;
+    /// Whole rows.
+    pub const WHOLE: i64 = 0;
+    /// The first of the groups of partial rows; keyless: rows to change.
+    pub const PARTIAL: i64 = 1;
+}
+
+/// How rows get into the target.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Manner {
+    /// INSERT … ON CONFLICT DO UPDATE: rows stay in place.
+    Upsert,
+    /// Rows are deleted and inserted again in one statement, so that values of unique columns can change places
+    /// (trap T66). Where a row must not be deleted, as `Upsert`.
+    Replace,
+}
+
+/// The compiled statements of a shape against a target table.
+#[derive(Debug)]
+pub struct Plan {
+    /// The topic.
+    pub topic: Arc<str>,
+    /// The source's shape.
+    pub shape: Arc<TableShape>,
+    /// The target as it was when the plan was made.
+    pub target: Target,
+    /// Name of the staging table.
+    pub stage: String,
+    /// Creates the staging table.
+    pub stage_ddl: String,
+    /// Whether equal keys may have different texts, so that the server must say which keys are equal.
+    pub loose_key: bool,
+    /// Shape indices of the staged columns, in staging order.
+    pub staged: Vec<usize>,
+    written: Vec<usize>,
+    settable: Vec<usize>,
+    join: String,
+    overriding: &'static str,
+    replaceable: bool,
+}
+
+static NUMBER: AtomicU64 = AtomicU64::new(0);
+
+impl Plan {
+    /// Compiles the statements. The target must have every column of the shape.
+    pub fn new(topic: Arc<str>, shape: Arc<TableShape>, target: Target) -> Result<Self, Error> {
+        let vanished = || Error::Damaged(format!("table {} has changed while it was described", target.name));
+        let key: BTreeSet<&str> =
+            shape.key.iter().filter_map(|index| shape.columns.get(*index)).map(|column| &*column.name).collect();
+        let mut staged = Vec::new();
+        let (mut written, mut settable, mut definitions) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut loose_key, mut identity) = (false, false);
+        for (index, column) in shape.columns.iter().enumerate() {
+            let stored = target.column(&column.name).ok_or_else(vanished)?;
+            let is_key = shape.key.contains(&index);
+            loose_key |= is_key && !stored.canonical;
+            if stored.generated && !is_key {
+                continue;
+            }
+            staged.push(index);
+            definitions.push(format!("c{index} {}", stored.type_sql));
+            if shape.key.is_empty() {
+                definitions.push(format!("o{index} {}", stored.type_sql));
+            }
+            if !stored.generated {
+                written.push(index);
+                identity |= stored.identity_always;
+                if !stored.identity_always && (!is_key || !stored.canonical) {
+                    settable.push(index);
+                }
+            }
+        }
+        let join = if key.is_empty() { String::new() } else { join(&shape, &target, &key).ok_or_else(vanished)? };
+        let stage = format!("walrelay_stage_{}", NUMBER.fetch_add(1, Ordering::Relaxed));
+        let stage_ddl = format!(
+            "CREATE TEMP TABLE {stage} (g bigint, i bigint{}{}) ON COMMIT DELETE ROWS",
+            if definitions.is_empty() { "" } else { ", " },
+            definitions.join(", ")
+        );
+        let beyond = target.columns.iter().any(|stored| {
+            !stored.generated && !shape.columns.iter().any(|column| *column.name == *stored.name)
+        });
+        let overriding = if identity { " OVERRIDING SYSTEM VALUE" } else { "" };
+        let replaceable = !beyond && !target.cascades;
+        Ok(Self {
+            topic,
+            shape,
+            target,
+            stage,
+            stage_ddl,
+            loose_key,
+            staged,
+            written,
+            settable,
+            join,
+            overriding,
+            replaceable,
+        })
+    }
+
+    /// Whether rows have a key.
+    #[must_use]
+    pub fn is_keyed(&self) -> bool {
+        !self.shape.key.is_empty()
+    }
+
+    /// The target table's name.
+    #[must_use]
+    pub const fn table(&self) -> &TableName {
+        &self.target.name
+    }
+
+    /// Loads the staging table with the given columns (and the old row's, for a keyless table).
+    #[must_use]
+    pub fn copy(&self) -> String {
+        let mut columns = String::from("g, i");
+        for index in &self.staged {
+            columns.push_str(&format!(", c{index}"));
+            if !self.is_keyed() {
+                columns.push_str(&format!(", o{index}"));
+            }
+        }
+        format!("COPY pg_temp.{} ({columns}) FROM STDIN", self.stage)
+    }
+
+    /// Deletes the rows whose keys are staged.
+    #[must_use]
+    pub fn delete(&self) -> String {
+        let (table, stage, join) = (self.table().quoted(), &self.stage, &self.join);
+        format!("DELETE FROM {table} AS t USING pg_temp.{stage} AS s WHERE s.g = {} AND {join}", group::DELETE)
+    }
+
+    /// Writes staged rows that have every column.
+    #[must_use]
+    pub fn write_whole(&self, manner: Manner, partial_groups: usize) -> String {
+        let (table, stage, join) = (self.table().quoted(), &self.stage, &self.join);
+        let names = self.names(&self.written, "");
+        let values = self.numbers(&self.written, "s.");
+        let overriding = self.overriding;
+        if !self.is_keyed() {
+            return format!(
+                "INSERT INTO {table} ({names}){overriding} SELECT {values} FROM pg_temp.{stage} AS s \
+                 WHERE s.g = {} ORDER BY s.i",
+                group::WHOLE
+            );
+        }
+        if manner == Manner::Replace && self.replaceable {
+            // Counting the deleted rows makes the whole deletion happen before the first insertion. A foreign key with
+            // NO ACTION is checked when the statement ends, and then finds the row again.
+            return format!(
+                "WITH gone AS (DELETE FROM {table} AS t USING pg_temp.{stage} AS s WHERE s.g BETWEEN {whole} AND \
+                 {partial_groups} AND {join} RETURNING 1) \
+                 INSERT INTO {table} ({names}){overriding} SELECT {values} FROM (SELECT count(*) FROM gone) AS n, \
+                 pg_temp.{stage} AS s WHERE s.g BETWEEN {whole} AND {partial_groups}",
+                whole = group::WHOLE,
+            );
+        }
+        let keys = self.names(&self.shape.key, "");
+        let action = if self.settable.is_empty() {
+            "DO NOTHING".to_owned()
+        } else {
+            let set = self.settable.iter().map(|index| format!("{0} = EXCLUDED.{0}", self.name(*index)));
+            format!("DO UPDATE SET {}", set.collect::<Vec<_>>().join(", "))
+        };
+        format!(
+            "INSERT INTO {table} ({names}){overriding} SELECT {values} FROM pg_temp.{stage} AS s WHERE s.g = {} \
+             ON CONFLICT ({keys}) {action}",
+            group::WHOLE
+        )
+    }
+
+    /// Whether `manner` inserts partial rows too, after [`Plan::complete`].
+    #[must_use]
+    pub fn replaces(&self, manner: Manner) -> bool {
+        manner == Manner::Replace && self.replaceable
+    }
+
+    /// Changes the given columns of the rows whose keys are staged in a group; `None` if no column is left to set.
+    #[must_use]
+    pub fn write_partial(&self, number: i64, present: &[usize]) -> Option<String> {
+        let set: Vec<String> = present
+            .iter()
+            .filter(|index| self.settable.contains(index))
+            .map(|index| format!("{} = s.c{index}", self.name(*index)))
+            .collect();
+        let (table, stage, join) = (self.table().quoted(), &self.stage, &self.join);
+        (!set.is_empty()).then(|| {
+            let set = set.join(", ");
+            format!("UPDATE {table} AS t SET {set} FROM pg_temp.{stage} AS s WHERE s.g = {number} AND {join}")
+        })
+    }
+
+    /// Fills the other columns of a group's staged rows from the target.
+    #[must_use]
+    pub fn complete(&self, number: i64, present: &[usize]) -> String {
+        let absent = self.staged.iter().filter(|index| !present.contains(index));
+        let set: Vec<String> = absent.map(|index| format!("c{index} = t.{}", self.name(*index))).collect();
+        let set = if set.is_empty() { "i = s.i".to_owned() } else { set.join(", ") };
+        let (table, stage, join) = (self.table().quoted(), &self.stage, &self.join);
+        format!("UPDATE pg_temp.{stage} AS s SET {set} FROM {table} AS t WHERE s.g = {number} AND {join}")
+    }
+
+    /// Numbers the equality classes of the staged keys.
+    #[must_use]
+    pub fn classes(&self) -> String {
+        let order = self.numbers(&self.shape.key, "s.");
+        let stage = &self.stage;
+        format!("SELECT s.i, dense_rank() OVER (ORDER BY {order}) FROM pg_temp.{stage} AS s WHERE s.g = {}", group::CLASS)
+    }
+
+    /// Reads all written columns of the rows whose keys are staged for key moves; the first output column is the number.
+    #[must_use]
+    pub fn read_moving(&self) -> String {
+        let columns = self.names(&self.staged, "t.");
+        let (table, stage, join) = (self.table().quoted(), &self.stage, &self.join);
+        format!("SELECT s.i, {columns} FROM {table} AS t JOIN pg_temp.{stage} AS s ON {join} WHERE s.g = {}", group::MOVE)
+    }
+
+    /// Keyless: deletes, or with `change` alters, exactly one target row per staged old row. Rows are compared by their
+    /// text, for not every type has an equality (trap T30), and counted off against each other.
+    #[must_use]
+    pub fn write_matching(&self, change: bool) -> String {
+        let number = if change { group::PARTIAL } else { group::DELETE };
+        let (table, stage) = (self.table().quoted(), &self.stage);
+        let old: Vec<String> = self.staged.iter().map(|index| format!("s.o{index}")).collect();
+        let (old, here) = (old.join(", "), self.names(&self.staged, "t."));
+        let matching = format!(
+            "WITH wanted AS MATERIALIZED (SELECT s.i, ROW({old})::text AS r, \
+               row_number() OVER (PARTITION BY ROW({old})::text ORDER BY s.i) AS n FROM pg_temp.{stage} AS s \
+               WHERE s.g = {number}), \
+             found AS (SELECT t.tableoid AS o, t.ctid AS c, ROW({here})::text AS r, \
+               row_number() OVER (PARTITION BY ROW({here})::text ORDER BY t.tableoid, t.ctid) AS n FROM {table} AS t \
+               WHERE ROW({here})::text IN (SELECT r FROM wanted)), \
+             pair AS (SELECT w.i, f.o, f.c FROM wanted AS w JOIN found AS f ON f.r = w.r AND f.n = w.n) "
+        );
+        if change {
+            let set = self.settable.iter().map(|index| format!("{} = s.c{index}", self.name(*index)));
+            let set = set.collect::<Vec<_>>().join(", ");
+            format!(
+                "{matching}UPDATE {table} AS t SET {set} FROM pair AS p JOIN pg_temp.{stage} AS s ON s.i = p.i \
+                 AND s.g = {number} WHERE t.tableoid = p.o AND t.ctid = p.c"
+            )
+        } else {
+            format!("{matching}DELETE FROM {table} AS t USING pair AS p WHERE t.tableoid = p.o AND t.ctid = p.c")
+        }
+    }
+
+    fn name(&self, index: usize) -> String {
+        self.shape.columns.get(index).map_or_else(String::new, |column| quote_identifier(&column.name))
+    }
+
+    fn names(&self, indices: &[usize], prefix: &str) -> String {
+        indices.iter().map(|index| format!("{prefix}{}", self.name(*index))).collect::<Vec<_>>().join(", ")
+    }
+
+    #[allow(clippy::unused_self)]
+    fn numbers(&self, indices: &[usize], prefix: &str) -> String {
+        indices.iter().map(|index| format!("{prefix}c{index}")).collect::<Vec<_>>().join(", ")
+    }
+}
+
+/// `t.key = s.key` with the operators of the key's unique index.
+fn join(shape: &TableShape, target: &Target, key: &BTreeSet<&str>) -> Option<String> {
+    let index = target.index_over(key)?;
+    let mut terms = Vec::with_capacity(key.len());
+    for (name, equality) in index.columns.iter().zip(&index.equality) {
+        let number = shape.columns.iter().position(|column| *column.name == **name)?;
+        terms.push(format!("t.{} {equality} s.c{number}", quote_identifier(name)));
+    }
+    Some(terms.join(" AND "))
+}
