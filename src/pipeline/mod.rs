@@ -1,5 +1,6 @@
 //! The wiring: the only place where adapters meet.
 
 pub mod ack;
+pub mod capture;
 pub mod health;
 pub mod metrics;

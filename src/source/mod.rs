@@ -17,12 +17,14 @@ pub mod error;
 pub mod feedback;
 pub mod identity;
 pub mod key;
+pub mod lock;
 pub mod publication;
 pub mod slot;
 pub mod snapshot;
 pub mod stream;
 pub mod timeline;
 pub mod version;
+pub mod wal;
 pub mod wire;
 
 pub use error::Error;

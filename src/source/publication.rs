@@ -187,6 +187,12 @@ async fn missing_options(client: &Client, publication: &str) -> Result<Option<Ve
     Ok(Some(missing))
 }
 
+/// The tables that the patterns want and the publication does not hold.
+pub async fn unpublished(client: &Client, spec: &PublicationSpec) -> Result<Vec<TableName>, Error> {
+    let published = published(client, &spec.name).await?;
+    Ok(wanted(client, spec).await?.into_iter().filter(|table| !published.contains(table)).collect())
+}
+
 /// The tables that the publication publishes at present, sorted.
 pub async fn published(client: &Client, publication: &str) -> Result<Vec<TableName>, Error> {
     let failed = |error| Error::statement(format!("reading the tables of publication {publication}"), error);

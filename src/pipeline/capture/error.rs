@@ -1,0 +1,272 @@
+//! Errors of the capture pipeline.
+
+use crate::{
+    kafka,
+    lsn::{Lsn, Position},
+    postgres, record, registry,
+    retry::{Classify, Severity},
+    source,
+};
+
+/// Why a capture session ended.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The source.
+    #[error(transparent)]
+    Source(#[from] source::Error),
+    /// An ordinary connection to the source.
+    #[error(transparent)]
+    Postgres(#[from] postgres::Error),
+    /// Kafka.
+    #[error(transparent)]
+    Kafka(#[from] kafka::Error),
+    /// The registry's settings.
+    #[error(transparent)]
+    Registry(#[from] registry::RegistryError),
+    /// Schemas and encoding.
+    #[error(transparent)]
+    Record(#[from] record::EncodeError),
+    /// A slot of this name is there, and nothing is recorded of it.
+    #[error("replication slot {slot} exists, but capture has no recorded position for it")]
+    UnknownSlot {
+        /// The slot.
+        slot: String,
+    },
+    /// The state belongs to another slot.
+    #[error("the recorded position belongs to replication slot {recorded}, not to {configured}")]
+    OtherSlot {
+        /// The slot in the record.
+        recorded: String,
+        /// The slot in the configuration.
+        configured: String,
+    },
+    /// The source is another cluster than the one that was captured.
+    #[error("the source is another database cluster (system identifier {found}, recorded {recorded})")]
+    OtherSystem {
+        /// System identifier in the record.
+        recorded: u64,
+        /// The source's.
+        found: u64,
+    },
+    /// The source does not hold what was published.
+    #[error(
+        "the source's history ends at {history_ends} on timeline {timeline}, below {ceiling}, which may have been published"
+    )]
+    Forked {
+        /// The source's timeline.
+        timeline: u32,
+        /// Where what it shares with the record ends.
+        history_ends: Lsn,
+        /// Highest LSN that may have been published.
+        ceiling: Lsn,
+    },
+    /// The slot is gone.
+    #[error("replication slot {slot} does not exist any more; changes behind {flush} may be lost")]
+    SlotMissing {
+        /// The slot.
+        slot: String,
+        /// The recorded position.
+        flush: Lsn,
+    },
+    /// The server invalidated the slot.
+    #[error("replication slot {slot} was invalidated by the server; changes behind {flush} are lost")]
+    SlotLost {
+        /// The slot.
+        slot: String,
+        /// The recorded position.
+        flush: Lsn,
+    },
+    /// Somebody else moved the slot.
+    #[error(
+        "replication slot {slot} stands at {confirmed}, ahead of the recorded {flush}: the changes between were not published"
+    )]
+    SlotAhead {
+        /// The slot.
+        slot: String,
+        /// Its `confirmed_flush_lsn`.
+        confirmed: Lsn,
+        /// The recorded position.
+        flush: Lsn,
+    },
+    /// The slot is not one that capture can stream from.
+    #[error("replication slot {slot} cannot be used: {reason}")]
+    SlotUnusable {
+        /// The slot.
+        slot: String,
+        /// Why not.
+        reason: String,
+    },
+    /// The slot is streamed from at present (traps T14, T17).
+    #[error("replication slot {slot} is in use by process {pid} ({application})")]
+    SlotInUse {
+        /// The slot.
+        slot: String,
+        /// The server process.
+        pid: i32,
+        /// Its `application_name`.
+        application: String,
+    },
+    /// Another capture is running its snapshot on this slot name.
+    #[error("another capture works on replication slot {slot}")]
+    Busy {
+        /// The slot.
+        slot: String,
+    },
+    /// An entry of the state topic cannot be read or written.
+    #[error("entry {key} of state topic {topic} is not valid")]
+    State {
+        /// The state topic.
+        topic: String,
+        /// The entry's key.
+        key: String,
+        /// What is wrong.
+        #[source]
+        source: serde_json::Error,
+    },
+    /// The state changed between looking and fencing.
+    #[error("another capture changed the state of replication slot {slot} meanwhile")]
+    StateMoved {
+        /// The slot.
+        slot: String,
+    },
+    /// A row does not fit its topic.
+    #[error("a record of {size} bytes does not fit topic {topic}, which takes {limit}")]
+    RecordTooLarge {
+        /// The topic.
+        topic: String,
+        /// The record's size.
+        size: usize,
+        /// The largest that fits.
+        limit: usize,
+    },
+    /// The topic's partition count is not what the events were spread over.
+    #[error("topic {topic} has {found} partitions, but its events were published to {recorded}")]
+    PartitionsChanged {
+        /// The topic.
+        topic: String,
+        /// Now.
+        found: i32,
+        /// When it was first used.
+        recorded: i32,
+    },
+    /// A topic ends below what was acknowledged in it.
+    #[error(
+        "topic {topic} partition {partition} ends at offset {found}, but {recorded} was acknowledged there: the topic was recreated"
+    )]
+    TopicRecreated {
+        /// The topic.
+        topic: String,
+        /// The partition.
+        partition: usize,
+        /// Its end now.
+        found: i64,
+        /// Its recorded end.
+        recorded: i64,
+    },
+    /// A truncate reached only some partitions, and one of its tables is not captured any more.
+    #[error(
+        "the truncate at {position} has not reached all partitions of topic {topic}, which is not captured any more"
+    )]
+    HalfBroadcast {
+        /// The topic.
+        topic: String,
+        /// The barrier.
+        position: Position,
+    },
+    /// A compacted topic takes no record without a key, and keeps only the last record of each key.
+    #[error("topic {topic} is compacted")]
+    CompactedTopic {
+        /// The topic.
+        topic: String,
+    },
+    /// Too many tables for one capture.
+    #[error("more than {limit} topics")]
+    TooManyTopics {
+        /// The limit.
+        limit: usize,
+    },
+    /// Two tables would be published to one topic.
+    #[error("tables {first} and {second} would both be published to topic {topic}")]
+    SharedTopic {
+        /// One table.
+        first: String,
+        /// The other.
+        second: String,
+        /// The topic.
+        topic: String,
+    },
+    /// A relation has another key than before.
+    #[error("the key of table {table} changed")]
+    KeyChanged {
+        /// The table.
+        table: String,
+    },
+    /// The stream is not what protocol 1 promises.
+    #[error("unexpected {what} in the replication stream at {lsn}")]
+    Protocol {
+        /// The message.
+        what: &'static str,
+        /// Where.
+        lsn: Lsn,
+    },
+    /// The stream's task is gone.
+    #[error("the replication stream ended")]
+    StreamEnded,
+}
+
+impl Error {
+    /// Whether one row of one table is at fault, and nothing of it has been sent.
+    pub(super) fn is_of_one_row(&self) -> bool {
+        matches!(self, Self::RecordTooLarge { .. })
+            || matches!(self, Self::Record(error) if error.severity() == Severity::Definite)
+    }
+}
+
+impl Classify for Error {
+    fn severity(&self) -> Severity {
+        match self {
+            Self::Source(error) => error.severity(),
+            Self::Postgres(error) => error.severity(),
+            Self::Kafka(error) => error.severity(),
+            Self::Record(error) => error.severity(),
+            Self::Registry(error) => error.severity(),
+            Self::RecordTooLarge { .. } | Self::KeyChanged { .. } => Severity::Definite,
+            Self::Busy { .. } | Self::SlotInUse { .. } | Self::StateMoved { .. } | Self::StreamEnded => {
+                Severity::Transient
+            }
+            _ => Severity::Fatal,
+        }
+    }
+
+    fn hint(&self) -> Option<String> {
+        Some(match self {
+            Self::Source(error) => return error.hint(),
+            Self::Postgres(error) => return error.hint(),
+            Self::Kafka(error) => return error.hint(),
+            Self::Record(error) => return error.hint(),
+            Self::Registry(error) => return error.hint(),
+            Self::UnknownSlot { slot } => format!(
+                "If nothing uses the slot, drop it (SELECT pg_drop_replication_slot('{slot}');) and start again, or configure another name in [capture] slot."
+            ),
+            Self::OtherSlot { recorded, .. } => {
+                format!("Set [capture] slot = \"{recorded}\" again, or publish under a new [kafka] prefix.")
+            }
+            Self::OtherSystem { .. } | Self::Forked { .. } | Self::SlotMissing { .. } | Self::SlotLost { .. } | Self::SlotAhead { .. } => {
+                "Set [capture] on_gap = \"resnapshot\" to take a new snapshot into the same topics; the sinks empty their tables first.".into()
+            }
+            Self::SlotUnusable { slot, .. } => format!("Drop it (SELECT pg_drop_replication_slot('{slot}');) or configure another name in [capture] slot."),
+            Self::Busy { .. } | Self::SlotInUse { .. } => "This one waits until the other ends.".into(),
+            Self::State { topic, .. } => format!("The topic {topic} must be written by walrelay only; a newer version of walrelay may have written it."),
+            Self::RecordTooLarge { topic, size, .. } => format!("Raise max.message.bytes of topic {topic} above {size} and restart capture; the table goes on where it stopped."),
+            Self::PartitionsChanged { topic, .. } | Self::TopicRecreated { topic, .. } => {
+                format!("Keys and positions of topic {topic} no longer hold: publish under a new [kafka] prefix with a new slot.")
+            }
+            Self::CompactedTopic { topic } => format!("Set cleanup.policy of topic {topic} to \"delete\": compaction would remove truncate barriers and partial updates."),
+            Self::SharedTopic { .. } => "Exclude one of the tables in [capture] exclude.".into(),
+            Self::KeyChanged { .. } => "Publish the table under a new [kafka] prefix with a new slot, so that its keys are laid out anew.".into(),
+            Self::Protocol { .. } => "This is a defect of walrelay or of the server; nothing was confirmed past this point.".into(),
+            Self::HalfBroadcast { topic, .. } => format!("Capture the table of topic {topic} again until the truncate is through; sinks wait for it."),
+            Self::TooManyTopics { .. } | Self::StateMoved { .. } | Self::StreamEnded => return None,
+        })
+    }
+}

@@ -1,0 +1,172 @@
+//! The initial snapshot: every row that was committed before the slot's consistent point, as events of kind `r`.
+//!
+//! Stream and snapshot meet at the consistent point without a gap and without an overlap (traps T19, T20): the slot sends
+//! exactly the transactions that the exported snapshot does not show. The stream begins only when every row is acknowledged
+//! (trap T21).
+
+use std::sync::Arc;
+
+use super::{Error, barrier::Broadcast, publisher::Publisher, routes::Running, session::Session, stream::now_ns};
+use crate::{
+    event::{EventMeta, Op, RecordBuf, RowChange, SnapshotMark, TransactionMeta, Tuple},
+    lsn::{Lsn, Position},
+    pipeline::ack::{AckTracker, Sequence},
+    record::Encoder,
+    retry::{Classify, Severity},
+    source::{catalog::PublishedTable, snapshot::SnapshotReader},
+};
+
+/// Reads all tables once.
+pub(super) struct Copy<'a> {
+    session: &'a Session,
+    publisher: &'a Publisher,
+    encoder: Encoder,
+    meta: TransactionMeta,
+    unit: Sequence,
+    records: RecordBuf,
+    /// Rows published so far, over all tables.
+    rows: u64,
+}
+
+/// A row is held back until the next one is there, so that the last one of a table is known when it is written.
+#[derive(Default)]
+struct Held(Option<Tuple>);
+
+impl<'a> Copy<'a> {
+    pub(super) fn new(session: &'a Session, publisher: &'a Publisher, consistent_point: Lsn) -> Self {
+        let meta = TransactionMeta {
+            epoch: session.epoch,
+            commit: consistent_point,
+            commit_us: now_ns() / 1000,
+            ..TransactionMeta::default()
+        };
+        let unit = publisher.deliveries().tracker(AckTracker::open);
+        Self { session, publisher, encoder: session.encoder(), meta, unit, records: RecordBuf::default(), rows: 0 }
+    }
+
+    fn position(&self) -> Position {
+        Position { epoch: self.meta.epoch, commit: self.meta.commit, ordinal: 0 }
+    }
+
+    /// Publishes the rows of all tables and waits until they are acknowledged. With `empty_first` a barrier empties the
+    /// tables at the sinks before, since rows of an earlier snapshot may be there that are deleted by now.
+    pub(super) async fn run(
+        mut self,
+        reader: Option<SnapshotReader>,
+        tables: &[PublishedTable],
+        empty_first: bool,
+    ) -> Result<(), Error> {
+        let mut running = Vec::new();
+        for table in tables {
+            if let Some(ready) = self.prepare(table).await? {
+                running.push((ready, table));
+            }
+        }
+        if empty_first {
+            let members = running.iter().map(|(running, _)| (Arc::clone(running), 0)).collect();
+            let event = EventMeta { processed_ns: now_ns(), lsn: self.meta.commit, ..EventMeta::default() };
+            let barrier = Broadcast { members, position: self.position(), event, unit: self.unit };
+            barrier.send(self.session, &mut self.encoder, self.publisher, &self.meta).await?;
+        }
+        if let Some(reader) = reader {
+            self.meta.commit_us = reader.info().read_us;
+            let count = running.len();
+            for (index, (running, table)) in running.iter().enumerate() {
+                self.table(&reader, running, table, index + 1 == count).await?;
+            }
+            reader.close().await?;
+        }
+        self.publisher.deliveries().tracker(|tracker| tracker.close(self.unit, self.meta.commit));
+        self.publisher.drained().await
+    }
+
+    async fn prepare(&mut self, table: &PublishedTable) -> Result<Option<Arc<Running>>, Error> {
+        let name = &table.relation.name;
+        if self.session.tables.is_stopped(name) {
+            return Ok(None);
+        }
+        let Some(topic) = self.session.topic_of(name, self.publisher) else { return Ok(None) };
+        let relation = Arc::new(table.relation.clone());
+        match Running::new(self.session, &mut self.encoder, relation, topic).await {
+            Ok(running) => Ok(Some(Arc::new(running))),
+            Err(error) if error.severity() == Severity::Definite => {
+                self.session.stop_table(name, self.position(), &error, self.publisher).await?;
+                Ok(None)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn table(
+        &mut self,
+        reader: &SnapshotReader,
+        running: &Running,
+        table: &PublishedTable,
+        last_table: bool,
+    ) -> Result<(), Error> {
+        let name = &running.relation.name;
+        let began = std::time::Instant::now();
+        let before = self.rows;
+        let counter = self.session.metrics.snapshot_rows(&name.to_string());
+        let mut rows = reader.read_table(table).await?;
+        let mut held = Held::default();
+        let mut first = true;
+        while let Some(batch) = rows.next().await? {
+            self.session.health.heard();
+            for row in batch.rows {
+                if let Some(previous) = held.0.replace(row) {
+                    let mark = self.mark(first, false, false);
+                    if !self.row(running, previous, mark).await? {
+                        return Ok(());
+                    }
+                    first = false;
+                    counter.inc();
+                }
+            }
+        }
+        if let Some(last) = held.0.take() {
+            let mark = self.mark(first, true, last_table);
+            if self.row(running, last, mark).await? {
+                counter.inc();
+            }
+        }
+        let rows = self.rows - before;
+        let seconds = began.elapsed().as_secs_f64();
+        tracing::info!(table = %name, rows, seconds, "snapshot of table read");
+        Ok(())
+    }
+
+    fn mark(&self, first: bool, last: bool, last_table: bool) -> SnapshotMark {
+        match (first, last) {
+            (_, true) if last_table => SnapshotMark::Last,
+            (_, true) => SnapshotMark::LastInCollection,
+            (true, false) if self.rows == 0 => SnapshotMark::First,
+            (true, false) => SnapshotMark::FirstInCollection,
+            (false, false) => SnapshotMark::True,
+        }
+    }
+
+    /// Publishes one row; `false` when the row stopped its table.
+    async fn row(&mut self, running: &Running, row: Tuple, snapshot: SnapshotMark) -> Result<bool, Error> {
+        let event = EventMeta { lsn: self.meta.commit, processed_ns: now_ns(), snapshot, ..EventMeta::default() };
+        self.records.clear();
+        let encoded = self.encoder.encode(&running.plan, &self.meta, event, &RowChange::Read(row), &mut self.records);
+        let sent = match encoded {
+            Ok(_ordinals) => self.publisher.send(&running.topic, &self.records, self.unit).await,
+            Err(error) => Err(error.into()),
+        };
+        match sent {
+            Ok(()) => {
+                self.rows += 1;
+                running.metrics.events(Op::Read).inc();
+                running.metrics.bytes.inc_by(self.records.bytes.len() as u64);
+                Ok(true)
+            }
+            Err(error) if error.is_of_one_row() => {
+                self.session.stop_table(&running.relation.name, self.position(), &error, self.publisher).await?;
+                Ok(false)
+            }
+            Err(error) => Err(error),
+        }
+    }
+}

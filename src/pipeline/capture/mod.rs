@@ -1,0 +1,32 @@
+//! Capture: from the source's WAL to acknowledged Kafka records.
+//!
+//! ```text
+//!  source::stream ──► Streamer ──► record::Encoder ──► Publisher ──► Kafka
+//!   ▲ flush LSN        ordinals      compiled plan        │ delivery reports
+//!   └── PositionRecord ◄── Checkpointer ◄── AckTracker ◄──┘
+//! ```
+//!
+//! A session goes from connecting to the first error; [`run`] decides by the error's severity whether another one begins.
+//! Every session starts from the recorded position, so an error loses nothing: at worst records are published again, and
+//! the sink skips what it has.
+
+mod barrier;
+mod error;
+mod initial;
+mod opening;
+mod position;
+mod progress;
+mod publisher;
+mod routes;
+mod session;
+mod start;
+mod state;
+mod stream;
+mod streaming;
+mod supervisor;
+mod topics;
+
+pub use error::Error;
+pub use start::GapPolicy;
+pub use supervisor::{CaptureDeps, CaptureSettings, SnapshotMode, run};
+pub use topics::state_topic;

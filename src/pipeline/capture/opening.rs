@@ -1,0 +1,335 @@
+//! How a session begins: connections, publication, topics, state, slot, and the copy when one is due.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use tokio::sync::{Mutex, watch};
+
+use super::{
+    Error,
+    initial::Copy,
+    position::PositionRecord,
+    publisher::Publisher,
+    session::Session,
+    start::{self, Server, Slot, Start},
+    state::{Checkpoint, Phase, State, StateStore, Update},
+    supervisor::{CaptureDeps, SnapshotMode, Tables},
+    topics::{Topics, state_topic},
+};
+use crate::{
+    lsn::Lsn,
+    postgres,
+    record::{message_topic, topic_name},
+    registry::Registry,
+    schema::{Relation, TableName},
+    source::{
+        self,
+        catalog::PublishedTable,
+        connection::{APPLICATION_NAME, ReplicationConnection, ReplicationStream, SlotOptions, StreamOptions},
+        slot::SlotVerdict,
+        snapshot::SnapshotReader,
+    },
+};
+
+/// How long the creation of a slot may wait for running transactions (trap T25).
+const SLOT_LIMIT: Duration = Duration::from_mins(5);
+/// Rows of the snapshot that are read at a time, in bytes.
+const SNAPSHOT_BATCH_BYTES: usize = 1 << 20;
+
+/// A session that is ready to stream.
+pub(super) struct Opened {
+    pub(super) session: Arc<Session>,
+    pub(super) publisher: Arc<Publisher>,
+    pub(super) stream: ReplicationStream,
+    pub(super) flush: watch::Receiver<Lsn>,
+    /// Relation versions by `oid/digest`.
+    pub(super) versions: BTreeMap<String, Arc<Relation>>,
+}
+
+/// Everything that is known before the slot is touched.
+struct Opening<'a> {
+    deps: &'a CaptureDeps,
+    tables: &'a Arc<Tables>,
+    client: postgres::Client,
+    published: Vec<PublishedTable>,
+    topics: BTreeMap<TableName, String>,
+    cluster: Topics,
+}
+
+/// Connects, decides where to begin, and copies if need be.
+pub(super) async fn open(deps: &CaptureDeps, tables: &Arc<Tables>) -> Result<Opened, Error> {
+    let settings = &deps.settings;
+    let client = source::catalog::connect(&settings.source, APPLICATION_NAME).await?;
+    if !source::lock::try_lock(&client, &settings.slot).await? {
+        return Err(Error::Busy { slot: settings.slot.clone() });
+    }
+    let cluster = Topics::new(&settings.kafka, &settings.topics, settings.create_topics)?;
+    cluster.ensure_own(&settings.prefix).await?;
+    let peeked = StateStore::peek(&settings.kafka, &state_topic(&settings.prefix)).await?;
+    let begun = peeked.checkpoint.as_ref().is_some_and(|checkpoint| checkpoint.phase == Phase::Streaming);
+    let published = published_tables(deps, &client, begun).await?;
+    let topics = name_topics(deps, tables, &published)?;
+    let opening = Opening { deps, tables, client, published, topics, cluster };
+    opening.begin(peeked).await
+}
+
+/// The tables of the publication that are configured. While streaming goes on, a table is never added silently: its earlier
+/// rows would be missing.
+async fn published_tables(
+    deps: &CaptureDeps,
+    client: &postgres::Client,
+    begun: bool,
+) -> Result<Vec<PublishedTable>, Error> {
+    let settings = &deps.settings;
+    let spec = &settings.publication;
+    if begun {
+        for table in source::publication::unpublished(client, spec).await? {
+            let reason = "it joined the configuration after the snapshot and is not in the publication; its rows are not captured";
+            tracing::error!(table = %table, reason, "table stopped");
+            deps.health.stop_table(table.to_string(), reason);
+        }
+    } else {
+        let report = source::publication::ensure(client, spec).await?;
+        tracing::info!(
+            publication = spec.name,
+            created = report.created,
+            options_set = report.options_set,
+            added = %list(&report.added),
+            tables = %list(&report.tables),
+            not_configured = %list(&report.extra),
+            "publication is ready"
+        );
+    }
+    let published = source::catalog::read(client, &spec.name).await?.tables;
+    Ok(published.into_iter().filter(|table| spec.tables.matches(&table.relation.name)).collect())
+}
+
+fn list(tables: &[TableName]) -> String {
+    tables.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+}
+
+fn name_topics(
+    deps: &CaptureDeps,
+    tables: &Tables,
+    published: &[PublishedTable],
+) -> Result<BTreeMap<TableName, String>, Error> {
+    let mut topics = BTreeMap::new();
+    for table in published {
+        let name = &table.relation.name;
+        let topic = topic_name(&deps.settings.prefix, name).map_err(crate::record::EncodeError::from)?;
+        if let Some(other) = tables.name_topic(&topic, name) {
+            return Err(Error::SharedTopic { first: other.to_string(), second: name.to_string(), topic });
+        }
+        topics.insert(name.clone(), topic);
+    }
+    Ok(topics)
+}
+
+impl Opening<'_> {
+    async fn begin(self, peeked: State) -> Result<Opened, Error> {
+        let settings = &self.deps.settings;
+        let mut replication = ReplicationConnection::connect(&settings.source).await?;
+        let server = self.server(&mut replication, peeked.checkpoint.as_ref()).await?;
+        let slot = self.slot().await?;
+        let start = start::decide(&settings.slot, peeked.checkpoint.as_ref(), server, slot, settings.on_gap)?;
+        tracing::info!(slot = %settings.slot, ?start, "beginning");
+        match start {
+            Start::Resume { at } => self.resume(replication, peeked, at).await,
+            Start::Fresh { drop_slot } => {
+                let intent = self.intent(server, 0, Phase::Intent);
+                self.copy(replication, peeked, (server, drop_slot), intent).await
+            }
+            Start::Again { drop_slot, epoch } => {
+                let intent = self.intent(server, epoch, Phase::Snapshot);
+                self.copy(replication, peeked, (server, drop_slot), intent).await
+            }
+        }
+    }
+
+    /// What is recorded before a slot is created: a slot that is found with it is not in use.
+    fn intent(&self, server: Server, epoch: u32, phase: Phase) -> Checkpoint {
+        Checkpoint {
+            system_id: server.system_id,
+            timeline: server.timeline,
+            slot: self.deps.settings.slot.clone(),
+            epoch,
+            phase,
+            consistent_point: Lsn::ZERO,
+            flush: Lsn::ZERO,
+            published: Lsn::ZERO,
+            ceiling: Lsn::ZERO,
+        }
+    }
+
+    async fn server(
+        &self,
+        replication: &mut ReplicationConnection,
+        checkpoint: Option<&Checkpoint>,
+    ) -> Result<Server, Error> {
+        let identity = replication.identify_system().await?;
+        let mut switch_point = None;
+        if let Some(checkpoint) = checkpoint.filter(|checkpoint| checkpoint.timeline != identity.timeline) {
+            let history = replication.timeline_history(identity.timeline).await?;
+            switch_point =
+                history.iter().find(|switch| switch.timeline == checkpoint.timeline).map(|switch| switch.switch);
+        }
+        let (system_id, timeline, wal_end) = (identity.system_id, identity.timeline, identity.xlogpos);
+        Ok(Server { system_id, timeline, wal_end, switch_point })
+    }
+
+    async fn slot(&self) -> Result<Option<Slot>, Error> {
+        let settings = &self.deps.settings;
+        let found = source::slot::read(&self.client, &settings.slot).await?;
+        let unusable = |reason: String| Error::SlotUnusable { slot: settings.slot.clone(), reason };
+        match source::slot::assess(found.as_ref(), &settings.source.database, None) {
+            SlotVerdict::Missing => Ok(None),
+            SlotVerdict::Ready { confirmed_flush } | SlotVerdict::Ahead { confirmed_flush, .. } => {
+                Ok(Some(Slot { confirmed_flush, lost: false }))
+            }
+            SlotVerdict::Lost { .. } => Ok(Some(Slot { confirmed_flush: Lsn::ZERO, lost: true })),
+            SlotVerdict::InUse { pid, application } => {
+                Err(Error::SlotInUse { slot: settings.slot.clone(), pid, application: application.unwrap_or_default() })
+            }
+            SlotVerdict::TwoPhase => Err(unusable("it decodes prepared transactions early (two_phase)".into())),
+            SlotVerdict::Foreign { reason } => Err(unusable(reason)),
+        }
+    }
+
+    /// The slot is taken first, then earlier writers are fenced, then the state is read: a stand-by that fenced before it
+    /// owned the slot would kill the active one (PROTOCOL, "State and slot").
+    async fn resume(self, replication: ReplicationConnection, peeked: State, at: Lsn) -> Result<Opened, Error> {
+        let stream = self.start_stream(replication, at).await?;
+        let (store, state) = self.fence(&peeked).await?;
+        let Some(checkpoint) = state.checkpoint.clone() else {
+            return Err(Error::StateMoved { slot: self.deps.settings.slot.clone() });
+        };
+        self.check_barriers(&state)?;
+        let publisher = Arc::new(self.publisher(&state, at).await?);
+        let (session, flush) = self.session(store, &state, checkpoint).await?;
+        Ok(Opened { session: Arc::new(session), publisher, stream, flush, versions: versions(&state) })
+    }
+
+    /// A new slot, and what was committed before it.
+    async fn copy(
+        self,
+        mut replication: ReplicationConnection,
+        peeked: State,
+        found: (Server, bool),
+        mut checkpoint: Checkpoint,
+    ) -> Result<Opened, Error> {
+        let settings = &self.deps.settings;
+        let (server, drop_slot) = found;
+        let again = checkpoint.phase == Phase::Snapshot;
+        let (store, state) = self.fence(&peeked).await?;
+        store.write(&[Update::Checkpoint(checkpoint.clone())]).await?;
+        if drop_slot {
+            replication.drop_slot(&settings.slot).await?;
+            tracing::info!(slot = %settings.slot, "dropped the slot of an earlier start");
+        }
+        let copying = settings.snapshot == SnapshotMode::Initial;
+        let options = SlotOptions { export_snapshot: copying, failover: true, temporary: false };
+        let slot = replication.create_logical_slot(&settings.slot, options, SLOT_LIMIT).await?;
+        let at = slot.consistent_point;
+        tracing::info!(slot = %settings.slot, consistent_point = %at, timeline = server.timeline, "created replication slot");
+        checkpoint = Checkpoint {
+            phase: Phase::Snapshot,
+            consistent_point: at,
+            flush: at,
+            published: at,
+            ceiling: at,
+            ..checkpoint
+        };
+        store.write(&[Update::Checkpoint(checkpoint.clone())]).await?;
+        let publisher = Arc::new(self.publisher(&state, at).await?);
+        let tables = self.published.clone();
+        let publication = settings.publication.name.clone();
+        let (session, flush) = self.session(store, &state, checkpoint).await?;
+        session.health.set_started();
+        session.health.set_phase("snapshot");
+        let reader = match slot.snapshot_name.filter(|_| copying) {
+            Some(snapshot) => {
+                Some(SnapshotReader::open(&session.settings.source, &snapshot, SNAPSHOT_BATCH_BYTES).await?)
+            }
+            None => None,
+        };
+        Copy::new(&session, &publisher, at).run(reader, &tables, again && copying).await?;
+        session.position.finish_snapshot().await?;
+        let stream = replication
+            .start_replication(&session.settings.slot, at, &[&publication], StreamOptions::default())
+            .await?;
+        Ok(Opened { session: Arc::new(session), publisher, stream, flush, versions: versions(&state) })
+    }
+
+    async fn start_stream(&self, replication: ReplicationConnection, at: Lsn) -> Result<ReplicationStream, Error> {
+        let settings = &self.deps.settings;
+        let publications = [settings.publication.name.as_str()];
+        Ok(replication.start_replication(&settings.slot, at, &publications, StreamOptions::default()).await?)
+    }
+
+    /// Fences earlier writers; what they recorded must be what the decision was made on.
+    async fn fence(&self, peeked: &State) -> Result<(StateStore, State), Error> {
+        let settings = &self.deps.settings;
+        let topic = state_topic(&settings.prefix);
+        let (store, state) = StateStore::open(&settings.kafka, &topic, &settings.slot).await?;
+        if state.checkpoint != peeked.checkpoint {
+            return Err(Error::StateMoved { slot: settings.slot.clone() });
+        }
+        Ok((store, state))
+    }
+
+    /// A barrier whose broadcast was cut is repeated by the replay; that needs its tables to be captured still.
+    fn check_barriers(&self, state: &State) -> Result<(), Error> {
+        for barrier in &state.barriers {
+            let lost = barrier.topics.iter().find(|(topic, _)| !self.topics.values().any(|known| known == topic));
+            if let Some((topic, _)) = lost {
+                return Err(Error::HalfBroadcast { topic: topic.clone(), position: barrier.position });
+            }
+        }
+        Ok(())
+    }
+
+    async fn publisher(&self, state: &State, start: Lsn) -> Result<Publisher, Error> {
+        let settings = &self.deps.settings;
+        let mut publisher = Publisher::new(&settings.kafka, &settings.producer, start)?;
+        for (table, topic) in &self.topics {
+            if !self.tables.is_stopped(table) {
+                self.cluster.ensure_data(topic, state, &mut publisher).await?;
+            }
+        }
+        self.cluster.ensure_data(&message_topic(&settings.prefix), state, &mut publisher).await?;
+        if let Some(lowest) = self.tables.lowest_stop() {
+            publisher.deliveries().tracker(|tracker| tracker.hold(lowest));
+        }
+        Ok(publisher)
+    }
+
+    async fn session(
+        self,
+        store: StateStore,
+        state: &State,
+        checkpoint: Checkpoint,
+    ) -> Result<(Session, watch::Receiver<Lsn>), Error> {
+        let settings = self.deps.settings.clone();
+        let registry = Registry::new(&settings.registry)?;
+        let epoch = checkpoint.epoch;
+        let (position, flush) = PositionRecord::new(store, checkpoint);
+        let session = Session {
+            settings,
+            health: self.deps.health.clone(),
+            metrics: self.deps.metrics.clone(),
+            client: self.client,
+            registry,
+            position,
+            epoch,
+            published: self.published,
+            topics: self.topics,
+            tables: Arc::clone(self.tables),
+            barriers: Arc::new(Mutex::new(state.barriers.iter().map(|barrier| barrier.position).collect())),
+        };
+        session.retry_stopped(state).await?;
+        Ok((session, flush))
+    }
+}
+
+fn versions(state: &State) -> BTreeMap<String, Arc<Relation>> {
+    state.relations.iter().map(|(key, relation)| (key.clone(), Arc::new(relation.clone()))).collect()
+}

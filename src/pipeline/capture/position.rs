@@ -1,0 +1,79 @@
+//! The position record while a session runs: raised ahead of what is published, advanced behind what is acknowledged.
+//!
+//! Two invariants, each kept by recording before acting: no event is produced above the recorded ceiling, and nothing is
+//! confirmed to the server above the recorded flush LSN (PROTOCOL, "State and slot").
+
+use std::sync::Arc;
+
+use tokio::sync::{Mutex, watch};
+
+use super::{
+    Error,
+    state::{Checkpoint, Phase, StateStore, Update},
+};
+use crate::lsn::Lsn;
+
+/// The one writer of the position record.
+#[derive(Clone)]
+pub(super) struct PositionRecord {
+    store: StateStore,
+    checkpoint: Arc<Mutex<Checkpoint>>,
+    flush: Arc<watch::Sender<Lsn>>,
+}
+
+impl PositionRecord {
+    /// Goes on from a checkpoint that is recorded already.
+    pub(super) fn new(store: StateStore, checkpoint: Checkpoint) -> (Self, watch::Receiver<Lsn>) {
+        let (flush, confirmed) = watch::channel(checkpoint.flush);
+        (Self { store, checkpoint: Arc::new(Mutex::new(checkpoint)), flush: Arc::new(flush) }, confirmed)
+    }
+
+    /// Makes sure that events up to `wanted` may be published; `end_of_wal` lets one record serve for many transactions.
+    pub(super) async fn raise_ceiling(
+        &self,
+        wanted: Lsn,
+        end_of_wal: impl AsyncFnOnce() -> Result<Lsn, Error>,
+    ) -> Result<Lsn, Error> {
+        let mut checkpoint = self.checkpoint.lock().await;
+        if checkpoint.ceiling >= wanted {
+            return Ok(checkpoint.ceiling);
+        }
+        let ceiling = wanted.max(end_of_wal().await?);
+        let raised = Checkpoint { ceiling, ..checkpoint.clone() };
+        self.store.write(&[Update::Checkpoint(raised.clone())]).await?;
+        *checkpoint = raised;
+        Ok(ceiling)
+    }
+
+    /// Records how far everything is acknowledged, with what else changed, and only then lets the server know.
+    pub(super) async fn advance(&self, flush: Lsn, published: Lsn, mut also: Vec<Update>) -> Result<(), Error> {
+        let mut checkpoint = self.checkpoint.lock().await;
+        // Never back, also not on the word of a server that restarted (trap T5).
+        let flush = flush.max(checkpoint.flush);
+        let published = published.max(checkpoint.published);
+        if flush == checkpoint.flush && published == checkpoint.published && also.is_empty() {
+            return Ok(());
+        }
+        let advanced = Checkpoint { flush, published, ..checkpoint.clone() };
+        also.push(Update::Checkpoint(advanced.clone()));
+        self.store.write(&also).await?;
+        *checkpoint = advanced;
+        self.flush.send_replace(flush);
+        Ok(())
+    }
+
+    /// Every snapshot row is acknowledged.
+    pub(super) async fn finish_snapshot(&self) -> Result<(), Error> {
+        let mut checkpoint = self.checkpoint.lock().await;
+        let finished = Checkpoint { phase: Phase::Streaming, ..checkpoint.clone() };
+        self.store.write(&[Update::Checkpoint(finished.clone())]).await?;
+        *checkpoint = finished;
+        Ok(())
+    }
+
+    /// Records changes that move no position.
+    pub(super) async fn record(&self, updates: &[Update]) -> Result<(), Error> {
+        let _one_writer = self.checkpoint.lock().await;
+        self.store.write(updates).await
+    }
+}

@@ -1,0 +1,115 @@
+//! The checkpoint loop: a few times a second it records what is acknowledged and tells the sinks how far that is.
+//!
+//! The progress topic (`walrelay.progress.<prefix>`, one partition) says: every event with a commit LSN below L lies below
+//! these offsets. It settles idle partitions, which say nothing themselves (PROTOCOL, "Consistency at the sink", Progress).
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use tokio::{sync::Mutex, time::MissedTickBehavior};
+
+use super::{
+    Error,
+    position::PositionRecord,
+    publisher::{Publisher, Topic},
+    state::{TopicRecord, Update},
+};
+use crate::{
+    event::{RecordBuf, RecordSpans},
+    lsn::{Lsn, Position},
+    pipeline::{
+        health::Health,
+        metrics::{CaptureMetrics, lsn_value},
+    },
+    progress::Progress,
+};
+
+/// What the checkpoint loop works with.
+pub(super) struct Checkpointer {
+    pub(super) publisher: Arc<Publisher>,
+    pub(super) position: PositionRecord,
+    pub(super) barriers: Arc<Mutex<Vec<Position>>>,
+    pub(super) topic: String,
+    pub(super) epoch: u32,
+    pub(super) health: Health,
+    pub(super) metrics: CaptureMetrics,
+}
+
+/// How far the sinks and the state were told.
+#[derive(Default, PartialEq, Eq)]
+struct Told {
+    acknowledged: Lsn,
+    flush: Lsn,
+    ends: BTreeMap<Arc<str>, Vec<i64>>,
+}
+
+impl Checkpointer {
+    /// Runs until it fails or is dropped.
+    pub(super) async fn run(self, interval: Duration) -> Result<(), Error> {
+        let mut ticker = tokio::time::interval(interval);
+        ticker.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut told = Told::default();
+        loop {
+            ticker.tick().await;
+            told = self.checkpoint(told).await?;
+        }
+    }
+
+    /// One round.
+    pub(super) async fn once(&self) -> Result<(), Error> {
+        self.checkpoint(Told::default()).await.map(drop)
+    }
+
+    async fn checkpoint(&self, told: Told) -> Result<Told, Error> {
+        self.publisher.check()?;
+        let (acknowledged, flush, in_flight) = self
+            .publisher
+            .deliveries()
+            .tracker(|tracker| (tracker.acknowledged(), tracker.flush(), tracker.in_flight()));
+        self.metrics.in_flight.set(i64::try_from(in_flight).unwrap_or(i64::MAX));
+        if in_flight == 0 {
+            self.health.caught_up();
+        }
+        // Taken after the LSN, so the offsets cover at least what is below it.
+        let ends: BTreeMap<_, _> =
+            self.publisher.topics().map(|topic| (Arc::clone(&topic.name), topic.ends())).collect();
+        let now = Told { acknowledged, flush, ends };
+        if now == told {
+            return Ok(now);
+        }
+        let (closed, mut updates) = self.closed_barriers(acknowledged).await;
+        if now.ends != told.ends {
+            updates.extend(self.publisher.topics().map(|topic| topic_update(topic)));
+        }
+        self.position.advance(flush, acknowledged, updates).await?;
+        self.barriers.lock().await.retain(|position| !closed.contains(position));
+        self.metrics.flush.set(lsn_value(flush));
+        self.publisher.send_apart(&self.topic, &self.record(&now)).await?;
+        Ok(now)
+    }
+
+    async fn closed_barriers(&self, acknowledged: Lsn) -> (Vec<Position>, Vec<Update>) {
+        let open = self.barriers.lock().await;
+        let closed: Vec<_> = open.iter().filter(|position| position.commit < acknowledged).copied().collect();
+        let updates = closed.iter().map(|position| Update::CloseBarrier(*position)).collect();
+        (closed, updates)
+    }
+
+    fn record(&self, told: &Told) -> RecordBuf {
+        let offsets = told.ends.iter().map(|(topic, ends)| (topic.to_string(), ends.clone())).collect();
+        let progress = Progress { epoch: self.epoch, lsn: told.acknowledged, offsets };
+        let mut records = RecordBuf::default();
+        records.bytes.extend_from_slice(b"progress");
+        let key = 0..records.bytes.len();
+        records.bytes.extend_from_slice(
+            &serde_json::to_vec(&progress).expect("numbers and texts under text keys are always valid JSON"),
+        );
+        let value = key.end..records.bytes.len();
+        records.records.push(RecordSpans { key: Some(key), value: Some(value), headers: 0..0, partition: Some(0) });
+        records
+    }
+}
+
+fn topic_update(topic: &Topic) -> Update {
+    let record = TopicRecord { partitions: topic.partitions, ends: topic.ends() };
+    Update::Topic { name: topic.name.to_string(), record }
+}

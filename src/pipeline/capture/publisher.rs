@@ -1,0 +1,237 @@
+//! From encoded records to acknowledged transactions: the producer, its delivery reports and the topics they go to.
+//!
+//! Reports arrive on librdkafka's thread and only touch [`Deliveries`]; the capture task waits on its `changed` bell. The
+//! first failed report ends the session: later acknowledgements no longer count (PROTOCOL, "Producing without gaps").
+
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicI64, Ordering},
+    },
+    time::Duration,
+};
+
+use tokio::sync::Notify;
+
+use super::Error;
+use crate::{
+    event::{Record, RecordBuf},
+    kafka::{self, Delivery, DeliveryObserver, Producer, ProducerSettings},
+    lsn::Lsn,
+    pipeline::ack::{AckTracker, Sequence},
+};
+
+/// Token of records that belong to no unit of work (progress records).
+const NO_UNIT: usize = usize::MAX;
+/// Bits of a token that name the topic; the rest names the unit.
+const TOPIC_BITS: u32 = 16;
+
+/// A topic that records go to.
+#[derive(Debug)]
+pub(super) struct Topic {
+    /// Its index in the tokens.
+    index: usize,
+    /// Its name.
+    pub(super) name: Arc<str>,
+    /// Its partitions.
+    pub(super) partitions: i32,
+    /// Largest record that it takes, in bytes.
+    max_record_bytes: usize,
+    /// Per partition: offset of the last acknowledged record plus one; −1 while nothing is known.
+    ends: Vec<AtomicI64>,
+}
+
+impl Topic {
+    /// Room that a record batch's framing may take beside the record itself.
+    const FRAMING_BYTES: usize = 256;
+
+    fn new(index: usize, name: &str, ends: &[i64], max_message_bytes: usize) -> Self {
+        Self {
+            index,
+            name: name.into(),
+            partitions: i32::try_from(ends.len()).unwrap_or(i32::MAX),
+            max_record_bytes: max_message_bytes.saturating_sub(Self::FRAMING_BYTES),
+            ends: ends.iter().map(|end| AtomicI64::new(*end)).collect(),
+        }
+    }
+
+    /// Next offset of each partition, as far as records are acknowledged.
+    pub(super) fn ends(&self) -> Vec<i64> {
+        self.ends.iter().map(|end| end.load(Ordering::Acquire)).collect()
+    }
+}
+
+/// What the delivery reports have told.
+#[derive(Debug)]
+pub(super) struct Deliveries {
+    inner: Mutex<Inner>,
+    changed: Notify,
+}
+
+#[derive(Debug)]
+struct Inner {
+    tracker: AckTracker,
+    topics: Vec<Arc<Topic>>,
+    failure: Option<kafka::Error>,
+}
+
+impl Deliveries {
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Works on the tracker.
+    pub(super) fn tracker<T>(&self, work: impl FnOnce(&mut AckTracker) -> T) -> T {
+        work(&mut self.lock().tracker)
+    }
+
+    /// Waits until a report has come since the last wait.
+    pub(super) async fn changed(&self) {
+        self.changed.notified().await;
+    }
+
+    /// The failed delivery, once.
+    pub(super) fn take_failure(&self) -> Option<kafka::Error> {
+        self.lock().failure.take()
+    }
+}
+
+/// The observer that the producer calls.
+pub(super) struct Observer(Arc<Deliveries>);
+
+impl DeliveryObserver for Observer {
+    fn delivered(&self, delivery: Delivery<'_>) {
+        let mut inner = self.0.lock();
+        if let Some(error) = delivery.error {
+            inner.failure.get_or_insert(error);
+        } else if inner.failure.is_none() && delivery.token != NO_UNIT {
+            let topic = delivery.token & ((1 << TOPIC_BITS) - 1);
+            let end = usize::try_from(delivery.partition).ok().and_then(|n| inner.topics.get(topic)?.ends.get(n));
+            if let Some(end) = end {
+                end.fetch_max(delivery.offset + 1, Ordering::AcqRel);
+            }
+            inner.tracker.acknowledge((delivery.token >> TOPIC_BITS) as Sequence);
+        }
+        drop(inner);
+        self.0.changed.notify_one();
+    }
+}
+
+/// Sends records of units of work.
+pub(super) struct Publisher {
+    producer: Producer<Observer>,
+    deliveries: Arc<Deliveries>,
+    by_name: BTreeMap<Arc<str>, Arc<Topic>>,
+}
+
+impl Publisher {
+    /// A producer for which everything below `start` is acknowledged.
+    pub(super) fn new(kafka: &kafka::Settings, settings: &ProducerSettings, start: Lsn) -> Result<Self, Error> {
+        let inner = Inner { tracker: AckTracker::new(start), topics: Vec::new(), failure: None };
+        let deliveries = Arc::new(Deliveries { inner: Mutex::new(inner), changed: Notify::new() });
+        let producer = Producer::new(kafka, settings, Observer(Arc::clone(&deliveries)))?;
+        Ok(Self { producer, deliveries, by_name: BTreeMap::new() })
+    }
+
+    /// Makes a topic known: the next offset of each of its partitions and the largest record batch that it takes.
+    pub(super) fn add_topic(
+        &mut self,
+        name: &str,
+        ends: &[i64],
+        max_message_bytes: usize,
+    ) -> Result<Arc<Topic>, Error> {
+        if let Some(topic) = self.by_name.get(name) {
+            return Ok(Arc::clone(topic));
+        }
+        let mut inner = self.deliveries.lock();
+        let index = inner.topics.len();
+        if index >= 1 << TOPIC_BITS {
+            return Err(Error::TooManyTopics { limit: 1 << TOPIC_BITS });
+        }
+        let topic = Arc::new(Topic::new(index, name, ends, max_message_bytes));
+        inner.topics.push(Arc::clone(&topic));
+        drop(inner);
+        self.by_name.insert(Arc::clone(&topic.name), Arc::clone(&topic));
+        Ok(topic)
+    }
+
+    /// A topic that is known.
+    pub(super) fn topic(&self, name: &str) -> Option<Arc<Topic>> {
+        self.by_name.get(name).map(Arc::clone)
+    }
+
+    /// The topics that are known.
+    pub(super) fn topics(&self) -> impl Iterator<Item = &Arc<Topic>> {
+        self.by_name.values()
+    }
+
+    /// What the delivery reports have told.
+    pub(super) fn deliveries(&self) -> &Arc<Deliveries> {
+        &self.deliveries
+    }
+
+    /// Sends all records of a buffer to one topic as part of a unit. Waits while the queue is full (trap T76).
+    ///
+    /// Every record's size is checked before the first is sent, so that an oversized row leaves nothing half done and never
+    /// enters the producer (trap T50).
+    pub(super) async fn send(&self, topic: &Topic, records: &RecordBuf, unit: Sequence) -> Result<(), Error> {
+        if let Some(record) = records.iter().find(|record| record.size() > topic.max_record_bytes) {
+            return Err(Error::RecordTooLarge {
+                topic: topic.name.to_string(),
+                size: record.size(),
+                limit: topic.max_record_bytes,
+            });
+        }
+        let token = (unit as usize) << TOPIC_BITS | topic.index;
+        for record in records.iter() {
+            self.deliveries.tracker(|tracker| tracker.sending(unit));
+            self.hand_over(&topic.name, &record, token).await?;
+        }
+        Ok(())
+    }
+
+    /// Sends records that no unit waits for.
+    pub(super) async fn send_apart(&self, topic: &str, records: &RecordBuf) -> Result<(), Error> {
+        for record in records.iter() {
+            self.hand_over(topic, &record, NO_UNIT).await?;
+        }
+        Ok(())
+    }
+
+    async fn hand_over(&self, topic: &str, record: &Record<'_>, token: usize) -> Result<(), Error> {
+        while !self.producer.try_send(topic, record, token)? {
+            self.check()?;
+            // Wakes up by itself too, for reports that came before the wait began.
+            let _elapsed = tokio::time::timeout(Duration::from_millis(50), self.deliveries.changed()).await;
+        }
+        Ok(())
+    }
+
+    /// The failed delivery or refused log-in, if there is one.
+    pub(super) fn check(&self) -> Result<(), Error> {
+        if let Some(failure) = self.deliveries.take_failure() {
+            self.producer.purge();
+            return Err(failure.into());
+        }
+        self.producer.authentication_failure().map_or(Ok(()), |error| Err(error.into()))
+    }
+
+    /// Waits until every unit is acknowledged.
+    pub(super) async fn drained(&self) -> Result<(), Error> {
+        while self.deliveries.tracker(|tracker| tracker.in_flight()) > 0 {
+            self.check()?;
+            let _elapsed = tokio::time::timeout(Duration::from_millis(100), self.deliveries.changed()).await;
+        }
+        self.check()
+    }
+
+    /// Waits until no record is on its way, whether its unit is complete or not.
+    pub(super) async fn settled(&self) -> Result<(), Error> {
+        while self.producer.in_flight() > 0 {
+            self.check()?;
+            let _elapsed = tokio::time::timeout(Duration::from_millis(20), self.deliveries.changed()).await;
+        }
+        self.check()
+    }
+}

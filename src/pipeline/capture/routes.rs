@@ -1,0 +1,191 @@
+//! Which relation goes where: the relation versions of the stream, their encode plans and topics.
+//!
+//! A version is recorded in the state before its first record, so that a replay after a restart encodes old changes with
+//! the version that they were made under, whatever the catalog says by then (trap T36).
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+};
+
+use super::{
+    Error,
+    publisher::{Publisher, Topic},
+    session::Session,
+    state::Update,
+};
+use crate::{
+    lsn::Position,
+    pgoutput::message::{RelationBody, TypeBody},
+    pipeline::metrics::TableMetrics,
+    record::{Encoder, Plan},
+    retry::{Classify, Severity},
+    schema::{Relation, TableName},
+};
+
+/// A table whose changes are published.
+pub(super) struct Running {
+    pub(super) relation: Arc<Relation>,
+    pub(super) plan: Arc<Plan>,
+    pub(super) topic: Arc<Topic>,
+    pub(super) metrics: TableMetrics,
+}
+
+impl Running {
+    /// Registers the relation's schemas and compiles its plan.
+    pub(super) async fn new(
+        session: &Session,
+        encoder: &mut Encoder,
+        relation: Arc<Relation>,
+        topic: Arc<Topic>,
+    ) -> Result<Self, Error> {
+        let plan = session.patiently(async |registry| encoder.prepare(&relation, registry).await).await?;
+        let metrics = session.metrics.table(&relation.name.to_string());
+        Ok(Self { relation, plan, topic, metrics })
+    }
+}
+
+/// What happens to the changes of a relation.
+pub(super) enum Route {
+    Running(Arc<Running>),
+    /// Its changes stay in the WAL.
+    Stopped,
+    /// It is in the publication, but not configured.
+    Ignored,
+}
+
+/// The relations that the stream has announced.
+pub(super) struct Routes {
+    session: Arc<Session>,
+    by_oid: HashMap<u32, Route>,
+    types: HashMap<u32, TypeBody>,
+    /// Relation versions by `oid/digest`.
+    versions: BTreeMap<String, Arc<Relation>>,
+    message_topic: Option<Arc<Topic>>,
+}
+
+impl Routes {
+    pub(super) fn new(
+        session: Arc<Session>,
+        versions: BTreeMap<String, Arc<Relation>>,
+        message_topic: Option<Arc<Topic>>,
+    ) -> Self {
+        Self { session, by_oid: HashMap::new(), types: HashMap::new(), versions, message_topic }
+    }
+
+    /// The route of a relation; `None` if the stream has not announced it.
+    pub(super) fn find(&self, oid: u32) -> Option<&Route> {
+        self.by_oid.get(&oid)
+    }
+
+    /// Where logical messages go.
+    pub(super) fn message_topic(&self) -> Option<Arc<Topic>> {
+        self.message_topic.clone()
+    }
+
+    /// Remembers the name of a type.
+    pub(super) fn name_type(&mut self, body: TypeBody) {
+        self.types.insert(body.oid, body);
+    }
+
+    /// Stops a table; its name, if it was running.
+    pub(super) fn stop(&mut self, oid: u32) -> Option<TableName> {
+        let Some(Route::Running(running)) = self.by_oid.get(&oid) else { return None };
+        let table = running.relation.name.clone();
+        self.by_oid.insert(oid, Route::Stopped);
+        Some(table)
+    }
+
+    /// A Relation message: `position` is that of the next event, which may be the relation's first.
+    pub(super) async fn announce(
+        &mut self,
+        body: RelationBody,
+        position: Position,
+        encoder: &mut Encoder,
+        publisher: &Publisher,
+    ) -> Result<(), Error> {
+        let (oid, name) = (body.oid, TableName::new(Arc::clone(&body.schema), Arc::clone(&body.table)));
+        if matches!(self.by_oid.get(&oid), Some(Route::Stopped)) {
+            return Ok(());
+        }
+        if self.session.tables.is_stopped(&name) {
+            self.by_oid.insert(oid, Route::Stopped);
+            return Ok(());
+        }
+        let Some(topic) = self.session.topic_of(&name, publisher) else {
+            if self.by_oid.insert(oid, Route::Ignored).is_none() {
+                tracing::warn!(table = %name, "the table is in the publication but not configured; its changes are skipped");
+            }
+            return Ok(());
+        };
+        match self.run(&body, topic, encoder).await {
+            Ok(running) => {
+                self.by_oid.insert(oid, Route::Running(Arc::new(running)));
+                Ok(())
+            }
+            Err(error) if error.severity() == Severity::Definite => {
+                self.by_oid.insert(oid, Route::Stopped);
+                self.session.stop_table(&name, position, &error, publisher).await
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn run(&mut self, body: &RelationBody, topic: Arc<Topic>, encoder: &mut Encoder) -> Result<Running, Error> {
+        let relation = self.version(body).await?;
+        Running::new(&self.session, encoder, relation, topic).await
+    }
+
+    /// The recorded version that this message describes, or a new one, recorded before it is used.
+    async fn version(&mut self, body: &RelationBody) -> Result<Arc<Relation>, Error> {
+        let key = format!("{}/{:016x}", body.oid, digest(body));
+        if let Some(known) = self.versions.get(&key) {
+            return Ok(Arc::clone(known));
+        }
+        let last = self.last_version(body.oid);
+        let relation = Arc::new(self.session.describe(body, &self.types, last.as_deref()).await?);
+        if let Some(last) = last.filter(|last| key_of(last) != key_of(&relation)) {
+            return Err(Error::KeyChanged { table: last.name.to_string() });
+        }
+        let update = Update::Relation { key: key.clone(), relation: Arc::clone(&relation) };
+        self.session.position.record(&[update]).await?;
+        self.versions.insert(key, Arc::clone(&relation));
+        Ok(relation)
+    }
+
+    /// Any version of the relation that is known.
+    fn last_version(&self, oid: u32) -> Option<Arc<Relation>> {
+        let prefix = format!("{oid}/");
+        self.versions
+            .range(prefix.clone()..)
+            .take_while(|(key, _)| key.starts_with(&prefix))
+            .last()
+            .map(|(_, v)| Arc::clone(v))
+    }
+}
+
+/// Names and types of the key's columns.
+fn key_of(relation: &Relation) -> Vec<(&str, u32)> {
+    relation.key.iter().filter_map(|index| relation.columns.get(*index)).map(|c| (&*c.name, c.ty.oid)).collect()
+}
+
+/// Tells versions of one relation apart: FNV-1a over everything that the message says, stable over releases since it is
+/// kept in the state.
+fn digest(body: &RelationBody) -> u64 {
+    let mut hash = 0xcbf2_9ce4_8422_2325_u64;
+    let mut add = |bytes: &[u8]| {
+        for byte in bytes.iter().chain(&[0]) {
+            hash = (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3);
+        }
+    };
+    add(body.schema.as_bytes());
+    add(body.table.as_bytes());
+    add(format!("{:?}", body.identity).as_bytes());
+    for column in &body.columns {
+        add(column.name.as_bytes());
+        add(&[u8::from(column.identity)]);
+        add(&column.type_oid.to_be_bytes());
+        add(&column.typmod.to_be_bytes());
+    }
+    hash
+}

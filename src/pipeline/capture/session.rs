@@ -1,0 +1,154 @@
+//! What the parts of one session share, and what they may record.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+};
+
+use tokio::sync::Mutex;
+
+use super::{
+    Error,
+    position::PositionRecord,
+    publisher::{Publisher, Topic},
+    state::{OpenBarrier, State, StoppedTable, Update},
+    supervisor::{CaptureSettings, Tables, chain},
+};
+use crate::{
+    lsn::{Lsn, Position},
+    pgoutput::message::{RelationBody, TypeBody},
+    pipeline::{
+        health::Health,
+        metrics::{CaptureMetrics, lsn_value},
+    },
+    postgres,
+    record::{EncodeError, Encoder},
+    registry::Registry,
+    retry::{Backoff, Classify, Severity},
+    schema::{Relation, TableName},
+    source::{self, catalog::PublishedTable},
+};
+
+/// One session's surroundings.
+pub(super) struct Session {
+    pub(super) settings: CaptureSettings,
+    pub(super) health: Health,
+    pub(super) metrics: CaptureMetrics,
+    /// An ordinary connection to the source; it also holds the lock that keeps other captures of the slot out.
+    pub(super) client: postgres::Client,
+    pub(super) registry: Registry,
+    pub(super) position: PositionRecord,
+    /// Epoch of all positions.
+    pub(super) epoch: u32,
+    /// The configured tables of the publication, as the catalog showed them when the session began.
+    pub(super) published: Vec<PublishedTable>,
+    /// Topic names of the configured tables.
+    pub(super) topics: BTreeMap<TableName, String>,
+    /// Stopped tables of this process.
+    pub(super) tables: Arc<Tables>,
+    /// Barriers that are recorded as open.
+    pub(super) barriers: Arc<Mutex<Vec<Position>>>,
+}
+
+impl Session {
+    /// An encoder for this capture's events.
+    pub(super) fn encoder(&self) -> Encoder {
+        Encoder::new(self.settings.encoder.clone())
+    }
+
+    /// The server has sent everything below `lsn`.
+    pub(super) fn received(&self, lsn: Lsn) {
+        self.health.heard();
+        self.metrics.received.set(lsn_value(lsn));
+    }
+
+    /// The topic of a table; `None` if it is not configured.
+    pub(super) fn topic_of(&self, table: &TableName, publisher: &Publisher) -> Option<Arc<Topic>> {
+        publisher.topic(self.topics.get(table)?)
+    }
+
+    /// Makes sure that events up to `commit` may be published. One record serves for everything that the WAL holds by then.
+    pub(super) async fn raise_ceiling(&self, commit: Lsn) -> Result<Lsn, Error> {
+        self.position.raise_ceiling(commit, async || Ok(source::wal::flushed(&self.client).await?)).await
+    }
+
+    /// Tables that stopped in an earlier process are tried again: their changes were held in the WAL.
+    pub(super) async fn retry_stopped(&self, state: &State) -> Result<(), Error> {
+        let running = self.topics.keys().filter(|table| !self.tables.is_stopped(table));
+        let retried: Vec<_> =
+            running.map(ToString::to_string).filter(|table| state.stopped.contains_key(table)).collect();
+        if retried.is_empty() {
+            return Ok(());
+        }
+        tracing::info!(tables = retried.join(", "), "trying stopped tables again");
+        let updates: Vec<_> = retried.into_iter().map(|table| Update::Resumed { table }).collect();
+        self.position.record(&updates).await
+    }
+
+    /// The relation version that a Relation message describes, with what the catalog adds.
+    pub(super) async fn describe(
+        &self,
+        body: &RelationBody,
+        types: &HashMap<u32, TypeBody>,
+        last: Option<&Relation>,
+    ) -> Result<Relation, Error> {
+        let seen = self.published.iter().map(|table| &table.relation).find(|seen| source::version::agrees(body, seen));
+        if let Some(seen) = seen {
+            return Ok(Relation { identity: body.identity, ..seen.clone() });
+        }
+        let catalog = source::catalog::read(&self.client, &self.settings.publication.name).await?;
+        let catalog = catalog.by_oid(body.oid).map(|table| &table.relation);
+        Ok(source::version::describe(&self.client, body, catalog, last, types).await?)
+    }
+
+    /// Asks the registry until it answers: while it is down, nothing is lost by waiting.
+    pub(super) async fn patiently<T>(
+        &self,
+        mut ask: impl AsyncFnMut(&Registry) -> Result<T, EncodeError>,
+    ) -> Result<T, Error> {
+        let mut backoff = Backoff::new();
+        loop {
+            match ask(&self.registry).await {
+                Ok(answer) => {
+                    self.health.recovered();
+                    return Ok(answer);
+                }
+                Err(error) if error.severity() == Severity::Transient => {
+                    let delay = backoff.next_delay();
+                    self.metrics.errors.count(Severity::Transient);
+                    self.health.retrying(chain(&error));
+                    tracing::warn!(error = %chain(&error), hint = error.hint(), "waiting for the schema registry");
+                    tokio::time::sleep(delay).await;
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    /// Records a barrier before its first copy.
+    pub(super) async fn open_barrier(&self, barrier: OpenBarrier) -> Result<(), Error> {
+        let position = barrier.position;
+        self.position.record(&[Update::OpenBarrier(barrier)]).await?;
+        self.barriers.lock().await.push(position);
+        Ok(())
+    }
+
+    /// Stops one table at an event, for good in this process: recorded before the flush LSN may pass, held in the WAL.
+    pub(super) async fn stop_table(
+        &self,
+        table: &TableName,
+        position: Position,
+        error: &Error,
+        publisher: &Publisher,
+    ) -> Result<(), Error> {
+        let reason = chain(error);
+        publisher.deliveries().tracker(|tracker| tracker.hold(position.commit));
+        let stopped = StoppedTable { position, reason: reason.clone() };
+        self.position.record(&[Update::Stopped { table: table.to_string(), stopped: stopped.clone() }]).await?;
+        tracing::error!(table = %table, %position, reason, hint = error.hint(), "table stopped");
+        self.metrics.errors.count(Severity::Definite);
+        self.health.stop_table(table.to_string(), reason);
+        self.tables.stop(table.clone(), stopped);
+        Ok(())
+    }
+}

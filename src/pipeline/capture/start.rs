@@ -1,0 +1,219 @@
+//! Where a session begins: what the recorded position, the slot and the server together allow.
+//!
+//! The rules are PROTOCOL's, "State and slot": a slot that is ahead of the record, missing or lost is a gap; a server that
+//! does not hold what was published has forked. Neither is ever guessed away (traps T6, T7, T16).
+
+use super::{
+    Error,
+    state::{Checkpoint, Phase},
+};
+use crate::lsn::Lsn;
+
+/// What to do when the WAL between the recorded position and the slot is gone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum GapPolicy {
+    /// Exit with an error that says what happened.
+    #[default]
+    Stop,
+    /// Drop the slot, empty the tables at the sinks by a barrier, and take a new snapshot.
+    Resnapshot,
+}
+
+/// What the server says of itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Server {
+    pub(super) system_id: u64,
+    pub(super) timeline: u32,
+    /// End of the WAL that is flushed there.
+    pub(super) wal_end: Lsn,
+    /// Where the server's history left the recorded timeline, if it did.
+    pub(super) switch_point: Option<Lsn>,
+}
+
+/// What the server says of the slot, as far as the decision needs it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Slot {
+    pub(super) confirmed_flush: Lsn,
+    pub(super) lost: bool,
+}
+
+/// How a session begins.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Start {
+    /// Nothing was published yet: create the slot and take the snapshot.
+    Fresh {
+        /// A slot of an interrupted first start is in the way.
+        drop_slot: bool,
+    },
+    /// Take a new snapshot over what was published before.
+    Again {
+        /// The old slot is still there.
+        drop_slot: bool,
+        /// Epoch of the new snapshot.
+        epoch: u32,
+    },
+    /// Stream on from the slot's position.
+    Resume {
+        /// `confirmed_flush_lsn`.
+        at: Lsn,
+    },
+}
+
+/// Decides how to begin.
+pub(super) fn decide(
+    name: &str,
+    checkpoint: Option<&Checkpoint>,
+    server: Server,
+    slot: Option<Slot>,
+    policy: GapPolicy,
+) -> Result<Start, Error> {
+    let drop_slot = slot.is_some();
+    let Some(checkpoint) = checkpoint else {
+        return match slot {
+            None => Ok(Start::Fresh { drop_slot: false }),
+            Some(_) => Err(Error::UnknownSlot { slot: name.to_owned() }),
+        };
+    };
+    if checkpoint.slot != name {
+        return Err(Error::OtherSlot { recorded: checkpoint.slot.clone(), configured: name.to_owned() });
+    }
+    if checkpoint.phase == Phase::Intent {
+        return Ok(Start::Fresh { drop_slot });
+    }
+    let (trouble, epoch) = match gap(name, checkpoint, server, slot) {
+        Ok(at) => return Ok(Start::Resume { at }),
+        Err(Trouble::Snapshot) => return Ok(Start::Again { drop_slot, epoch: checkpoint.epoch }),
+        Err(Trouble::Gap(error)) => (error, checkpoint.epoch),
+        Err(Trouble::Fork(error)) => (error, checkpoint.epoch + 1),
+    };
+    match policy {
+        GapPolicy::Stop => Err(trouble),
+        GapPolicy::Resnapshot => Ok(Start::Again { drop_slot, epoch }),
+    }
+}
+
+enum Trouble {
+    /// The snapshot was cut.
+    Snapshot,
+    /// Changes are missing; LSNs are still unique.
+    Gap(Error),
+    /// LSNs may mean other contents than what was published under them.
+    Fork(Error),
+}
+
+fn gap(name: &str, checkpoint: &Checkpoint, server: Server, slot: Option<Slot>) -> Result<Lsn, Trouble> {
+    if server.system_id != checkpoint.system_id {
+        return Err(Trouble::Fork(Error::OtherSystem { recorded: checkpoint.system_id, found: server.system_id }));
+    }
+    let history_ends = if server.timeline == checkpoint.timeline {
+        server.wal_end
+    } else {
+        // A server whose history does not know the recorded timeline shares nothing that is known.
+        server.switch_point.unwrap_or(Lsn::ZERO)
+    };
+    if history_ends < checkpoint.ceiling {
+        return Err(Trouble::Fork(Error::Forked {
+            timeline: server.timeline,
+            history_ends,
+            ceiling: checkpoint.ceiling,
+        }));
+    }
+    if checkpoint.phase == Phase::Snapshot {
+        return Err(Trouble::Snapshot);
+    }
+    let Some(slot) = slot else {
+        return Err(Trouble::Gap(Error::SlotMissing { slot: name.to_owned(), flush: checkpoint.flush }));
+    };
+    if slot.lost {
+        return Err(Trouble::Gap(Error::SlotLost { slot: name.to_owned(), flush: checkpoint.flush }));
+    }
+    if slot.confirmed_flush > checkpoint.flush {
+        return Err(Trouble::Gap(Error::SlotAhead {
+            slot: name.to_owned(),
+            confirmed: slot.confirmed_flush,
+            flush: checkpoint.flush,
+        }));
+    }
+    Ok(slot.confirmed_flush)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn checkpoint(phase: Phase) -> Checkpoint {
+        Checkpoint {
+            system_id: 7,
+            timeline: 1,
+            slot: "s".into(),
+            epoch: 3,
+            phase,
+            consistent_point: Lsn(100),
+            flush: Lsn(200),
+            published: Lsn(250),
+            ceiling: Lsn(300),
+        }
+    }
+
+    const SERVER: Server = Server { system_id: 7, timeline: 1, wal_end: Lsn(400), switch_point: None };
+
+    fn slot(confirmed: u64) -> Option<Slot> {
+        Some(Slot { confirmed_flush: Lsn(confirmed), lost: false })
+    }
+
+    fn streaming(server: Server, slot: Option<Slot>, policy: GapPolicy) -> Result<Start, Error> {
+        decide("s", Some(&checkpoint(Phase::Streaming)), server, slot, policy)
+    }
+
+    #[test]
+    fn a_first_start_creates_the_slot_and_an_unknown_slot_is_refused() {
+        let first = |slot| decide("s", None, SERVER, slot, GapPolicy::Stop);
+        assert_eq!(first(None).unwrap(), Start::Fresh { drop_slot: false });
+        assert!(matches!(first(slot(1)), Err(Error::UnknownSlot { .. })));
+    }
+
+    #[test]
+    fn a_slot_of_an_interrupted_first_start_is_dropped() {
+        let state = checkpoint(Phase::Intent);
+        let start = decide("s", Some(&state), SERVER, slot(1), GapPolicy::Stop).unwrap();
+        assert_eq!(start, Start::Fresh { drop_slot: true });
+    }
+
+    #[test]
+    fn a_cut_snapshot_starts_over_behind_a_barrier() {
+        let state = checkpoint(Phase::Snapshot);
+        let server = Server { wal_end: Lsn(400), ..SERVER };
+        let start = decide("s", Some(&state), server, slot(100), GapPolicy::Stop).unwrap();
+        assert_eq!(start, Start::Again { drop_slot: true, epoch: 3 });
+    }
+
+    // trap T4
+    #[test]
+    fn a_slot_behind_the_record_resumes_there() {
+        assert_eq!(streaming(SERVER, slot(150), GapPolicy::Stop).unwrap(), Start::Resume { at: Lsn(150) });
+    }
+
+    // traps T6, T7, T13
+    #[test]
+    fn a_slot_ahead_missing_or_lost_is_a_gap() {
+        assert!(matches!(streaming(SERVER, slot(201), GapPolicy::Stop), Err(Error::SlotAhead { .. })));
+        assert!(matches!(streaming(SERVER, None, GapPolicy::Stop), Err(Error::SlotMissing { .. })));
+        let lost = Some(Slot { confirmed_flush: Lsn(200), lost: true });
+        assert!(matches!(streaming(SERVER, lost, GapPolicy::Stop), Err(Error::SlotLost { .. })));
+        let again = streaming(SERVER, None, GapPolicy::Resnapshot).unwrap();
+        assert_eq!(again, Start::Again { drop_slot: false, epoch: 3 });
+    }
+
+    // trap T16
+    #[test]
+    fn a_server_that_lacks_what_was_published_gets_a_new_epoch_or_stops() {
+        let behind = Server { wal_end: Lsn(299), ..SERVER };
+        assert!(matches!(streaming(behind, slot(200), GapPolicy::Stop), Err(Error::Forked { .. })));
+        let promoted = Server { timeline: 2, switch_point: Some(Lsn(299)), ..SERVER };
+        let again = streaming(promoted, slot(200), GapPolicy::Resnapshot).unwrap();
+        assert_eq!(again, Start::Again { drop_slot: true, epoch: 4 });
+        let in_time = Server { timeline: 2, switch_point: Some(Lsn(300)), ..SERVER };
+        assert_eq!(streaming(in_time, slot(200), GapPolicy::Stop).unwrap(), Start::Resume { at: Lsn(200) });
+    }
+}

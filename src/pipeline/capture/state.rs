@@ -1,0 +1,188 @@
+//! What capture knows across restarts: the records of the state topic `walrelay.state.<prefix>`.
+//!
+//! Every entry is JSON under a key of its own. What is confirmed to the server is recorded here first, so the slot is never
+//! ahead of the record (PROTOCOL, "State and slot").
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use serde::{Deserialize, Serialize};
+
+use super::Error;
+use crate::{
+    kafka::{self, StateEntry, StateTopic},
+    lsn::{Lsn, Position},
+    schema::Relation,
+};
+
+/// How far the first copy has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(super) enum Phase {
+    /// The slot is about to be created; nothing was published.
+    Intent,
+    /// The slot is there; snapshot rows may have been published.
+    Snapshot,
+    /// Every snapshot row is acknowledged; the stream goes on from `flush`.
+    Streaming,
+}
+
+/// The position record.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Checkpoint {
+    /// The source cluster's identity.
+    pub(super) system_id: u64,
+    /// The timeline that `flush` and `ceiling` lie on.
+    pub(super) timeline: u32,
+    /// The replication slot.
+    pub(super) slot: String,
+    /// Epoch of the positions.
+    pub(super) epoch: u32,
+    /// How far the first copy has come.
+    pub(super) phase: Phase,
+    /// The slot's consistent point.
+    pub(super) consistent_point: Lsn,
+    /// The highest LSN that may have been confirmed to the server.
+    pub(super) flush: Lsn,
+    /// Everything below it is published, but for stopped tables.
+    pub(super) published: Lsn,
+    /// The highest commit LSN that may have been published.
+    pub(super) ceiling: Lsn,
+}
+
+/// A topic as it was when it was first used.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct TopicRecord {
+    /// Its partition count: another one would break the order of keys (trap T51).
+    pub(super) partitions: i32,
+    /// Next offset of each partition as far as acknowledged: a topic that ends below was recreated.
+    pub(super) ends: Vec<i64>,
+}
+
+/// A barrier that is being broadcast: everything that is needed to broadcast it again.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct OpenBarrier {
+    /// Its position.
+    pub(super) position: Position,
+    /// Topics with their partition counts.
+    pub(super) topics: Vec<(String, i32)>,
+}
+
+/// A table that stopped.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct StoppedTable {
+    /// The first event of the table that was not published; the flush LSN stays at or below its commit.
+    pub(super) position: Position,
+    /// Why.
+    pub(super) reason: String,
+}
+
+/// All entries.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct State {
+    pub(super) checkpoint: Option<Checkpoint>,
+    /// Relation versions by `oid/digest`.
+    pub(super) relations: BTreeMap<String, Relation>,
+    pub(super) topics: BTreeMap<String, TopicRecord>,
+    pub(super) barriers: Vec<OpenBarrier>,
+    pub(super) stopped: BTreeMap<String, StoppedTable>,
+}
+
+/// One change of the state.
+#[derive(Clone, Debug)]
+pub(super) enum Update {
+    Checkpoint(Checkpoint),
+    Relation { key: String, relation: Arc<Relation> },
+    Topic { name: String, record: TopicRecord },
+    OpenBarrier(OpenBarrier),
+    CloseBarrier(Position),
+    Stopped { table: String, stopped: StoppedTable },
+    Resumed { table: String },
+}
+
+impl Update {
+    fn entry(&self) -> Result<StateEntry, serde_json::Error> {
+        Ok(match self {
+            Self::Checkpoint(checkpoint) => ("position".into(), Some(serde_json::to_vec(checkpoint)?)),
+            Self::Relation { key, relation } => (format!("relation/{key}"), Some(serde_json::to_vec(relation)?)),
+            Self::Topic { name, record } => (format!("topic/{name}"), Some(serde_json::to_vec(record)?)),
+            Self::OpenBarrier(barrier) => (format!("barrier/{}", barrier.position), Some(serde_json::to_vec(barrier)?)),
+            Self::CloseBarrier(position) => (format!("barrier/{position}"), None),
+            Self::Stopped { table, stopped } => (format!("table/{table}"), Some(serde_json::to_vec(stopped)?)),
+            Self::Resumed { table } => (format!("table/{table}"), None),
+        })
+    }
+}
+
+impl State {
+    fn parse(entries: &BTreeMap<String, Vec<u8>>) -> Result<Self, (String, serde_json::Error)> {
+        let mut state = Self::default();
+        for (key, value) in entries {
+            let wrong = |error| (key.clone(), error);
+            match key.split_once('/') {
+                None if key == "position" => {
+                    state.checkpoint = Some(serde_json::from_slice(value).map_err(wrong)?);
+                }
+                Some(("relation", name)) => {
+                    state.relations.insert(name.to_owned(), serde_json::from_slice(value).map_err(wrong)?);
+                }
+                Some(("topic", name)) => {
+                    state.topics.insert(name.to_owned(), serde_json::from_slice(value).map_err(wrong)?);
+                }
+                Some(("barrier", _)) => state.barriers.push(serde_json::from_slice(value).map_err(wrong)?),
+                Some(("table", name)) => {
+                    state.stopped.insert(name.to_owned(), serde_json::from_slice(value).map_err(wrong)?);
+                }
+                _ => return Err((key.clone(), serde::de::Error::custom("unknown kind of entry"))),
+            }
+        }
+        state.barriers.sort_by_key(|barrier| barrier.position);
+        Ok(state)
+    }
+}
+
+/// The state topic, read and written by one capture at a time. Clones share the writer.
+#[derive(Clone)]
+pub(super) struct StateStore {
+    writer: Arc<Mutex<StateTopic>>,
+    topic: Arc<str>,
+}
+
+impl StateStore {
+    /// What is recorded, without fencing anybody.
+    pub(super) async fn peek(settings: &kafka::Settings, topic: &str) -> Result<State, Error> {
+        let (settings, name) = (settings.clone(), topic.to_owned());
+        let entries = blocking(move || StateTopic::read(&settings, &name)).await?;
+        State::parse(&entries).map_err(|(key, source)| Error::State { topic: topic.to_owned(), key, source })
+    }
+
+    /// Fences earlier writers, then reads what is final now.
+    pub(super) async fn open(settings: &kafka::Settings, topic: &str, slot: &str) -> Result<(Self, State), Error> {
+        let (own, name, id) = (settings.clone(), topic.to_owned(), format!("{topic}.{slot}"));
+        let writer = blocking(move || StateTopic::open(&own, &name, &id)).await?;
+        let state = Self::peek(settings, topic).await?;
+        Ok((Self { writer: Arc::new(Mutex::new(writer)), topic: topic.into() }, state))
+    }
+
+    /// Records changes together; when it returns, they are durable.
+    pub(super) async fn write(&self, updates: &[Update]) -> Result<(), Error> {
+        let entries: Vec<StateEntry> = updates
+            .iter()
+            .map(Update::entry)
+            .collect::<Result<_, _>>()
+            .map_err(|source| Error::State { topic: self.topic.to_string(), key: "(new entry)".into(), source })?;
+        let writer = Arc::clone(&self.writer);
+        blocking(move || writer.lock().unwrap_or_else(PoisonError::into_inner).write(&entries)).await
+    }
+}
+
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, kafka::Error> + Send + 'static,
+) -> Result<T, Error> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => Ok(result?),
+        Err(_stopped) => Err(kafka::Error::Closed.into()),
+    }
+}

@@ -1,0 +1,288 @@
+//! The stream: numbers the changes of each transaction, encodes them and sends them, in the order of the WAL.
+//!
+//! The ordinal counts what the server delivers, before any filter of ours, so it is the same on every redelivery: every row
+//! change takes one, a key move two (delete and create), a TRUNCATE statement and a logical message one (PROTOCOL,
+//! "Position").
+
+use std::{collections::HashMap, sync::Arc};
+
+use super::{
+    Error,
+    barrier::Broadcast,
+    publisher::Publisher,
+    routes::{Route, Routes, Running},
+    session::Session,
+};
+use crate::{
+    event::{EventMeta, Op, RecordBuf, RowChange, SnapshotMark, TransactionMeta},
+    lsn::{Lsn, Position},
+    pgoutput::message::{self, Message},
+    pipeline::ack::{AckTracker, Sequence},
+    record::{Encoder, LogicalMessage, MessagePlan},
+    source::stream::StreamItem,
+};
+
+/// A transaction between Begin and Commit.
+struct Open {
+    meta: TransactionMeta,
+    unit: Sequence,
+    ordinal: u64,
+    /// Events of each relation so far.
+    collections: HashMap<u32, u64>,
+}
+
+impl Open {
+    /// What the next event of a relation is numbered with, in the transaction and in its table.
+    fn next(&self, relation: u32) -> (u64, u64) {
+        (self.ordinal + 1, self.collections.get(&relation).copied().unwrap_or(0) + 1)
+    }
+
+    /// The event took so many ordinals.
+    fn took(&mut self, relation: u32, ordinals: u64) {
+        self.ordinal += ordinals;
+        *self.collections.entry(relation).or_default() += ordinals;
+    }
+
+    fn position(&self, ordinal: u64) -> Position {
+        Position { epoch: self.meta.epoch, commit: self.meta.commit, ordinal }
+    }
+}
+
+/// Follows the stream of one session.
+pub(super) struct Streamer {
+    session: Arc<Session>,
+    encoder: Encoder,
+    routes: Routes,
+    publisher: Arc<Publisher>,
+    records: RecordBuf,
+    messages: Option<Arc<MessagePlan>>,
+    open: Option<Open>,
+    previous_commit: Option<Lsn>,
+    /// Up to here events may be published.
+    ceiling: Lsn,
+}
+
+impl Streamer {
+    pub(super) fn new(session: Arc<Session>, routes: Routes, publisher: Arc<Publisher>) -> Self {
+        Self {
+            encoder: session.encoder(),
+            session,
+            routes,
+            publisher,
+            records: RecordBuf::default(),
+            messages: None,
+            open: None,
+            previous_commit: None,
+            ceiling: Lsn::ZERO,
+        }
+    }
+
+    /// Takes the items of one batch.
+    pub(super) async fn take_all(&mut self, items: Vec<StreamItem>) -> Result<(), Error> {
+        for item in items {
+            self.take(item).await?;
+        }
+        // A batch whose every await was ready must not starve the checkpoint loop.
+        tokio::task::yield_now().await;
+        Ok(())
+    }
+
+    async fn take(&mut self, item: StreamItem) -> Result<(), Error> {
+        match item {
+            StreamItem::Keepalive { wal_end } => {
+                self.publisher.deliveries().tracker(|tracker| tracker.passed(wal_end));
+                self.session.received(wal_end);
+                Ok(())
+            }
+            StreamItem::Message { wal_start, message } => self.message(wal_start, message).await,
+        }
+    }
+
+    async fn message(&mut self, lsn: Lsn, message: Message) -> Result<(), Error> {
+        match message {
+            Message::Begin { final_lsn, commit_us, xid } => self.begin(final_lsn, commit_us, xid).await,
+            Message::Commit { commit_lsn, end_lsn, .. } => self.commit(lsn, commit_lsn, end_lsn),
+            Message::Origin { commit_lsn, name } => {
+                let open = self.open.as_mut().ok_or(Error::Protocol { what: "origin", lsn })?;
+                open.meta.origin = Some(name);
+                open.meta.origin_lsn = Some(commit_lsn);
+                Ok(())
+            }
+            Message::Relation(body) => {
+                let epoch = self.session.epoch;
+                let position = self
+                    .open
+                    .as_ref()
+                    .map_or(Position { epoch, commit: lsn, ordinal: 0 }, |open| open.position(open.ordinal + 1));
+                self.routes.announce(body, position, &mut self.encoder, &self.publisher).await
+            }
+            Message::Type(body) => {
+                self.routes.name_type(body);
+                Ok(())
+            }
+            Message::Insert { relation, new, .. } => self.change(lsn, relation, RowChange::Insert(new)).await,
+            Message::Update { relation, old, new, .. } => {
+                self.change(lsn, relation, RowChange::Update { old, new }).await
+            }
+            Message::Delete { relation, old, .. } => self.change(lsn, relation, RowChange::Delete(old)).await,
+            Message::Truncate(truncate) => self.truncate(lsn, &truncate.relations).await,
+            Message::Logical(message) => self.logical(lsn, &message).await,
+            Message::StreamStart { .. }
+            | Message::StreamStop
+            | Message::StreamCommit { .. }
+            | Message::StreamAbort { .. } => Err(Error::Protocol { what: "streamed transaction", lsn }),
+            Message::BeginPrepare(_)
+            | Message::Prepare(_)
+            | Message::CommitPrepared(_)
+            | Message::RollbackPrepared { .. }
+            | Message::StreamPrepare(_) => Err(Error::Protocol { what: "two-phase commit", lsn }),
+        }
+    }
+
+    async fn begin(&mut self, commit: Lsn, commit_us: i64, xid: u32) -> Result<(), Error> {
+        if self.open.is_some() {
+            return Err(Error::Protocol { what: "begin", lsn: commit });
+        }
+        if commit > self.ceiling {
+            self.ceiling = self.session.raise_ceiling(commit).await?;
+        }
+        self.session.health.behind_since(commit_us / 1000);
+        let meta = TransactionMeta {
+            epoch: self.session.epoch,
+            xid: Some(xid),
+            commit,
+            commit_us,
+            previous_commit: self.previous_commit,
+            ..TransactionMeta::default()
+        };
+        let unit = self.publisher.deliveries().tracker(AckTracker::open);
+        self.open = Some(Open { meta, unit, ordinal: 0, collections: HashMap::new() });
+        Ok(())
+    }
+
+    fn commit(&mut self, lsn: Lsn, commit: Lsn, end: Lsn) -> Result<(), Error> {
+        match self.open.take() {
+            Some(open) if open.meta.commit == commit => {
+                self.publisher.deliveries().tracker(|tracker| tracker.close(open.unit, end));
+                self.previous_commit = Some(commit);
+                self.session.received(end);
+                Ok(())
+            }
+            _ => Err(Error::Protocol { what: "commit", lsn }),
+        }
+    }
+
+    async fn change(&mut self, lsn: Lsn, relation: u32, change: RowChange) -> Result<(), Error> {
+        let open = self.open.as_mut().ok_or(Error::Protocol { what: "row change outside of a transaction", lsn })?;
+        let running = match self.routes.find(relation) {
+            Some(Route::Running(running)) => running,
+            Some(Route::Stopped | Route::Ignored) => {
+                open.took(relation, 1);
+                return Ok(());
+            }
+            None => return Err(Error::Protocol { what: "change of an unannounced relation", lsn }),
+        };
+        let (ordinal, collection_order) = open.next(relation);
+        let event = EventMeta { ordinal, collection_order, lsn, processed_ns: now_ns(), snapshot: SnapshotMark::False };
+        self.records.clear();
+        let sent = match self.encoder.encode(&running.plan, &open.meta, event, &change, &mut self.records) {
+            Ok(taken) => {
+                open.took(relation, taken);
+                self.publisher.send(&running.topic, &self.records, open.unit).await
+            }
+            Err(error) => {
+                open.took(relation, 1);
+                Err(error.into())
+            }
+        };
+        match sent {
+            Ok(()) => {
+                count(running, &change, &self.records);
+                Ok(())
+            }
+            Err(error) if error.is_of_one_row() => {
+                let position = open.position(ordinal);
+                self.stop(relation, position, &error).await
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Stops one table at an event; its changes stay in the WAL from there on.
+    async fn stop(&mut self, relation: u32, position: Position, error: &Error) -> Result<(), Error> {
+        let Some(table) = self.routes.stop(relation) else { return Ok(()) };
+        self.session.stop_table(&table, position, error, &self.publisher).await
+    }
+
+    async fn truncate(&mut self, lsn: Lsn, relations: &[u32]) -> Result<(), Error> {
+        let open = self.open.as_mut().ok_or(Error::Protocol { what: "truncate outside of a transaction", lsn })?;
+        let ordinal = open.ordinal + 1;
+        let mut members = Vec::new();
+        for relation in relations {
+            let order = open.collections.entry(*relation).or_default();
+            *order += 1;
+            match self.routes.find(*relation) {
+                Some(Route::Running(running)) => members.push((Arc::clone(running), *order)),
+                Some(Route::Stopped | Route::Ignored) => {}
+                None => return Err(Error::Protocol { what: "truncate of an unannounced relation", lsn }),
+            }
+        }
+        open.ordinal = ordinal;
+        let event = EventMeta { ordinal, lsn, processed_ns: now_ns(), ..EventMeta::default() };
+        let barrier = Broadcast { members, position: open.position(ordinal), event, unit: open.unit };
+        barrier.send(&self.session, &mut self.encoder, &self.publisher, &open.meta).await
+    }
+
+    /// A message inside a transaction is one of its events; another one has no position, and the flush LSN waits for it.
+    async fn logical(&mut self, lsn: Lsn, message: &message::LogicalMessage) -> Result<(), Error> {
+        if self.open.is_none() && message.transactional {
+            return Err(Error::Protocol { what: "transactional message outside of a transaction", lsn });
+        }
+        let mut event = EventMeta { lsn: message.lsn, processed_ns: now_ns(), ..EventMeta::default() };
+        let apart = TransactionMeta { epoch: self.session.epoch, commit: message.lsn, ..TransactionMeta::default() };
+        let plan = self.message_plan().await?;
+        let Some(topic) = self.routes.message_topic() else { return Ok(()) };
+        let (meta, unit) = match &mut self.open {
+            Some(open) if message.transactional => {
+                (event.ordinal, event.collection_order) = open.next(0);
+                open.took(0, 1);
+                (&open.meta, open.unit)
+            }
+            _ => (&apart, self.publisher.deliveries().tracker(AckTracker::open)),
+        };
+        let body =
+            LogicalMessage { prefix: &message.prefix, content: &message.content, transactional: message.transactional };
+        self.records.clear();
+        self.encoder.encode_message(&plan, meta, event, &body, &mut self.records);
+        self.publisher.send(&topic, &self.records, unit).await?;
+        if !message.transactional {
+            self.publisher.deliveries().tracker(|tracker| tracker.close(unit, Lsn::ZERO));
+        }
+        Ok(())
+    }
+
+    async fn message_plan(&mut self) -> Result<Arc<MessagePlan>, Error> {
+        if let Some(plan) = &self.messages {
+            return Ok(Arc::clone(plan));
+        }
+        let plan = self.session.patiently(async |registry| self.encoder.prepare_messages(registry).await).await?;
+        Ok(Arc::clone(self.messages.insert(plan)))
+    }
+}
+
+fn count(running: &Running, change: &RowChange, records: &RecordBuf) {
+    let op = match change {
+        RowChange::Read(_) => Op::Read,
+        RowChange::Insert(_) => Op::Create,
+        RowChange::Update { .. } => Op::Update,
+        RowChange::Delete(_) => Op::Delete,
+    };
+    running.metrics.events(op).inc();
+    running.metrics.bytes.inc_by(records.bytes.len() as u64);
+}
+
+/// Nanoseconds since the Unix epoch.
+pub(super) fn now_ns() -> i64 {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(now.as_nanos()).unwrap_or(i64::MAX)
+}

@@ -1,0 +1,131 @@
+//! The streaming phase of a session: the loop over the stream's batches beside the checkpoint loop.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::sync::mpsc;
+use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
+
+use super::{
+    Error,
+    opening::{self, Opened},
+    progress::Checkpointer,
+    publisher::Publisher,
+    routes::Routes,
+    session::Session,
+    stream::Streamer,
+    supervisor::{CaptureDeps, Tables},
+};
+use crate::{
+    pipeline::metrics::{CaptureMetrics, lsn_value},
+    postgres,
+    progress::progress_topic,
+    record::message_topic,
+    source::{
+        self,
+        stream::{Batch, StreamHandle, StreamStatus, spawn},
+    },
+};
+
+/// How long acknowledgements are waited for at the end.
+const DRAIN_LIMIT: Duration = Duration::from_secs(10);
+/// How often the slot's own positions are read for the metrics, and a lost slot is noticed.
+const SLOT_INTERVAL: Duration = Duration::from_secs(10);
+
+/// Runs one session until an error, or until the token is cancelled.
+pub(super) async fn run(deps: &CaptureDeps, tables: &Arc<Tables>, token: &CancellationToken) -> Result<(), Error> {
+    let opened = tokio::select! {
+        opened = opening::open(deps, tables) => opened?,
+        () = token.cancelled() => return Ok(()),
+    };
+    let Opened { session, publisher, stream, flush, versions } = opened;
+    session.health.set_started();
+    session.health.recovered();
+    session.health.set_phase("streaming");
+    let (batches, handle) = spawn(stream, session.settings.stream, flush);
+    let messages = publisher.topic(&message_topic(&session.settings.prefix));
+    let routes = Routes::new(Arc::clone(&session), versions, messages);
+    let streamer = Streamer::new(Arc::clone(&session), routes, Arc::clone(&publisher));
+    let outcome = follow(&session, &publisher, streamer, batches, &handle, token).await;
+    if outcome.is_ok() {
+        finish(&session, &publisher).await;
+    }
+    handle.stop().await;
+    outcome
+}
+
+async fn follow(
+    session: &Arc<Session>,
+    publisher: &Arc<Publisher>,
+    mut streamer: Streamer,
+    mut batches: mpsc::Receiver<Result<Batch, source::Error>>,
+    handle: &StreamHandle,
+    token: &CancellationToken,
+) -> Result<(), Error> {
+    let checkpoints = checkpointer(session, publisher).run(session.settings.checkpoint_interval);
+    let mut checkpoints = AbortOnDropHandle::new(tokio::spawn(checkpoints));
+    let slot = watch_slot(Arc::clone(session), handle.status());
+    let mut slot = AbortOnDropHandle::new(tokio::spawn(slot));
+    loop {
+        let batch = tokio::select! {
+            biased;
+            () = token.cancelled() => return Ok(()),
+            ended = &mut checkpoints => return ended.unwrap_or(Err(Error::StreamEnded)),
+            ended = &mut slot => return ended.unwrap_or(Err(Error::StreamEnded)),
+            batch = batches.recv() => batch.ok_or(Error::StreamEnded)??,
+        };
+        let Batch { items, permit } = batch;
+        tokio::select! {
+            taken = streamer.take_all(items) => taken?,
+            ended = &mut checkpoints => return ended.unwrap_or(Err(Error::StreamEnded)),
+            () = token.cancelled() => return Ok(()),
+        }
+        drop(permit);
+    }
+}
+
+fn checkpointer(session: &Arc<Session>, publisher: &Arc<Publisher>) -> Checkpointer {
+    Checkpointer {
+        publisher: Arc::clone(publisher),
+        position: session.position.clone(),
+        barriers: Arc::clone(&session.barriers),
+        topic: progress_topic(&session.settings.prefix),
+        epoch: session.epoch,
+        health: session.health.clone(),
+        metrics: session.metrics.clone(),
+    }
+}
+
+/// Waits a while for what is in flight and records it; what is not acknowledged by then is not confirmed (trap T59).
+async fn finish(session: &Arc<Session>, publisher: &Arc<Publisher>) {
+    let settled = tokio::time::timeout(DRAIN_LIMIT, async {
+        publisher.settled().await?;
+        checkpointer(session, publisher).once().await
+    });
+    match settled.await {
+        Ok(Ok(())) => tracing::info!("everything that was sent is acknowledged and recorded"),
+        Ok(Err(error)) => tracing::warn!(%error, "the last records will be published again"),
+        Err(_elapsed) => {
+            tracing::warn!("kafka did not acknowledge the last records in time; they will be published again")
+        }
+    }
+}
+
+/// Reads the slot's positions at intervals, and ends the session when the server invalidates the slot (trap T13).
+async fn watch_slot(session: Arc<Session>, status: Arc<StreamStatus>) -> Result<(), Error> {
+    loop {
+        tokio::time::sleep(SLOT_INTERVAL).await;
+        show_queue(&session.metrics, &status);
+        if let Some(slot) = read_slot(&session.client, &session.settings.slot).await? {
+            session.metrics.confirmed.set(slot.confirmed_flush.map_or(0, lsn_value));
+            session.metrics.restart.set(slot.restart_lsn.map_or(0, lsn_value));
+        }
+    }
+}
+
+async fn read_slot(client: &postgres::Client, slot: &str) -> Result<Option<source::slot::SlotState>, Error> {
+    Ok(source::slot::read(client, slot).await?)
+}
+
+fn show_queue(metrics: &CaptureMetrics, status: &StreamStatus) {
+    metrics.queue_bytes.set(i64::try_from(status.buffered_bytes()).unwrap_or(i64::MAX));
+}

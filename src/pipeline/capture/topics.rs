@@ -1,0 +1,128 @@
+//! The topics of a capture: created when missing, checked against what was recorded when they were first used.
+
+use std::collections::BTreeMap;
+
+use super::{
+    Error,
+    publisher::Publisher,
+    state::{State, TopicRecord},
+};
+use crate::{
+    kafka::{self, Admin, TopicDescription, TopicSettings},
+    progress::progress_topic,
+};
+
+/// Name of the state topic of a prefix.
+#[must_use]
+pub fn state_topic(prefix: &str) -> String {
+    format!("walrelay.state.{prefix}")
+}
+
+/// The cluster side of a capture's topics.
+pub(super) struct Topics {
+    admin: Admin,
+    settings: TopicSettings,
+    create: bool,
+}
+
+impl Topics {
+    pub(super) fn new(kafka: &kafka::Settings, settings: &TopicSettings, create: bool) -> Result<Self, Error> {
+        Ok(Self { admin: Admin::new(kafka)?, settings: settings.clone(), create })
+    }
+
+    /// The two topics that capture keeps for itself: state and progress.
+    pub(super) async fn ensure_own(&self, prefix: &str) -> Result<(), Error> {
+        let state = BTreeMap::from([
+            ("cleanup.policy".to_owned(), "compact".to_owned()),
+            ("min.cleanable.dirty.ratio".to_owned(), "0.1".to_owned()),
+            ("segment.ms".to_owned(), "600000".to_owned()),
+        ]);
+        self.ensure(&state_topic(prefix), &TopicSettings { partitions: 1, config: state, ..self.settings.clone() })
+            .await?;
+        let progress = BTreeMap::from([
+            ("cleanup.policy".to_owned(), "compact,delete".to_owned()),
+            ("retention.ms".to_owned(), "3600000".to_owned()),
+            ("segment.ms".to_owned(), "600000".to_owned()),
+        ]);
+        let progress = TopicSettings { partitions: 1, config: progress, ..self.settings.clone() };
+        self.ensure(&progress_topic(prefix), &progress).await.map(drop)
+    }
+
+    /// Makes a data topic ready and known to the publisher.
+    pub(super) async fn ensure_data(&self, name: &str, state: &State, publisher: &mut Publisher) -> Result<(), Error> {
+        let found = self.ensure(name, &self.settings).await?;
+        let compacts = found.config.get("cleanup.policy").is_some_and(|policy| policy.contains("compact"));
+        if compacts {
+            return Err(Error::CompactedTopic { topic: name.to_owned() });
+        }
+        let ends = self.ends(name, found.partitions).await?;
+        if let Some(recorded) = state.topics.get(name) {
+            check_recorded(name, recorded, &ends)?;
+        }
+        publisher.add_topic(name, &ends, found.max_message_bytes()).map(drop)
+    }
+
+    async fn ensure(&self, name: &str, wanted: &TopicSettings) -> Result<TopicDescription, Error> {
+        let found = match self.admin.describe(name).await? {
+            Some(found) => found,
+            None if self.create => {
+                self.admin.create(name, wanted).await?;
+                tracing::info!(topic = name, partitions = wanted.partitions, "created topic");
+                self.described(name).await?
+            }
+            None => return Err(kafka::Error::MissingTopic { topic: name.to_owned() }.into()),
+        };
+        if found.partitions == wanted.partitions {
+            return Ok(found);
+        }
+        let (found, expected) = (found.partitions, wanted.partitions);
+        Err(kafka::Error::PartitionCount { topic: name.to_owned(), found, expected }.into())
+    }
+
+    /// A topic that was just created, once the brokers' metadata show it.
+    async fn described(&self, name: &str) -> Result<TopicDescription, Error> {
+        let mut backoff = crate::retry::Backoff::new();
+        for _ in 0..10 {
+            if let Some(found) = self.admin.describe(name).await?.filter(|found| found.partitions > 0) {
+                return Ok(found);
+            }
+            tokio::time::sleep(backoff.next_delay()).await;
+        }
+        Err(kafka::Error::MissingTopic { topic: name.to_owned() }.into())
+    }
+
+    async fn ends(&self, name: &str, partitions: i32) -> Result<Vec<i64>, Error> {
+        tokio::task::block_in_place(|| {
+            (0..partitions).map(|partition| Ok(self.admin.watermarks(name, partition)?.1)).collect()
+        })
+    }
+}
+
+/// A topic that has other partitions, or that ends below what was acknowledged in it, is not the one that was written.
+fn check_recorded(topic: &str, recorded: &TopicRecord, ends: &[i64]) -> Result<(), Error> {
+    let found = i32::try_from(ends.len()).unwrap_or(i32::MAX);
+    if found != recorded.partitions {
+        return Err(Error::PartitionsChanged { topic: topic.to_owned(), found, recorded: recorded.partitions });
+    }
+    for (partition, (found, recorded)) in ends.iter().zip(&recorded.ends).enumerate() {
+        if found < recorded {
+            let (found, recorded) = (*found, *recorded);
+            return Err(Error::TopicRecreated { topic: topic.to_owned(), partition, found, recorded });
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // trap T51
+    #[test]
+    fn a_topic_with_other_partitions_or_a_lower_end_is_refused() {
+        let recorded = TopicRecord { partitions: 2, ends: vec![5, 7] };
+        assert!(check_recorded("t", &recorded, &[5, 9]).is_ok());
+        assert!(matches!(check_recorded("t", &recorded, &[5, 9, 0]), Err(Error::PartitionsChanged { .. })));
+        assert!(matches!(check_recorded("t", &recorded, &[5, 6]), Err(Error::TopicRecreated { partition: 1, .. })));
+    }
+}
