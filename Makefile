@@ -1,0 +1,38 @@
+.DEFAULT_GOAL := help
+.PHONY: help deps build demo test bench lint fmt parts-up parts-down clean-parts
+
+STATE ?= .dev
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+demo: ## from a real source to a real target before your eyes, proven equal at the end (KEEP=0 stops the parts)
+	@dev/demo
+
+test: ## format, lints, all tests on real parts
+	@dev/test $(ARGS)
+
+bench: deps ## measure on real parts: a table and target/bench/report.json
+	@dev/bench $(ARGS)
+
+build: deps ## release build
+	cargo build --release --locked
+
+lint: ## clippy and shellcheck, warnings denied
+	cargo clippy --all-targets --locked -- -D warnings
+	shellcheck -x dev/parts dev/test dev/bench dev/deps dev/demo dev/check-compose dev/lib/*.sh .ci/run
+
+fmt: ## format the code
+	cargo fmt
+
+deps: ## install what the build needs from the system, or say what is missing
+	@dev/deps
+
+parts-up: ## start PostgreSQL (twice), Kafka and a registry in STATE (default .dev)
+	@dev/parts up --state $(STATE)
+
+parts-down: ## stop them; their data stays
+	@dev/parts down --state $(STATE)
+
+clean-parts: ## stop all parts of this checkout and drop their data
+	@for state in .dev/demo .dev/test .dev/bench .dev; do dev/parts reset --state $$state; done
