@@ -4,3 +4,4 @@ pub mod ack;
 pub mod capture;
 pub mod health;
 pub mod metrics;
+pub mod verify;

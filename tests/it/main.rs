@@ -1,0 +1,6 @@
+//! Integration tests on the real parts, which the file named by `WALRELAY_DEV_ENV` describes (`dev/parts env`).
+//!
+//! Every test has databases, a slot, topics and a consumer group of its own. Nothing sleeps for synchronisation: conditions
+//! are awaited on the servers, with a deadline.
+
+mod verify;
