@@ -5,6 +5,7 @@ use std::sync::Mutex;
 use rdkafka::{
     ClientContext,
     config::RDKafkaLogLevel,
+    consumer::ConsumerContext,
     error::{KafkaError, RDKafkaErrorCode},
 };
 
@@ -22,12 +23,14 @@ impl ClientLog {
 
     pub(super) fn note(&self, error: &KafkaError, reason: &str) {
         let code = error.rdkafka_error_code();
-        if code == Some(RDKafkaErrorCode::Authentication) {
-            if let Ok(mut slot) = self.authentication.lock() {
-                *slot = Some(reason.to_owned());
-            }
+        if code == Some(RDKafkaErrorCode::Authentication)
+            && let Ok(mut slot) = self.authentication.lock()
+        {
+            *slot = Some(reason.to_owned());
         }
-        tracing::warn!(target: "walrelay::kafka", ?code, reason, "kafka connection");
+        if code != Some(RDKafkaErrorCode::PartitionEOF) {
+            tracing::warn!(target: "walrelay::kafka", ?code, reason, "kafka connection");
+        }
     }
 
     pub(super) fn line(level: RDKafkaLogLevel, facility: &str, message: &str) {
@@ -52,3 +55,5 @@ impl ClientContext for ClientLog {
         self.note(&error, reason);
     }
 }
+
+impl ConsumerContext for ClientLog {}

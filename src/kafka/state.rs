@@ -13,7 +13,7 @@ use rdkafka::{
     topic_partition_list::Offset,
 };
 
-use super::{Error, Settings};
+use super::{Error, Settings, context::ClientLog};
 
 const TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -45,13 +45,14 @@ impl StateTopic {
     /// Everything that is in the topic now, the last value of each key; deleted keys are left out.
     pub fn read(settings: &Settings, topic: &str) -> Result<BTreeMap<String, Vec<u8>>, Error> {
         let failed = |operation, source| Error::State { operation, topic: topic.to_owned(), source };
-        let consumer: BaseConsumer = settings
+        let consumer: BaseConsumer<ClientLog> = settings
             .client_config(&BTreeMap::new())
             .set("group.id", "walrelay-state")
             .set("enable.auto.commit", "false")
             .set("enable.partition.eof", "true")
             .set("isolation.level", "read_committed")
-            .create()
+            .set("fetch.wait.max.ms", "10")
+            .create_with_context(ClientLog::default())
             .map_err(|source| Error::Configuration { reason: source.to_string() })?;
         let mut assignment = TopicPartitionList::new();
         assignment

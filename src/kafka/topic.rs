@@ -1,6 +1,9 @@
 //! Topics: creating, describing, and what the cluster says of partitions and offsets.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
 
 use rdkafka::{
     admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication},
@@ -8,6 +11,7 @@ use rdkafka::{
 };
 
 use super::{Error, Settings, context::ClientLog};
+use crate::retry::Backoff;
 
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(15);
 
@@ -119,14 +123,36 @@ impl Admin {
         }
     }
 
-    /// First and next offset of a partition; blocks.
-    pub fn watermarks(&self, topic: &str, partition: i32) -> Result<(i64, i64), Error> {
-        self.client.inner().fetch_watermarks(topic, partition, REQUEST_TIMEOUT).map_err(|source| Error::Topic {
-            operation: "read the offsets of",
-            topic: topic.to_owned(),
-            source,
-        })
+    /// First and next offset of a partition. Waits some seconds for a leader, which a new topic does not have at once.
+    pub async fn watermarks(&self, topic: &str, partition: i32) -> Result<(i64, i64), Error> {
+        let mut backoff = Backoff::new();
+        let deadline = Instant::now() + REQUEST_TIMEOUT;
+        loop {
+            let fetched =
+                tokio::task::block_in_place(|| self.client.inner().fetch_watermarks(topic, partition, REQUEST_TIMEOUT));
+            match fetched {
+                Ok(watermarks) => return Ok(watermarks),
+                Err(error) if is_leaderless(&error) && Instant::now() < deadline => {
+                    tokio::time::sleep(backoff.next_delay()).await;
+                }
+                Err(source) => {
+                    return Err(Error::Topic { operation: "read the offsets of", topic: topic.to_owned(), source });
+                }
+            }
+        }
     }
+}
+
+fn is_leaderless(error: &KafkaError) -> bool {
+    matches!(
+        error.rdkafka_error_code(),
+        Some(
+            RDKafkaErrorCode::NotLeaderForPartition
+                | RDKafkaErrorCode::LeaderNotAvailable
+                | RDKafkaErrorCode::UnknownPartition
+                | RDKafkaErrorCode::UnknownTopicOrPartition
+        )
+    )
 }
 
 fn options() -> AdminOptions {

@@ -92,9 +92,11 @@ impl Topics {
     }
 
     async fn ends(&self, name: &str, partitions: i32) -> Result<Vec<i64>, Error> {
-        tokio::task::block_in_place(|| {
-            (0..partitions).map(|partition| Ok(self.admin.watermarks(name, partition)?.1)).collect()
-        })
+        let mut ends = Vec::new();
+        for partition in 0..partitions {
+            ends.push(self.admin.watermarks(name, partition).await?.1);
+        }
+        Ok(ends)
     }
 }
 
