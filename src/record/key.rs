@@ -64,7 +64,8 @@ fn float_json(number: f64, shortest: String) -> Json {
     if number.is_infinite() {
         return json!(if number > 0.0 { "Infinity" } else { "-Infinity" });
     }
-    serde_json::from_str(&shortest).unwrap_or(Json::String(shortest))
+    // A float's shortest digits, which are not those of the same number as a double.
+    shortest.parse().map_or(Json::String(shortest), |number: f64| json!(number))
 }
 
 fn base64(append: impl FnOnce(&mut Vec<u8>)) -> Json {

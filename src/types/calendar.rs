@@ -134,16 +134,18 @@ impl fmt::Display for Clock {
     }
 }
 
-/// How many digits of a fraction of a second are needed to write it exactly.
+/// How many digits of a fraction of a second PostgreSQL writes: no zeros at the end.
 pub(super) const fn fraction_digits(micros: i64) -> u8 {
-    let fraction = micros % MICROS;
+    let mut fraction = micros % MICROS;
     if fraction == 0 {
-        0
-    } else if fraction % 1_000 == 0 {
-        3
-    } else {
-        6
+        return 0;
     }
+    let mut digits = 6;
+    while fraction % 10 == 0 {
+        fraction /= 10;
+        digits -= 1;
+    }
+    digits
 }
 
 #[cfg(test)]

@@ -1,0 +1,199 @@
+//! What walrelay means to write differently from Debezium, each with its reason. Everything else must be equal.
+//!
+//! Each difference is applied to the golden side (or taken off ours) and notes that it was needed; one that no table needs any
+//! longer fails the test.
+
+use std::{cell::RefCell, collections::BTreeSet};
+
+use serde_json::{Map, Value as Json, json};
+use walrelay::schema::{Relation, ReplicaIdentity};
+
+/// Name and reason.
+pub const ALL: [(&str, &str); 12] = [
+    ("nullable", "row fields outside the key are nullable, since a delete holds only the key"),
+    ("no defaults", "a default in the schema makes Debezium's readers put it in place of NULL"),
+    ("own parameters", "walrelay.type and walrelay.nullable let the sink create a faithful column"),
+    ("source types", "Debezium names source types only by column.propagate.source.type; walrelay always does"),
+    ("serial", "Debezium says SERIAL for a streamed integer with a sequence, INT4 for the same in a snapshot"),
+    ("other types", "types of later families travel as PostgreSQL's text for the time being"),
+    ("decimals", "the lossless configuration has decimals as strings; walrelay's are Debezium's default"),
+    ("display scale", "1.500 stays 1.500; Debezium drops the zeros, which PostgreSQL keeps and shows"),
+    ("before", "a delete's before has null for what PostgreSQL did not send, Debezium invents a zero value"),
+    (
+        "special values",
+        "what the Avro type cannot hold is null and travels in walrelay.text; Debezium loses it or writes garbage",
+    ),
+    ("snapshot position", "snapshot rows carry their position in the transaction block; Debezium has none"),
+    ("transaction", "the transaction block is always on; Debezium's default is off"),
+];
+
+/// Columns whose family is not among this version's.
+const OTHER_TYPES: [(&str, &[&str]); 6] = [
+    ("t_bool", &["bit1", "bit8", "bit12", "vb", "vb10", "vb1"]),
+    ("t_int", &["o"]),
+    ("t_numeric", &["m"]),
+    ("t_text", &["ci", "n", "qc"]),
+    ("t_time", &["tz", "tz3"]),
+    ("t_json", &["x", "h"]),
+];
+
+/// Columns, by table and row id, whose value the Avro type cannot hold, with their text.
+const SPECIAL: [(&str, i64, &str, &str); 8] = [
+    ("t_numeric", 4, "n10_2", "NaN"),
+    ("t_numeric", 4, "n", "NaN"),
+    ("t_numeric", 4, "n10_0", "NaN"),
+    ("t_numeric", 5, "n", "Infinity"),
+    ("t_numeric", 6, "n", "-Infinity"),
+    ("t_date", 11, "d", "infinity"),
+    ("t_date", 12, "d", "-infinity"),
+    ("t_timestamp", 8, "ts", "294276-12-31 23:59:59.999999"),
+];
+
+/// Applies differences and remembers which were needed.
+pub struct Differences<'a> {
+    relation: &'a Relation,
+    lossless: bool,
+    used: &'a RefCell<BTreeSet<&'static str>>,
+}
+
+impl<'a> Differences<'a> {
+    pub const fn new(relation: &'a Relation, lossless: bool, used: &'a RefCell<BTreeSet<&'static str>>) -> Self {
+        Self { relation, lossless, used }
+    }
+
+    fn used(&self, name: &'static str) {
+        assert!(ALL.iter().any(|(known, _)| *known == name), "{name} is not listed");
+        self.used.borrow_mut().insert(name);
+    }
+
+    /// Whether deletes hold only the key.
+    pub fn is_key_identity(&self) -> bool {
+        self.relation.identity != ReplicaIdentity::Full
+    }
+
+    /// Both envelopes with the differences evened out.
+    pub fn schemas(&self, mut golden: Json, mut ours: Json) -> (Json, Json) {
+        for (schema, is_golden) in [(&mut golden, true), (&mut ours, false)] {
+            let fields = schema["fields"][0]["type"][1]["fields"].as_array_mut().unwrap();
+            fields.retain(|field| !self.is_other(field["name"].as_str().unwrap()));
+            for field in fields {
+                if is_golden { self.even_golden_field(field) } else { self.even_our_field(field) }
+            }
+        }
+        (golden, ours)
+    }
+
+    fn even_golden_field(&self, field: &mut Json) {
+        let name = field["name"].as_str().unwrap().to_owned();
+        let index = self.relation.columns.iter().position(|column| *column.name == *name).unwrap();
+        if field.get("default").is_some_and(|default| !default.is_null()) {
+            self.used("no defaults");
+            field.as_object_mut().unwrap().shift_remove("default");
+            field["type"].as_object_mut().unwrap().shift_remove("connect.default");
+            if field["type"].as_object().unwrap().len() == 1 {
+                field["type"] = field["type"]["type"].clone();
+            }
+        }
+        if !field["type"].is_array() && !self.relation.is_key(index) {
+            self.used("nullable");
+            field["type"] = json!(["null", field["type"]]);
+            field.as_object_mut().unwrap().insert("default".into(), Json::Null);
+        }
+        let ty = if field["type"].is_array() { &mut field["type"][1] } else { &mut field["type"] };
+        if ty["connect.parameters"]["__debezium.source.column.type"] == "SERIAL" {
+            self.used("serial");
+            ty["connect.parameters"]["__debezium.source.column.type"] = json!("INT4");
+        }
+        if self.is_decimal(&name) {
+            self.used("decimals");
+            field["type"] = json!("compared with the default configuration");
+        }
+    }
+
+    fn even_our_field(&self, field: &mut Json) {
+        let name = field["name"].as_str().unwrap().to_owned();
+        let nullable = field["type"].is_array();
+        let ty = if nullable { &mut field["type"][1] } else { &mut field["type"] };
+        let parameters = ty["connect.parameters"].as_object_mut().unwrap();
+        assert!(parameters.shift_remove("walrelay.type").is_some(), "{name} tells no type");
+        parameters.shift_remove("walrelay.nullable");
+        self.used("own parameters");
+        if !self.lossless {
+            self.used("source types");
+            parameters.retain(|parameter, _| !parameter.starts_with("__debezium.source.column."));
+            if parameters.is_empty() {
+                ty.as_object_mut().unwrap().shift_remove("connect.parameters");
+            }
+            if ty.as_object().unwrap().len() == 1 {
+                *ty = ty["type"].clone();
+            }
+        }
+        if self.is_decimal(&name) {
+            field["type"] = json!("compared with the default configuration");
+        }
+    }
+
+    /// A row of Debezium's as walrelay means it, and what its `walrelay.text` must say.
+    pub fn row(&self, row: &mut Json, is_before_of_delete: bool) -> Map<String, Json> {
+        let mut texts = Map::new();
+        let Some(fields) = row.as_object_mut() else { return texts };
+        let id = fields.get("id").and_then(Json::as_i64);
+        let table = &*self.relation.name.table;
+        for (_, _, column, text) in SPECIAL.iter().filter(|special| special.0 == table && Some(special.1) == id) {
+            self.used("special values");
+            fields.insert((*column).into(), Json::Null);
+            texts.insert((*column).into(), json!(text));
+        }
+        if !self.lossless && (table, id) == ("t_numeric", Some(8)) {
+            self.used("display scale");
+            fields.insert("n".into(), json!({"scale": 3, "value": {"$bytes": "05dc"}}));
+        }
+        if is_before_of_delete {
+            for (index, column) in self.relation.columns.iter().enumerate() {
+                if !self.relation.is_key(index) && !fields[&*column.name].is_null() {
+                    self.used("before");
+                    fields.insert(column.name.to_string(), Json::Null);
+                }
+            }
+        }
+        self.drop_incomparable(row);
+        texts
+    }
+
+    /// Takes columns off that only another comparison can judge.
+    pub fn drop_incomparable(&self, row: &mut Json) {
+        if let Some(fields) = row.as_object_mut() {
+            fields.retain(|name, _| !self.is_other(name) && !self.is_decimal(name));
+        }
+    }
+
+    /// Debezium's transaction block as walrelay means it.
+    pub fn transaction(&self, golden: &mut Json, ours: &Json, is_snapshot: bool) {
+        if !golden.is_null() {
+            return;
+        }
+        if is_snapshot {
+            self.used("snapshot position");
+            assert!(ours["id"].as_str().unwrap().starts_with("snapshot:"));
+            assert_eq!((&ours["total_order"], &ours["data_collection_order"]), (&json!(0), &json!(0)));
+        } else {
+            self.used("transaction");
+            assert!(!self.lossless, "Debezium left out a transaction block");
+        }
+        golden.clone_from(ours);
+    }
+
+    fn is_other(&self, name: &str) -> bool {
+        let other =
+            OTHER_TYPES.iter().any(|(table, columns)| *table == &*self.relation.name.table && columns.contains(&name));
+        if other {
+            self.used("other types");
+        }
+        other
+    }
+
+    /// Decimals of the lossless configuration are strings.
+    fn is_decimal(&self, name: &str) -> bool {
+        self.lossless && self.relation.columns.iter().any(|column| *column.name == *name && column.ty.oid == 1700)
+    }
+}

@@ -1,0 +1,15 @@
+//! What the encoder writes against what Debezium 3.6.3 wrote for the same changes, against apache-avro as an independent
+//! reader, and against the decoder. Needs no services.
+//!
+//! `data/` holds, per table, its relation, the changes as PostgreSQL 15's text, and Debezium's schemas and events for them in
+//! two configurations: `default`, and `lossless` (decimals as strings, transaction metadata, source types propagated). What
+//! walrelay means to do differently is listed in [`differences`], and nowhere else.
+
+mod against_debezium;
+mod decoding;
+mod differences;
+mod history;
+mod key_moves;
+mod oracle;
+mod round_trip;
+mod support;

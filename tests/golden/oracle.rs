@@ -1,0 +1,89 @@
+//! apache-avro as an independent reader of what the encoder wrote, in the JSON notation of the golden data.
+
+use apache_avro::{Schema, from_avro_datum, types::Value};
+use serde_json::{Map, Value as Json, json};
+
+/// The content of a framed key or value by its schema; fails unless apache-avro reads exactly its bytes.
+pub fn read(schema: &str, framed: &[u8]) -> Json {
+    assert_eq!(framed[0], 0);
+    let parsed = Schema::parse_str(schema).unwrap();
+    let mut body = &framed[5..];
+    let value = from_avro_datum(&parsed, &mut body, None).unwrap();
+    assert!(body.is_empty(), "{} bytes are left over", body.len());
+    to_json(&value, &scales(schema))
+}
+
+/// Scale by field name, which apache-avro's values do not carry.
+fn scales(schema: &str) -> Map<String, Json> {
+    fn walk(json: &Json, name: &str, scales: &mut Map<String, Json>) {
+        match json {
+            Json::Object(object) => {
+                if object.get("logicalType") == Some(&json!("decimal")) {
+                    scales.insert(name.to_owned(), object["scale"].clone());
+                }
+                let name = if object.contains_key("default") || object.contains_key("type") {
+                    object.get("name").and_then(Json::as_str).unwrap_or(name)
+                } else {
+                    name
+                };
+                object.values().for_each(|inner| walk(inner, name, scales));
+            }
+            Json::Array(items) => items.iter().for_each(|inner| walk(inner, name, scales)),
+            _ => {}
+        }
+    }
+    let mut scales = Map::new();
+    walk(&serde_json::from_str(schema).unwrap(), "", &mut scales);
+    scales
+}
+
+fn to_json(value: &Value, scales: &Map<String, Json>) -> Json {
+    match value {
+        Value::Null => Json::Null,
+        Value::Boolean(value) => json!(value),
+        Value::Int(value) => json!(value),
+        Value::Long(value) => json!(value),
+        Value::Float(value) => float(f64::from(*value)),
+        Value::Double(value) => float(*value),
+        Value::String(value) => json!(value),
+        Value::Bytes(bytes) => json!({"$bytes": hex(bytes)}),
+        Value::Union(_, inner) => to_json(inner, scales),
+        Value::Record(fields) => {
+            let field = |(name, value): &(String, Value)| match value {
+                Value::Union(_, inner) if matches!(**inner, Value::Decimal(_)) => decimal(name, inner, scales),
+                Value::Decimal(_) => decimal(name, value, scales),
+                _ => to_json(value, scales),
+            };
+            Json::Object(fields.iter().map(|entry| (entry.0.clone(), field(entry))).collect())
+        }
+        other => panic!("no column is written as {other:?}"),
+    }
+}
+
+fn float(value: f64) -> Json {
+    match value {
+        value if value.is_nan() => json!({"$float": "nan"}),
+        f64::INFINITY => json!({"$float": "inf"}),
+        f64::NEG_INFINITY => json!({"$float": "-inf"}),
+        // Through text, since the golden side came through serde_json's parser, which is off by a bit at times.
+        value => serde_json::from_str(&json!(value).to_string()).unwrap(),
+    }
+}
+
+fn decimal(name: &str, value: &Value, scales: &Map<String, Json>) -> Json {
+    let Value::Decimal(decimal) = value else { panic!("{name} is no decimal") };
+    let bytes: Vec<u8> = decimal.try_into().unwrap();
+    let fill = if bytes[0] & 0x80 == 0 { 0 } else { 0xFF };
+    let mut wide = [fill; 16];
+    wide[16 - bytes.len()..].copy_from_slice(&bytes);
+    let number = i128::from_be_bytes(wide);
+    let scale = usize::try_from(scales[name].as_u64().unwrap()).unwrap();
+    let digits = format!("{:0width$}", number.unsigned_abs(), width = scale + 1);
+    let (whole, fraction) = digits.split_at(digits.len() - scale);
+    let point = if scale > 0 { "." } else { "" };
+    json!({"$decimal": format!("{}{whole}{point}{fraction}", if number < 0 { "-" } else { "" })})
+}
+
+pub fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
