@@ -1,16 +1,29 @@
 //! apache-avro as an independent reader of what the encoder wrote, in the JSON notation of the golden data.
 
-use apache_avro::{Schema, from_avro_datum, types::Value};
+use std::{cell::RefCell, collections::HashMap, rc::Rc};
+
+use apache_avro::{Schema, reader::datum::GenericDatumReader, types::Value};
 use serde_json::{Map, Value as Json, json};
+
+thread_local! {
+    static PARSED: RefCell<HashMap<String, Rc<(Schema, Map<String, Json>)>>> = RefCell::default();
+}
 
 /// The content of a framed key or value by its schema; fails unless apache-avro reads exactly its bytes.
 pub fn read(schema: &str, framed: &[u8]) -> Json {
     assert_eq!(framed[0], 0);
-    let parsed = Schema::parse_str(schema).unwrap();
+    let parsed = PARSED.with_borrow_mut(|known| match known.get(schema) {
+        Some(parsed) => Rc::clone(parsed),
+        None => {
+            let parsed = Rc::new((Schema::parse_str(schema).unwrap(), scales(schema)));
+            known.insert(schema.to_owned(), Rc::clone(&parsed));
+            parsed
+        }
+    });
     let mut body = &framed[5..];
-    let value = from_avro_datum(&parsed, &mut body, None).unwrap();
+    let value = GenericDatumReader::builder(&parsed.0).build().unwrap().read_value(&mut body).unwrap();
     assert!(body.is_empty(), "{} bytes are left over", body.len());
-    to_json(&value, &scales(schema))
+    to_json(&value, &parsed.1)
 }
 
 /// Scale by field name, which apache-avro's values do not carry.
@@ -73,6 +86,9 @@ fn float(value: f64) -> Json {
 fn decimal(name: &str, value: &Value, scales: &Map<String, Json>) -> Json {
     let Value::Decimal(decimal) = value else { panic!("{name} is no decimal") };
     let bytes: Vec<u8> = decimal.try_into().unwrap();
+    if bytes.len() > 16 {
+        return json!({"$bytes": hex(&bytes)});
+    }
     let fill = if bytes[0] & 0x80 == 0 { 0 } else { 0xFF };
     let mut wide = [fill; 16];
     wide[16 - bytes.len()..].copy_from_slice(&bytes);
