@@ -7,7 +7,8 @@
 //! | `position` | mark, next offset, generation and owner of a partition; where it is parked, held or stopped | its lane |
 //! | `barrier` | a TRUNCATE that partitions gather at | the first lane that reaches it |
 //! | `moved` | unchanged columns of a key move between partitions | the delete's lane; the create's lane removes it |
-//! | `hold` | the commit LSN before which lanes are to stop | `verify` |
+//! | `hold_request` | the commit LSN before which lanes are to stop, and when that expires | `verify` |
+//! | `hold` | a view: the requests that have not expired | |
 //!
 //! All rows are keyed by the sink *instance* (consumer group and target schema rule), so that two instances never share
 //! positions. Offsets live here and nowhere else: a position moves in the transaction that applies its events (trap T60).
@@ -115,8 +116,8 @@ impl Ledger {
     }
 
     fn ddl(&self) -> String {
-        let [version, topic, position, barrier, moved, hold] =
-            ["version", "topic", "position", "barrier", "moved", "hold"].map(|table| self.table(table));
+        let [version, topic, position, barrier, moved, hold_request, hold] =
+            ["version", "topic", "position", "barrier", "moved", "hold_request", "hold"].map(|table| self.table(table));
         let schema = quote_identifier(&self.schema);
         format!(
             "CREATE SCHEMA IF NOT EXISTS {schema};
@@ -141,7 +142,9 @@ impl Ledger {
                instance text, topic text, epoch bigint, commit_lsn pg_lsn, ordinal bigint,
                found boolean NOT NULL, columns json NOT NULL,
                PRIMARY KEY (instance, topic, epoch, commit_lsn, ordinal));
-             CREATE TABLE {hold} (instance text PRIMARY KEY, lsn pg_lsn NOT NULL, created_at timestamptz NOT NULL DEFAULT now());"
+             CREATE TABLE {hold_request} (
+               instance text PRIMARY KEY, lsn pg_lsn NOT NULL, created_at timestamptz NOT NULL, expires_at timestamptz NOT NULL);
+             CREATE VIEW {hold} AS SELECT instance, lsn FROM {hold_request} WHERE expires_at > clock_timestamp();"
         )
     }
 
