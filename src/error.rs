@@ -51,7 +51,11 @@ impl Error {
         let mut report = format!("error: {}\n", self.inner);
         let mut cause = self.inner.source();
         while let Some(error) = cause {
-            writeln!(report, "cause: {error}").expect("writing to a string cannot fail");
+            let text = error.to_string();
+            // some libraries repeat their cause in their own text
+            if !report.contains(&text) {
+                writeln!(report, "cause: {text}").expect("writing to a string cannot fail");
+            }
             cause = error.source();
         }
         if let Some(hint) = self.inner.hint() {

@@ -20,7 +20,7 @@ pub fn init(format: LogFormat, level: &str) {
     let registry = tracing_subscriber::registry().with(filter);
     let layer = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
     let started = if is_human(format, terminal) {
-        let ansi = terminal && colours_wanted(std::env::var_os("NO_COLOR").as_deref());
+        let ansi = terminal && colours_wanted();
         registry.with(layer.compact().with_target(false).with_ansi(ansi)).try_init()
     } else {
         registry.with(layer.json().flatten_event(true).with_current_span(false)).try_init()
@@ -37,8 +37,14 @@ const fn is_human(format: LogFormat, terminal: bool) -> bool {
     }
 }
 
-/// <https://no-color.org>: any value but the empty one says no.
-fn colours_wanted(no_color: Option<&std::ffi::OsStr>) -> bool {
+/// Whether a terminal may show colours (`NO_COLOR`, <https://no-color.org>).
+#[must_use]
+pub fn colours_wanted() -> bool {
+    wants_colours(std::env::var_os("NO_COLOR").as_deref())
+}
+
+/// Any value but the empty one says no.
+fn wants_colours(no_color: Option<&std::ffi::OsStr>) -> bool {
     no_color.is_none_or(std::ffi::OsStr::is_empty)
 }
 
@@ -54,7 +60,7 @@ mod tests {
 
     #[test]
     fn no_color_turns_colours_off_unless_it_is_empty() {
-        assert!(colours_wanted(None) && colours_wanted(Some("".as_ref())));
-        assert!(!colours_wanted(Some("1".as_ref())));
+        assert!(wants_colours(None) && wants_colours(Some("".as_ref())));
+        assert!(!wants_colours(Some("1".as_ref())));
     }
 }

@@ -1,7 +1,9 @@
 //! The command line: each command maps the configuration to the settings of what it runs.
 
+mod check;
 mod config;
 mod output;
+mod settings;
 mod shutdown;
 
 use std::path::{Path, PathBuf};
@@ -38,6 +40,12 @@ pub struct Cli {
 
 #[derive(Clone, Copy, Debug, Subcommand)]
 enum Command {
+    /// Look at every prerequisite on source, Kafka, registry and target, and say what fixes what is wrong
+    Check {
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
     /// Print the configuration in effect, with secrets masked and the origin of each value
     Config,
 }
@@ -46,6 +54,7 @@ enum Command {
 pub async fn run(cli: Cli) -> Result<Exit, Error> {
     let layers = Layers::read(file(cli.config.as_deref()), environment()).map_err(Error::usage)?;
     match cli.command {
+        Command::Check { json } => check::run(&layers, json).await,
         Command::Config => config::run(&layers),
     }
 }

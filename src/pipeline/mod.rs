@@ -2,6 +2,7 @@
 
 pub mod ack;
 pub mod capture;
+pub mod check;
 pub mod health;
 pub mod metrics;
 pub mod verify;

@@ -65,18 +65,32 @@ pub async fn connect(settings: &Settings, application_name: &str) -> Result<Clie
 /// Reads the tables of a publication. `client` must come from [`connect`].
 pub async fn read(client: &Client, publication: &str) -> Result<Catalog, Error> {
     let failed = |error| Error::statement(format!("reading the tables of publication {publication}"), error);
+    let tables = client.query(&published_query(client.server_version()), &[&publication]).await.map_err(failed)?;
+    describe(client, &tables).await.map_err(failed)
+}
+
+/// Reads tables as a publication of whole tables would publish them. `client` must come from [`connect`].
+pub async fn preview(client: &Client, tables: &[TableName]) -> Result<Catalog, Error> {
+    let failed = |error| Error::statement("reading the tables", error);
+    let schemas: Vec<&str> = tables.iter().map(|table| &*table.schema).collect();
+    let names: Vec<&str> = tables.iter().map(|table| &*table.table).collect();
+    let tables = client.query(&tables_query(WHOLE, LISTED), &[&schemas, &names]).await.map_err(failed)?;
+    describe(client, &tables).await.map_err(failed)
+}
+
+/// Adds columns and indexes to the rows of [`tables_query`].
+async fn describe(client: &Client, tables: &[Row]) -> Result<Catalog, tokio_postgres::Error> {
     let version = client.server_version();
-    let tables = client.query(&tables_query(version), &[&publication]).await.map_err(failed)?;
-    let oids = tables.iter().map(|row| row.try_get(0)).collect::<Result<Vec<u32>, _>>().map_err(failed)?;
-    let columns = client.query(COLUMNS, &[&oids]).await.map_err(failed)?;
-    let mut columns = by_relation(&columns, column).map_err(failed)?;
-    let indexes = client.query(INDEXES, &[&oids]).await.map_err(failed)?;
-    let mut indexes = by_relation(&indexes, index).map_err(failed)?;
+    let oids = tables.iter().map(|row| row.try_get(0)).collect::<Result<Vec<u32>, _>>()?;
+    let columns = client.query(COLUMNS, &[&oids]).await?;
+    let mut columns = by_relation(&columns, column)?;
+    let indexes = client.query(INDEXES, &[&oids]).await?;
+    let mut indexes = by_relation(&indexes, index)?;
     let mut catalog = Catalog::default();
     for (row, oid) in tables.iter().zip(oids) {
         let columns = columns.remove(&oid).unwrap_or_default();
         let indexes = indexes.remove(&oid).unwrap_or_default();
-        catalog.tables.push(table(row, oid, columns, &indexes, version).map_err(failed)?);
+        catalog.tables.push(table(row, oid, columns, &indexes, version)?);
     }
     Ok(catalog)
 }
@@ -90,19 +104,28 @@ pub async fn current_wal_lsn(client: &Client) -> Result<Lsn, Error> {
     Ok(text.parse().unwrap_or(Lsn::ZERO))
 }
 
+/// All columns and rows of a table.
+const WHOLE: &str = "NULL::text[], NULL::text";
+
+/// Tables by schemas (`$1`) and names (`$2`).
+const LISTED: &str = "unnest($1::text[], $2::text[]) AS p(schemaname, tablename)";
+
 /// `attnames` and `rowfilter` exist from 15 on; before, whole tables are published.
-fn tables_query(server_version: u32) -> String {
-    let columns =
-        if server_version >= 150_000 { "p.attnames::text[], p.rowfilter" } else { "NULL::text[], NULL::text" };
+fn published_query(server_version: u32) -> String {
+    let columns = if server_version >= 150_000 { "p.attnames::text[], p.rowfilter" } else { WHOLE };
+    tables_query(columns, "(SELECT * FROM pg_publication_tables WHERE pubname = $1) p")
+}
+
+fn tables_query(columns: &str, from: &str) -> String {
     format!(
         "SELECT c.oid, n.nspname::text, c.relname::text, c.relkind = 'p', c.relreplident::text, \
                 CASE WHEN c.relkind = 'p' \
                      THEN (SELECT sum(nullif(l.reltuples, -1)) FROM pg_partition_tree(c.oid) t \
                            JOIN pg_class l ON l.oid = t.relid WHERE t.isleaf) \
                      ELSE nullif(c.reltuples, -1) END::float8, {columns} \
-         FROM pg_publication_tables p JOIN pg_namespace n ON n.nspname = p.schemaname \
+         FROM {from} JOIN pg_namespace n ON n.nspname = p.schemaname \
          JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = p.tablename \
-         WHERE p.pubname = $1 ORDER BY 2, 3"
+         ORDER BY 2, 3"
     )
 }
 

@@ -139,7 +139,7 @@ fn table_list(tables: &[TableName]) -> String {
 }
 
 /// The permanent tables that match, partitions left out where their root matches; an error if there are none.
-async fn wanted(client: &Client, spec: &PublicationSpec) -> Result<Vec<TableName>, Error> {
+pub async fn wanted(client: &Client, spec: &PublicationSpec) -> Result<Vec<TableName>, Error> {
     let failed = |error| Error::statement("listing the tables", error);
     let sql = "SELECT n.nspname::text, c.relname::text, rn.nspname::text, r.relname::text \
                FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace \

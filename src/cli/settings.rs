@@ -1,0 +1,80 @@
+//! From the configuration's sections to the settings of the adapters.
+
+use std::collections::BTreeMap;
+
+use crate::{
+    config::{Kafka, Registry},
+    kafka,
+    registry::RegistrySettings,
+    source::{self, publication::TablePatterns},
+};
+
+/// Attempts per call before a registry counts as unreachable; the wiring retries beyond that.
+const REGISTRY_ROUNDS: u32 = 3;
+
+/// How to reach the cluster.
+pub(super) fn kafka(config: &Kafka) -> kafka::Settings {
+    kafka::Settings { brokers: config.brokers.clone(), properties: config.properties.clone() }
+}
+
+/// How topics are created: the passed-through properties with the settings that have keys of their own.
+pub(super) fn topics(config: &Kafka) -> kafka::TopicSettings {
+    let topics = &config.topics;
+    let milliseconds = topics.retention.0.map(|period| period.0.as_millis().to_string());
+    let bytes = topics.retention_bytes.0.map(|size| size.0.to_string());
+    let unlimited = || "-1".to_owned();
+    let mut properties: BTreeMap<_, _> = topics.config.clone();
+    properties.insert("retention.ms".to_owned(), milliseconds.unwrap_or_else(unlimited));
+    properties.insert("retention.bytes".to_owned(), bytes.unwrap_or_else(unlimited));
+    properties.insert("cleanup.policy".to_owned(), topics.cleanup_policy.clone());
+    kafka::TopicSettings {
+        partitions: topics.partitions,
+        replication_factor: topics.replication_factor,
+        config: properties,
+    }
+}
+
+/// How to reach the registry.
+pub(super) fn registry(config: &Registry) -> RegistrySettings {
+    let password = config.password.as_ref().map(|password| password.reveal().to_owned());
+    RegistrySettings {
+        urls: config.urls.clone(),
+        basic_auth: config.username.clone().map(|user| (user, password)),
+        ca: config.ca.clone(),
+        identity: config.cert.clone().zip(config.key.clone()),
+        timeout: config.timeout.0,
+        auto_register: config.auto_register,
+        rounds: REGISTRY_ROUNDS,
+    }
+}
+
+/// Which tables.
+pub(super) fn tables(include: &[String], exclude: &[String]) -> Result<TablePatterns, source::Error> {
+    TablePatterns::new(include, exclude)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{CheckConfig, Layers};
+
+    #[test]
+    fn retention_is_unlimited_unless_it_is_set() {
+        let topics_of = |environment: &[(&str, &str)]| {
+            let owned = environment.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+            topics(&CheckConfig::new(&Layers::read(None, owned).unwrap()).unwrap().kafka)
+        };
+        let unlimited = topics_of(&[]);
+        assert_eq!(unlimited.config["retention.ms"], "-1");
+        assert_eq!(unlimited.config["retention.bytes"], "-1");
+        assert_eq!(unlimited.config["cleanup.policy"], "delete");
+        let limited = topics_of(&[
+            ("WALRELAY_KAFKA__TOPICS__RETENTION", "7d"),
+            ("WALRELAY_KAFKA__TOPICS__RETENTION_BYTES", "1GiB"),
+            ("WALRELAY_KAFKA__TOPICS__CONFIG__MIN_INSYNC_REPLICAS", "2"),
+        ]);
+        assert_eq!(limited.config["retention.ms"], "604800000");
+        assert_eq!(limited.config["retention.bytes"], "1073741824");
+        assert_eq!(limited.config["min.insync.replicas"], "2");
+    }
+}

@@ -1,0 +1,58 @@
+//! What is to be checked.
+
+use std::collections::BTreeMap;
+
+use crate::{
+    kafka,
+    postgres::Settings,
+    registry::RegistrySettings,
+    source::publication::{PublicationSpec, TablePatterns},
+};
+
+/// What to look at; a part without an address is left out.
+#[derive(Debug, Default)]
+pub struct CheckDeps {
+    /// The source.
+    pub source: Option<SourceDeps>,
+    /// The cluster.
+    pub kafka: Option<KafkaDeps>,
+    /// The registry.
+    pub registry: Option<RegistrySettings>,
+    /// The target.
+    pub target: Option<TargetDeps>,
+}
+
+/// The source and what capture will do there.
+#[derive(Debug)]
+pub struct SourceDeps {
+    /// How to reach it.
+    pub settings: Settings,
+    /// The slot.
+    pub slot: String,
+    /// The publication and its tables.
+    pub publication: PublicationSpec,
+}
+
+/// The cluster and how topics are named and created.
+#[derive(Debug)]
+pub struct KafkaDeps {
+    /// How to reach it.
+    pub settings: kafka::Settings,
+    /// First part of the topics' names.
+    pub prefix: String,
+    /// How topics are created.
+    pub topics: kafka::TopicSettings,
+}
+
+/// The target and what apply will do there.
+#[derive(Debug)]
+pub struct TargetDeps {
+    /// How to reach it.
+    pub settings: Settings,
+    /// Schema of walrelay's own tables.
+    pub bookkeeping: String,
+    /// Target schema by source schema, where they differ.
+    pub schemas: BTreeMap<String, String>,
+    /// Which of the source's tables are applied.
+    pub tables: TablePatterns,
+}

@@ -1,0 +1,88 @@
+//! Kafka: whether the brokers answer, and whether the topics that are there fit.
+
+use std::time::Duration;
+
+use super::{
+    deps::KafkaDeps,
+    finding::{Finding, Findings, Part},
+};
+use crate::kafka::{Admin, TopicDescription};
+
+const TIMEOUT: Duration = Duration::from_secs(15);
+
+pub(super) async fn check(deps: &KafkaDeps) -> Vec<Finding> {
+    let mut findings = Findings::new(Part::Kafka);
+    let brokers = deps.settings.address();
+    let admin = match Admin::new(&deps.settings) {
+        Ok(admin) => admin,
+        Err(error) => {
+            findings.failed(brokers, &error);
+            return findings.into_list();
+        }
+    };
+    let topics = match tokio::task::block_in_place(|| admin.partition_counts(TIMEOUT)) {
+        Ok(topics) => topics,
+        Err(error) => {
+            findings.failed(brokers, &error);
+            return findings.into_list();
+        }
+    };
+    findings.ok(&brokers, format!("answers; {} topics are visible", topics.len()));
+    let data = format!("{}.", deps.prefix);
+    let own: Vec<_> = topics.keys().filter(|topic| topic.starts_with(&data)).collect();
+    if own.is_empty() {
+        findings.ok(format!("topics {data}*"), "none yet; capture creates them");
+    }
+    for topic in own {
+        match admin.describe(topic).await {
+            Ok(Some(description)) => describe(&mut findings, deps, topic, &description),
+            Ok(None) => {}
+            Err(error) => findings.failed(format!("topic {topic}"), &error),
+        }
+    }
+    findings.into_list()
+}
+
+fn describe(findings: &mut Findings, deps: &KafkaDeps, topic: &str, found: &TopicDescription) {
+    let subject = format!("topic {topic}");
+    let config = |name: &str| found.config.get(name).map_or("", String::as_str);
+    let alter = |change: &str| {
+        format!("kafka-configs.sh --alter --entity-type topics --entity-name {topic} --add-config {change}")
+    };
+    let mut fine = true;
+    if found.partitions != deps.topics.partitions {
+        fine = false;
+        findings.warning(
+            &subject,
+            format!("has {} partitions, kafka.topics.partitions is {}", found.partitions, deps.topics.partitions),
+            "Set kafka.topics.partitions to the topic's count, or start over with a new prefix: keys must not move.",
+        );
+    }
+    if config("cleanup.policy").contains("compact") {
+        fine = false;
+        findings.problem(
+            &subject,
+            "is compacted: it rejects TRUNCATE, and loses columns that an update did not carry",
+            alter("cleanup.policy=delete"),
+        );
+    }
+    if found.replicas > 1 && config("min.insync.replicas").parse().unwrap_or(1) < 2 {
+        fine = false;
+        findings.warning(
+            &subject,
+            format!("has {} replicas, but one alone may acknowledge: its loss loses events", found.replicas),
+            alter("min.insync.replicas=2"),
+        );
+    }
+    if config("unclean.leader.election.enable") == "true" {
+        fine = false;
+        findings.warning(
+            &subject,
+            "elects leaders that miss acknowledged events",
+            alter("unclean.leader.election.enable=false"),
+        );
+    }
+    if fine {
+        findings.ok(subject, format!("{} partitions, {} replicas", found.partitions, found.replicas));
+    }
+}
