@@ -103,7 +103,7 @@ pub struct Relation {
     pub columns: Vec<Column>,
     /// Indices into `columns` of the event key, in key order; empty when the table has none.
     ///
-    /// The primary key; else the replica identity index; else a unique index over NOT NULL columns.
+    /// The replica identity index, where one was chosen; else the primary key; else a unique index over NOT NULL columns.
     pub key: Vec<usize>,
 }
 

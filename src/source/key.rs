@@ -31,8 +31,9 @@ pub struct CatalogIndex {
     pub attnums: Vec<i16>,
 }
 
-/// Indices of the event key among the published columns: the primary key; else the replica identity index; else the
-/// usable unique index over NOT NULL columns that is first by name; else none.
+/// Indices of the event key among the published columns: the replica identity index, where one was chosen, since updates
+/// and deletes carry its columns and no others; else the primary key; else the usable unique index over NOT NULL columns
+/// that is first by name; else none.
 ///
 /// An index counts only if all its columns are published.
 #[must_use]
@@ -43,14 +44,14 @@ pub fn event_key(columns: &[CatalogColumn], indexes: &[CatalogIndex]) -> Vec<usi
         index.attnums.iter().map(position).collect::<Option<Vec<_>>>().filter(|key| !key.is_empty())
     };
     let not_null = |key: &Vec<usize>| key.iter().all(|&at| published.get(at).is_some_and(|c| !c.column.nullable));
-    let primary = indexes.iter().filter(|index| index.primary).find_map(key_of);
-    let identity = || indexes.iter().filter(|index| index.identity).find_map(key_of);
+    let identity = indexes.iter().filter(|index| index.identity).find_map(key_of);
+    let primary = || indexes.iter().filter(|index| index.primary).find_map(key_of);
     let unique = || {
         let mut unique: Vec<&CatalogIndex> = indexes.iter().filter(|index| index.usable).collect();
         unique.sort_by(|a, b| a.name.cmp(&b.name));
         unique.into_iter().filter_map(key_of).find(not_null)
     };
-    primary.or_else(identity).or_else(unique).unwrap_or_default()
+    identity.or_else(primary).or_else(unique).unwrap_or_default()
 }
 
 /// What about the replica identity makes the source refuse updates and deletes, or leaves rows without a key.
@@ -110,15 +111,15 @@ mod tests {
     }
 
     #[test]
-    fn the_key_is_the_primary_key_then_the_identity_index_then_a_unique_not_null_index() {
+    fn the_key_is_the_identity_index_then_the_primary_key_then_a_unique_not_null_index() {
         let columns = [column(1, false, true), column(2, true, false), column(3, false, true), column(4, true, true)];
         let primary = CatalogIndex { primary: true, ..index("z_pkey", &[3, 1]) };
         let identity = CatalogIndex { identity: true, ..index("y_identity", &[3]) };
         let unique = index("a_unique", &[1]);
         let key = |indexes: &[CatalogIndex]| event_key(&columns, indexes);
         // Positions are among published columns: attnum 3 is the second of them.
-        assert_eq!(key(&[unique.clone(), identity.clone(), primary]), [1, 0]);
-        assert_eq!(key(&[unique.clone(), identity]), [1]);
+        assert_eq!(key(&[unique.clone(), identity, primary.clone()]), [1]);
+        assert_eq!(key(&[unique.clone(), primary]), [1, 0]);
         assert_eq!(key(&[index("b_unique", &[3]), unique]), [0]);
         assert_eq!(key(&[index("nullable", &[4])]), [0; 0]);
         assert_eq!(key(&[CatalogIndex { primary: true, ..index("unpublished", &[1, 2]) }]), [0; 0]);

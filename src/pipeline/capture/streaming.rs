@@ -99,7 +99,8 @@ fn checkpointer(session: &Arc<Session>, publisher: &Arc<Publisher>) -> Checkpoin
 async fn finish(session: &Arc<Session>, publisher: &Arc<Publisher>) {
     let settled = tokio::time::timeout(DRAIN_LIMIT, async {
         publisher.settled().await?;
-        checkpointer(session, publisher).once().await
+        checkpointer(session, publisher).once().await?;
+        publisher.settled().await
     });
     match settled.await {
         Ok(Ok(())) => tracing::info!("everything that was sent is acknowledged and recorded"),
