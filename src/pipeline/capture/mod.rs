@@ -19,14 +19,17 @@ mod progress;
 mod publisher;
 mod routes;
 mod session;
+mod settings;
 mod start;
 mod state;
 mod stream;
 mod streaming;
 mod supervisor;
+mod tables;
 mod topics;
 
 pub use error::Error;
+pub use settings::{CaptureDeps, CaptureSettings, SnapshotMode};
 pub use start::GapPolicy;
-pub use supervisor::{CaptureDeps, CaptureSettings, SnapshotMode, run};
+pub use supervisor::run;
 pub use topics::state_topic;

@@ -10,9 +10,10 @@ use super::{
     position::PositionRecord,
     publisher::Publisher,
     session::Session,
+    settings::{CaptureDeps, SnapshotMode},
     start::{self, Server, Slot, Start},
     state::{Checkpoint, Phase, State, StateStore, Update},
-    supervisor::{CaptureDeps, SnapshotMode, Tables},
+    tables::Tables,
     topics::{Topics, state_topic},
 };
 use crate::{

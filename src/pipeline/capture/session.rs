@@ -9,10 +9,12 @@ use tokio::sync::Mutex;
 
 use super::{
     Error,
+    error::chain,
     position::PositionRecord,
     publisher::{Publisher, Topic},
+    settings::CaptureSettings,
     state::{OpenBarrier, State, StoppedTable, Update},
-    supervisor::{CaptureSettings, Tables, chain},
+    tables::Tables,
 };
 use crate::{
     lsn::{Lsn, Position},

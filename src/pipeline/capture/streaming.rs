@@ -12,8 +12,9 @@ use super::{
     publisher::Publisher,
     routes::Routes,
     session::Session,
+    settings::CaptureDeps,
     stream::Streamer,
-    supervisor::{CaptureDeps, Tables},
+    tables::Tables,
 };
 use crate::{
     pipeline::metrics::{CaptureMetrics, lsn_value},

@@ -1,0 +1,69 @@
+//! What a capture is made of.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::start::GapPolicy;
+use crate::{
+    kafka::{self, ProducerSettings, TopicSettings},
+    pipeline::{health::Health, metrics::CaptureMetrics},
+    postgres, record,
+    registry::RegistrySettings,
+    source,
+};
+
+/// Whether the rows that are there before the slot are published.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum SnapshotMode {
+    /// Once, through the slot's exported snapshot.
+    #[default]
+    Initial,
+    /// Never: only what changes from now on.
+    Never,
+}
+
+/// What a capture is made of.
+#[derive(Clone, Debug)]
+pub struct CaptureSettings {
+    /// The source server.
+    pub source: postgres::Settings,
+    /// The cluster.
+    pub kafka: kafka::Settings,
+    /// The producer of change events.
+    pub producer: ProducerSettings,
+    /// How data topics are created.
+    pub topics: TopicSettings,
+    /// Whether missing topics are created.
+    pub create_topics: bool,
+    /// The schema registry.
+    pub registry: RegistrySettings,
+    /// How events are written.
+    pub encoder: record::EncoderSettings,
+    /// Topic prefix; also names the state and progress topics.
+    pub prefix: String,
+    /// The replication slot.
+    pub slot: String,
+    /// The publication and the tables in it.
+    pub publication: source::publication::PublicationSpec,
+    /// Whether a snapshot is taken.
+    pub snapshot: SnapshotMode,
+    /// What to do when WAL is missing.
+    pub on_gap: GapPolicy,
+    /// The replication stream's bounds.
+    pub stream: source::stream::StreamSettings,
+    /// How often positions are recorded.
+    pub checkpoint_interval: Duration,
+}
+
+/// What [`run`] works with.
+#[derive(Clone)]
+pub struct CaptureDeps {
+    /// Settings.
+    pub settings: CaptureSettings,
+    /// Readiness and lag.
+    pub health: Health,
+    /// Counters.
+    pub metrics: CaptureMetrics,
+}

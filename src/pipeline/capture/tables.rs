@@ -1,0 +1,49 @@
+//! What outlives a session: stopped tables, and whose a topic is.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Mutex, MutexGuard, PoisonError},
+};
+
+use super::state::StoppedTable;
+use crate::{lsn::Lsn, schema::TableName};
+
+/// What outlives a session: the tables that stopped while this process runs (a new process tries them again), and which
+/// table a topic belongs to.
+#[derive(Debug, Default)]
+pub(super) struct Tables(Mutex<Register>);
+
+#[derive(Debug, Default)]
+struct Register {
+    stopped: BTreeMap<TableName, StoppedTable>,
+    by_topic: BTreeMap<String, TableName>,
+}
+
+impl Tables {
+    fn lock(&self) -> MutexGuard<'_, Register> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn is_stopped(&self, table: &TableName) -> bool {
+        self.lock().stopped.contains_key(table)
+    }
+
+    pub(super) fn stop(&self, table: TableName, stopped: StoppedTable) {
+        self.lock().stopped.entry(table).or_insert(stopped);
+    }
+
+    /// The lowest commit at which a table stopped: the flush LSN stays there.
+    pub(super) fn lowest_stop(&self) -> Option<Lsn> {
+        self.lock().stopped.values().map(|stopped| stopped.position.commit).min()
+    }
+
+    /// Notes whose topic it is; the other table, if another one has it already (trap T57).
+    pub(super) fn name_topic(&self, topic: &str, table: &TableName) -> Option<TableName> {
+        self.lock().by_topic.insert(topic.to_owned(), table.clone()).filter(|other| other != table)
+    }
+
+    /// The table that a topic belongs to.
+    pub(super) fn of_topic(&self, topic: &str) -> Option<TableName> {
+        self.lock().by_topic.get(topic).cloned()
+    }
+}
