@@ -19,7 +19,8 @@ install_packages() {
     die "$what is missing" "Run: sudo apt-get install --no-install-recommends $*"
   fi
   say system "installing $* (for $what)"
-  run_apt update
+  [[ -n ${package_lists_are_fresh:-} ]] || run_apt update
+  package_lists_are_fresh=yes
   run_apt install --yes --no-install-recommends "$@"
 }
 
