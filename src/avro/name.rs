@@ -16,9 +16,9 @@ pub fn escape(name: &str) -> Cow<'_, str> {
     for (index, unit) in name.encode_utf16().enumerate() {
         match u8::try_from(unit).map(char::from) {
             Ok(letter) if letter.is_ascii_alphabetic() || (letter.is_ascii_digit() && index > 0) => {
-                escaped.push(letter)
+                escaped.push(letter);
             }
-            _ => escaped.push_str(&format!("_u{unit:04x}")),
+            _ => escaped.extend(["_u", &format!("{unit:04x}")]),
         }
     }
     Cow::Owned(escaped)

@@ -68,8 +68,8 @@ pub struct LogicalMessage<'a> {
 #[derive(Clone, Copy)]
 struct Event<'a> {
     plan: &'a Plan,
-    meta: &'a TransactionMeta,
-    event: EventMeta,
+    transaction: &'a TransactionMeta,
+    own: EventMeta,
     op: Op,
     before: Option<RowSource<'a>>,
     after: Option<RowSource<'a>>,
@@ -158,11 +158,17 @@ impl Encoder {
         partition: i32,
         out: &mut RecordBuf,
     ) {
-        let truncate = Event { plan, meta, event, op: Op::Truncate, before: None, after: None };
-        let value = self.append_value(truncate, out).expect("an event without rows has nothing that cannot be encoded");
+        let start = out.bytes.len();
+        out.bytes.extend_from_slice(&plan.value_schema.prefix);
+        encode::null(&mut out.bytes);
+        encode::null(&mut out.bytes);
+        self.append_rest(
+            &Event { plan, transaction: meta, own: event, op: Op::Truncate, before: None, after: None },
+            out,
+        );
+        let value = start..out.bytes.len();
         let first = out.headers.len();
-        let json = serde_json::to_vec(barrier).expect("texts and numbers are serializable");
-        push_header(header::BARRIER, &json, out);
+        push_header(header::BARRIER, &header::barrier(barrier), out);
         let headers = first..out.headers.len();
         out.records.push(RecordSpans { key: None, value: Some(value), headers, partition: Some(partition) });
     }
@@ -207,7 +213,7 @@ impl Encoder {
         out: &mut RecordBuf,
     ) -> Result<u64, EncodeError> {
         self.scratch.unchanged.clear();
-        let simple = |op, before, after| Event { plan, meta, event, op, before, after };
+        let simple = |op, before, after| Event { plan, transaction: meta, own: event, op, before, after };
         match change {
             RowChange::Read(tuple) => {
                 let row = RowSource::new(plan, tuple, None)?;
@@ -270,8 +276,8 @@ impl Encoder {
         out: &mut RecordBuf,
     ) -> Result<(), EncodeError> {
         let plan = delete.plan;
-        create.event.ordinal += 1;
-        create.event.collection_order += 1;
+        create.own.ordinal += 1;
+        create.own.collection_order += 1;
         let json = |row: Option<RowSource<'_>>| row.map_or_else(|| Ok(String::new()), |row| key::json(plan, row));
         let (old_json, new_json) = (json(delete.before)?, json(create.after)?);
 
@@ -328,29 +334,35 @@ impl Encoder {
     }
 
     fn append_value(&mut self, event: Event<'_>, out: &mut RecordBuf) -> Result<Range<usize>, EncodeError> {
-        let Event { plan, meta, event, op, before, after } = event;
         let Scratch { value: scratch, text_before, text_after, .. } = &mut self.scratch;
         text_before.clear();
         text_after.clear();
         let start = out.bytes.len();
         let bytes = &mut out.bytes;
-        bytes.extend_from_slice(&plan.value_schema.prefix);
-        for (row, texts) in [(before, text_before), (after, text_after)] {
+        bytes.extend_from_slice(&event.plan.value_schema.prefix);
+        for (row, texts) in [(event.before, text_before), (event.after, text_after)] {
             match row {
                 Some(row) => {
                     encode::present(bytes);
-                    row::append(plan, row, texts, scratch, bytes)?;
+                    row::append(event.plan, row, texts, scratch, bytes)?;
                 }
                 None => encode::null(bytes),
             }
         }
-        plan.source.append(meta, &event, scratch, bytes);
-        append_transaction(meta, event.ordinal, event.collection_order, scratch, bytes);
+        self.append_rest(&event, out);
+        Ok(start..out.bytes.len())
+    }
+
+    /// The envelope's fields behind its rows.
+    fn append_rest(&mut self, event: &Event<'_>, out: &mut RecordBuf) {
+        let (scratch, bytes) = (&mut self.scratch.value, &mut out.bytes);
+        let Event { plan, transaction, own, op, .. } = event;
+        plan.source.append(transaction, own, scratch, bytes);
+        append_transaction(transaction, own.ordinal, own.collection_order, scratch, bytes);
         encode::string(op.code(), bytes);
         for divisor in [1_000_000, 1_000, 1] {
-            encode::optional_long(Some(event.processed_ns.div_euclid(divisor)), bytes);
+            encode::optional_long(Some(own.processed_ns.div_euclid(divisor)), bytes);
         }
-        Ok(start..out.bytes.len())
     }
 
     fn push_out_of_band(&mut self, out: &mut RecordBuf) {

@@ -1,12 +1,14 @@
 //! Names and contents of the records' headers (EVENTS, "Out-of-band headers").
 
+use crate::event::Barrier;
+
 /// Columns of the row after that PostgreSQL did not send: a JSON array of names.
 pub const UNCHANGED: &str = "walrelay.unchanged";
 /// Columns whose Avro type cannot hold their value: JSON `{"before": {column: text}, "after": {…}}`, empty parts left out.
 pub const TEXT: &str = "walrelay.text";
 /// The position, `epoch:commit LSN:ordinal` in decimal, where the value has no transaction block.
 pub const POSITION: &str = "walrelay.pos";
-/// The barrier that an op `t` is part of: JSON of [`Barrier`](crate::event::Barrier).
+/// The barrier that an op `t` is part of: JSON of [`Barrier`].
 pub const BARRIER: &str = "walrelay.barrier";
 /// On the delete and the tombstone of a key move: the new key as JSON.
 pub const NEW_KEY: &str = "__debezium.newkey";
@@ -16,6 +18,11 @@ pub const OLD_KEY: &str = "__debezium.oldkey";
 /// What Debezium writes for an unchanged TOAST value where the field can hold it; the header tells it from a value that reads
 /// the same (trap T27).
 pub const PLACEHOLDER: &str = "__debezium_unavailable_value";
+
+/// The content of [`BARRIER`].
+pub(super) fn barrier(barrier: &Barrier) -> Vec<u8> {
+    serde_json::to_vec(barrier).expect("texts and numbers are serializable")
+}
 
 /// Appends `"name"` to a JSON array or object that is being built without its brackets.
 pub(super) fn append_json_item(name: &str, out: &mut Vec<u8>) {

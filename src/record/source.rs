@@ -23,7 +23,9 @@ impl SourceConstants {
     pub(super) fn new(version: &str, name: &str, database: &str, schema: &str, table: &str) -> Self {
         let join = |texts: &[&str]| {
             let mut out = Vec::new();
-            texts.iter().for_each(|text| encode::string(text, &mut out));
+            for text in texts {
+                encode::string(text, &mut out);
+            }
             out
         };
         Self { head: join(&[version, "postgresql", name]), database: join(&[database]), table: join(&[schema, table]) }

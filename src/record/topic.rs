@@ -54,7 +54,7 @@ fn escape(name: &str) -> String {
         if is_legal(character) && !(character == '_' && begins_escape(&name[index..])) {
             escaped.push(character);
         } else {
-            escaped.push_str(&format!("_x{:X}_", u32::from(character)));
+            escaped.extend(["_x", &format!("{:X}", u32::from(character)), "_"]);
         }
     }
     escaped

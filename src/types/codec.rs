@@ -147,7 +147,7 @@ impl Codec {
             Family::Bpchar => self.parse(text::without_padding(text)),
             Family::Float4 | Family::Float8 => Ok(match self.parse(text)? {
                 Parsed::Value(value) => Parsed::Value(float::canonical(value)),
-                other => other,
+                unrepresentable @ Parsed::Unrepresentable { .. } => unrepresentable,
             }),
             _ => self.parse(text),
         }
@@ -189,12 +189,17 @@ impl Codec {
 
     /// Whether an unchanged TOAST value has Debezium's placeholder in this field; in the others it is null.
     #[must_use]
-    pub fn has_placeholder(&self) -> bool {
-        match self.0 {
-            Family::Text | Family::Bpchar | Family::Bytea | Family::Json { .. } | Family::Other { .. } => true,
-            Family::Uuid | Family::Timestamptz { .. } => true,
-            _ => false,
-        }
+    pub const fn has_placeholder(&self) -> bool {
+        matches!(
+            self.0,
+            Family::Text
+                | Family::Bpchar
+                | Family::Bytea
+                | Family::Json { .. }
+                | Family::Other { .. }
+                | Family::Uuid
+                | Family::Timestamptz { .. }
+        )
     }
 
     /// The field's Avro schema with these `connect.parameters`, which may be empty.

@@ -50,15 +50,19 @@ impl<'a> Scan<'a> {
         let digits = self.digits();
         let (kept, rest) = digits.split_at(digits.len().min(6));
         let exact = !kept.is_empty() && rest.iter().all(|digit| *digit == b'0');
-        exact.then(|| kept.iter().chain(std::iter::repeat_n(&b'0', 6 - kept.len())).fold(0, shift_in))
+        exact.then(|| {
+            kept.iter()
+                .chain(std::iter::repeat_n(&b'0', 6 - kept.len()))
+                .fold(0, |number, digit| shift_in(number, *digit))
+        })
     }
 }
 
 fn fold(digits: &[u8]) -> i64 {
-    digits.iter().fold(0, shift_in)
+    digits.iter().fold(0, |number, digit| shift_in(number, *digit))
 }
 
-fn shift_in(number: i64, digit: &u8) -> i64 {
+fn shift_in(number: i64, digit: u8) -> i64 {
     number * 10 + i64::from(digit - b'0')
 }
 

@@ -5,6 +5,7 @@ use std::cell::RefCell;
 use bytes::Bytes;
 use proptest::prelude::*;
 use walrelay::{
+    avro::encode,
     event::{Cell, Datum, OldTuple, RowChange},
     record::{DecodeError, Decoded},
     retry::{Classify, Severity},
@@ -192,7 +193,6 @@ fn debezium_s_own_records_are_read_with_its_placeholder() {
     let id = now(walrelay::avro::store::SchemaStore::register(&pipe.store, "x-value", &schema)).unwrap();
     let update = golden.lossless.events.iter().find(|event| event.value["op"] == "u").unwrap();
     let mut body = walrelay::avro::wire::prefix(id).to_vec();
-    use walrelay::avro::encode;
     encode::null(&mut body);
     encode::present(&mut body);
     encode::long(1, &mut body);

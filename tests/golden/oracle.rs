@@ -5,21 +5,18 @@ use std::{cell::RefCell, collections::HashMap, rc::Rc};
 use apache_avro::{Schema, reader::datum::GenericDatumReader, types::Value};
 use serde_json::{Map, Value as Json, json};
 
+/// A schema, and its decimals' scales by field name.
+type Parsed = (Schema, Map<String, Json>);
+
 thread_local! {
-    static PARSED: RefCell<HashMap<String, Rc<(Schema, Map<String, Json>)>>> = RefCell::default();
+    static PARSED: RefCell<HashMap<String, Rc<Parsed>>> = RefCell::default();
 }
 
 /// The content of a framed key or value by its schema; fails unless apache-avro reads exactly its bytes.
 pub fn read(schema: &str, framed: &[u8]) -> Json {
     assert_eq!(framed[0], 0);
-    let parsed = PARSED.with_borrow_mut(|known| match known.get(schema) {
-        Some(parsed) => Rc::clone(parsed),
-        None => {
-            let parsed = Rc::new((Schema::parse_str(schema).unwrap(), scales(schema)));
-            known.insert(schema.to_owned(), Rc::clone(&parsed));
-            parsed
-        }
-    });
+    let parse = || Rc::new((Schema::parse_str(schema).unwrap(), scales(schema)));
+    let parsed = PARSED.with_borrow_mut(|known| Rc::clone(known.entry(schema.to_owned()).or_insert_with(parse)));
     let mut body = &framed[5..];
     let value = GenericDatumReader::builder(&parsed.0).build().unwrap().read_value(&mut body).unwrap();
     assert!(body.is_empty(), "{} bytes are left over", body.len());
@@ -101,5 +98,5 @@ fn decimal(name: &str, value: &Value, scales: &Map<String, Json>) -> Json {
 }
 
 pub fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    bytes.iter().fold(String::new(), |hex, byte| hex + &format!("{byte:02x}"))
 }

@@ -15,8 +15,11 @@ use crate::{
     support::{Pipe, column, relation, texts},
 };
 
+/// Pipes by type and modifier.
+type Pipes = HashMap<(u32, i32), (Pipe, Arc<Plan>)>;
+
 thread_local! {
-    static PIPES: RefCell<HashMap<(u32, i32), (Pipe, Arc<Plan>)>> = RefCell::default();
+    static PIPES: RefCell<Pipes> = RefCell::default();
 }
 
 /// The text that comes back for a column's text, and whether it had to travel in a header.
