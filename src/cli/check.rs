@@ -9,7 +9,7 @@ use crate::{
     config::{CheckConfig, Layers},
     error::{Error, Exit},
     pipeline::check::{self, CheckDeps, Finding, KafkaDeps, SourceDeps, TargetDeps, Verdict},
-    source::publication::PublicationSpec,
+    source::{self, publication::TablePatterns},
     telemetry,
 };
 
@@ -23,17 +23,13 @@ pub(super) async fn run(layers: &Layers, as_json: bool) -> Result<Exit, Error> {
     Ok(if check::worst(&findings) == Verdict::Problem { Exit::Differs } else { Exit::Success })
 }
 
-fn deps(config: &CheckConfig) -> Result<CheckDeps, crate::source::Error> {
+fn deps(config: &CheckConfig) -> Result<CheckDeps, source::Error> {
     let capture = &config.capture;
     let source = match &config.source {
         Some(source) => Some(SourceDeps {
             settings: source.clone(),
             slot: capture.slot.clone(),
-            publication: PublicationSpec {
-                name: capture.publication.clone(),
-                tables: settings::tables(&capture.include, &capture.exclude)?,
-                create: capture.create_publication,
-            },
+            publication: settings::publication(capture)?,
         }),
         None => None,
     };
@@ -42,7 +38,7 @@ fn deps(config: &CheckConfig) -> Result<CheckDeps, crate::source::Error> {
             settings: target.clone(),
             bookkeeping: config.apply.bookkeeping_schema.clone(),
             schemas: config.apply.schemas.clone(),
-            tables: settings::tables(&config.apply.include, &config.apply.exclude)?,
+            tables: TablePatterns::new(&config.apply.include, &config.apply.exclude)?,
         }),
         None => None,
     };

@@ -1,10 +1,13 @@
 //! The command line: each command maps the configuration to the settings of what it runs.
 
+mod capture;
 mod check;
 mod config;
+mod half;
 mod output;
 mod settings;
 mod shutdown;
+mod verify;
 
 use std::path::{Path, PathBuf};
 
@@ -38,8 +41,12 @@ pub struct Cli {
     command: Command,
 }
 
-#[derive(Clone, Copy, Debug, Subcommand)]
+#[derive(Debug, Subcommand)]
 enum Command {
+    /// Read the source's WAL and publish every change, until SIGTERM or SIGINT
+    Capture,
+    /// Compare source and target exactly at one LSN, while both go on
+    Verify(verify::Arguments),
     /// Look at every prerequisite on source, Kafka, registry and target, and say what fixes what is wrong
     Check {
         /// Print JSON
@@ -54,6 +61,8 @@ enum Command {
 pub async fn run(cli: Cli) -> Result<Exit, Error> {
     let layers = Layers::read(file(cli.config.as_deref()), environment()).map_err(Error::usage)?;
     match cli.command {
+        Command::Capture => capture::run(&layers).await,
+        Command::Verify(arguments) => verify::run(&layers, arguments).await,
         Command::Check { json } => check::run(&layers, json).await,
         Command::Config => config::run(&layers),
     }

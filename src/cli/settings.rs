@@ -3,10 +3,15 @@
 use std::collections::BTreeMap;
 
 use crate::{
-    config::{Kafka, Registry},
+    avro::subject::SubjectNaming,
+    config::{Apply, Capture, Kafka, Registry, SubjectStrategy},
     kafka,
     registry::RegistrySettings,
-    source::{self, publication::TablePatterns},
+    schema::TableName,
+    source::{
+        self,
+        publication::{PublicationSpec, TablePatterns},
+    },
 };
 
 /// Attempts per call before a registry counts as unreachable; the wiring retries beyond that.
@@ -48,9 +53,28 @@ pub(super) fn registry(config: &Registry) -> RegistrySettings {
     }
 }
 
-/// Which tables.
-pub(super) fn tables(include: &[String], exclude: &[String]) -> Result<TablePatterns, source::Error> {
-    TablePatterns::new(include, exclude)
+/// The publication, as capture wants it.
+pub(super) fn publication(config: &Capture) -> Result<PublicationSpec, source::Error> {
+    Ok(PublicationSpec {
+        name: config.publication.clone(),
+        tables: TablePatterns::new(&config.include, &config.exclude)?,
+        create: config.create_publication,
+    })
+}
+
+/// Where a source's table is applied to.
+pub(super) fn place(config: &Apply, source: &TableName) -> TableName {
+    let schema = config.schemas.get(&*source.schema).map_or(&*source.schema, String::as_str);
+    TableName::new(schema, source.table.clone())
+}
+
+/// How subjects are named.
+pub(super) const fn subjects(config: &Registry) -> SubjectNaming {
+    match config.subject_strategy {
+        SubjectStrategy::TopicName => SubjectNaming::Topic,
+        SubjectStrategy::RecordName => SubjectNaming::Record,
+        SubjectStrategy::TopicRecordName => SubjectNaming::TopicRecord,
+    }
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! The two signals that ask a half to stop.
 
-use std::io;
+use std::{io, pin::Pin};
 
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
@@ -23,8 +23,11 @@ impl Classify for Error {
     }
 }
 
+/// Ends when a stop was asked for.
+pub(super) type Requested = Pin<Box<dyn Future<Output = ()> + Send>>;
+
 /// A future that ends at the first SIGTERM or SIGINT; the second ends the process at once.
-pub(super) fn requested() -> Result<impl Future<Output = ()> + Send + 'static, Error> {
+pub(super) fn requested() -> Result<Requested, Error> {
     let mut terminate = signal(SignalKind::terminate()).map_err(Error)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(Error)?;
     let (stop, stopped) = oneshot::channel();
@@ -37,10 +40,10 @@ pub(super) fn requested() -> Result<impl Future<Output = ()> + Send + 'static, E
         tracing::warn!(signal = name, "stopped at once");
         std::process::exit(Exit::Interrupted as i32);
     });
-    Ok(async {
+    Ok(Box::pin(async {
         // the task above lives as long as the runtime
         let _ = stopped.await;
-    })
+    }))
 }
 
 async fn either(terminate: &mut Signal, interrupt: &mut Signal) -> &'static str {

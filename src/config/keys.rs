@@ -55,7 +55,6 @@ pub const KEYS: &[Key] = &[
         Some("[]"),
         "Tables to leave out, as globs; stronger than include.",
     ),
-    key("capture.message_topic", Kind::Text(rule::topic), None, "Topic of logical messages; else <prefix>.message."),
     key(
         "capture.snapshot",
         Kind::Choice(&["initial", "never"]),
@@ -69,10 +68,28 @@ pub const KEYS: &[Key] = &[
         "Bound of all queues between the replication socket and Kafka.",
     ),
     key(
+        "capture.on_gap",
+        Kind::Choice(&["stop", "resnapshot"]),
+        Some("\"stop\""),
+        "When WAL that was not captured is gone: stop, or begin anew with a snapshot into the same topics.",
+    ),
+    key(
         "capture.status_interval",
         Kind::Period,
-        Some("\"10s\""),
-        "Longest time between two status updates to the server.",
+        Some("\"100ms\""),
+        "Least time between two unasked status updates to the server.",
+    ),
+    key(
+        "capture.receive_timeout",
+        Kind::Period,
+        Some("\"2m\""),
+        "Silence that ends the connection where the server's wal_sender_timeout is off; else twice that.",
+    ),
+    key(
+        "capture.checkpoint_interval",
+        Kind::Period,
+        Some("\"1s\""),
+        "How often positions are recorded; the slot moves no further than the record.",
     ),
     key("kafka.brokers", Kind::List(rule::address), None, "Bootstrap brokers."),
     key(
@@ -105,6 +122,7 @@ pub const KEYS: &[Key] = &[
         None,
         "librdkafka properties of the consumer alone.",
     ),
+    key("kafka.topics.create", Kind::Bool, Some("true"), "Create missing topics; false: somebody else does."),
     key(
         "kafka.topics.partitions",
         Kind::Integer(1, 100_000),

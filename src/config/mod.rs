@@ -28,8 +28,8 @@ pub use self::{
     keys::KEYS,
     layers::{Entry, Layers},
     problem::{Error, Origin, Problem},
-    sections::{Apply, Capture, Kafka, Log, LogFormat, Registry, SnapshotMode, SubjectStrategy, Topics},
-    value::{Bound, ByteSize, Period, Secret},
+    sections::{Apply, Capture, Kafka, Log, LogFormat, OnGap, Registry, SnapshotMode, SubjectStrategy, Topics},
+    value::{Bound, ByteSize, ParseError, Period, Secret},
 };
 
 const SOURCE: [&str; 2] = ["source.host", "source.database"];

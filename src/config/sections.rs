@@ -36,6 +36,16 @@ pub enum SnapshotMode {
     Never,
 }
 
+/// What to do when WAL that was not captured is gone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OnGap {
+    /// Exit and say so.
+    Stop,
+    /// Begin anew with a snapshot.
+    Resnapshot,
+}
+
 /// `[capture]`
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -45,10 +55,12 @@ pub struct Capture {
     pub create_publication: bool,
     pub include: Vec<String>,
     pub exclude: Vec<String>,
-    pub message_topic: Option<String>,
     pub snapshot: SnapshotMode,
     pub memory: ByteSize,
+    pub on_gap: OnGap,
     pub status_interval: Period,
+    pub receive_timeout: Period,
+    pub checkpoint_interval: Period,
 }
 
 /// `[kafka]`
@@ -69,6 +81,7 @@ pub struct Kafka {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Topics {
+    pub create: bool,
     pub partitions: i32,
     pub replication_factor: i32,
     pub retention: Bound<Period>,

@@ -1,0 +1,72 @@
+//! `walrelay capture`.
+
+use super::{half::Runner, settings};
+use crate::{
+    config::{self, CaptureConfig, Layers},
+    error::{Error, Exit},
+    kafka::ProducerSettings,
+    pipeline::{
+        capture::{self, CaptureDeps, CaptureSettings, GapPolicy, SnapshotMode},
+        health::Half,
+        metrics::CaptureMetrics,
+    },
+    record::EncoderSettings,
+    source::{self, stream::StreamSettings},
+};
+
+/// Time that a batch of records may wait to fill; `linger.ms` of `[kafka.producer]` overrides it.
+const LINGER_MS: u32 = 5;
+
+/// Captures until a signal or a fatal error.
+pub(super) async fn run(layers: &Layers) -> Result<Exit, Error> {
+    let config = CaptureConfig::new(layers).map_err(Error::usage)?;
+    let settings = settings(&config).map_err(Error::usage)?;
+    let half = Runner::start(Half::Capture, &config.log, config.listen, config.silence).await?;
+    let metrics = CaptureMetrics::new(&half.registry).map_err(super::half::MetricsError::from)?;
+    let deps = CaptureDeps { settings, health: half.health.clone(), metrics };
+    half.run(|shutdown| capture::run(deps, shutdown)).await?;
+    Ok(Exit::Success)
+}
+
+fn settings(config: &CaptureConfig) -> Result<CaptureSettings, source::Error> {
+    let (capture, kafka) = (&config.capture, &config.kafka);
+    // half for what was read, half for what is on its way to the brokers
+    let share = capture.memory.as_usize() / 2;
+    Ok(CaptureSettings {
+        source: config.source.clone(),
+        kafka: settings::kafka(kafka),
+        producer: ProducerSettings {
+            properties: kafka.producer.clone(),
+            compression: kafka.compression.clone(),
+            queue_bytes: share,
+            linger_ms: LINGER_MS,
+        },
+        topics: settings::topics(kafka),
+        create_topics: kafka.topics.create,
+        registry: settings::registry(&config.registry),
+        encoder: EncoderSettings {
+            prefix: kafka.prefix.clone(),
+            database: config.source.database.clone(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            subjects: settings::subjects(&config.registry),
+        },
+        prefix: kafka.prefix.clone(),
+        slot: capture.slot.clone(),
+        publication: settings::publication(capture)?,
+        snapshot: match capture.snapshot {
+            config::SnapshotMode::Initial => SnapshotMode::Initial,
+            config::SnapshotMode::Never => SnapshotMode::Never,
+        },
+        on_gap: match capture.on_gap {
+            config::OnGap::Stop => GapPolicy::Stop,
+            config::OnGap::Resnapshot => GapPolicy::Resnapshot,
+        },
+        stream: StreamSettings {
+            buffer_bytes: share,
+            status_interval: capture.status_interval.0,
+            receive_timeout: capture.receive_timeout.0,
+            ..StreamSettings::default()
+        },
+        checkpoint_interval: capture.checkpoint_interval.0,
+    })
+}
