@@ -107,6 +107,11 @@ explain_failure() {
 
 port_of() { [[ ! -r $STATE/ports ]] || sed -n "s/^$1=//p" "$STATE/ports"; }
 
+# Whether any process listens on a part's port (state 0A in the kernel's table).
+is_port_taken() {
+  grep -qs ":$(printf %04X "$(port_of "$1")") [0-9A-F]*:0000 0A " /proc/net/tcp /proc/net/tcp6
+}
+
 # claim_ports NAME…: gives each name that has none a free port and keeps it in the state, so that a part comes back
 # where its clients look for it. Ports lie below the kernel's range for outgoing connections: while a part is down
 # nothing else is given its port. CACHE/ports keeps other states of this user from choosing the same.
