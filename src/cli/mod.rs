@@ -3,6 +3,7 @@
 mod capture;
 mod check;
 mod config;
+pub mod demo;
 mod half;
 mod output;
 mod settings;

@@ -3,4 +3,10 @@
 //! Every test has databases, a slot, topics and a consumer group of its own. Nothing sleeps for synchronisation: conditions
 //! are awaited on the servers, with a deadline.
 
+mod bad_input;
+mod broker;
+mod crash;
+mod registry;
+mod round_trip;
+mod support;
 mod verify;

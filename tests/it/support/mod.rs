@@ -1,0 +1,57 @@
+//! What the tests share: the parts, a scenario with both halves as processes, faults, and a look into topics.
+
+mod access;
+mod fault;
+mod scenario;
+mod topic;
+pub mod values;
+
+use std::{
+    future::Future,
+    path::PathBuf,
+    time::{Duration, Instant},
+};
+
+use walrelay::cli::demo::parts::{ENV_FILE, Parts};
+
+pub use self::{
+    access::Access,
+    fault::{Fault, PrivateParts},
+    scenario::Scenario,
+    topic::Topics,
+};
+
+/// Long enough for anything that is going to happen, on a loaded machine with two cores.
+pub const LIMIT: Duration = Duration::from_secs(60);
+
+/// The real parts; without them a test fails and says what to do.
+pub fn parts() -> Parts {
+    let Some(file) = std::env::var_os(ENV_FILE) else {
+        panic!("{ENV_FILE} is not set: run `dev/parts up` and set it to the file that this names, or run `make test`");
+    };
+    Parts::from_file(&PathBuf::from(file)).unwrap_or_else(|error| panic!("{}", chain(&error)))
+}
+
+/// Polls a condition until it holds; fails when it does not within the limit.
+pub async fn await_condition<F, T>(what: &str, limit: Duration, mut condition: F)
+where
+    F: FnMut() -> T,
+    T: Future<Output = bool>,
+{
+    let begun = Instant::now();
+    while !condition().await {
+        assert!(begun.elapsed() < limit, "{what}: not within {} s", limit.as_secs());
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+/// An error with its causes.
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text = format!("{text}: {error}");
+        cause = error.source();
+    }
+    text
+}

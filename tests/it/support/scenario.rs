@@ -1,0 +1,293 @@
+//! One test's world: a database at each end, and both halves as processes between them.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::{self, Command},
+    sync::atomic::{AtomicU32, Ordering},
+    thread,
+    time::Duration,
+};
+
+use tempfile::TempDir;
+use tokio_postgres::Client;
+use walrelay::cli::demo::{
+    parts::{Parts, Server},
+    process::{Half, Process, tail},
+    scrape::{self, Samples},
+    settings::Settings,
+};
+
+use super::{Access, LIMIT, Topics, await_condition, chain, parts};
+
+/// How a run of the program ended.
+#[derive(Debug)]
+pub struct Outcome {
+    /// Its exit code; `None` when a signal ended it.
+    pub code: Option<i32>,
+    /// What it wrote to both outputs.
+    pub text: String,
+}
+
+/// A test's databases, settings and processes. Dropping it removes all that it made, and after a failure prints the logs.
+pub struct Scenario {
+    /// The parts.
+    pub parts: Parts,
+    /// Name of the databases, the slot, the publication, the topic prefix and the group.
+    pub name: String,
+    /// The source database, as its owner, who is also the role of capture.
+    pub source: Client,
+    /// The target database, as its owner, who is also the role of apply.
+    pub target: Client,
+    /// What both halves are configured with; change it before starting them.
+    pub settings: Settings,
+    folder: TempDir,
+    _access: Access,
+}
+
+impl Scenario {
+    /// Beside other tests.
+    pub async fn new(name: &str) -> Self {
+        Self::build(name, parts(), Access::shared().await).await
+    }
+
+    /// Without other tests, because it will stop a part.
+    pub async fn alone(name: &str) -> Self {
+        Self::build(name, parts(), Access::alone().await).await
+    }
+
+    /// On other parts than the shared ones.
+    pub async fn on(parts: &Parts, name: &str) -> Self {
+        Self::build(name, parts.clone(), Access::shared().await).await
+    }
+
+    async fn build(name: &str, parts: Parts, access: Access) -> Self {
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let name = format!("{name}_{}_{}", process::id(), NUMBER.fetch_add(1, Ordering::Relaxed));
+        let [source, target] = [&parts.source, &parts.target];
+        for server in [source, target] {
+            let admin = ok(server.connect("postgres", "postgres", "").await);
+            let sql = format!("CREATE DATABASE {name} OWNER {}", parts.user);
+            ok(server.execute(&admin, "create a database", &sql).await);
+        }
+        let settings = Settings::new(&parts, &name, &name, &name);
+        Self {
+            source: ok(source.connect(&name, &parts.user, &parts.password).await),
+            target: ok(target.connect(&name, &parts.user, &parts.password).await),
+            settings,
+            folder: tempfile::Builder::new().prefix("walrelay-it-").tempdir().expect("a folder for the test"),
+            parts,
+            name,
+            _access: access,
+        }
+    }
+
+    /// Runs statements at the source.
+    pub async fn source(&self, sql: &str) {
+        ok(self.parts.source.execute(&self.source, &format!("run {}", shortened(sql)), sql).await);
+    }
+
+    /// Runs statements at the target.
+    pub async fn target(&self, sql: &str) {
+        ok(self.parts.target.execute(&self.target, &format!("run {}", shortened(sql)), sql).await);
+    }
+
+    /// Runs statements at both ends: what a target must have before apply can create tables, such as types.
+    pub async fn both(&self, sql: &str) {
+        self.source(sql).await;
+        self.target(sql).await;
+    }
+
+    /// Waits until a table holds the same rows at both ends, compared here and not by walrelay.
+    pub async fn await_equal(&self, table: &str) {
+        let digest = format!(
+            "SELECT count(*) || ' rows ' || md5(string_agg(t::text, E'\\n' ORDER BY t::text COLLATE \"C\")) FROM {table} t"
+        );
+        let expected = self.source_value(&digest).await;
+        let check = async || self.target_value(&digest).await == expected;
+        await_condition(&format!("{table} holds {expected:?} at the target"), LIMIT, check).await;
+    }
+
+    /// The first column of the first row at the source, as text; `None` for NULL or no row.
+    pub async fn source_value(&self, sql: &str) -> Option<String> {
+        value(&self.source, sql).await
+    }
+
+    /// The same at the target; a table that is not there yet gives `None`.
+    pub async fn target_value(&self, sql: &str) -> Option<String> {
+        value(&self.target, sql).await
+    }
+
+    /// Waits until a query at the target gives this text.
+    pub async fn await_target(&self, sql: &str, expected: &str) {
+        let check = async || self.target_value(sql).await.as_deref() == Some(expected);
+        await_condition(&format!("target gives {expected} for {sql}"), LIMIT, check).await;
+    }
+
+    /// Starts capture; it need not become ready.
+    pub fn spawn_capture(&self) -> Process {
+        self.spawn("capture")
+    }
+
+    /// Starts apply; it need not become ready.
+    pub fn spawn_apply(&self) -> Process {
+        self.spawn("apply")
+    }
+
+    /// Starts capture and waits until it is ready.
+    pub async fn capture(&self) -> Process {
+        let mut process = self.spawn_capture();
+        ok(process.await_ready(LIMIT).await);
+        process
+    }
+
+    /// Starts apply and waits until it is ready.
+    pub async fn apply(&self) -> Process {
+        let mut process = self.spawn_apply();
+        ok(process.await_ready(LIMIT).await);
+        process
+    }
+
+    fn spawn(&self, name: &'static str) -> Process {
+        let half = Half {
+            name,
+            program: program(),
+            config: self.write_settings(),
+            log: self.log(name),
+            http: self.settings.text(&format!("http.{name}")).to_owned(),
+        };
+        ok(half.spawn())
+    }
+
+    /// Starts a half that must give up, and gives how it did.
+    pub async fn run_to_end(&self, name: &'static str) -> Outcome {
+        let mut process = self.spawn(name);
+        let status = ok(process.await_exit(LIMIT).await);
+        Outcome { code: status.code(), text: self.log_text(name) }
+    }
+
+    /// Runs another subcommand to its end.
+    pub fn run(&self, arguments: &[&str]) -> Outcome {
+        let output = Command::new(program())
+            .args(arguments)
+            .arg("--config")
+            .arg(self.write_settings())
+            .output()
+            .expect("the program can be run");
+        let text = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+        Outcome { code: output.status.code(), text }
+    }
+
+    /// The judge: both ends are equal at one LSN. Both halves must run.
+    pub fn verify(&self) {
+        let outcome = tokio::task::block_in_place(|| self.run(&["verify"]));
+        assert_eq!(outcome.code, Some(0), "verify says:\n{}", outcome.text);
+    }
+
+    /// Waits until a log holds a text.
+    pub async fn await_log(&self, name: &str, text: &str) {
+        let check = async || self.log_text(name).contains(text);
+        await_condition(&format!("the log of {name} says {text:?}"), LIMIT, check).await;
+    }
+
+    /// The whole log of a half.
+    pub fn log_text(&self, name: &str) -> String {
+        fs::read_to_string(self.log(name)).unwrap_or_default()
+    }
+
+    /// What `/readyz` of a half answers: status and body; status 0 when nobody answers.
+    pub async fn readiness(&self, name: &str) -> (u16, String) {
+        let page = scrape::fetch(self.settings.text(&format!("http.{name}")), "/readyz").await;
+        page.map_or((0, String::new()), |page| (page.status, page.body))
+    }
+
+    /// The metrics of a half.
+    pub async fn metrics(&self, name: &str) -> Samples {
+        Samples::fetch(self.settings.text(&format!("http.{name}"))).await.unwrap_or_default()
+    }
+
+    /// The slot's `confirmed_flush_lsn`.
+    pub async fn confirmed_flush(&self) -> Option<String> {
+        let sql = format!("SELECT confirmed_flush_lsn::text FROM pg_replication_slots WHERE slot_name = '{}'", self.name);
+        self.source_value(&sql).await
+    }
+
+    /// The topics of this scenario.
+    pub fn topics(&self) -> Topics {
+        Topics::new(&self.parts.kafka, &self.name)
+    }
+
+    fn log(&self, name: &str) -> PathBuf {
+        self.folder.path().join(format!("{name}.log"))
+    }
+
+    fn write_settings(&self) -> PathBuf {
+        let file = self.folder.path().join("walrelay.toml");
+        ok(self.settings.write(&file));
+        file
+    }
+}
+
+impl Drop for Scenario {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            for name in ["capture", "apply"] {
+                print_tail(&self.log(name));
+            }
+        }
+        let (parts, name) = (self.parts.clone(), self.name.clone());
+        // A runtime of its own: the test's may be the one that is being unwound.
+        let cleaning = thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+            runtime.map(|runtime| runtime.block_on(clean(&parts, &name)))
+        });
+        let _failed = cleaning.join();
+    }
+}
+
+async fn clean(parts: &Parts, name: &str) {
+    for server in [&parts.source, &parts.target] {
+        if let Err(error) = remove(server, name).await {
+            eprintln!("{}", chain(&error));
+        }
+    }
+    let topics = Topics::new(&parts.kafka, name);
+    let limit = Duration::from_secs(5);
+    if tokio::time::timeout(limit, topics.delete_all()).await.is_err() {
+        eprintln!("topics of {name} stay behind");
+    }
+}
+
+async fn remove(server: &Server, name: &str) -> Result<(), walrelay::cli::demo::Error> {
+    let admin = server.connect("postgres", "postgres", "").await?;
+    let end = format!(
+        "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE datname = '{name}';
+         SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE database = '{name}';"
+    );
+    server.execute(&admin, "drop the slot of a test", &end).await?;
+    server.execute(&admin, "drop the database of a test", &format!("DROP DATABASE IF EXISTS {name} WITH (FORCE)")).await
+}
+
+async fn value(client: &Client, sql: &str) -> Option<String> {
+    let messages = client.simple_query(sql).await.ok()?;
+    messages.into_iter().find_map(|message| match message {
+        tokio_postgres::SimpleQueryMessage::Row(row) => Some(row.get(0).map(str::to_owned)),
+        _ => None,
+    })?
+}
+
+fn program() -> PathBuf {
+    PathBuf::from(env!("CARGO_BIN_EXE_walrelay"))
+}
+
+fn print_tail(log: &Path) {
+    eprintln!("--- {}\n{}", log.display(), tail(log, 40));
+}
+
+fn shortened(sql: &str) -> String {
+    sql.split_whitespace().take(8).collect::<Vec<_>>().join(" ")
+}
+
+fn ok<T>(outcome: Result<T, walrelay::cli::demo::Error>) -> T {
+    outcome.unwrap_or_else(|error| panic!("{}", chain(&error)))
+}

@@ -1,0 +1,156 @@
+//! A look into a scenario's topics, as any Kafka client has it.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use rdkafka::{
+    ClientConfig, Message, TopicPartitionList,
+    admin::{AdminClient, AdminOptions, AlterConfig, NewPartitions, ResourceSpecifier},
+    client::DefaultClientContext,
+    consumer::{BaseConsumer, Consumer as _},
+    error::KafkaError,
+    message::Headers as _,
+    producer::{BaseProducer, BaseRecord, Producer as _},
+    topic_partition_list::Offset,
+};
+
+const LIMIT: Duration = Duration::from_secs(20);
+
+/// One record as it lies in a topic.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Consumed {
+    /// The partition.
+    pub partition: i32,
+    /// The framed key.
+    pub key: Option<Vec<u8>>,
+    /// The framed value.
+    pub value: Option<Vec<u8>>,
+    /// Header names with their values as text.
+    pub headers: BTreeMap<String, String>,
+}
+
+impl Consumed {
+    /// Whether the value holds these bytes: Avro writes texts as they are.
+    pub fn holds(&self, text: &str) -> bool {
+        self.value.as_deref().is_some_and(|value| value.windows(text.len()).any(|window| window == text.as_bytes()))
+    }
+}
+
+/// The topics that begin with a scenario's prefix.
+pub struct Topics {
+    brokers: String,
+    prefix: String,
+}
+
+impl Topics {
+    pub fn new(brokers: &str, prefix: &str) -> Self {
+        Self { brokers: brokers.to_owned(), prefix: prefix.to_owned() }
+    }
+
+    /// The topic of a table, `schema.table`.
+    pub fn name(&self, table: &str) -> String {
+        format!("{}.{table}", self.prefix)
+    }
+
+    fn config(&self) -> ClientConfig {
+        let mut config = ClientConfig::new();
+        config.set("bootstrap.servers", &self.brokers).set("log_level", "0");
+        config
+    }
+
+    fn admin(&self) -> AdminClient<DefaultClientContext> {
+        self.config().create().expect("an admin client")
+    }
+
+    fn options() -> AdminOptions {
+        AdminOptions::new().request_timeout(Some(LIMIT)).operation_timeout(Some(LIMIT))
+    }
+
+    fn consumer(&self) -> BaseConsumer {
+        self.config()
+            .set("group.id", format!("{}-look", self.prefix))
+            .set("enable.auto.commit", "false")
+            .set("enable.partition.eof", "true")
+            .create()
+            .expect("a consumer")
+    }
+
+    /// Number of partitions of a table's topic; 0 when it is not there.
+    pub fn partitions(&self, table: &str) -> usize {
+        let metadata = self.consumer().fetch_metadata(Some(&self.name(table)), LIMIT).expect("metadata");
+        metadata.topics().first().map_or(0, |topic| topic.partitions().len())
+    }
+
+    /// Everything that lies in a table's topic, partition by partition.
+    pub fn read(&self, table: &str) -> Vec<Consumed> {
+        tokio::task::block_in_place(|| self.read_blocking(table))
+    }
+
+    fn read_blocking(&self, table: &str) -> Vec<Consumed> {
+        let (topic, partitions) = (self.name(table), self.partitions(table));
+        let consumer = self.consumer();
+        let mut assignment = TopicPartitionList::new();
+        for partition in 0..partitions {
+            let partition = i32::try_from(partition).expect("few partitions");
+            assignment.add_partition_offset(&topic, partition, Offset::Beginning).expect("a valid offset");
+        }
+        consumer.assign(&assignment).expect("an assignment");
+        let (mut records, mut ended) = (Vec::new(), 0);
+        while ended < partitions {
+            match consumer.poll(LIMIT) {
+                Some(Ok(message)) => records.push(consumed(&message)),
+                Some(Err(KafkaError::PartitionEOF(_))) => ended += 1,
+                Some(Err(error)) => panic!("cannot read {topic}: {error}"),
+                None => panic!("{topic} does not end"),
+            }
+        }
+        records.sort_by_key(|record| record.partition);
+        records
+    }
+
+    /// Writes a record into a table's topic.
+    pub fn write(&self, table: &str, partition: i32, key: &[u8], value: &[u8]) {
+        let producer: BaseProducer = self.config().create().expect("a producer");
+        let topic = self.name(table);
+        let record = BaseRecord::to(&topic).partition(partition).key(key).payload(value);
+        producer.send(record).unwrap_or_else(|(error, _)| panic!("cannot write to {topic}: {error}"));
+        tokio::task::block_in_place(|| producer.flush(LIMIT)).expect("the record is delivered");
+    }
+
+    /// Sets a property of a table's topic.
+    pub async fn set(&self, table: &str, property: &str, value: &str) {
+        let topic = self.name(table);
+        let change = AlterConfig::new(ResourceSpecifier::Topic(&topic)).set(property, value);
+        let answers = self.admin().alter_configs([&change], &Self::options()).await.expect("an answer");
+        assert!(answers.iter().all(Result::is_ok), "{answers:?}");
+    }
+
+    /// Adds partitions to a table's topic.
+    pub async fn grow(&self, table: &str, partitions: usize) {
+        let topic = self.name(table);
+        let more = NewPartitions::new(&topic, partitions);
+        let answers = self.admin().create_partitions([&more], &Self::options()).await.expect("an answer");
+        assert!(answers.iter().all(Result::is_ok), "{answers:?}");
+    }
+
+    /// Deletes every topic of the scenario, its state topic included; best effort.
+    pub async fn delete_all(&self) {
+        let admin = self.admin();
+        let Ok(metadata) = admin.inner().fetch_metadata(None, Duration::from_secs(3)) else { return };
+        let state = format!("walrelay.state.{}", self.prefix);
+        let own = format!("{}.", self.prefix);
+        let names = metadata.topics().iter().map(|topic| topic.name());
+        let names: Vec<&str> = names.filter(|name| name.starts_with(&own) || *name == state).collect();
+        let _absent = admin.delete_topics(&names, &Self::options()).await;
+    }
+}
+
+fn consumed(message: &rdkafka::message::BorrowedMessage<'_>) -> Consumed {
+    let headers = message.headers().into_iter().flat_map(|headers| headers.iter());
+    let text = |bytes: Option<&[u8]>| String::from_utf8_lossy(bytes.unwrap_or_default()).into_owned();
+    Consumed {
+        partition: message.partition(),
+        key: message.key().map(<[u8]>::to_vec),
+        value: message.payload().map(<[u8]>::to_vec),
+        headers: headers.map(|header| (header.key.to_owned(), text(header.value))).collect(),
+    }
+}

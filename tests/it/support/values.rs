@@ -1,0 +1,92 @@
+//! Values of every type that the path must carry unchanged, among them those that other tools lose.
+
+/// A column with its type and values worth sending, as the type's input text.
+pub struct Kind {
+    /// The column's name.
+    pub column: &'static str,
+    /// Its type as SQL.
+    pub sql: &'static str,
+    /// The values.
+    pub values: &'static [&'static str],
+}
+
+const fn kind(column: &'static str, sql: &'static str, values: &'static [&'static str]) -> Kind {
+    Kind { column, sql, values }
+}
+
+/// What both ends must have for the types below.
+pub const TYPES: &str = "
+    CREATE TYPE mood AS ENUM ('sad', 'ok', 'very happy');
+    CREATE TYPE pair AS (label text, amount numeric);
+    CREATE DOMAIN positive AS int CHECK (VALUE > 0);
+    CREATE DOMAIN tag AS text;";
+
+const LARGE: &str = "123456789012345678901234567890123456789012345678901234567890.12345678901234567890123456789012345678901";
+
+/// One column per type; traps T43, T44, T45, T46.
+pub const KINDS: &[Kind] = &[
+    kind("a_bool", "boolean", &["t", "f"]),
+    kind("a_int2", "smallint", &["0", "-32768", "32767"]),
+    kind("a_int4", "integer", &["0", "-2147483648", "2147483647"]),
+    kind("a_int8", "bigint", &["0", "-9223372036854775808", "9223372036854775807"]),
+    kind("a_float4", "real", &["0", "-0", "NaN", "Infinity", "-Infinity", "1e-45", "3.4028235e38", "0.1"]),
+    kind("a_float8", "double precision", &["-0", "NaN", "Infinity", "-Infinity", "5e-324", "1.7976931348623157e308", "0.1"]),
+    kind("a_numeric", "numeric", &["0", "0.00", "NaN", "Infinity", "-Infinity", "1e1000", "-1e-1000", "123.4500", LARGE]),
+    kind("a_money_like", "numeric(12,2)", &["0.00", "-0.01", "9999999999.99", "NaN"]),
+    kind("a_hundreds", "numeric(5,-2)", &["0", "12300", "-9999900"]),
+    kind("a_text", "text", &["", "NULL", "\\N", "tab\tline\nback\\slash 'quote' \"double\"", "ä€😀", "__debezium_unavailable_value"]),
+    kind("a_varchar", "varchar(10)", &["", "ten chars!", "é"]),
+    kind("a_char", "char(5)", &["", "ab", "five5"]),
+    kind("a_bytea", "bytea", &["", "\\x00ff00", "\\x5c6e"]),
+    kind("a_date", "date", &["2000-01-01", "infinity", "-infinity", "0044-03-15 BC", "4713-01-01 BC", "5874897-12-31"]),
+    kind("a_time", "time", &["00:00", "24:00", "23:59:59.999999"]),
+    kind("a_time_ms", "time(3)", &["00:00:00.001", "24:00"]),
+    kind("a_stamp", "timestamp", &["1970-01-01", "infinity", "-infinity", "4713-01-01 00:00 BC", "294276-12-31 23:59:59.999999"]),
+    kind("a_stamp_ms", "timestamp(3)", &["1969-12-31 23:59:59.999", "infinity", "2024-02-29 12:00:00.5"]),
+    kind("a_stamptz", "timestamptz", &["1970-01-01 00:00+02", "infinity", "-infinity", "0001-01-01 00:00+00 BC", "294276-12-31 23:59:59.999999+00"]),
+    kind("a_uuid", "uuid", &["00000000-0000-0000-0000-000000000000", "ffffffff-ffff-4fff-bfff-ffffffffffff"]),
+    kind("a_json", "json", &["null", "{\"a\": 1, \"a\": 2,  \"b\":[ ]}", "\"\\ud800\""]),
+    kind("a_jsonb", "jsonb", &["null", "{\"n\": 1e400, \"t\": \"ü\"}", "[]"]),
+    kind("an_enum", "mood", &["sad", "very happy"]),
+    kind("a_domain", "positive", &["1", "2147483647"]),
+    kind("a_text_domain", "tag", &["", "x"]),
+    kind("a_composite", "pair", &["(,)", "(\"a,\"\"b\",1.50)"]),
+    kind("an_array", "int[]", &["{}", "{NULL,1}", "{{1,2},{3,4}}", "[0:1]={7,8}"]),
+    kind("a_text_array", "text[]", &["{}", "{\"\",\"NULL\",NULL,\"a,b\\\"c\"}"]),
+    kind("an_interval", "interval", &["0", "1 mon -2 days +03:00:00.000001", "-178000000 years"]),
+    kind("an_inet", "inet", &["10.0.0.1/8", "::1"]),
+    kind("a_bit", "bit(3)", &["000", "101"]),
+    kind("a_varbit", "varbit", &["", "0001"]),
+    kind("a_range", "int4range", &["empty", "[1,5)", "(,)"]),
+    kind("a_multirange", "int4multirange", &["{}", "{[1,3),[5,)}"]),
+    kind("a_point", "point", &["(0,-0)", "(1e300,NaN)"]),
+    kind("a_timetz", "timetz", &["24:00:00+05:30", "00:00:00-15:59:59"]),
+    kind("a_lsn", "pg_lsn", &["0/0", "FFFFFFFF/FFFFFFFF"]),
+    kind("a_vector", "tsvector", &["", "'a':1A 'b c':2"]),
+    kind("a_xml", "xml", &["<a>1</a>", "text"]),
+];
+
+/// The columns as they stand in CREATE TABLE.
+pub fn definitions() -> String {
+    KINDS.iter().map(|kind| format!("{} {}", kind.column, kind.sql)).collect::<Vec<_>>().join(", ")
+}
+
+/// How many rows show every value; row 0 is all NULL.
+pub fn rows() -> usize {
+    1 + KINDS.iter().map(|kind| kind.values.len()).max().unwrap_or_default()
+}
+
+/// The SQL values of a row, in column order.
+pub fn row(number: usize) -> Vec<String> {
+    let literal = |kind: &Kind| {
+        let value = number.checked_sub(1).and_then(|index| kind.values.get(index % kind.values.len()));
+        value.map_or_else(|| "NULL".to_owned(), |text| format!("'{}'::{}", text.replace('\'', "''"), kind.sql))
+    };
+    KINDS.iter().map(literal).collect()
+}
+
+/// SET clauses that give a row the values of another.
+pub fn assignments(number: usize) -> String {
+    let pairs = KINDS.iter().zip(row(number));
+    pairs.map(|(kind, value)| format!("{} = {value}", kind.column)).collect::<Vec<_>>().join(", ")
+}
