@@ -6,6 +6,7 @@
 pub mod error;
 pub mod parts;
 pub mod process;
+pub mod random;
 pub mod scrape;
 pub mod settings;
 

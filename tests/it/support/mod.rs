@@ -2,6 +2,7 @@
 
 mod access;
 mod fault;
+mod load;
 mod scenario;
 mod topic;
 pub mod values;
@@ -17,6 +18,7 @@ use walrelay::cli::demo::parts::{ENV_FILE, Parts};
 pub use self::{
     access::Access,
     fault::{Fault, PrivateParts},
+    load::Load,
     scenario::Scenario,
     topic::Topics,
 };
