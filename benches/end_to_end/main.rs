@@ -1,0 +1,124 @@
+//! The whole path on the real parts, measured next to `pg_recvlogical` and PostgreSQL's own logical replication on the same
+//! data in the same run.
+//!
+//! `WALRELAY_DEV_ENV` names the parts, `BENCH_ROWS` the number of rows (default 200000). Everything shares one machine, so
+//! the ratios of one run say more than its figures. Every figure of walrelay includes the start of its process.
+
+mod reference;
+mod report;
+mod world;
+
+use std::{error::Error, path::PathBuf, process::ExitCode};
+
+use walrelay::cli::demo::parts::{ENV_FILE, Parts};
+
+use crate::{
+    reference::{RawSlot, Subscription},
+    report::{Measurement, Report},
+    world::World,
+};
+
+type Outcome<T> = Result<T, Box<dyn Error>>;
+
+const RECVLOGICAL: &str = "pg_recvlogical";
+const REPLICATION: &str = "logical replication";
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    match run().await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            let mut cause: Option<&dyn Error> = Some(error.as_ref());
+            while let Some(error) = cause {
+                eprintln!("error: {error}");
+                cause = error.source();
+            }
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run() -> Outcome<()> {
+    let file = std::env::var_os(ENV_FILE).ok_or_else(|| format!("{ENV_FILE} is not set; run `make bench`"))?;
+    let parts = Parts::from_file(&PathBuf::from(file))?;
+    let rows = std::env::var("BENCH_ROWS").ok().map_or(Ok(200_000), |text| text.parse())?;
+    let mut world = World::create(parts, rows).await?;
+    let mut report = Report::new(rows);
+    let outcome = measure(&mut world, &mut report).await;
+    world.remove().await;
+    outcome?;
+    report.write()?;
+    print!("{}", report.table());
+    Ok(())
+}
+
+async fn measure(world: &mut World, report: &mut Report) -> Outcome<()> {
+    let mut subscription = Subscription::create(world).await?;
+    snapshot(world, report, &subscription).await?;
+    let raw = RawSlot::create(world).await?;
+    inserts(world, report, &mut subscription, &raw).await?;
+    let updates = "UPDATE orders SET status = 'paid', updated_at = now() WHERE id > first AND id <= first + 10";
+    changes(world, report, &mut subscription, "updates", updates, "u").await?;
+    let deletes = "DELETE FROM orders WHERE id > first AND id <= first + 10";
+    changes(world, report, &mut subscription, "deletes", deletes, "d").await?;
+    world.verify().await?;
+    report.add(Measurement::new("peak RSS capture", world.peak("capture"), "MiB"));
+    report.add(Measurement::new("peak RSS apply", world.peak("apply"), "MiB"));
+    subscription.remove(world).await?;
+    raw.remove(world).await
+}
+
+async fn snapshot(world: &mut World, report: &mut Report, subscription: &Subscription) -> Outcome<()> {
+    let copy = reference::copy_out(world).await?;
+    let begun = world.start("capture")?;
+    world.await_events("capture", "r", world.rows).await?;
+    let ours = world.rate(world.rows, begun);
+    world.stop("capture").await?;
+    let measurement = Measurement::new("snapshot into Kafka", ours, "rows/s");
+    report.add(measurement.beside("COPY TO STDOUT", copy).beside("logical replication's first copy", subscription.first_copy));
+    Ok(())
+}
+
+/// A backlog of ten-row transactions: into Kafka, and from Kafka into the target together with the snapshot.
+async fn inserts(world: &mut World, report: &mut Report, subscription: &mut Subscription, raw: &RawSlot) -> Outcome<()> {
+    world.write_in_tens(&format!("INSERT INTO orders {}", world::ROW), world.rows).await?;
+    let received = raw.drain(world).await?;
+    let begun = world.start("capture")?;
+    world.await_events("capture", "c", world.rows).await?;
+    let ours = world.rate(world.rows, begun);
+    world.stop("capture").await?;
+    let backlog = Measurement::new("streaming backlog into Kafka", ours, "events/s");
+    report.add(backlog.beside(RECVLOGICAL, received));
+
+    let replicated = subscription.catch_up(world).await?;
+    let begun = world.start("apply")?;
+    world.await_events("apply", "r", world.rows).await?;
+    world.await_events("apply", "c", world.rows).await?;
+    let ours = world.rate(2 * world.rows, begun);
+    world.stop("apply").await?;
+    report.add(Measurement::new("apply inserts", ours, "rows/s").beside(REPLICATION, replicated));
+    Ok(())
+}
+
+/// The same changes of all rows through capture first, then, measured, through apply.
+async fn changes(
+    world: &mut World,
+    report: &mut Report,
+    subscription: &mut Subscription,
+    what: &str,
+    sql: &str,
+    op: &str,
+) -> Outcome<()> {
+    world.write_in_tens(sql, 0).await?;
+    let begun = world.start("capture")?;
+    world.await_events("capture", op, world.rows).await?;
+    report.add(Measurement::new(&format!("streaming {what} into Kafka"), world.rate(world.rows, begun), "events/s"));
+    world.stop("capture").await?;
+    let replicated = subscription.catch_up(world).await?;
+    let begun = world.start("apply")?;
+    world.await_events("apply", op, world.rows).await?;
+    let ours = world.rate(world.rows, begun);
+    world.stop("apply").await?;
+    report.add(Measurement::new(&format!("apply {what}"), ours, "rows/s").beside(REPLICATION, replicated));
+    Ok(())
+}

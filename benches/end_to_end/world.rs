@@ -1,0 +1,177 @@
+//! Databases, halves and load of the benchmark.
+
+use std::{
+    collections::BTreeMap,
+    process,
+    time::{Duration, Instant},
+};
+
+use tempfile::TempDir;
+use tokio_postgres::Client;
+use walrelay::cli::demo::{
+    parts::Parts,
+    process::{Half, Process},
+    scrape::Samples,
+    settings::Settings,
+};
+
+use crate::Outcome;
+
+/// About 190 bytes a row, as in the figures of the peers.
+const TABLE: &str = "CREATE TABLE orders (id bigint PRIMARY KEY, customer_id int NOT NULL, status text NOT NULL,
+                     amount numeric(12,2) NOT NULL, note text NOT NULL, updated_at timestamptz NOT NULL)";
+
+/// Ten rows after `first`.
+pub const ROW: &str = "SELECT i, i % 10000, 'new', i * 0.01, repeat(md5(i::text), 3), now() \
+                       FROM generate_series(first + 1, first + 10) i";
+
+const LIMIT: Duration = Duration::from_secs(600);
+
+/// What all measurements share.
+pub struct World {
+    /// The parts.
+    pub parts: Parts,
+    /// Name of the databases, the slot, the publication and the topics.
+    pub name: String,
+    /// Rows of each step.
+    pub rows: u64,
+    /// The source database as superuser.
+    pub source: Client,
+    settings: Settings,
+    folder: TempDir,
+    halves: BTreeMap<&'static str, Process>,
+    peaks: BTreeMap<&'static str, f64>,
+}
+
+impl World {
+    /// Fills a source database and makes an empty target.
+    pub async fn create(parts: Parts, rows: u64) -> Outcome<Self> {
+        let name = format!("bench_{}", process::id());
+        for server in [&parts.source, &parts.target] {
+            let admin = server.connect("postgres", "postgres", "").await?;
+            admin.batch_execute(&format!("CREATE DATABASE {name} OWNER {}", parts.user)).await?;
+        }
+        let source = parts.source.connect(&name, "postgres", "").await?;
+        let fill = ROW.replace("first + 10", &rows.to_string()).replace("first", "0");
+        let owner = &parts.user;
+        let sql = format!("{TABLE}; ALTER TABLE orders OWNER TO {owner}; INSERT INTO orders {fill}; CHECKPOINT; \
+                           ANALYZE orders; CREATE PUBLICATION {name} FOR TABLE orders; ALTER PUBLICATION {name} OWNER TO {owner}");
+        source.batch_execute(&sql).await?;
+        let settings = Settings::new(&parts, &name, &name, &name);
+        let folder = tempfile::Builder::new().prefix("walrelay-bench-").tempdir()?;
+        settings.write(&folder.path().join("walrelay.toml"))?;
+        let (halves, peaks) = (BTreeMap::new(), BTreeMap::new());
+        Ok(Self { parts, name, rows, source, settings, folder, halves, peaks })
+    }
+
+    /// The table, for the reference.
+    pub const fn table() -> &'static str {
+        TABLE
+    }
+
+    /// Starts a half; gives the moment before.
+    pub fn start(&mut self, name: &'static str) -> Outcome<Instant> {
+        let half = Half {
+            name,
+            program: env!("CARGO_BIN_EXE_walrelay").into(),
+            config: self.folder.path().join("walrelay.toml"),
+            log: self.folder.path().join(format!("{name}.log")),
+            http: self.settings.text(&format!("http.{name}")).to_owned(),
+        };
+        let begun = Instant::now();
+        self.halves.insert(name, half.spawn()?);
+        Ok(begun)
+    }
+
+    /// Notes a half's peak memory and stops it.
+    pub async fn stop(&mut self, name: &'static str) -> Outcome<()> {
+        let mut process = self.halves.remove(name).ok_or("the half does not run")?;
+        self.note_peak(name, &process);
+        process.stop(Duration::from_secs(60)).await?;
+        Ok(())
+    }
+
+    #[expect(clippy::cast_precision_loss, reason = "a peak of memory is far below 2^52 bytes")]
+    fn note_peak(&mut self, name: &'static str, process: &Process) {
+        let peak = process.peak_memory().unwrap_or_default() as f64 / 1_048_576.0;
+        let known = self.peaks.entry(name).or_default();
+        *known = known.max(peak);
+    }
+
+    /// Largest memory of a half so far, in MiB.
+    pub fn peak(&self, name: &str) -> f64 {
+        self.peaks.get(name).copied().unwrap_or_default()
+    }
+
+    /// Waits until this process of a half has put this many events of an op through.
+    #[expect(clippy::cast_precision_loss, reason = "counts are far below 2^52")]
+    pub async fn await_events(&mut self, name: &'static str, op: &str, count: u64) -> Outcome<()> {
+        let metric = format!("walrelay_{name}_events_total");
+        let begun = Instant::now();
+        loop {
+            let process = self.halves.get_mut(name).ok_or("the half does not run")?;
+            process.check_alive()?;
+            let samples = Samples::fetch(&process.half().http).await.unwrap_or_default();
+            let seen = samples.sum_where(&metric, "op", op);
+            if seen >= count as f64 {
+                return Ok(());
+            }
+            if begun.elapsed() > LIMIT {
+                return Err(format!("{name} put {seen} of {count} events {op} through; {}", process.log_tail(20)).into());
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
+    /// Runs a statement for the ten keys above `first`, each time in a transaction of its own, for as many keys above `from`
+    /// as a step has rows.
+    pub async fn write_in_tens(&self, statement: &str, from: u64) -> Outcome<()> {
+        let last = from + self.rows - 10;
+        let sql = format!("DO $$ BEGIN FOR first IN {from}..{last} BY 10 LOOP {statement}; COMMIT; END LOOP; END $$");
+        self.source.batch_execute(&sql).await?;
+        Ok(())
+    }
+
+    /// Rows a second since a moment.
+    #[expect(clippy::cast_precision_loss, reason = "counts are far below 2^52")]
+    pub fn rate(&self, rows: u64, begun: Instant) -> f64 {
+        rows as f64 / begun.elapsed().as_secs_f64()
+    }
+
+    /// Both ends are equal, or the figures are worth nothing.
+    pub async fn verify(&mut self) -> Outcome<()> {
+        for name in ["capture", "apply"] {
+            self.start(name)?;
+        }
+        for process in self.halves.values_mut() {
+            process.await_ready(Duration::from_secs(60)).await?;
+        }
+        let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_walrelay"));
+        command.arg("verify").arg("--config").arg(self.folder.path().join("walrelay.toml"));
+        let output = command.output().await?;
+        for name in ["apply", "capture"] {
+            self.stop(name).await?;
+        }
+        let text = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+        if output.status.success() { Ok(()) } else { Err(format!("source and target differ:\n{text}").into()) }
+    }
+
+    /// Removes the databases; topics stay until the parts are reset.
+    pub async fn remove(&mut self) {
+        self.halves.clear();
+        for server in [&self.parts.source, &self.parts.target] {
+            let Ok(admin) = server.connect("postgres", "postgres", "").await else { continue };
+            let sql = format!(
+                "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE datname = '{0}' AND pid <> pg_backend_pid();
+                 SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE database = '{0}'",
+                self.name
+            );
+            let drop = format!("DROP DATABASE IF EXISTS {} WITH (FORCE)", self.name);
+            for sql in [sql, drop] {
+                if let Err(error) = admin.batch_execute(&sql).await {
+                    eprintln!("cannot clean up: {error}");
+                }
+            }
+        }
+    }
+}
