@@ -4,6 +4,8 @@
 //! `WALRELAY_DEV_ENV` names the parts, `BENCH_ROWS` the number of rows (default 200000). Everything shares one machine, so
 //! the ratios of one run say more than its figures. Every figure of walrelay includes the start of its process.
 
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "a benchmark prints its figures")]
+
 mod reference;
 mod report;
 mod world;
@@ -15,7 +17,7 @@ use walrelay::cli::demo::parts::{ENV_FILE, Parts};
 use crate::{
     reference::{RawSlot, Subscription},
     report::{Measurement, Report},
-    world::World,
+    world::{World, rate},
 };
 
 type Outcome<T> = Result<T, Box<dyn Error>>;
@@ -72,20 +74,27 @@ async fn snapshot(world: &mut World, report: &mut Report, subscription: &Subscri
     let copy = reference::copy_out(world).await?;
     let begun = world.start("capture")?;
     world.await_events("capture", "r", world.rows).await?;
-    let ours = world.rate(world.rows, begun);
+    let ours = rate(world.rows, begun);
     world.stop("capture").await?;
     let measurement = Measurement::new("snapshot into Kafka", ours, "rows/s");
-    report.add(measurement.beside("COPY TO STDOUT", copy).beside("logical replication's first copy", subscription.first_copy));
+    report.add(
+        measurement.beside("COPY TO STDOUT", copy).beside("logical replication's first copy", subscription.first_copy),
+    );
     Ok(())
 }
 
 /// A backlog of ten-row transactions: into Kafka, and from Kafka into the target together with the snapshot.
-async fn inserts(world: &mut World, report: &mut Report, subscription: &mut Subscription, raw: &RawSlot) -> Outcome<()> {
+async fn inserts(
+    world: &mut World,
+    report: &mut Report,
+    subscription: &mut Subscription,
+    raw: &RawSlot,
+) -> Outcome<()> {
     world.write_in_tens(&format!("INSERT INTO orders {}", world::ROW), world.rows).await?;
     let received = raw.drain(world).await?;
     let begun = world.start("capture")?;
     world.await_events("capture", "c", world.rows).await?;
-    let ours = world.rate(world.rows, begun);
+    let ours = rate(world.rows, begun);
     world.stop("capture").await?;
     let backlog = Measurement::new("streaming backlog into Kafka", ours, "events/s");
     report.add(backlog.beside(RECVLOGICAL, received));
@@ -94,7 +103,7 @@ async fn inserts(world: &mut World, report: &mut Report, subscription: &mut Subs
     let begun = world.start("apply")?;
     world.await_events("apply", "r", world.rows).await?;
     world.await_events("apply", "c", world.rows).await?;
-    let ours = world.rate(2 * world.rows, begun);
+    let ours = rate(2 * world.rows, begun);
     world.stop("apply").await?;
     report.add(Measurement::new("apply inserts", ours, "rows/s").beside(REPLICATION, replicated));
     Ok(())
@@ -112,12 +121,12 @@ async fn changes(
     world.write_in_tens(sql, 0).await?;
     let begun = world.start("capture")?;
     world.await_events("capture", op, world.rows).await?;
-    report.add(Measurement::new(&format!("streaming {what} into Kafka"), world.rate(world.rows, begun), "events/s"));
+    report.add(Measurement::new(&format!("streaming {what} into Kafka"), rate(world.rows, begun), "events/s"));
     world.stop("capture").await?;
     let replicated = subscription.catch_up(world).await?;
     let begun = world.start("apply")?;
     world.await_events("apply", op, world.rows).await?;
-    let ours = world.rate(world.rows, begun);
+    let ours = rate(world.rows, begun);
     world.stop("apply").await?;
     report.add(Measurement::new(&format!("apply {what}"), ours, "rows/s").beside(REPLICATION, replicated));
     Ok(())

@@ -5,9 +5,12 @@ use std::time::{Duration, Instant};
 use futures_util::{StreamExt as _, pin_mut};
 use tokio_postgres::Client;
 
-use crate::{Outcome, world::World};
+use crate::{
+    Outcome,
+    world::{World, rate},
+};
 
-const LIMIT: Duration = Duration::from_secs(600);
+const LIMIT: Duration = Duration::from_mins(10);
 
 /// Rows a second of COPY … TO STDOUT in text format, the one that the snapshot uses.
 pub async fn copy_out(world: &World) -> Outcome<f64> {
@@ -17,7 +20,7 @@ pub async fn copy_out(world: &World) -> Outcome<f64> {
     while let Some(chunk) = stream.next().await {
         chunk?;
     }
-    Ok(world.rate(world.rows, begun))
+    Ok(rate(world.rows, begun))
 }
 
 /// A slot that `pg_recvlogical` drains into /dev/null.
@@ -40,14 +43,25 @@ impl RawSlot {
         let end: String = world.source.query_one("SELECT pg_current_wal_lsn()::text", &[]).await?.get(0);
         let mut command = tokio::process::Command::new(bin.join("pg_recvlogical"));
         command.args(["-h", &world.parts.source.host, "-p", &world.parts.source.port.to_string(), "-U", "postgres"]);
-        command.args(["-d", &world.name, "--slot", &self.name, "--start", "--no-loop", "-f", "/dev/null", "--endpos", &end]);
+        command.args([
+            "-d",
+            &world.name,
+            "--slot",
+            &self.name,
+            "--start",
+            "--no-loop",
+            "-f",
+            "/dev/null",
+            "--endpos",
+            &end,
+        ]);
         command.args(["-o", "proto_version=1", "-o", &format!("publication_names={}", world.name)]);
         let begun = Instant::now();
         let output = command.output().await?;
         if !output.status.success() {
             return Err(format!("pg_recvlogical: {}", String::from_utf8_lossy(&output.stderr)).into());
         }
-        Ok(world.rate(world.rows, begun))
+        Ok(rate(world.rows, begun))
     }
 
     /// Drops the slot.
@@ -82,7 +96,7 @@ impl Subscription {
         client.batch_execute(&sql).await?;
         let ready = "SELECT count(*) = 1 FROM pg_subscription_rel WHERE srsubstate = 'r'";
         await_true(&client, ready).await?;
-        let subscription = Self { name, client, first_copy: world.rate(world.rows, begun) };
+        let subscription = Self { name, client, first_copy: rate(world.rows, begun) };
         subscription.switch("DISABLE").await?;
         Ok(subscription)
     }
@@ -97,9 +111,12 @@ impl Subscription {
         let end: String = world.source.query_one("SELECT pg_current_wal_lsn()::text", &[]).await?.get(0);
         let begun = Instant::now();
         self.switch("ENABLE").await?;
-        let done = format!("SELECT EXISTS (SELECT FROM pg_stat_replication WHERE application_name = '{}' AND replay_lsn >= '{end}')", self.name);
+        let done = format!(
+            "SELECT EXISTS (SELECT FROM pg_stat_replication WHERE application_name = '{}' AND replay_lsn >= '{end}')",
+            self.name
+        );
         await_true(&world.source, &done).await?;
-        let rate = world.rate(world.rows, begun);
+        let rate = rate(world.rows, begun);
         self.switch("DISABLE").await?;
         Ok(rate)
     }

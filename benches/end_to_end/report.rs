@@ -22,7 +22,13 @@ pub struct Measurement {
 impl Measurement {
     /// A figure without references.
     pub fn new(name: &str, value: f64, unit: &'static str) -> Self {
-        Self { name: name.to_owned(), value: rounded(value), unit, ratios: BTreeMap::new(), references: BTreeMap::new() }
+        Self {
+            name: name.to_owned(),
+            value: rounded(value),
+            unit,
+            ratios: BTreeMap::new(),
+            references: BTreeMap::new(),
+        }
     }
 
     /// Adds a reference's figure of the same unit.
@@ -71,7 +77,8 @@ impl Report {
 
     /// Writes the report.
     pub fn write(&self) -> Outcome<()> {
-        let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("target"), Into::into);
+        let target = std::env::var_os("CARGO_TARGET_DIR")
+            .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("target"), Into::into);
         let folder = target.join("bench");
         fs::create_dir_all(&folder)?;
         fs::write(folder.join("report.json"), serde_json::to_string_pretty(&self.measurements)?)?;

@@ -25,7 +25,7 @@ const TABLE: &str = "CREATE TABLE orders (id bigint PRIMARY KEY, customer_id int
 pub const ROW: &str = "SELECT i, i % 10000, 'new', i * 0.01, repeat(md5(i::text), 3), now() \
                        FROM generate_series(first + 1, first + 10) i";
 
-const LIMIT: Duration = Duration::from_secs(600);
+const LIMIT: Duration = Duration::from_mins(10);
 
 /// What all measurements share.
 pub struct World {
@@ -54,8 +54,10 @@ impl World {
         let source = parts.source.connect(&name, "postgres", "").await?;
         let fill = ROW.replace("first + 10", &rows.to_string()).replace("first", "0");
         let owner = &parts.user;
-        let sql = format!("{TABLE}; ALTER TABLE orders OWNER TO {owner}; INSERT INTO orders {fill}; CHECKPOINT; \
-                           ANALYZE orders; CREATE PUBLICATION {name} FOR TABLE orders; ALTER PUBLICATION {name} OWNER TO {owner}");
+        let sql = format!(
+            "{TABLE}; ALTER TABLE orders OWNER TO {owner}; INSERT INTO orders {fill}; CHECKPOINT; \
+                           ANALYZE orders; CREATE PUBLICATION {name} FOR TABLE orders; ALTER PUBLICATION {name} OWNER TO {owner}"
+        );
         source.batch_execute(&sql).await?;
         let settings = Settings::new(&parts, &name, &name, &name);
         let folder = tempfile::Builder::new().prefix("walrelay-bench-").tempdir()?;
@@ -87,7 +89,7 @@ impl World {
     pub async fn stop(&mut self, name: &'static str) -> Outcome<()> {
         let mut process = self.halves.remove(name).ok_or("the half does not run")?;
         self.note_peak(name, &process);
-        process.stop(Duration::from_secs(60)).await?;
+        process.stop(Duration::from_mins(1)).await?;
         Ok(())
     }
 
@@ -117,7 +119,9 @@ impl World {
                 return Ok(());
             }
             if begun.elapsed() > LIMIT {
-                return Err(format!("{name} put {seen} of {count} events {op} through; {}", process.log_tail(20)).into());
+                return Err(
+                    format!("{name} put {seen} of {count} events {op} through; {}", process.log_tail(20)).into()
+                );
             }
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
@@ -132,19 +136,13 @@ impl World {
         Ok(())
     }
 
-    /// Rows a second since a moment.
-    #[expect(clippy::cast_precision_loss, reason = "counts are far below 2^52")]
-    pub fn rate(&self, rows: u64, begun: Instant) -> f64 {
-        rows as f64 / begun.elapsed().as_secs_f64()
-    }
-
     /// Both ends are equal, or the figures are worth nothing.
     pub async fn verify(&mut self) -> Outcome<()> {
         for name in ["capture", "apply"] {
             self.start(name)?;
         }
         for process in self.halves.values_mut() {
-            process.await_ready(Duration::from_secs(60)).await?;
+            process.await_ready(Duration::from_mins(1)).await?;
         }
         let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_walrelay"));
         command.arg("verify").arg("--config").arg(self.folder.path().join("walrelay.toml"));
@@ -174,4 +172,10 @@ impl World {
             }
         }
     }
+}
+
+/// Rows a second since a moment.
+#[expect(clippy::cast_precision_loss, reason = "counts are far below 2^52")]
+pub fn rate(rows: u64, begun: Instant) -> f64 {
+    rows as f64 / begun.elapsed().as_secs_f64()
 }

@@ -56,16 +56,19 @@ enum Command {
     },
     /// Print the configuration in effect, with secrets masked and the origin of each value
     Config,
+    /// Show both halves at work between two real servers: killed under load, and equal at the end
+    Demo(demo::Args),
 }
 
 /// Runs the command.
 pub async fn run(cli: Cli) -> Result<Exit, Error> {
-    let layers = Layers::read(file(cli.config.as_deref()), environment()).map_err(Error::usage)?;
+    let layers = || Layers::read(file(cli.config.as_deref()), environment()).map_err(Error::usage);
     match cli.command {
-        Command::Capture => capture::run(&layers).await,
-        Command::Verify(arguments) => verify::run(&layers, arguments).await,
-        Command::Check { json } => check::run(&layers, json).await,
-        Command::Config => config::run(&layers),
+        Command::Capture => capture::run(&layers()?).await,
+        Command::Verify(arguments) => verify::run(&layers()?, arguments).await,
+        Command::Check { json } => check::run(&layers()?, json).await,
+        Command::Config => config::run(&layers()?),
+        Command::Demo(args) => Ok(if demo::run(args).await? { Exit::Success } else { Exit::Differs }),
     }
 }
 

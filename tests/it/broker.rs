@@ -31,8 +31,11 @@ async fn the_flush_lsn_stays_below_events_that_a_stopped_broker_has_not_acknowle
 
     let fault = Fault::stop("kafka");
     let pending = insert_two(&scenario, 10).await;
-    let sent = format!("SELECT pg_wal_lsn_diff(sent_lsn, '{pending}') >= 0 FROM pg_stat_replication WHERE pid = \
-                        (SELECT active_pid FROM pg_replication_slots WHERE slot_name = '{}')", scenario.name);
+    let sent = format!(
+        "SELECT pg_wal_lsn_diff(sent_lsn, '{pending}') >= 0 FROM pg_stat_replication WHERE pid = \
+                        (SELECT active_pid FROM pg_replication_slots WHERE slot_name = '{}')",
+        scenario.name
+    );
     let has_read = async || scenario.source_value(&sent).await.as_deref() == Some("t");
     await_condition("the server has sent the rows", LIMIT, has_read).await;
     let begun = Instant::now();

@@ -12,7 +12,9 @@ const SEED: &str = "WALRELAY_TEST_SEED";
 fn seed() -> u64 {
     let given = std::env::var(SEED).ok().and_then(|text| text.parse().ok());
     let seed = given.unwrap_or_else(|| {
-        SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| u64::from(since.subsec_nanos()) + since.as_secs())
+        SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .map_or(0, |since| u64::from(since.subsec_nanos()) + since.as_secs())
     });
     println!("repeat with {SEED}={seed}");
     seed
@@ -67,7 +69,9 @@ async fn a_capture_that_is_killed_in_its_snapshot_leaves_no_ghosts() {
         let rows = async || scenario.metrics("capture").await.sum("walrelay_capture_snapshot_rows_total") > 0.0;
         await_condition("the snapshot has begun", LIMIT, rows).await;
         capture.kill_9().expect("capture can be killed");
-        let sql = format!("DELETE FROM items WHERE id % 7 = {round}; UPDATE notes SET id = id + 10000 WHERE id % 11 = {round}");
+        let sql = format!(
+            "DELETE FROM items WHERE id % 7 = {round}; UPDATE notes SET id = id + 10000 WHERE id % 11 = {round}"
+        );
         scenario.source(&sql).await;
     }
     let capture = scenario.spawn_capture();

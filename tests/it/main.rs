@@ -3,6 +3,15 @@
 //! Every test has databases, a slot, topics and a consumer group of its own. Nothing sleeps for synchronisation: conditions
 //! are awaited on the servers, with a deadline.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a test fails by panicking and tells what it did"
+)]
+
 mod bad_input;
 mod broker;
 mod crash;

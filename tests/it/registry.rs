@@ -32,7 +32,8 @@ async fn a_registry_that_is_down_in_the_middle_loses_nothing() {
     scenario.source("INSERT INTO early SELECT generate_series(1, 100)").await;
     scenario.source("BEGIN; INSERT INTO late VALUES (1, 'x'); INSERT INTO early VALUES (200); COMMIT").await;
     scenario.source("UPDATE late SET t = 'y'; DELETE FROM early WHERE id = 5").await;
-    let troubled = async || scenario.log_text("capture").contains("registry") && scenario.readiness("capture").await.0 == 503;
+    let troubled =
+        async || scenario.log_text("capture").contains("registry") && scenario.readiness("capture").await.0 == 503;
     await_condition("capture tells of the registry", LIMIT, troubled).await;
     fault.heal();
     scenario.await_equal("early").await;

@@ -19,7 +19,8 @@ async fn create_wide_tables(scenario: &Scenario) {
 }
 
 async fn insert_wide_rows(scenario: &Scenario, table: &str, first_id: usize) {
-    let tuple = |number| format!("({}, 'c{}', {})", first_id + number, first_id + number, values::row(number).join(", "));
+    let tuple =
+        |number| format!("({}, 'c{}', {})", first_id + number, first_id + number, values::row(number).join(", "));
     let tuples: Vec<String> = (0..values::rows()).map(tuple).collect();
     scenario.source(&format!("INSERT INTO {table} VALUES {}", tuples.join(", "))).await;
 }
@@ -82,7 +83,10 @@ async fn an_unchanged_toasted_value_stays_in_the_target() {
     };
     let by_key = unchanged("public.by_key");
     assert_eq!(by_key.len(), 10, "{by_key:?}");
-    assert!(by_key.contains(&r#"["body","extra"]"#.to_owned()) && by_key.contains(&r#"["extra"]"#.to_owned()), "{by_key:?}");
+    assert!(
+        by_key.contains(&r#"["body","extra"]"#.to_owned()) && by_key.contains(&r#"["extra"]"#.to_owned()),
+        "{by_key:?}"
+    );
     assert_eq!(unchanged("public.by_row"), Vec::<String>::new(), "the old row holds the value");
     scenario.verify();
 }
@@ -142,7 +146,8 @@ async fn a_truncate_empties_all_partitions_and_spares_what_comes_after_it() {
     scenario.await_equal("one").await;
     scenario.await_equal("two").await;
     let records = scenario.topics().read("public.one");
-    let mut copies: Vec<i32> = records.iter().filter(|r| r.headers.contains_key("walrelay.barrier")).map(|r| r.partition).collect();
+    let mut copies: Vec<i32> =
+        records.iter().filter(|r| r.headers.contains_key("walrelay.barrier")).map(|r| r.partition).collect();
     copies.dedup();
     assert_eq!(copies, [0, 1, 2], "every partition has a copy");
     scenario.verify();
@@ -207,7 +212,8 @@ async fn key_only_tables_and_generated_columns_arrive() {
     scenario.both(sql).await;
     scenario.source("INSERT INTO pairs VALUES (1, ''), (2, 'b'); INSERT INTO counted (n) VALUES (1), (2)").await;
     let (_capture, _apply) = (scenario.capture().await, scenario.apply().await);
-    let sql = "INSERT INTO pairs VALUES (3, 'c'); UPDATE pairs SET b = 'moved' WHERE a = 2; DELETE FROM pairs WHERE a = 1;
+    let sql =
+        "INSERT INTO pairs VALUES (3, 'c'); UPDATE pairs SET b = 'moved' WHERE a = 2; DELETE FROM pairs WHERE a = 1;
                INSERT INTO counted (n) VALUES (3), (NULL); UPDATE counted SET n = 20 WHERE n = 2;
                DELETE FROM counted WHERE n = 1;";
     scenario.source(sql).await;
@@ -220,11 +226,14 @@ async fn key_only_tables_and_generated_columns_arrive() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_table_without_a_primary_key_keeps_its_repeated_rows() {
     let scenario = Scenario::new("keyless").await;
-    scenario.source("CREATE TABLE readings (sensor int, value float8); INSERT INTO readings VALUES (1, 0.5), (1, 0.5)").await;
+    scenario
+        .source("CREATE TABLE readings (sensor int, value float8); INSERT INTO readings VALUES (1, 0.5), (1, 0.5)")
+        .await;
     let (_capture, _apply) = (scenario.capture().await, scenario.apply().await);
     scenario.source("INSERT INTO readings VALUES (1, 0.5), (2, 'NaN'), (NULL, NULL)").await;
     scenario.await_equal("readings").await;
-    let partitions: Vec<i32> = scenario.topics().read("public.readings").iter().map(|record| record.partition).collect();
+    let partitions: Vec<i32> =
+        scenario.topics().read("public.readings").iter().map(|record| record.partition).collect();
     assert_eq!(partitions, [0; 5], "one partition keeps the order");
     scenario.verify();
 }

@@ -36,8 +36,10 @@ impl Server {
         let mut config = Config::new();
         config.host(&self.host).port(self.port).dbname(database).user(user).password(password);
         config.application_name("walrelay demo");
-        let (client, connection) =
-            config.connect(NoTls).await.map_err(|source| self.failed(format!("connect to database {database}"), source))?;
+        let (client, connection) = config
+            .connect(NoTls)
+            .await
+            .map_err(|source| self.failed(format!("connect to database {database}"), source))?;
         tokio::spawn(async move {
             if let Err(error) = connection.await {
                 tracing::debug!(%error, "connection ended");
@@ -90,8 +92,7 @@ pub struct Control {
 impl Parts {
     /// Reads the file of `KEY=VALUE` lines.
     pub fn from_file(file: &Path) -> Result<Self, Error> {
-        let text =
-            fs::read_to_string(file).map_err(|source| Error::Parts { file: file.to_owned(), source })?;
+        let text = fs::read_to_string(file).map_err(|source| Error::Parts { file: file.to_owned(), source })?;
         let values = Values { file, map: parse(&text) };
         let control = values.optional("PARTS").zip(values.optional("STATE"));
         Ok(Self {

@@ -19,7 +19,7 @@ use super::{
 };
 
 /// Long enough for a start on a loaded machine.
-const LIMIT: Duration = Duration::from_secs(60);
+const LIMIT: Duration = Duration::from_mins(1);
 
 /// Options of the demo.
 #[derive(Clone, Debug, clap::Args)]
@@ -43,8 +43,11 @@ pub async fn run(args: Args) -> Result<bool, Error> {
     let parts = Parts::from_file(&args.parts)?;
     let beside = || args.parts.parent().unwrap_or(Path::new(".")).join("demo");
     let folder = args.folder.clone().unwrap_or_else(beside);
-    let program = std::env::current_exe()
-        .map_err(|source| Error::Process { operation: "find the program of", name: "walrelay".to_owned(), source })?;
+    let program = std::env::current_exe().map_err(|source| Error::Process {
+        operation: "find the program of",
+        name: "walrelay".to_owned(),
+        source,
+    })?;
     make_empty(&folder)?;
     let settings = Settings::new(&parts, shop::NAME, shop::NAME, shop::NAME);
     let mut demo = Demo { args, parts, folder, program, settings, screen: Screen::new() };
@@ -96,11 +99,19 @@ impl Demo {
         self.watch(halves, &load, third).await?;
         self.screen.say(&format!("kill -9 {} (capture)", halves.capture.id()));
         let took = halves.capture.kill_and_restart(LIMIT).await?;
-        self.screen.say(&format!("capture is ready again after {:.1} s, process {}", took.as_secs_f64(), halves.capture.id()));
+        self.screen.say(&format!(
+            "capture is ready again after {:.1} s, process {}",
+            took.as_secs_f64(),
+            halves.capture.id()
+        ));
         self.watch(halves, &load, third.saturating_sub(took)).await?;
         self.screen.say(&format!("kill -9 {} (apply)", halves.apply.id()));
         let took = halves.apply.kill_and_restart(LIMIT).await?;
-        self.screen.say(&format!("apply is ready again after {:.1} s, process {}", took.as_secs_f64(), halves.apply.id()));
+        self.screen.say(&format!(
+            "apply is ready again after {:.1} s, process {}",
+            took.as_secs_f64(),
+            halves.apply.id()
+        ));
         self.watch(halves, &load, third.saturating_sub(took)).await?;
         load.stop().await
     }

@@ -20,7 +20,8 @@ impl Totals {
     pub fn table(&self) -> String {
         let mut text = format!("{:<12} {:>9} {:>9} {:>9}\n", "table", "source", "target", "records");
         for (index, (table, note)) in shop::TABLES.iter().enumerate() {
-            let rows = |side: &[Option<i64>]| side.get(index).copied().flatten().map_or("-".to_owned(), |n| n.to_string());
+            let rows =
+                |side: &[Option<i64>]| side.get(index).copied().flatten().map_or("-".to_owned(), |n| n.to_string());
             let records = self.records.get(*table).copied().unwrap_or_default();
             let (source, target) = (rows(&self.source), rows(&self.target));
             writeln!(text, "{table:<12} {source:>9} {target:>9} {records:>9}  {note}")

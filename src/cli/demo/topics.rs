@@ -66,5 +66,7 @@ fn own_topics(admin: &AdminClient<DefaultClientContext>) -> Result<BTreeMap<Stri
     let metadata = metadata.map_err(|source| Error::Kafka { operation: "list the topics", source })?;
     let (data, state) = (format!("{}.", shop::NAME), format!("walrelay.state.{}", shop::NAME));
     let own = metadata.topics().iter().filter(|topic| topic.name().starts_with(&data) || topic.name() == state);
-    Ok(own.map(|topic| (topic.name().to_owned(), i32::try_from(topic.partitions().len()).unwrap_or(i32::MAX))).collect())
+    Ok(own
+        .map(|topic| (topic.name().to_owned(), i32::try_from(topic.partitions().len()).unwrap_or(i32::MAX)))
+        .collect())
 }

@@ -64,7 +64,8 @@ impl PrivateParts {
         let mut private = Self { parts: parts(), control, _folder: folder };
         run(&private.control, &["up", "source"], &[("PARTS_SOURCE_CONF", settings)])
             .unwrap_or_else(|error| panic!("{error}"));
-        let own = Parts::from_file(&private.control.state.join("env")).unwrap_or_else(|error| panic!("{}", chain(&error)));
+        let own =
+            Parts::from_file(&private.control.state.join("env")).unwrap_or_else(|error| panic!("{}", chain(&error)));
         private.parts.source = own.source;
         private
     }

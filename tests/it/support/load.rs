@@ -1,5 +1,5 @@
 //! A mixed write load on the source that a seed repeats: inserts, updates, deletes, key moves, swaps of a secondary unique
-//! value, updates that leave a TOASTed value unchanged, and TRUNCATE.
+//! value, updates that leave a large value unchanged, and TRUNCATE.
 
 use std::sync::{
     Arc,
@@ -106,7 +106,9 @@ fn statement(random: &mut Random) -> String {
         50..60 => format!("UPDATE {table} SET body = repeat('{other} ', 20) WHERE id = {id}"),
         60..70 => format!("DELETE FROM {table} WHERE id = {id}"),
         70..80 => {
-            format!("UPDATE {table} SET id = {other} WHERE id = {id} AND NOT EXISTS (SELECT FROM {table} WHERE id = {other})")
+            format!(
+                "UPDATE {table} SET id = {other} WHERE id = {id} AND NOT EXISTS (SELECT FROM {table} WHERE id = {other})"
+            )
         }
         80..88 => format!(
             "UPDATE items SET code = 'free' WHERE id = {id}; UPDATE items SET code = 'x{id}' WHERE id = {other}; \

@@ -208,7 +208,8 @@ impl Scenario {
 
     /// The slot's `confirmed_flush_lsn`.
     pub async fn confirmed_flush(&self) -> Option<String> {
-        let sql = format!("SELECT confirmed_flush_lsn::text FROM pg_replication_slots WHERE slot_name = '{}'", self.name);
+        let sql =
+            format!("SELECT confirmed_flush_lsn::text FROM pg_replication_slots WHERE slot_name = '{}'", self.name);
         self.source_value(&sql).await
     }
 

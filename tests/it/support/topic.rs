@@ -9,6 +9,7 @@ use rdkafka::{
     consumer::{BaseConsumer, Consumer as _},
     error::KafkaError,
     message::Headers as _,
+    metadata::MetadataTopic,
     producer::{BaseProducer, BaseRecord, Producer as _},
     topic_partition_list::Offset,
 };
@@ -138,7 +139,7 @@ impl Topics {
         let Ok(metadata) = admin.inner().fetch_metadata(None, Duration::from_secs(3)) else { return };
         let state = format!("walrelay.state.{}", self.prefix);
         let own = format!("{}.", self.prefix);
-        let names = metadata.topics().iter().map(|topic| topic.name());
+        let names = metadata.topics().iter().map(MetadataTopic::name);
         let names: Vec<&str> = names.filter(|name| name.starts_with(&own) || *name == state).collect();
         let _absent = admin.delete_topics(&names, &Self::options()).await;
     }

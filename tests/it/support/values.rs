@@ -21,7 +21,8 @@ pub const TYPES: &str = "
     CREATE DOMAIN positive AS int CHECK (VALUE > 0);
     CREATE DOMAIN tag AS text;";
 
-const LARGE: &str = "123456789012345678901234567890123456789012345678901234567890.12345678901234567890123456789012345678901";
+const LARGE: &str =
+    "123456789012345678901234567890123456789012345678901234567890.12345678901234567890123456789012345678901";
 
 /// One column per type; traps T43, T44, T45, T46.
 pub const KINDS: &[Kind] = &[
@@ -30,20 +31,40 @@ pub const KINDS: &[Kind] = &[
     kind("a_int4", "integer", &["0", "-2147483648", "2147483647"]),
     kind("a_int8", "bigint", &["0", "-9223372036854775808", "9223372036854775807"]),
     kind("a_float4", "real", &["0", "-0", "NaN", "Infinity", "-Infinity", "1e-45", "3.4028235e38", "0.1"]),
-    kind("a_float8", "double precision", &["-0", "NaN", "Infinity", "-Infinity", "5e-324", "1.7976931348623157e308", "0.1"]),
-    kind("a_numeric", "numeric", &["0", "0.00", "NaN", "Infinity", "-Infinity", "1e1000", "-1e-1000", "123.4500", LARGE]),
+    kind(
+        "a_float8",
+        "double precision",
+        &["-0", "NaN", "Infinity", "-Infinity", "5e-324", "1.7976931348623157e308", "0.1"],
+    ),
+    kind(
+        "a_numeric",
+        "numeric",
+        &["0", "0.00", "NaN", "Infinity", "-Infinity", "1e1000", "-1e-1000", "123.4500", LARGE],
+    ),
     kind("a_money_like", "numeric(12,2)", &["0.00", "-0.01", "9999999999.99", "NaN"]),
     kind("a_hundreds", "numeric(5,-2)", &["0", "12300", "-9999900"]),
-    kind("a_text", "text", &["", "NULL", "\\N", "tab\tline\nback\\slash 'quote' \"double\"", "ä€😀", "__debezium_unavailable_value"]),
+    kind(
+        "a_text",
+        "text",
+        &["", "NULL", "\\N", "tab\tline\nback\\slash 'quote' \"double\"", "ä€😀", "__debezium_unavailable_value"],
+    ),
     kind("a_varchar", "varchar(10)", &["", "ten chars!", "é"]),
     kind("a_char", "char(5)", &["", "ab", "five5"]),
     kind("a_bytea", "bytea", &["", "\\x00ff00", "\\x5c6e"]),
     kind("a_date", "date", &["2000-01-01", "infinity", "-infinity", "0044-03-15 BC", "4713-01-01 BC", "5874897-12-31"]),
     kind("a_time", "time", &["00:00", "24:00", "23:59:59.999999"]),
     kind("a_time_ms", "time(3)", &["00:00:00.001", "24:00"]),
-    kind("a_stamp", "timestamp", &["1970-01-01", "infinity", "-infinity", "4713-01-01 00:00 BC", "294276-12-31 23:59:59.999999"]),
+    kind(
+        "a_stamp",
+        "timestamp",
+        &["1970-01-01", "infinity", "-infinity", "4713-01-01 00:00 BC", "294276-12-31 23:59:59.999999"],
+    ),
     kind("a_stamp_ms", "timestamp(3)", &["1969-12-31 23:59:59.999", "infinity", "2024-02-29 12:00:00.5"]),
-    kind("a_stamptz", "timestamptz", &["1970-01-01 00:00+02", "infinity", "-infinity", "0001-01-01 00:00+00 BC", "294276-12-31 23:59:59.999999+00"]),
+    kind(
+        "a_stamptz",
+        "timestamptz",
+        &["1970-01-01 00:00+02", "infinity", "-infinity", "0001-01-01 00:00+00 BC", "294276-12-31 23:59:59.999999+00"],
+    ),
     kind("a_uuid", "uuid", &["00000000-0000-0000-0000-000000000000", "ffffffff-ffff-4fff-bfff-ffffffffffff"]),
     kind("a_json", "json", &["null", "{\"a\": 1, \"a\": 2,  \"b\":[ ]}", "\"\\ud800\""]),
     kind("a_jsonb", "jsonb", &["null", "{\"n\": 1e400, \"t\": \"ü\"}", "[]"]),
