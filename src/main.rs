@@ -7,7 +7,7 @@ use walrelay::{cli, error::Exit};
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    match cli::run(cli::Cli::parse()).await {
+    match Box::pin(cli::run(cli::Cli::parse())).await {
         Ok(exit) => exit.into(),
         Err(error) => {
             // nothing is left to report to when standard error is gone

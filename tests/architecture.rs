@@ -4,6 +4,8 @@
 //! child module counts as an import, wherever it stands. A name that a module re-exports counts as an import of the file
 //! that defines it. Test modules are bound by the layers too, but may close cycles.
 
+#![allow(clippy::panic, clippy::unwrap_used, reason = "a test says with a panic what is wrong")]
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs,

@@ -1,5 +1,7 @@
 //! The registry client against a scripted HTTP peer on a real socket.
 
+#![allow(clippy::panic, clippy::unwrap_used, reason = "a test says with a panic what is wrong")]
+
 use std::{
     io::{BufRead, BufReader, Read, Write},
     net::{TcpListener, TcpStream},

@@ -5,6 +5,8 @@
 //! two configurations: `default`, and `lossless` (decimals as strings, transaction metadata, source types propagated). What
 //! walrelay means to do differently is listed in [`differences`], and nowhere else.
 
+#![allow(clippy::panic, clippy::unwrap_used, reason = "a test says with a panic what is wrong")]
+
 mod against_debezium;
 mod decoding;
 mod differences;

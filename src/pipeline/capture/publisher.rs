@@ -183,6 +183,7 @@ impl Publisher {
                 limit: topic.max_record_bytes,
             });
         }
+        #[expect(clippy::cast_possible_truncation, reason = "only 64-bit targets are built; a unit has 48 bits")]
         let token = (unit as usize) << TOPIC_BITS | topic.index;
         for record in records.iter() {
             self.deliveries.tracker(|tracker| tracker.sending(unit));

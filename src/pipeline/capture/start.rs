@@ -158,6 +158,7 @@ mod tests {
 
     const SERVER: Server = Server { system_id: 7, timeline: 1, wal_end: Lsn(400), switch_point: None };
 
+    #[expect(clippy::unnecessary_wraps, reason = "what `decide` takes")]
     fn slot(confirmed: u64) -> Option<Slot> {
         Some(Slot { confirmed_flush: Lsn(confirmed), lost: false })
     }

@@ -107,7 +107,7 @@ async fn finish(session: &Arc<Session>, publisher: &Arc<Publisher>) {
         Ok(Ok(())) => tracing::info!("everything that was sent is acknowledged and recorded"),
         Ok(Err(error)) => tracing::warn!(%error, "the last records will be published again"),
         Err(_elapsed) => {
-            tracing::warn!("kafka did not acknowledge the last records in time; they will be published again")
+            tracing::warn!("kafka did not acknowledge the last records in time; they will be published again");
         }
     }
 }

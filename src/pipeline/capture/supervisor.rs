@@ -36,11 +36,8 @@ async fn supervise(deps: &CaptureDeps, token: &CancellationToken) -> Result<(), 
         deps.metrics.errors.count(error.severity());
         match error.severity() {
             Severity::Fatal => return Err(error),
-            Severity::Definite => match stop_by_topic(deps, &tables, &error) {
-                true => {}
-                false => return Err(error),
-            },
-            Severity::Transient => {}
+            Severity::Definite if !stop_by_topic(deps, &tables, &error) => return Err(error),
+            Severity::Definite | Severity::Transient => {}
         }
         if began.elapsed() > Duration::from_secs(30) {
             backoff.reset();
