@@ -2,7 +2,8 @@
 //! data in the same run.
 //!
 //! `WALRELAY_DEV_ENV` names the parts, `BENCH_ROWS` the number of rows (default 200000). Everything shares one machine, so
-//! the ratios of one run say more than its figures. Every figure of walrelay includes the start of its process.
+//! the ratios of one run say more than its figures. The figures of walrelay begin with its first event, those of PostgreSQL
+//! with their command.
 
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a benchmark prints its figures")]
 
@@ -17,7 +18,7 @@ use walrelay::cli::demo::parts::{ENV_FILE, Parts};
 use crate::{
     reference::{RawSlot, Subscription},
     report::{Measurement, Report},
-    world::{World, rate},
+    world::World,
 };
 
 type Outcome<T> = Result<T, Box<dyn Error>>;
@@ -59,10 +60,10 @@ async fn measure(world: &mut World, report: &mut Report) -> Outcome<()> {
     snapshot(world, report, &subscription).await?;
     let raw = RawSlot::create(world).await?;
     inserts(world, report, &mut subscription, &raw).await?;
-    let updates = "UPDATE orders SET status = 'paid', updated_at = now() WHERE id > first AND id <= first + 10";
-    changes(world, report, &mut subscription, "updates", updates, "u").await?;
-    let deletes = "DELETE FROM orders WHERE id > first AND id <= first + 10";
-    changes(world, report, &mut subscription, "deletes", deletes, "d").await?;
+    let updates = "UPDATE orders SET status = 'paid', updated_at = now() WHERE id > k AND id <= k + 10";
+    changes(world, report, &mut subscription, &raw, ("updates", "u", updates)).await?;
+    let deletes = "DELETE FROM orders WHERE id > k AND id <= k + 10";
+    changes(world, report, &mut subscription, &raw, ("deletes", "d", deletes)).await?;
     world.verify().await?;
     report.add(Measurement::new("peak RSS capture", world.peak("capture"), "MiB"));
     report.add(Measurement::new("peak RSS apply", world.peak("apply"), "MiB"));
@@ -72,13 +73,10 @@ async fn measure(world: &mut World, report: &mut Report) -> Outcome<()> {
 
 async fn snapshot(world: &mut World, report: &mut Report, subscription: &Subscription) -> Outcome<()> {
     let copy = reference::copy_out(world).await?;
-    let begun = world.start("capture")?;
-    world.await_events("capture", "r", world.rows).await?;
-    let ours = rate(world.rows, begun);
-    world.stop("capture").await?;
+    let ours = world.put_through("capture", &["r"], world.rows).await?;
     let measurement = Measurement::new("snapshot into Kafka", ours, "rows/s");
     report.add(
-        measurement.beside("COPY TO STDOUT", copy).beside("logical replication's first copy", subscription.first_copy),
+        measurement.beside("COPY TO STDOUT", copy).beside("first copy of a subscription", subscription.first_copy),
     );
     Ok(())
 }
@@ -92,42 +90,29 @@ async fn inserts(
 ) -> Outcome<()> {
     world.write_in_tens(&format!("INSERT INTO orders {}", world::ROW), world.rows).await?;
     let received = raw.drain(world).await?;
-    let begun = world.start("capture")?;
-    world.await_events("capture", "c", world.rows).await?;
-    let ours = rate(world.rows, begun);
-    world.stop("capture").await?;
-    let backlog = Measurement::new("streaming backlog into Kafka", ours, "events/s");
-    report.add(backlog.beside(RECVLOGICAL, received));
-
+    let ours = world.put_through("capture", &["c"], world.rows).await?;
+    report.add(Measurement::new("streaming inserts into Kafka", ours, "events/s").beside(RECVLOGICAL, received));
     let replicated = subscription.catch_up(world).await?;
-    let begun = world.start("apply")?;
-    world.await_events("apply", "r", world.rows).await?;
-    world.await_events("apply", "c", world.rows).await?;
-    let ours = rate(2 * world.rows, begun);
-    world.stop("apply").await?;
+    let ours = world.put_through("apply", &["r", "c"], 2 * world.rows).await?;
     report.add(Measurement::new("apply inserts", ours, "rows/s").beside(REPLICATION, replicated));
     Ok(())
 }
 
-/// The same changes of all rows through capture first, then, measured, through apply.
+/// The same change of as many rows through capture, and then through apply.
 async fn changes(
     world: &mut World,
     report: &mut Report,
     subscription: &mut Subscription,
-    what: &str,
-    sql: &str,
-    op: &str,
+    raw: &RawSlot,
+    (what, op, sql): (&str, &str, &str),
 ) -> Outcome<()> {
     world.write_in_tens(sql, 0).await?;
-    let begun = world.start("capture")?;
-    world.await_events("capture", op, world.rows).await?;
-    report.add(Measurement::new(&format!("streaming {what} into Kafka"), rate(world.rows, begun), "events/s"));
-    world.stop("capture").await?;
+    let received = raw.drain(world).await?;
+    let ours = world.put_through("capture", &[op], world.rows).await?;
+    let streaming = Measurement::new(&format!("streaming {what} into Kafka"), ours, "events/s");
+    report.add(streaming.beside(RECVLOGICAL, received));
     let replicated = subscription.catch_up(world).await?;
-    let begun = world.start("apply")?;
-    world.await_events("apply", op, world.rows).await?;
-    let ours = rate(world.rows, begun);
-    world.stop("apply").await?;
+    let ours = world.put_through("apply", &[op], world.rows).await?;
     report.add(Measurement::new(&format!("apply {what}"), ours, "rows/s").beside(REPLICATION, replicated));
     Ok(())
 }

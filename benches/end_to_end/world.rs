@@ -21,9 +21,9 @@ use crate::Outcome;
 const TABLE: &str = "CREATE TABLE orders (id bigint PRIMARY KEY, customer_id int NOT NULL, status text NOT NULL,
                      amount numeric(12,2) NOT NULL, note text NOT NULL, updated_at timestamptz NOT NULL)";
 
-/// Ten rows after `first`.
+/// Ten rows after `k`.
 pub const ROW: &str = "SELECT i, i % 10000, 'new', i * 0.01, repeat(md5(i::text), 3), now() \
-                       FROM generate_series(first + 1, first + 10) i";
+                       FROM generate_series(k + 1, k + 10) i";
 
 const LIMIT: Duration = Duration::from_mins(10);
 
@@ -52,7 +52,7 @@ impl World {
             admin.batch_execute(&format!("CREATE DATABASE {name} OWNER {}", parts.user)).await?;
         }
         let source = parts.source.connect(&name, "postgres", "").await?;
-        let fill = ROW.replace("first + 10", &rows.to_string()).replace("first", "0");
+        let fill = ROW.replace("k + 10", &rows.to_string()).replace("k + 1", "1");
         let owner = &parts.user;
         let sql = format!(
             "{TABLE}; ALTER TABLE orders OWNER TO {owner}; INSERT INTO orders {fill}; CHECKPOINT; \
@@ -71,8 +71,7 @@ impl World {
         TABLE
     }
 
-    /// Starts a half; gives the moment before.
-    pub fn start(&mut self, name: &'static str) -> Outcome<Instant> {
+    fn start(&mut self, name: &'static str) -> Outcome<()> {
         let half = Half {
             name,
             program: env!("CARGO_BIN_EXE_walrelay").into(),
@@ -80,13 +79,12 @@ impl World {
             log: self.folder.path().join(format!("{name}.log")),
             http: self.settings.text(&format!("http.{name}")).to_owned(),
         };
-        let begun = Instant::now();
         self.halves.insert(name, half.spawn()?);
-        Ok(begun)
+        Ok(())
     }
 
     /// Notes a half's peak memory and stops it.
-    pub async fn stop(&mut self, name: &'static str) -> Outcome<()> {
+    async fn stop(&mut self, name: &'static str) -> Outcome<()> {
         let mut process = self.halves.remove(name).ok_or("the half does not run")?;
         self.note_peak(name, &process);
         process.stop(Duration::from_mins(1)).await?;
@@ -105,33 +103,45 @@ impl World {
         self.peaks.get(name).copied().unwrap_or_default()
     }
 
-    /// Waits until this process of a half has put this many events of an op through.
-    #[expect(clippy::cast_precision_loss, reason = "counts are far below 2^52")]
-    pub async fn await_events(&mut self, name: &'static str, op: &str, count: u64) -> Outcome<()> {
-        let metric = format!("walrelay_{name}_events_total");
+    /// Starts a half, lets it put this many events of these ops through, and stops it; events a second from the first look
+    /// that shows any, so that the start of the process does not count.
+    pub async fn put_through(&mut self, name: &'static str, ops: &[&str], count: u64) -> Outcome<f64> {
         let begun = Instant::now();
+        self.start(name)?;
+        let mut first = None;
         loop {
-            let process = self.halves.get_mut(name).ok_or("the half does not run")?;
-            process.check_alive()?;
-            let samples = Samples::fetch(&process.half().http).await.unwrap_or_default();
-            let seen = samples.sum_where(&metric, "op", op);
-            if seen >= count as f64 {
-                return Ok(());
+            let seen = self.events(name, ops).await?;
+            let (since, before) = *first.get_or_insert((Instant::now(), seen));
+            if before == 0 {
+                first = None;
+            }
+            if seen >= count {
+                let rate = rate(seen - before, since);
+                self.stop(name).await?;
+                return Ok(rate);
             }
             if begun.elapsed() > LIMIT {
-                return Err(
-                    format!("{name} put {seen} of {count} events {op} through; {}", process.log_tail(20)).into()
-                );
+                let log = self.halves.get(name).map(|half| half.log_tail(20)).unwrap_or_default();
+                return Err(format!("{name} put {seen} of {count} events {ops:?} through; {log}").into());
             }
-            tokio::time::sleep(Duration::from_millis(10)).await;
+            tokio::time::sleep(Duration::from_millis(5)).await;
         }
     }
 
-    /// Runs a statement for the ten keys above `first`, each time in a transaction of its own, for as many keys above `from`
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "counts are whole and far below 2^52")]
+    async fn events(&mut self, name: &'static str, ops: &[&str]) -> Outcome<u64> {
+        let metric = format!("walrelay_{name}_events_total");
+        let process = self.halves.get_mut(name).ok_or("the half does not run")?;
+        process.check_alive()?;
+        let samples = Samples::fetch(&process.half().http).await.unwrap_or_default();
+        Ok(ops.iter().map(|op| samples.sum_where(&metric, "op", op)).sum::<f64>() as u64)
+    }
+
+    /// Runs a statement for the ten keys above `k`, each time in a transaction of its own, for as many keys above `from`
     /// as a step has rows.
     pub async fn write_in_tens(&self, statement: &str, from: u64) -> Outcome<()> {
         let last = from + self.rows - 10;
-        let sql = format!("DO $$ BEGIN FOR first IN {from}..{last} BY 10 LOOP {statement}; COMMIT; END LOOP; END $$");
+        let sql = format!("DO $$ BEGIN FOR k IN {from}..{last} BY 10 LOOP {statement}; COMMIT; END LOOP; END $$");
         self.source.batch_execute(&sql).await?;
         Ok(())
     }

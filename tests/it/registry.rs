@@ -9,7 +9,7 @@ async fn capture_waits_for_a_registry_that_is_down_at_the_start() {
     scenario.source("CREATE TABLE things (id int PRIMARY KEY); INSERT INTO things VALUES (1)").await;
     let fault = Fault::stop("registry");
     let mut capture = scenario.spawn_capture();
-    scenario.await_log("capture", &scenario.parts.registry).await;
+    scenario.await_log(&mut capture, &scenario.parts.registry).await;
     capture.check_alive().unwrap_or_else(|error| panic!("{error}"));
     let (status, body) = scenario.readiness("capture").await;
     assert_eq!(status, 503, "{body}");

@@ -64,8 +64,9 @@ fn admin(brokers: &str) -> Result<AdminClient<DefaultClientContext>, Error> {
 fn own_topics(admin: &AdminClient<DefaultClientContext>) -> Result<BTreeMap<String, i32>, Error> {
     let metadata = admin.inner().fetch_metadata(None, LIMIT);
     let metadata = metadata.map_err(|source| Error::Kafka { operation: "list the topics", source })?;
-    let (data, state) = (format!("{}.", shop::NAME), format!("walrelay.state.{}", shop::NAME));
-    let own = metadata.topics().iter().filter(|topic| topic.name().starts_with(&data) || topic.name() == state);
+    let (data, own) = (format!("{}.", shop::NAME), format!(".{}", shop::NAME));
+    let ours = |name: &str| name.starts_with(&data) || name.starts_with("walrelay.") && name.ends_with(&own);
+    let own = metadata.topics().iter().filter(|topic| ours(topic.name()));
     Ok(own
         .map(|topic| (topic.name().to_owned(), i32::try_from(topic.partitions().len()).unwrap_or(i32::MAX)))
         .collect())

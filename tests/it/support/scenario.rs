@@ -6,7 +6,7 @@ use std::{
     process::{self, Command},
     sync::atomic::{AtomicU32, Ordering},
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use tempfile::TempDir;
@@ -184,10 +184,15 @@ impl Scenario {
         assert_eq!(outcome.code, Some(0), "verify says:\n{}", outcome.text);
     }
 
-    /// Waits until a log holds a text.
-    pub async fn await_log(&self, name: &str, text: &str) {
-        let check = async || self.log_text(name).contains(text);
-        await_condition(&format!("the log of {name} says {text:?}"), LIMIT, check).await;
+    /// Waits until the log of a half that goes on holds a text.
+    pub async fn await_log(&self, half: &mut Process, text: &str) {
+        let name = half.half().name;
+        let begun = Instant::now();
+        while !self.log_text(name).contains(text) {
+            ok(half.check_alive());
+            assert!(begun.elapsed() < LIMIT, "the log of {name} does not say {text:?}");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
     }
 
     /// The whole log of a half.

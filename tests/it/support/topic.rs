@@ -133,14 +133,13 @@ impl Topics {
         assert!(answers.iter().all(Result::is_ok), "{answers:?}");
     }
 
-    /// Deletes every topic of the scenario, its state topic included; best effort.
+    /// Deletes every topic of the scenario, walrelay's own included; best effort.
     pub async fn delete_all(&self) {
         let admin = self.admin();
         let Ok(metadata) = admin.inner().fetch_metadata(None, Duration::from_secs(3)) else { return };
-        let state = format!("walrelay.state.{}", self.prefix);
-        let own = format!("{}.", self.prefix);
-        let names = metadata.topics().iter().map(MetadataTopic::name);
-        let names: Vec<&str> = names.filter(|name| name.starts_with(&own) || *name == state).collect();
+        let (data, own) = (format!("{}.", self.prefix), format!(".{}", self.prefix));
+        let ours = |name: &&str| name.starts_with(&data) || name.starts_with("walrelay.") && name.ends_with(&own);
+        let names: Vec<&str> = metadata.topics().iter().map(MetadataTopic::name).filter(ours).collect();
         let _absent = admin.delete_topics(&names, &Self::options()).await;
     }
 }
