@@ -9,12 +9,13 @@ use crate::{
         subject::{Part, SubjectNaming},
         wire,
     },
-    event::{Barrier, EventMeta, HeaderSpan, OldTuple, Op, RecordBuf, RecordSpans, RowChange, TransactionMeta, Tuple},
+    event::{Barrier, EventMeta, OldTuple, Op, RecordBuf, RecordSpans, RowChange, TransactionMeta, Tuple},
     record::{
         error::EncodeError,
         header, key,
         plan::{MessagePlan, Plan, PlanColumn, RegisteredSchema, codecs, needs_one_partition},
         row::{self, RowSource},
+        scratch::{Scratch, push_header},
         source::{SourceConstants, append_transaction},
         topic::{message_topic, topic_name},
     },
@@ -39,18 +40,6 @@ pub struct EncoderSettings {
 pub struct Encoder {
     settings: EncoderSettings,
     scratch: Scratch,
-}
-
-#[derive(Debug, Default)]
-struct Scratch {
-    /// For one value or one text.
-    value: Vec<u8>,
-    /// Items of `walrelay.unchanged`.
-    unchanged: Vec<u8>,
-    /// Items of `walrelay.text`, before.
-    text_before: Vec<u8>,
-    /// Items of `walrelay.text`, after.
-    text_after: Vec<u8>,
 }
 
 /// A logical message (`pg_logical_emit_message`).
@@ -326,7 +315,7 @@ impl Encoder {
         out: &mut RecordBuf,
     ) -> Result<(), EncodeError> {
         let value = self.append_value(event, out)?;
-        self.push_out_of_band(out);
+        self.scratch.push_headers(out);
         let partition = event.plan.one_partition.then_some(0);
         let headers = first_header..out.headers.len();
         out.records.push(RecordSpans { key, value: Some(value), headers, partition });
@@ -365,32 +354,6 @@ impl Encoder {
         }
     }
 
-    fn push_out_of_band(&mut self, out: &mut RecordBuf) {
-        let Scratch { value: scratch, unchanged, text_before, text_after } = &mut self.scratch;
-        if !unchanged.is_empty() {
-            scratch.clear();
-            scratch.push(b'[');
-            scratch.extend_from_slice(unchanged);
-            scratch.push(b']');
-            push_header(header::UNCHANGED, scratch, out);
-        }
-        if text_before.is_empty() && text_after.is_empty() {
-            return;
-        }
-        scratch.clear();
-        for (name, items) in [("before", &*text_before), ("after", &*text_after)] {
-            if !items.is_empty() {
-                scratch.push(if scratch.is_empty() { b'{' } else { b',' });
-                header::append_json_string(name, scratch);
-                scratch.extend_from_slice(b":{");
-                scratch.extend_from_slice(items);
-                scratch.push(b'}');
-            }
-        }
-        scratch.push(b'}');
-        push_header(header::TEXT, scratch, out);
-    }
-
     async fn register<S: SchemaStore>(
         &self,
         store: &S,
@@ -415,10 +378,4 @@ fn append_tombstone(plan: &Plan, key: Option<Range<usize>>, headers: Range<usize
         let partition = plan.one_partition.then_some(0);
         out.records.push(RecordSpans { key, value: None, headers, partition });
     }
-}
-
-fn push_header(name: &'static str, value: &[u8], out: &mut RecordBuf) {
-    let start = out.bytes.len();
-    out.bytes.extend_from_slice(value);
-    out.headers.push(HeaderSpan { name, value: start..out.bytes.len() });
 }

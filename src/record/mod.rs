@@ -25,5 +25,6 @@ pub mod header;
 mod key;
 mod plan;
 mod row;
+mod scratch;
 mod source;
 mod topic;

@@ -5,17 +5,15 @@ use std::str::Utf8Error;
 use serde_json::{Value as Json, json};
 
 use super::{
-    ColumnType, boolean, bytea, date, float, integer, json, numeric, other,
+    boolean, bytea,
+    column::ColumnType,
+    date, float, integer, json, numeric, other,
     semantic::{Attributes, SourceType, named, plain},
     text, time, timestamp,
     timestamp::Unit,
     timestamptz, uuid,
     value::{Parsed, RenderError, Value},
 };
-
-/// Connect name of a decimal that carries its own scale.
-pub(super) const VARIABLE_SCALE_DECIMAL: &str = "io.debezium.data.VariableScaleDecimal";
-const DECIMAL: &str = "org.apache.kafka.connect.data.Decimal";
 
 /// A compiled codec; see the module of each family for its rules.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -100,12 +98,12 @@ impl Codec {
             ("long", None) => Family::Int8,
             ("float", None) => Family::Float4,
             ("double", None) => Family::Float8,
-            ("bytes", Some(DECIMAL)) => Family::Decimal { precision: 0, scale: field.decimal_scale? },
+            ("bytes", Some(numeric::DECIMAL_NAME)) => Family::Decimal { precision: 0, scale: field.decimal_scale? },
             ("bytes", None) => match field.decimal_scale {
                 Some(scale) => Family::Decimal { precision: 0, scale },
                 None => Family::Bytea,
             },
-            ("record", Some(VARIABLE_SCALE_DECIMAL)) => Family::VariableScaleDecimal,
+            ("record", Some(numeric::VARIABLE_SCALE_NAME)) => Family::VariableScaleDecimal,
             ("string", Some(timestamptz::NAME)) => Family::Timestamptz { digits: 6 },
             ("string", _) => Family::Text,
             _ => return None,
@@ -256,7 +254,7 @@ impl Codec {
     #[must_use]
     pub const fn defines(&self) -> Option<&'static str> {
         match self.0 {
-            Family::VariableScaleDecimal => Some(VARIABLE_SCALE_DECIMAL),
+            Family::VariableScaleDecimal => Some(numeric::VARIABLE_SCALE_NAME),
             _ => None,
         }
     }

@@ -5,17 +5,15 @@
 //! A type without a family of its own travels as its text; a value that a family's Avro type cannot hold is
 //! [`Parsed::Unrepresentable`] and travels as text in a header (EVENTS: `walrelay.text`). Nothing is guessed or dropped.
 
-use std::sync::Arc;
-
-use serde::{Deserialize, Serialize};
-
 pub use codec::{Codec, FieldType};
+pub use column::ColumnType;
 pub use value::{ByteString, Parsed, RenderError, ShortText, Unscaled, Value};
 
 mod boolean;
 mod bytea;
 mod calendar;
 mod codec;
+mod column;
 mod date;
 mod float;
 mod integer;
@@ -31,15 +29,3 @@ mod timestamp;
 mod timestamptz;
 mod uuid;
 mod value;
-
-/// A column's type as the catalog names it.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub struct ColumnType {
-    /// `pg_type.oid`.
-    pub oid: u32,
-    /// `pg_attribute.atttypmod`; −1 when there is none.
-    pub typmod: i32,
-    /// `format_type(oid, typmod)` with `search_path` set to `pg_catalog` only, so user types carry their schema:
-    /// `numeric(12,2)`, `character varying(20)`, `public.mood`.
-    pub sql: Arc<str>,
-}

@@ -12,6 +12,11 @@ use super::{
     value::{Parsed, RenderError, Unscaled, Value},
 };
 
+/// Connect name of a decimal with the schema's scale.
+pub(super) const DECIMAL_NAME: &str = "org.apache.kafka.connect.data.Decimal";
+/// Connect name of a decimal that carries its own scale.
+pub(super) const VARIABLE_SCALE_NAME: &str = "io.debezium.data.VariableScaleDecimal";
+
 /// `numeric(1000)` is the most that can be declared; the most digits in all are 131072 + 16383.
 const MOST_BYTES: usize = 62_000;
 const MOST_SCALE: i32 = 20_000;
@@ -73,7 +78,7 @@ pub(super) fn decimal_schema(precision: u32, scale: u32, parameters: Attributes)
         "precision": precision,
         "connect.version": 1,
         "connect.parameters": all,
-        "connect.name": "org.apache.kafka.connect.data.Decimal",
+        "connect.name": DECIMAL_NAME,
         "logicalType": "decimal",
     })
 }
@@ -89,7 +94,7 @@ pub(super) fn variable_schema(parameters: Attributes) -> Json {
     if !parameters.is_empty() {
         schema.insert("connect.parameters".into(), Json::Object(parameters));
     }
-    schema.insert("connect.name".into(), json!(super::codec::VARIABLE_SCALE_DECIMAL));
+    schema.insert("connect.name".into(), json!(VARIABLE_SCALE_NAME));
     Json::Object(schema)
 }
 

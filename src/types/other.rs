@@ -1,6 +1,6 @@
 //! Every type without a family: PostgreSQL's own text as Avro `string`.
 
-use super::{ColumnType, semantic::SourceType};
+use super::{column::ColumnType, semantic::SourceType};
 
 /// Built-in types whose equality is the equality of their text: `name`, `"char"`, `oid`, `inet`, `cidr`, `macaddr`, `macaddr8`,
 /// `bit`, `varbit`, `timetz`, `money`, `pg_lsn`, `xid`, `xid8`.

@@ -89,9 +89,9 @@ fn a_key_move_is_delete_tombstone_and_create_with_each_other_s_key() {
 fn equal_keys_in_other_notation_are_no_key_move() {
     // trap T81
     let numeric = Table::new(ReplicaIdentity::Default, 1, vec![column("id", 1700, -1, "numeric"), text("v")]);
-    let blank = Table::new(ReplicaIdentity::Default, 1, vec![column("id", 1042, 9, "character(5)"), text("v")]);
+    let padded = Table::new(ReplicaIdentity::Default, 1, vec![column("id", 1042, 9, "character(5)"), text("v")]);
     let float = Table::new(ReplicaIdentity::Default, 1, vec![column("id", 701, -1, "double precision"), text("v")]);
-    for (mut table, old, new) in [(numeric, "1.0", "1.00"), (blank, "a    ", "a"), (float, "-0", "0")] {
+    for (mut table, old, new) in [(numeric, "1.0", "1.00"), (padded, "a    ", "a"), (float, "-0", "0")] {
         let old = OldTuple::Key(texts(&[Some(old), None]));
         let records = table.update(Some(old.clone()), texts(&[Some(new), Some("x")]));
         assert_eq!(records.len(), 1, "{new}");
