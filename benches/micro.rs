@@ -1,5 +1,7 @@
 //! One event of the shop's `orders` table into Avro: the compiled plan beside apache-avro's own writer, and back into text.
 
+#![allow(clippy::panic, clippy::unwrap_used, missing_docs, reason = "a benchmark measures what is known to work")]
+
 use std::sync::{Arc, Mutex};
 
 use apache_avro::{Schema, reader::datum::GenericDatumReader, types::Value, writer::datum::GenericDatumWriter};
