@@ -16,7 +16,7 @@ use super::{error::Error, session, settings::Settings, transport};
 /// Dropping it ends the session; [`Client::close`] also waits until the server was told.
 #[derive(Debug)]
 pub struct Client {
-    client: tokio_postgres::Client,
+    session: tokio_postgres::Client,
     connection: JoinHandle<()>,
     server_version: u32,
     address: String,
@@ -49,7 +49,7 @@ pub async fn connect_with(
             }
         });
         let server_version = server_version(&client).await?;
-        Ok(Client { client, connection, server_version, address: settings.address() })
+        Ok(Client { session: client, connection, server_version, address: settings.address() })
     };
     transport::within_connect_timeout(settings, attempt).await
 }
@@ -69,7 +69,7 @@ impl Client {
 
     /// Ends the session and waits until the server was told so.
     pub async fn close(self) {
-        drop(self.client);
+        drop(self.session);
         // The task ends by itself once the client is gone; that it may have panicked changes nothing here.
         let _ = self.connection.await;
     }
@@ -79,13 +79,13 @@ impl Deref for Client {
     type Target = tokio_postgres::Client;
 
     fn deref(&self) -> &Self::Target {
-        &self.client
+        &self.session
     }
 }
 
 impl DerefMut for Client {
     fn deref_mut(&mut self) -> &mut Self::Target {
-        &mut self.client
+        &mut self.session
     }
 }
 
@@ -99,7 +99,7 @@ async fn server_version(client: &tokio_postgres::Client) -> Result<u32, Error> {
 fn login_error(settings: &Settings, error: tokio_postgres::Error) -> Error {
     let (address, user) = (settings.address(), settings.user.clone());
     if let Some(db) = error.as_db_error() {
-        return Error::Login { address, user, database: settings.database.clone(), source: db.into() };
+        return Error::Login { address, user, database: settings.database.clone(), source: Box::new(db.into()) };
     }
     let io = error.source().and_then(|cause| cause.downcast_ref::<io::Error>()).map(io::Error::kind);
     match io {

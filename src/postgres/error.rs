@@ -69,7 +69,7 @@ pub enum Error {
         /// The database.
         database: String,
         /// What the server said.
-        source: ServerError,
+        source: Box<ServerError>,
     },
     /// The login cannot be carried out on our side.
     #[error("cannot log in to {address} as {user}: {reason}")]
@@ -87,7 +87,7 @@ pub enum Error {
         /// What was tried, as a noun phrase.
         doing: String,
         /// What the server said.
-        source: ServerError,
+        source: Box<ServerError>,
     },
     /// The connection broke, or the answer makes no sense to the client library.
     #[error("{doing} failed")]
@@ -105,14 +105,14 @@ impl Error {
     pub fn statement(doing: impl Into<String>, error: tokio_postgres::Error) -> Self {
         let doing = doing.into();
         match error.as_db_error() {
-            Some(db) => Self::Statement { doing, source: db.into() },
+            Some(db) => Self::Statement { doing, source: Box::new(db.into()) },
             None => Self::Connection { doing, source: error },
         }
     }
 
     /// What the server said, where it was the server.
     #[must_use]
-    pub const fn server_error(&self) -> Option<&ServerError> {
+    pub fn server_error(&self) -> Option<&ServerError> {
         match self {
             Self::Login { source, .. } | Self::Statement { source, .. } => Some(source),
             _ => None,
@@ -158,5 +158,5 @@ impl Classify for Error {
 fn is_broken(error: &tokio_postgres::Error) -> bool {
     use std::error::Error as _;
 
-    error.is_closed() || error.source().is_some_and(|cause| cause.is::<io::Error>())
+    error.is_closed() || error.source().is_some_and(<dyn std::error::Error>::is::<io::Error>)
 }

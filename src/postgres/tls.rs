@@ -11,6 +11,7 @@ use rustls::{
     crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature},
     pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime, pem::PemObject},
     server::ParsedCertificate,
+    sign::{CertifiedKey, SingleCertAndKey},
 };
 
 use super::{
@@ -26,19 +27,25 @@ use super::{
 pub fn client_config(settings: &Settings) -> Result<Arc<ClientConfig>, Error> {
     let provider = Arc::new(ring::default_provider());
     let verifier = Verifier { trust: trust(settings)?, provider: provider.clone() };
-    let builder = ClientConfig::builder_with_provider(provider)
+    let builder = ClientConfig::builder_with_provider(provider.clone())
         .with_safe_default_protocol_versions()
         .map_err(|error| Error::TlsConfig(error.into()))?
         .dangerous()
         .with_custom_certificate_verifier(Arc::new(verifier));
     let config = match (&settings.ssl_cert, &settings.ssl_key) {
-        (Some(cert), Some(key)) => builder
-            .with_client_auth_cert(certificates("client certificate", cert)?, private_key(key)?)
-            .map_err(|error| Error::TlsConfig(error.into()))?,
+        (Some(cert), Some(key)) => builder.with_client_cert_resolver(Arc::new(client_identity(&provider, cert, key)?)),
         (None, None) => builder.with_no_client_auth(),
         _ => return Err(Error::TlsConfig("ssl_cert and ssl_key must be set together".into())),
     };
     Ok(Arc::new(config))
+}
+
+/// The client's certificate and key. They are not compared here, since that takes a certificate of X.509 version 3, and the
+/// server may accept others.
+fn client_identity(provider: &CryptoProvider, cert: &Path, key: &Path) -> Result<SingleCertAndKey, Error> {
+    let key = private_key(key)?;
+    let key = provider.key_provider.load_private_key(key).map_err(|error| Error::TlsConfig(error.into()))?;
+    Ok(CertifiedKey::new(certificates("client certificate", cert)?, key).into())
 }
 
 /// Whom we believe.
@@ -61,17 +68,13 @@ fn trust(settings: &Settings) -> Result<Trust, Error> {
     }
     let check_name = settings.ssl_mode == SslMode::VerifyFull;
     let mut roots = RootCertStore::empty();
-    let own = match &settings.ssl_root_cert {
-        Some(path) => {
-            let own = certificates("root certificate", path)?;
-            roots.add_parsable_certificates(own.iter().cloned());
-            own
-        }
-        None => {
-            roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-            Vec::new()
-        }
-    };
+    let mut own = Vec::new();
+    if let Some(path) = &settings.ssl_root_cert {
+        own = certificates("root certificate", path)?;
+        roots.add_parsable_certificates(own.iter().cloned());
+    } else {
+        roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+    }
     if roots.is_empty() {
         return Err(Error::TlsConfig("no trusted authority found; set ssl_root_cert".into()));
     }

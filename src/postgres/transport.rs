@@ -150,3 +150,67 @@ impl AsyncWrite for Transport {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    /// Connects to a server that answers each SSLRequest with the next of `answers`; returns the number of connections too.
+    async fn negotiate(ssl_mode: SslMode, answers: &[&[u8]]) -> (Result<Transport, Error>, usize) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let settings = Settings {
+            host: "127.0.0.1".into(),
+            port: listener.local_addr().unwrap().port(),
+            database: "shop".into(),
+            user: "walrelay".into(),
+            password: None,
+            ssl_mode,
+            ssl_root_cert: None,
+            ssl_cert: None,
+            ssl_key: None,
+            connect_timeout_seconds: 5,
+        };
+        let mut connections = 0;
+        let serve = async {
+            let mut open = Vec::new();
+            loop {
+                let (mut socket, _) = listener.accept().await.unwrap();
+                if let Some(answer) = answers.get(connections) {
+                    let mut request = [0; 8];
+                    socket.read_exact(&mut request).await.unwrap();
+                    assert_eq!(request, [0, 0, 0, 8, 4, 210, 22, 47]);
+                    socket.write_all(answer).await.unwrap();
+                }
+                connections += 1;
+                open.push(socket);
+            }
+        };
+        let result = tokio::select! {
+            result = Transport::connect(&settings) => result,
+            () = serve => unreachable!("the server never ends"),
+        };
+        (result, connections)
+    }
+
+    #[tokio::test]
+    async fn prefer_goes_on_without_tls_when_there_is_none_or_its_handshake_fails() {
+        let (transport, connections) = negotiate(SslMode::Prefer, &[b"N"]).await;
+        assert!(!transport.unwrap().is_tls());
+        assert_eq!(connections, 1);
+        let (transport, _) = negotiate(SslMode::Prefer, &[b"Sthis is no handshake"]).await;
+        assert!(!transport.unwrap().is_tls());
+    }
+
+    #[tokio::test]
+    async fn require_never_goes_on_without_tls() {
+        let (refused, _) = negotiate(SslMode::Require, &[b"N"]).await;
+        assert!(matches!(refused, Err(Error::TlsUnavailable { .. })), "{refused:?}");
+        let (failed, connections) = negotiate(SslMode::Require, &[b"Sthis is no handshake"]).await;
+        assert!(matches!(failed, Err(Error::TlsHandshake { .. })), "{failed:?}");
+        assert_eq!(connections, 1);
+        let (odd, _) = negotiate(SslMode::Require, &[b"E"]).await;
+        assert!(matches!(odd, Err(Error::TlsAnswer { answer: b'E', .. })), "{odd:?}");
+    }
+}

@@ -49,7 +49,7 @@ pub fn login(settings: &Settings, source: ServerError) -> Error {
         address: settings.address(),
         user: settings.user.clone(),
         database: settings.database.clone(),
-        source,
+        source: Box::new(source),
     })
 }
 

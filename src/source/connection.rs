@@ -168,7 +168,7 @@ impl ReplicationConnection {
             }
             match self.wire.decode(frame)? {
                 Message::ErrorResponse(body) => {
-                    let source = ServerError::from_fields(body.fields());
+                    let source = Box::new(ServerError::from_fields(body.fields()));
                     let doing = format!("starting replication from slot {slot}");
                     return Err(postgres::Error::Statement { doing, source }.into());
                 }
@@ -250,7 +250,7 @@ impl ReplicationConnection {
             }
         }
         Ok(match refusal {
-            Some(source) => Err(postgres::Error::Statement { doing: doing.to_owned(), source }),
+            Some(source) => Err(postgres::Error::Statement { doing: doing.to_owned(), source: Box::new(source) }),
             None => Ok(rows),
         })
     }
@@ -312,3 +312,7 @@ impl ReplicationStream {
         self.sender_timeout
     }
 }
+
+#[cfg(test)]
+#[path = "connection_tests.rs"]
+mod tests;

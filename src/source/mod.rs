@@ -19,6 +19,8 @@ pub mod identity;
 pub mod key;
 pub mod lock;
 pub mod publication;
+#[cfg(test)]
+mod scripted;
 pub mod slot;
 pub mod snapshot;
 pub mod stream;

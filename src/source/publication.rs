@@ -83,10 +83,11 @@ pub async fn ensure(client: &Client, spec: &PublicationSpec) -> Result<Publicati
     let Some(missing_options) = missing_options(client, &spec.name).await? else {
         return create(client, spec, tables).await;
     };
+    set_options(client, spec, &missing_options).await?;
+    // Behind the options: whether partitions or their root are listed depends on them.
     let published = published(client, &spec.name).await?;
     let missing: Vec<TableName> = tables.iter().filter(|table| !published.contains(table)).cloned().collect();
     let extra = published.into_iter().filter(|table| !tables.contains(table)).collect();
-    set_options(client, spec, &missing_options).await?;
     add(client, spec, &missing).await?;
     Ok(PublicationReport { created: false, added: missing, options_set: !missing_options.is_empty(), extra, tables })
 }

@@ -327,7 +327,7 @@ impl Task {
             backend::Message::NoticeResponse(body) => log_notice(&ServerError::from_fields(body.fields())),
             backend::Message::ParameterStatus(_) => {}
             backend::Message::ErrorResponse(body) => {
-                let source = ServerError::from_fields(body.fields());
+                let source = Box::new(ServerError::from_fields(body.fields()));
                 let doing = format!("streaming slot {}", self.slot);
                 return Err(postgres::Error::Statement { doing, source }.into());
             }
@@ -379,9 +379,11 @@ impl Task {
         let share = u32::try_from(pending.bytes.min(self.status.buffer_bytes)).unwrap_or(u32::MAX);
         let batches = self.batches.clone();
         let budget = self.status.budget.clone();
-        let room = match (batches.try_reserve(), budget.clone().try_acquire_many_owned(share)) {
-            (Ok(slot), Ok(permit)) => Some((slot, permit)),
-            _ => {
+        // Both or none: what is held while waiting for the other could never come back.
+        let at_once = batches.try_reserve().ok().zip(budget.clone().try_acquire_many_owned(share).ok());
+        let room = match at_once {
+            Some(room) => Some(room),
+            None => {
                 let room =
                     async { Some((batches.reserve().await.ok()?, budget.acquire_many_owned(share).await.ok()?)) };
                 self.held_back(room).await?
@@ -514,3 +516,7 @@ fn unix_us() -> i64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     i64::try_from(since.as_micros()).unwrap_or(i64::MAX)
 }
+
+#[cfg(test)]
+#[path = "stream_tests.rs"]
+mod tests;

@@ -3,7 +3,7 @@
 //! The message has names, type OIDs and modifiers, but no attnums, no nullability and no key; the catalog has them, but of
 //! today. They belong together only if they agree column by column.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, hash::BuildHasher};
 
 use super::error::Error;
 use crate::{
@@ -37,7 +37,7 @@ pub async fn describe(
     message: &RelationBody,
     catalog: Option<&Relation>,
     last: Option<&Relation>,
-    types: &HashMap<u32, TypeBody>,
+    types: &HashMap<u32, TypeBody, impl BuildHasher>,
 ) -> Result<Relation, Error> {
     if let Some(catalog) = catalog.filter(|catalog| agrees(message, catalog)) {
         return Ok(Relation { identity: message.identity, ..catalog.clone() });
@@ -92,7 +92,7 @@ fn flagged_key(message: &RelationBody) -> Vec<usize> {
 async fn type_names(
     client: &Client,
     message: &RelationBody,
-    types: &HashMap<u32, TypeBody>,
+    types: &HashMap<u32, TypeBody, impl BuildHasher>,
 ) -> Result<Vec<String>, Error> {
     let failed = |error| Error::statement("reading the names of types", error);
     let oids: Vec<u32> = message.columns.iter().map(|column| column.type_oid).collect();

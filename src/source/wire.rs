@@ -64,8 +64,7 @@ impl Wire {
             return Ok(None);
         }
         let whole = self.inbox.split_to(total);
-        let tag = *whole.first().expect("a frame has at least its header");
-        Ok(Some(RawFrame { tag, whole }))
+        Ok(whole.first().copied().map(|tag| RawFrame { tag, whole }))
     }
 
     /// Reads what the socket has. Cancel-safe: bytes are either in the buffer or still in the socket.

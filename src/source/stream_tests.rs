@@ -1,0 +1,220 @@
+//! The stream against a scripted walsender.
+
+use super::*;
+use crate::{
+    retry::{Classify, Severity},
+    source::scripted::{self, Peer},
+};
+
+type Batches = mpsc::Receiver<Result<Batch, Error>>;
+
+/// A plug-in Insert of one text value into relation 1.
+fn insert(value: &[u8]) -> Vec<u8> {
+    let len = u32::try_from(value.len()).unwrap().to_be_bytes();
+    [b"I\0\0\0\x01N\0\x01t", &len[..], value].concat()
+}
+
+async fn start(sender_timeout_ms: u64, settings: StreamSettings) -> (Batches, StreamHandle, Peer, watch::Sender<Lsn>) {
+    let (stream, peer) = scripted::stream(sender_timeout_ms).await;
+    let (flush, receiver) = watch::channel(Lsn(100));
+    let (batches, handle) = spawn(stream, settings, receiver);
+    (batches, handle, peer, flush)
+}
+
+async fn items(batches: &mut Batches, count: usize) -> Vec<StreamItem> {
+    let mut items = Vec::new();
+    while items.len() < count {
+        items.extend(batches.recv().await.expect("the stream ended").expect("the stream failed").items);
+    }
+    items
+}
+
+async fn failure(batches: &mut Batches) -> Error {
+    loop {
+        match batches.recv().await.expect("the stream ended without an error") {
+            Ok(_) => {}
+            Err(error) => {
+                assert!(batches.recv().await.is_none(), "something came after the error");
+                return error;
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn messages_and_keepalives_come_in_the_servers_order() {
+    // trap T8
+    let (mut batches, handle, mut peer, _flush) = start(60_000, StreamSettings::default()).await;
+    peer.wal(110, &insert(b"a")).await;
+    peer.keepalive(120, false).await;
+    peer.wal(130, &insert(b"b")).await;
+    let items = items(&mut batches, 3).await;
+    assert!(matches!(items[0], StreamItem::Message { wal_start: Lsn(110), .. }));
+    assert_eq!(items[1], StreamItem::Keepalive { wal_end: Lsn(120) });
+    assert!(matches!(items[2], StreamItem::Message { wal_start: Lsn(130), .. }));
+    assert_eq!(handle.status().received(), Lsn(130));
+}
+
+#[tokio::test]
+async fn a_requested_reply_is_sent_at_once_and_a_moved_flush_position_unasked() {
+    // traps T1, T5, T10
+    let (_batches, handle, mut peer, flush) = start(60_000, StreamSettings::default()).await;
+    peer.keepalive(150, true).await;
+    assert_eq!(peer.status().await, (150, 100, false));
+    flush.send(Lsn(140)).unwrap();
+    assert_eq!(peer.status().await, (150, 140, false));
+    flush.send(Lsn(90)).unwrap();
+    peer.keepalive(160, true).await;
+    assert_eq!(peer.status().await, (160, 140, false));
+    assert_eq!(handle.status().confirmed(), Lsn(140));
+}
+
+#[tokio::test]
+async fn status_updates_go_on_while_the_consumer_holds_the_stream_back() {
+    // trap T10
+    let settings = StreamSettings { max_batch_bytes: 1000, buffer_bytes: 2000, ..StreamSettings::default() };
+    let (mut batches, handle, mut peer, flush) = start(600, settings).await;
+    for lsn in 101..121 {
+        peer.wal(lsn, &insert(&[b'x'; 400])).await;
+    }
+    peer.keepalive(130, true).await;
+    // Unasked, every third of the timeout: the request behind the rows cannot be seen.
+    for _ in 0..3 {
+        let (written, flushed, _) = peer.status().await;
+        assert!(written < 130 && flushed == 100, "{written} {flushed}");
+    }
+    let status = handle.status();
+    assert!(status.held_back());
+    assert!(status.buffered_bytes() <= 2000);
+    flush.send(Lsn(101)).unwrap();
+    while peer.status().await.1 != 101 {}
+
+    assert_eq!(items(&mut batches, 21).await.len(), 21);
+    while peer.status().await.0 != 130 {}
+    assert!(!status.held_back());
+    assert_eq!(status.buffered_bytes(), 0);
+}
+
+#[tokio::test]
+async fn a_message_larger_than_the_budget_passes() {
+    let settings = StreamSettings { max_batch_bytes: 100, buffer_bytes: 1000, ..StreamSettings::default() };
+    let (mut batches, _handle, mut peer, _flush) = start(60_000, settings).await;
+    let large = insert(&vec![b'x'; 2_000_000]);
+    let serve = async {
+        peer.wal(101, &large).await;
+        peer.wal(102, &insert(b"small")).await;
+    };
+    let (items, ()) = tokio::join!(items(&mut batches, 2), serve);
+    let StreamItem::Message { message: Message::Insert { new, .. }, .. } = &items[0] else { panic!("not an insert") };
+    assert!(matches!(&new[0], crate::event::Datum::Text(value) if value.len() == 2_000_000));
+}
+
+#[tokio::test]
+async fn a_full_channel_holds_no_share_of_the_budget() {
+    let settings = StreamSettings { max_batch_bytes: 1, buffer_bytes: 100_000, ..StreamSettings::default() };
+    let (mut batches, handle, mut peer, _flush) = start(300, settings).await;
+    for lsn in 0..CHANNEL_SLOTS as u64 {
+        peer.wal(101 + lsn, &insert(b"small")).await;
+    }
+    peer.wal(300, &insert(&[b'x'; 60_000])).await;
+    while peer.status().await.0 != 300 {}
+    assert!(handle.status().held_back());
+    let drained = tokio::time::timeout(Duration::from_secs(5), items(&mut batches, CHANNEL_SLOTS + 1));
+    assert_eq!(drained.await.expect("the last batch never came").len(), CHANNEL_SLOTS + 1);
+}
+
+#[tokio::test]
+async fn silence_is_asked_about_and_then_ends_the_stream() {
+    // trap T15
+    let (mut batches, _handle, mut peer, _flush) = start(200, StreamSettings::default()).await;
+    assert_eq!(peer.status().await, (100, 100, true));
+    peer.keepalive(105, false).await;
+    assert_eq!(peer.status().await, (105, 100, true));
+    let error = failure(&mut batches).await;
+    assert!(matches!(error, Error::Silent { limit, .. } if limit == Duration::from_millis(400)), "{error}");
+    assert_eq!(error.severity(), Severity::Transient);
+}
+
+#[tokio::test]
+async fn without_a_sender_timeout_the_configured_silence_counts() {
+    // trap T15
+    let settings = StreamSettings { receive_timeout: Duration::from_millis(300), ..StreamSettings::default() };
+    let (mut batches, _handle, _peer, _flush) = start(0, settings).await;
+    let error = failure(&mut batches).await;
+    assert!(matches!(error, Error::Silent { limit, .. } if limit == Duration::from_millis(300)), "{error}");
+}
+
+#[tokio::test]
+async fn an_unreadable_message_ends_the_stream_behind_the_good_ones() {
+    let (mut batches, _handle, mut peer, _flush) = start(60_000, StreamSettings::default()).await;
+    let good = insert(b"a");
+    peer.wal(110, &good).await;
+    peer.wal(120, &good[..good.len() - 1]).await;
+    assert_eq!(items(&mut batches, 1).await.len(), 1);
+    let error = failure(&mut batches).await;
+    assert!(matches!(error, Error::Message { after: Lsn(110), .. }), "{error}");
+    assert_eq!(error.severity(), Severity::Fatal);
+}
+
+#[tokio::test]
+async fn an_error_of_the_server_in_the_middle_keeps_its_code_and_not_its_detail() {
+    let (mut batches, _handle, mut peer, _flush) = start(60_000, StreamSettings::default()).await;
+    peer.wal(110, &insert(b"a")).await;
+    peer.error("57P01", "terminating connection").await;
+    let error = failure(&mut batches).await;
+    let Error::Postgres(postgres::Error::Statement { source, .. }) = &error else { panic!("{error}") };
+    assert_eq!(source.to_string(), "terminating connection (SQLSTATE 57P01)");
+    assert_eq!(error.severity(), Severity::Transient);
+}
+
+#[tokio::test]
+async fn the_end_of_the_copy_and_of_the_connection_are_transient_errors() {
+    let (mut batches, _handle, mut peer, _flush) = start(60_000, StreamSettings::default()).await;
+    peer.send(b'c', &[]).await;
+    let error = failure(&mut batches).await;
+    assert!(matches!(error, Error::Ended { .. }) && error.severity() == Severity::Transient, "{error}");
+
+    let (mut batches, _handle, mut peer, _flush) = start(60_000, StreamSettings::default()).await;
+    peer.send_raw(&[b'd', 0, 0]).await;
+    drop(peer);
+    let error = failure(&mut batches).await;
+    assert!(matches!(error, Error::Closed { .. } | Error::Broken { .. }), "{error}");
+    assert_eq!(error.severity(), Severity::Transient);
+}
+
+#[tokio::test]
+async fn a_frame_with_an_impossible_length_is_a_protocol_error() {
+    for length in [0_u32, 3, 0x7fff_ffff, u32::MAX] {
+        let (mut batches, _handle, mut peer, _flush) = start(60_000, StreamSettings::default()).await;
+        peer.send_raw(&[&b"d"[..], &length.to_be_bytes()].concat()).await;
+        let error = failure(&mut batches).await;
+        assert!(matches!(error, Error::Protocol { .. }), "{length}: {error}");
+    }
+}
+
+#[tokio::test]
+async fn a_stop_confirms_the_last_flush_position_and_ends_the_copy() {
+    let (mut batches, handle, mut peer, flush) = start(60_000, StreamSettings::default()).await;
+    peer.keepalive(150, false).await;
+    assert_eq!(items(&mut batches, 1).await.len(), 1);
+    flush.send(Lsn(150)).unwrap();
+    let serve = async {
+        while peer.receive().await.0 != b'c' {}
+        peer.wal(160, &insert(b"late")).await;
+        peer.send(b'c', &[]).await;
+        peer.send(b'C', b"COPY 0\0").await;
+        peer.send(b'Z', b"I").await;
+        assert_eq!(peer.receive().await.0, b'X');
+    };
+    let status = handle.status();
+    tokio::join!(handle.stop(), serve);
+    assert_eq!(status.confirmed(), Lsn(150));
+    assert!(batches.recv().await.is_none());
+}
+
+#[tokio::test]
+async fn dropping_the_receiver_ends_the_copy() {
+    let (batches, _handle, mut peer, _flush) = start(60_000, StreamSettings::default()).await;
+    drop(batches);
+    while peer.receive().await.0 != b'c' {}
+}
