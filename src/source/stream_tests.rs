@@ -116,7 +116,7 @@ async fn a_full_channel_holds_no_share_of_the_budget() {
     for lsn in 0..CHANNEL_SLOTS as u64 {
         peer.wal(101 + lsn, &insert(b"small")).await;
     }
-    peer.wal(300, &insert(&[b'x'; 60_000])).await;
+    peer.wal(300, &insert(&vec![b'x'; 60_000])).await;
     while peer.status().await.0 != 300 {}
     assert!(handle.status().held_back());
     let drained = tokio::time::timeout(Duration::from_secs(5), items(&mut batches, CHANNEL_SLOTS + 1));
