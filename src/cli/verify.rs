@@ -64,7 +64,7 @@ pub(super) async fn run(layers: &Layers, arguments: Arguments) -> Result<Exit, E
         show_values: arguments.values,
     };
     let report = verify::run(&options, shutdown::requested()?).await?;
-    let text = if arguments.json { format!("{:#}\n", serde_json::json!(report)) } else { report.to_string() };
+    let text = if arguments.json { format!("{:#}\n", serde_json::json!(report)) } else { format!("{report}\n") };
     output::print(&text)?;
     Ok(if report.equal { Exit::Success } else { Exit::Differs })
 }

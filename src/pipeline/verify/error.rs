@@ -79,10 +79,10 @@ pub enum Error {
         instance: String,
     },
     /// The target has no bookkeeping tables.
-    #[error("the target has no bookkeeping tables in schema {schema:?}")]
+    #[error("the target has no bookkeeping table {table}")]
     NoBookkeeping {
-        /// The schema that they should be in.
-        schema: String,
+        /// The table, quoted for SQL.
+        table: String,
     },
     /// Tables that were asked for by name are not applied.
     #[error("table {0} is not applied to the target")]

@@ -1,10 +1,10 @@
 //! Stops `apply` at one LSN for the moment in which the target's snapshot is opened.
 //!
-//! A row in the bookkeeping table `hold` says before which commit LSN the lanes of an instance are to stop. A lane that has
-//! applied everything below it and nothing else says so in `position.held_at`; an idle one by the progress record
-//! (PROTOCOL, "Progress"). The hold has an expiry that is renewed while it is waited for, so one that a dead process left
-//! behind blocks nothing for long. Whether every lane really stood still is read again *inside* the target's snapshot: that,
-//! and not the timing, makes the comparison exact.
+//! A row in the bookkeeping table `hold_request` says before which commit LSN the lanes of an instance are to stop. A lane
+//! that has applied everything below it and nothing else says so in `position.held_at`; an idle one by the progress record
+//! (PROTOCOL, "Progress"). The request has an expiry that is renewed while it is waited for, so one that a dead process
+//! left behind blocks nothing for long. Whether every lane really stood still is read again *inside* the target's
+//! snapshot: that, and not the timing, makes the comparison exact.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -23,7 +23,7 @@ const LIFETIME: &str = "30 seconds";
 const RENEWAL: Duration = Duration::from_secs(5);
 const POLL: Duration = Duration::from_millis(20);
 
-/// Where `apply` keeps its positions.
+/// Where `apply` keeps its positions; the tables are described with the sink's ledger.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Bookkeeping {
     /// Schema of the bookkeeping tables.
@@ -41,7 +41,7 @@ impl Bookkeeping {
 /// The topics whose lanes must be held, with their partition counts where known.
 pub type Topics = BTreeMap<String, Option<i32>>;
 
-/// A row in the hold table, or the intention to write one.
+/// A request to hold the lanes, or the intention to make one.
 pub struct Hold {
     client: Client,
     settings: Settings,
@@ -61,7 +61,7 @@ impl Hold {
 
     /// Holds the lanes before `lsn`, or moves the hold there.
     pub async fn place(&self, lsn: Lsn) -> Result<(), Error> {
-        let table = self.bookkeeping.table("hold");
+        let table = self.bookkeeping.table("hold_request");
         let sql = format!(
             "INSERT INTO {table} AS h (instance, lsn, created_at, expires_at)
              VALUES ($1, $2::text::pg_lsn, $3::text::timestamptz, clock_timestamp() + interval '{LIFETIME}')
@@ -73,7 +73,7 @@ impl Hold {
         let parameters: [&(dyn ToSql + Sync); 3] = [&self.bookkeeping.instance, &lsn, &self.token];
         match self.client.execute(&sql, &parameters).await {
             Ok(0) => Err(Error::Busy { instance: self.bookkeeping.instance.clone() }),
-            Ok(_) => notify(&self.client).await,
+            Ok(_) => Ok(()),
             Err(error) => Err(self.bookkeeping_error("holding apply", error)),
         }
     }
@@ -113,19 +113,16 @@ impl Hold {
     }
 
     async fn delete(&self, client: &Client) -> Result<(), Error> {
-        let table = self.bookkeeping.table("hold");
+        let table = self.bookkeeping.table("hold_request");
         let sql = format!("DELETE FROM {table} WHERE instance = $1 AND created_at = $2::text::timestamptz");
-        match client.execute(&sql, &[&self.bookkeeping.instance, &self.token]).await {
-            Ok(0) => Ok(()),
-            Ok(_) => notify(client).await,
-            Err(error) => Err(self.bookkeeping_error("releasing apply", error)),
-        }
+        let deleted = client.execute(&sql, &[&self.bookkeeping.instance, &self.token]).await;
+        deleted.map(drop).map_err(|error| self.bookkeeping_error("releasing apply", error))
     }
 
     fn bookkeeping_error(&self, doing: &str, error: tokio_postgres::Error) -> Error {
         let code = error.code().map(tokio_postgres::error::SqlState::code);
         if matches!(code, Some("42P01" | "3F000")) {
-            return Error::NoBookkeeping { schema: self.bookkeeping.schema.clone() };
+            return Error::NoBookkeeping { table: self.bookkeeping.table("hold_request") };
         }
         failed(doing, error)
     }
@@ -133,10 +130,6 @@ impl Hold {
 
 async fn connect(settings: &Settings) -> Result<Client, Error> {
     Ok(postgres::client::connect_with(settings, "walrelay verify", &[("search_path", "pg_catalog")]).await?)
-}
-
-async fn notify(client: &Client) -> Result<(), Error> {
-    client.batch_execute("NOTIFY walrelay_hold").await.map_err(|error| failed("notifying apply", error))
 }
 
 fn failed(doing: &str, error: tokio_postgres::Error) -> Error {

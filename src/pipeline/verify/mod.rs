@@ -105,7 +105,7 @@ async fn compare(options: &Options<'_>, hold: &mut Option<Hold>) -> Result<Repor
     let topics = topics(options, &tables).await?;
     let (lsn, stood) = align(options, &pairs, &topics, hold).await?;
     let plans = plans(options, tables, &pairs).await?;
-    tracing::info!(%lsn, tables = plans.len(), stood_ms = stood.as_millis(), "comparing");
+    tracing::info!(%lsn, tables = plans.len(), stood_seconds = stood.as_secs_f64(), "comparing");
     Ok(Report::new(lsn, stood, compare_all(options, &pairs, &plans).await?))
 }
 

@@ -129,9 +129,10 @@ pub async fn published(session: &Session, publication: &str, only: &[TableName])
     if exists.map_err(session.failed(doing))?.is_none() {
         return Err(Error::NoPublication(publication.to_owned()));
     }
-    // Column lists and row filters exist from 15; through jsonb one statement serves every version.
+    // Column lists and row filters exist from 15; through jsonb one statement serves every version. The list of a table
+    // without columns is null.
     let sql = "SELECT schemaname::text, tablename::text,
-            ARRAY(SELECT jsonb_array_elements_text(to_jsonb(p) -> 'attnames')), to_jsonb(p) ->> 'rowfilter'
+            ARRAY(SELECT jsonb_array_elements_text(nullif(to_jsonb(p) -> 'attnames', 'null'))), to_jsonb(p) ->> 'rowfilter'
         FROM pg_publication_tables p WHERE pubname = $1 ORDER BY 1, 2";
     let rows = client.query(sql, &[&publication]).await.map_err(session.failed(doing))?;
     let (mut tables, mut seen) = (Vec::new(), BTreeSet::new());

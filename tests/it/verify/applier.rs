@@ -61,7 +61,7 @@ impl Applier {
         let reached = refused.map_or(end, |hold| hold.to_string());
         let sql = format!(
             "UPDATE walrelay.position SET held_at = h.lsn FROM walrelay.hold h
-             WHERE h.lsn <= '{reached}' AND h.expires_at > clock_timestamp() AND held_at IS DISTINCT FROM h.lsn"
+             WHERE h.lsn <= '{reached}' AND held_at IS DISTINCT FROM h.lsn"
         );
         self.target.batch_execute(&sql).await.unwrap();
     }
@@ -80,11 +80,11 @@ impl Applier {
                 Message::Insert { new, .. } | Message::Update { new, .. } => {
                     let [id, n] = values(&new);
                     let conflict = "ON CONFLICT (id) DO UPDATE SET n = EXCLUDED.n";
-                    statements += &format!("INSERT INTO account VALUES ({id}, {n}) {conflict};");
+                    statements.extend(["INSERT INTO account VALUES (", &id, ",", &n, ") ", conflict, ";"]);
                 }
                 Message::Delete { old, .. } => {
                     let [id, _] = values(old.tuple());
-                    statements += &format!("DELETE FROM account WHERE id = {id};");
+                    statements.extend(["DELETE FROM account WHERE id = ", &id, ";"]);
                 }
                 Message::Commit { .. } => self.pending.push_back((commit, std::mem::take(&mut statements))),
                 _ => {}
@@ -96,12 +96,12 @@ impl Applier {
     async fn apply(&self, commit: Lsn, sql: &str) -> Option<Lsn> {
         // The lock lets no hold in between its check and our commit.
         let hold = format!(
-            "BEGIN; LOCK TABLE walrelay.hold IN SHARE MODE;
+            "BEGIN; LOCK TABLE walrelay.hold_request IN SHARE MODE;
              UPDATE walrelay.position SET commit_lsn = '{commit}' WHERE NOT EXISTS (
-                SELECT FROM walrelay.hold WHERE lsn <= '{commit}' AND expires_at > clock_timestamp())"
+                SELECT FROM walrelay.hold WHERE lsn <= '{commit}')"
         );
         self.target.batch_execute(&hold).await.unwrap();
-        let holds = "SELECT lsn::text FROM walrelay.hold WHERE expires_at > clock_timestamp()";
+        let holds = "SELECT lsn::text FROM walrelay.hold";
         let hold = self.target.query_opt(holds, &[]).await.unwrap();
         let hold: Option<Lsn> = hold.map(|row| row.get::<_, String>(0).parse().unwrap());
         let refused = hold.filter(|hold| *hold <= commit);

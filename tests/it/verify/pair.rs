@@ -8,6 +8,7 @@ use walrelay::{
     schema::TableName,
 };
 
+const SCHEMA: &str = "walrelay";
 pub const INSTANCE: &str = "verify-test";
 
 /// Both databases.
@@ -66,7 +67,7 @@ impl Pair {
             tables: Vec::new(),
             target_table: &|table| Some(table.clone()),
             topic: &topic,
-            bookkeeping: Bookkeeping { schema: "walrelay".into(), instance: INSTANCE.into() },
+            bookkeeping: Bookkeeping { schema: SCHEMA.into(), instance: INSTANCE.into() },
             kafka: None,
             timeout: Duration::from_secs(20),
             parallel: 2,
@@ -84,7 +85,7 @@ impl Pair {
     }
 
     pub async fn holds(&self) -> i64 {
-        self.target.query_one("SELECT count(*) FROM walrelay.hold", &[]).await.unwrap().get(0)
+        self.target.query_one("SELECT count(*) FROM walrelay.hold_request", &[]).await.unwrap().get(0)
     }
 }
 
@@ -134,10 +135,13 @@ async fn create_database(values: &HashMap<&str, &str>, server: &str, database: &
     settings(database)
 }
 
+/// What of the sink's bookkeeping `verify` reads and writes.
 const BOOKKEEPING: &str = "
     CREATE SCHEMA walrelay;
     CREATE TABLE walrelay.position (
         instance text, topic text, partition int, commit_lsn pg_lsn NOT NULL DEFAULT '0/0', held_at pg_lsn,
         parked_lsn pg_lsn, stopped text, owner text, PRIMARY KEY (instance, topic, partition));
-    CREATE TABLE walrelay.hold (instance text PRIMARY KEY, lsn pg_lsn NOT NULL,
-        created_at timestamptz NOT NULL DEFAULT now(), expires_at timestamptz NOT NULL);";
+    CREATE TABLE walrelay.hold_request (
+        instance text PRIMARY KEY, lsn pg_lsn NOT NULL, created_at timestamptz NOT NULL, expires_at timestamptz NOT NULL);
+    CREATE VIEW walrelay.hold AS
+        SELECT instance, lsn FROM walrelay.hold_request WHERE expires_at > clock_timestamp();";
