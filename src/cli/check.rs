@@ -28,6 +28,7 @@ fn deps(config: &CheckConfig) -> Result<CheckDeps, source::Error> {
     let source = match &config.source {
         Some(source) => Some(SourceDeps {
             settings: source.clone(),
+            silence: config.silence,
             slot: capture.slot.clone(),
             publication: settings::publication(capture)?,
         }),

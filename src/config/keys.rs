@@ -228,7 +228,13 @@ pub const KEYS: &[Key] = &[
     ),
     key("apply.batch_rows", Kind::Integer(1, 10_000_000), Some("20000"), "Most events in one target transaction."),
     key("apply.batch_bytes", Kind::Size, Some("\"16MiB\""), "Most bytes in one target transaction."),
-    key("apply.batch_interval", Kind::Period, Some("\"200ms\""), "Longest time that events wait for a fuller batch."),
+    key(
+        "apply.batch_interval",
+        Kind::Period,
+        Some("\"50ms\""),
+        "How long events wait for a fuller batch while another transaction runs.",
+    ),
+    key("apply.workers", Kind::Integer(1, 64), Some("4"), "Connections that apply in parallel."),
     key("apply.memory", Kind::Size, Some("\"64MiB\""), "Bound of all queues between the consumer and the target."),
     key("apply.take_over", Kind::Bool, Some("false"), "Take over positions that another group has left in the target."),
     key(

@@ -106,6 +106,8 @@ pub struct CheckConfig {
     pub kafka: Kafka,
     /// `[registry]`; without addresses it is not looked at.
     pub registry: Registry,
+    /// `health.silence`
+    pub silence: Duration,
     /// `[log]`
     pub log: Log,
 }
@@ -168,6 +170,7 @@ impl CheckConfig {
             apply: sections.apply,
             kafka: sections.kafka,
             registry: sections.registry,
+            silence: sections.health.silence.0,
             log: sections.log,
         })
     }

@@ -132,6 +132,7 @@ pub struct Apply {
     pub batch_rows: usize,
     pub batch_bytes: ByteSize,
     pub batch_interval: Period,
+    pub workers: usize,
     pub memory: ByteSize,
     pub take_over: bool,
 }

@@ -25,7 +25,7 @@ const STYLE: &str = "\
 body{font:15px/1.5 system-ui,sans-serif;max-width:64rem;margin:2rem auto;padding:0 1rem}\
 h1{font-size:1.4rem;margin:0 0 .25rem}h2{font-size:1.05rem;margin:2rem 0 .5rem}\
 table{border-collapse:collapse;width:100%}td,th{padding:.3rem .75rem .3rem 0;text-align:left;border-bottom:1px solid var(--line)}\
-th{font-weight:600}.n{text-align:right;font-variant-numeric:tabular-nums}\
+table.facts{width:auto;min-width:26rem}th{font-weight:600}.n{text-align:right;font-variant-numeric:tabular-nums}\
 .good{color:var(--good)}.bad{color:var(--bad)}code{font:13px ui-monospace,monospace}footer{margin-top:2rem;opacity:.7}";
 
 /// The envelope's operations with the words for people.
@@ -73,7 +73,7 @@ impl Page<'_> {
         for reason in &self.now.unready {
             write!(out, "<div class=bad>{}</div>", Escaped(reason))?;
         }
-        out.push_str("<h2>State</h2><table>");
+        out.push_str("<h2>State</h2><table class=facts>");
         fact(out, "Phase", &self.now.phase)?;
         fact(out, "Lag behind the commit time", &self.now.lag.map_or_else(|| "unknown".to_owned(), duration))?;
         let heard =
@@ -143,7 +143,7 @@ impl Page<'_> {
         if positions.is_empty() {
             return Ok(());
         }
-        out.push_str("<h2>Positions in the WAL</h2><table>");
+        out.push_str("<h2>Positions in the WAL</h2><table class=facts>");
         for name in POSITIONS {
             let text =
                 positions.get(name).filter(|lsn| **lsn > 0.0).map_or_else(|| "unknown".to_owned(), |at| lsn(*at));

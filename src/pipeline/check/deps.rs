@@ -1,6 +1,6 @@
 //! What is to be checked.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use crate::{
     kafka,
@@ -10,7 +10,7 @@ use crate::{
 };
 
 /// What to look at; a part without an address is left out.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct CheckDeps {
     /// The source.
     pub source: Option<SourceDeps>,
@@ -27,6 +27,8 @@ pub struct CheckDeps {
 pub struct SourceDeps {
     /// How to reach it.
     pub settings: Settings,
+    /// Time without a sign of life after which capture is not ready.
+    pub silence: Duration,
     /// The slot.
     pub slot: String,
     /// The publication and its tables.

@@ -1,5 +1,7 @@
 //! The source: server settings, the role, the slot, and the publication.
 
+use std::time::Duration;
+
 use tokio_postgres::Row;
 
 use super::{
@@ -54,6 +56,7 @@ async fn look(client: &Client, deps: &SourceDeps, findings: &mut Findings) -> Ve
     match Server::read(client).await {
         Ok(server) => {
             server.settings(findings, slot.as_ref());
+            server.timeouts(findings, deps.silence);
             server.role(findings, &deps.settings.user);
         }
         Err(error) => findings.failed("server settings", &error),
@@ -177,6 +180,18 @@ impl Server {
             );
         } else {
             findings.ok("max_slot_wal_keep_size", format!("{} MB; beyond that the slot is lost", self.keep_size_mb));
+        }
+    }
+
+    fn timeouts(&self, findings: &mut Findings, silence: Duration) {
+        // an idle server sends a keepalive after half of its timeout
+        let keepalive = Duration::from_millis(self.sender_timeout_ms.unsigned_abs() / 2);
+        if keepalive >= silence {
+            findings.warning(
+                "health.silence",
+                format!("is {} s: an idle server is silent for {} s", silence.as_secs(), keepalive.as_secs()),
+                "Set health.silence above half of the server's wal_sender_timeout.",
+            );
         }
         match self.sender_timeout_ms {
             0 => findings.warning(

@@ -9,6 +9,7 @@ use crate::{
     source::{
         Error,
         catalog::{self, PublishedTable},
+        identity::IdentityProblem,
     },
 };
 
@@ -78,7 +79,8 @@ impl Rights {
         }
         for problem in &table.problems {
             let (message, remedy) = (problem.describe(name), problem.remedy(name));
-            if problem.blocks_changes() {
+            // NOTHING is never a default: somebody wants the table to be append-only
+            if problem.blocks_changes() && *problem != IdentityProblem::Nothing {
                 findings.problem(&subject, message, remedy);
             } else {
                 findings.warning(&subject, message, remedy);
