@@ -19,8 +19,6 @@ use std::{
     collections::{BTreeMap, HashMap},
 };
 
-use bytes::Bytes;
-
 use crate::{
     event::{Cell, ChangeEvent, Op, TableShape},
     lsn::Position,
@@ -94,7 +92,7 @@ impl<'a> Fold<'a> {
                 let before = event.before.as_deref().ok_or_else(|| misfit("a delete without the old key"))?;
                 let slot = self.slot(&event.shape, before, None).map_err(misfit)?;
                 if event.key_move && !event.moved_columns.is_empty() {
-                    self.leave(event, slot);
+                    self.leave(event, slot.1);
                 }
                 self.put(slot, Outcome::Delete(Cow::Borrowed(before)));
             }
@@ -157,8 +155,8 @@ impl<'a> Fold<'a> {
     }
 
     /// The delete half of a key move: keeps the columns that its create half does not carry.
-    fn leave(&mut self, event: &ChangeEvent, slot: (KeyText, Option<usize>)) -> (KeyText, Option<usize>) {
-        let known = slot.1.and_then(|at| self.outcomes.get(at));
+    fn leave(&mut self, event: &ChangeEvent, slot: Option<usize>) {
+        let known = slot.and_then(|at| self.outcomes.get(at));
         let stored = self.targets.get(&event.position);
         let cell = |index: &usize| -> Option<(usize, Cell)> {
             let value = match known {
@@ -175,7 +173,6 @@ impl<'a> Fold<'a> {
         let create = Position { ordinal: event.position.ordinal + 1, ..event.position };
         self.left.insert(create, cells.clone());
         self.moved.insert(create, cells);
-        slot
     }
 
     fn slot(&self, shape: &TableShape, row: &[Cell], other: Option<&[Cell]>) -> Result<Slot, &'static str> {
@@ -328,10 +325,4 @@ impl Bag {
     pub fn entries(&self) -> impl Iterator<Item = &BagEntry> {
         self.entries.iter().filter(|entry| entry.old != entry.new)
     }
-}
-
-/// A cell of text.
-#[must_use]
-pub fn text(value: &str) -> Cell {
-    Cell::Text(Bytes::copy_from_slice(value.as_bytes()))
 }

@@ -7,6 +7,7 @@ use tokio_postgres::error::{DbError, SqlState};
 
 use crate::{
     lsn::Position,
+    postgres,
     retry::{Classify, Severity},
     schema::TableName,
 };
@@ -49,7 +50,7 @@ impl ServerError {
 pub enum Error {
     /// No connection to the target.
     #[error("cannot connect to the target")]
-    Connect(#[source] Box<dyn std::error::Error + Send + Sync>),
+    Connect(#[from] postgres::Error),
     /// The connection broke.
     #[error("the connection to the target broke while it was to {doing}")]
     Broken {
@@ -175,7 +176,9 @@ impl Error {
     #[must_use]
     pub fn topic(&self) -> Option<&str> {
         match self {
-            Self::TableRefused { topic, .. } | Self::Unfit { topic, .. } | Self::Inconsistent { topic, .. } => Some(topic),
+            Self::TableRefused { topic, .. } | Self::Unfit { topic, .. } | Self::Inconsistent { topic, .. } => {
+                Some(topic)
+            }
             _ => None,
         }
     }
@@ -191,7 +194,8 @@ impl Error {
 impl Classify for Error {
     fn severity(&self) -> Severity {
         match self {
-            Self::Connect(_) | Self::Broken { .. } => Severity::Transient,
+            Self::Connect(source) => source.severity(),
+            Self::Broken { .. } => Severity::Transient,
             Self::Refused { source, .. } if is_transient(&source.code) => Severity::Transient,
             Self::TableRefused { source, .. } if is_transient(&source.code) => Severity::Transient,
             Self::TableRefused { .. } | Self::Unfit { .. } | Self::Inconsistent { .. } => Severity::Definite,
@@ -216,6 +220,7 @@ impl Classify for Error {
                 "A referenced row is not there; replicate the referenced table too, or make the constraint deferrable."
                     .to_owned()
             }
+            Self::Connect(source) => return source.hint(),
             _ => return None,
         })
     }

@@ -178,10 +178,7 @@ impl Ledger {
         );
         let none = vec![None::<i64>; partitions.len()];
         let gens: Vec<Option<i64>> = held.map_or(none, |gens| gens.iter().copied().map(Some).collect());
-        let rows = client
-            .query(&update, &[&self.instance, &topics, &numbers, &owner, &gens])
-            .await
-            .map_err(failed())?;
+        let rows = client.query(&update, &[&self.instance, &topics, &numbers, &owner, &gens]).await.map_err(failed())?;
         rows.iter()
             .map(|row| {
                 Ok(Claim {
@@ -212,11 +209,7 @@ impl Ledger {
             .execute(&sql, &[&self.instance, &lane.topic, &lane.partition, &lane.generation])
             .await
             .map_err(Error::query("write a position"))?;
-        if lane_row == 1 {
-            Ok(())
-        } else {
-            Err(Error::Fenced { topic: lane.topic.clone(), partition: lane.partition })
-        }
+        if lane_row == 1 { Ok(()) } else { Err(Error::Fenced { topic: lane.topic.clone(), partition: lane.partition }) }
     }
 
     /// Says that a lane stands at a hold and applies nothing at or above it.
@@ -232,10 +225,7 @@ impl Ledger {
 
     /// Says that a lane has committed everything below a barrier and waits at it.
     pub async fn set_parked(&self, client: &Client, lane: &Owned, at: Position) -> Result<(), Error> {
-        let set = format!(
-            "parked_epoch = {}, parked_lsn = '{}', parked_ordinal = {}",
-            at.epoch, at.commit, at.ordinal
-        );
+        let set = format!("parked_epoch = {}, parked_lsn = '{}', parked_ordinal = {}", at.epoch, at.commit, at.ordinal);
         self.mark_row(client, lane, &set).await
     }
 
@@ -247,7 +237,13 @@ impl Ledger {
     }
 
     /// Registers a topic's tables. Refused when another instance or topic applies to the same target table.
-    pub async fn register(&self, client: &Client, topic: &str, source: &TableName, target: &TableName) -> Result<(), Error> {
+    pub async fn register(
+        &self,
+        client: &Client,
+        topic: &str,
+        source: &TableName,
+        target: &TableName,
+    ) -> Result<(), Error> {
         let names: [&str; 4] = [&source.schema, &source.table, &target.schema, &target.table];
         let [source_schema, source_table, target_schema, target_table] = names;
         let table = self.table("topic");
@@ -264,10 +260,8 @@ impl Ledger {
             return Err(Error::query("register a topic")(error));
         }
         let sql = format!("SELECT instance FROM {table} WHERE target_schema = $1 AND target_table = $2");
-        let row = client
-            .query_opt(&sql, &[&target_schema, &target_table])
-            .await
-            .map_err(Error::query("register a topic"))?;
+        let row =
+            client.query_opt(&sql, &[&target_schema, &target_table]).await.map_err(Error::query("register a topic"))?;
         let instance = row.map_or_else(String::new, |row| row.get(0));
         Err(Error::Owned { table: target.clone(), instance })
     }

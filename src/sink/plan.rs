@@ -104,9 +104,10 @@ impl Plan {
             if definitions.is_empty() { "" } else { ", " },
             definitions.join(", ")
         );
-        let beyond = target.columns.iter().any(|stored| {
-            !stored.generated && !shape.columns.iter().any(|column| *column.name == *stored.name)
-        });
+        let beyond = target
+            .columns
+            .iter()
+            .any(|stored| !stored.generated && !shape.columns.iter().any(|column| *column.name == *stored.name));
         let overriding = if identity { " OVERRIDING SYSTEM VALUE" } else { "" };
         let replaceable = !beyond && !target.cascades;
         Ok(Self {
@@ -232,7 +233,10 @@ impl Plan {
     pub fn classes(&self) -> String {
         let order = self.numbers(&self.shape.key, "s.");
         let stage = &self.stage;
-        format!("SELECT s.i, dense_rank() OVER (ORDER BY {order}) FROM pg_temp.{stage} AS s WHERE s.g = {}", group::CLASS)
+        format!(
+            "SELECT s.i, dense_rank() OVER (ORDER BY {order}) FROM pg_temp.{stage} AS s WHERE s.g = {}",
+            group::CLASS
+        )
     }
 
     /// Reads all written columns of the rows whose keys are staged for key moves; the first output column is the number.
@@ -240,7 +244,10 @@ impl Plan {
     pub fn read_moving(&self) -> String {
         let columns = self.names(&self.staged, "t.");
         let (table, stage, join) = (self.table().quoted(), &self.stage, &self.join);
-        format!("SELECT s.i, {columns} FROM {table} AS t JOIN pg_temp.{stage} AS s ON {join} WHERE s.g = {}", group::MOVE)
+        format!(
+            "SELECT s.i, {columns} FROM {table} AS t JOIN pg_temp.{stage} AS s ON {join} WHERE s.g = {}",
+            group::MOVE
+        )
     }
 
     /// Keyless: deletes, or with `change` alters, exactly one target row per staged old row. Rows are compared by their

@@ -89,8 +89,7 @@ impl Target {
             })
             .collect();
         let unique = client.query(UNIQUE, &[&oid]).await.map_err(failed())?;
-        let unique =
-            unique.iter().map(|row| UniqueIndex { columns: row.get(0), equality: row.get(1) }).collect();
+        let unique = unique.iter().map(|row| UniqueIndex { columns: row.get(0), equality: row.get(1) }).collect();
         let mut target = Self {
             name: name.clone(),
             columns,
@@ -236,8 +235,7 @@ async fn create_table(client: &Client, topic: &str, shape: &TableShape, name: &T
     if !shape.key.is_empty() {
         parts.push(format!("PRIMARY KEY ({})", key_names(shape)));
     }
-    let schema =
-        if exists { String::new() } else { format!("CREATE SCHEMA {};", quote_identifier(&name.schema)) };
+    let schema = if exists { String::new() } else { format!("CREATE SCHEMA {};", quote_identifier(&name.schema)) };
     Ok(format!("{schema}CREATE TABLE {} ({})", name.quoted(), parts.join(", ")))
 }
 

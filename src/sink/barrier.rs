@@ -1,0 +1,212 @@
+//! Barriers: a TRUNCATE that all partitions of all its tables gather at before it happens once (PROTOCOL 8, trap T32).
+//!
+//! Lanes tell through their position rows that they are parked; whoever finds everybody there empties the tables. Several
+//! processes do this together: the barrier's row is the lock. A stopped table is left out and emptied when its own lanes
+//! arrive, so the row lists the topics that are done.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use tokio_postgres::{Client, error::SqlState, types::PgLsn};
+
+use crate::{
+    event::Barrier,
+    lsn::Position,
+    schema::{TableName, quote_literal},
+    sink::{
+        error::Error,
+        ledger::{Ledger, Owned},
+    },
+};
+
+/// How a barrier stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Gathering {
+    /// The topic's table is emptied: its lanes go on.
+    Passed,
+    /// These partitions have not arrived yet.
+    Waits(Vec<(String, i32)>),
+}
+
+/// Empties the tables of a barrier if all partitions that it needs have arrived. `subscribed` tells which topics this sink
+/// applies; `topic` is the asking lane's.
+pub async fn gather(
+    client: &Client,
+    ledger: &Ledger,
+    at: Position,
+    barrier: &Barrier,
+    topic: &str,
+    subscribed: &(dyn Fn(&str) -> bool + Send + Sync),
+) -> Result<Gathering, Error> {
+    let failed = || Error::query("gather at a barrier");
+    client.batch_execute("BEGIN").await.map_err(failed())?;
+    let done = gather_in_transaction(client, ledger, at, barrier, topic, subscribed).await;
+    let end = if done.is_ok() { "COMMIT" } else { "ROLLBACK" };
+    client.batch_execute(end).await.map_err(failed())?;
+    done
+}
+
+async fn gather_in_transaction(
+    client: &Client,
+    ledger: &Ledger,
+    at: Position,
+    barrier: &Barrier,
+    topic: &str,
+    subscribed: &(dyn Fn(&str) -> bool + Send + Sync),
+) -> Result<Gathering, Error> {
+    let emptied = lock(client, ledger, at, barrier).await?;
+    if emptied.contains(topic) {
+        return Ok(Gathering::Passed);
+    }
+    let listed: Vec<&(String, i32)> = barrier
+        .topics
+        .iter()
+        .filter(|(name, _)| !emptied.contains(name) && (name == topic || subscribed(name)))
+        .collect();
+    let arrivals = arrivals(client, ledger, at, &listed).await?;
+    let (mut ready, mut missing) = (Vec::new(), Vec::new());
+    for (name, partitions) in listed {
+        let lanes = arrivals.get(name.as_str());
+        if name != topic && lanes.is_some_and(|lanes| lanes.stopped) {
+            continue;
+        }
+        let absent: Vec<_> = (0..*partitions)
+            .filter(|partition| !lanes.is_some_and(|lanes| lanes.here.contains(partition)))
+            .map(|partition| (name.clone(), partition))
+            .collect();
+        if absent.is_empty() { ready.push(name.as_str()) } else { missing.extend(absent) }
+    }
+    if !missing.is_empty() {
+        return Ok(Gathering::Waits(missing));
+    }
+    empty(client, ledger, &ready).await?;
+    let sql = format!(
+        "UPDATE {} SET emptied = emptied || $1::text[] WHERE {}",
+        ledger.table("barrier"),
+        row(ledger, at, barrier)
+    );
+    client.execute(&sql, &[&ready]).await.map_err(Error::query("empty the tables of a barrier"))?;
+    Ok(Gathering::Passed)
+}
+
+fn topics_text(barrier: &Barrier) -> String {
+    serde_json::to_string(&barrier.topics).unwrap_or_default()
+}
+
+fn row(ledger: &Ledger, at: Position, barrier: &Barrier) -> String {
+    format!(
+        "instance = {} AND epoch = {} AND commit_lsn = '{}' AND ordinal = {} AND topics = {}",
+        ledger.instance_literal(),
+        at.epoch,
+        at.commit,
+        at.ordinal,
+        quote_literal(&topics_text(barrier))
+    )
+}
+
+/// Locks the barrier's row, creating it first; the topics that are emptied already.
+async fn lock(client: &Client, ledger: &Ledger, at: Position, barrier: &Barrier) -> Result<BTreeSet<String>, Error> {
+    let failed = || Error::query("lock a barrier");
+    let table = ledger.table("barrier");
+    let insert = format!(
+        "INSERT INTO {table} VALUES ({}, {}, '{}', {}, {}) ON CONFLICT DO NOTHING",
+        ledger.instance_literal(),
+        at.epoch,
+        at.commit,
+        at.ordinal,
+        quote_literal(&topics_text(barrier))
+    );
+    client.execute(&insert, &[]).await.map_err(failed())?;
+    let select = format!("SELECT emptied FROM {table} WHERE {} FOR UPDATE", row(ledger, at, barrier));
+    let emptied: Vec<String> = client.query_one(&select, &[]).await.map_err(failed())?.get(0);
+    Ok(emptied.into_iter().collect())
+}
+
+#[derive(Debug, Default)]
+struct Lanes {
+    here: BTreeSet<i32>,
+    stopped: bool,
+}
+
+/// The partitions that are parked at the barrier or beyond it.
+async fn arrivals(
+    client: &Client,
+    ledger: &Ledger,
+    at: Position,
+    listed: &[&(String, i32)],
+) -> Result<BTreeMap<String, Lanes>, Error> {
+    let topics: Vec<&str> = listed.iter().map(|(topic, _)| topic.as_str()).collect();
+    let sql = format!(
+        "SELECT topic, partition, stopped IS NOT NULL, (epoch, commit_lsn, ordinal) >= ($3, $4, $5) \
+         OR coalesce((parked_epoch, parked_lsn, parked_ordinal) = ($3, $4, $5), false) \
+         FROM {} WHERE instance = $1 AND topic = ANY ($2)",
+        ledger.table("position")
+    );
+    let (epoch, commit) = (i64::from(at.epoch), PgLsn::from(at.commit.0));
+    let ordinal = i64::try_from(at.ordinal).unwrap_or(i64::MAX);
+    let rows = client
+        .query(&sql, &[&ledger.instance(), &topics, &epoch, &commit, &ordinal])
+        .await
+        .map_err(Error::query("read who is at a barrier"))?;
+    let mut lanes: BTreeMap<String, Lanes> = BTreeMap::new();
+    for row in rows {
+        let topic = lanes.entry(row.get(0)).or_default();
+        topic.stopped |= row.get::<_, bool>(2);
+        if row.get(3) {
+            topic.here.insert(row.get(1));
+        }
+    }
+    Ok(lanes)
+}
+
+/// One TRUNCATE of all tables; DELETE where a foreign key of another table forbids it.
+async fn empty(client: &Client, ledger: &Ledger, topics: &[&str]) -> Result<(), Error> {
+    let failed = || Error::query("empty the tables of a barrier");
+    let sql = format!(
+        "SELECT target_schema, target_table FROM {} WHERE instance = $1 AND topic = ANY ($2) ORDER BY topic",
+        ledger.table("topic")
+    );
+    let rows = client.query(&sql, &[&ledger.instance(), &topics]).await.map_err(failed())?;
+    let tables: Vec<String> =
+        rows.iter().map(|row| TableName::new(row.get::<_, String>(0), row.get::<_, String>(1)).quoted()).collect();
+    if tables.is_empty() {
+        return Ok(());
+    }
+    let truncate = format!("SAVEPOINT truncate; TRUNCATE {}", tables.join(", "));
+    match client.batch_execute(&truncate).await {
+        Err(error) if error.code() == Some(&SqlState::FEATURE_NOT_SUPPORTED) => {}
+        other => return other.map_err(failed()),
+    }
+    let mut delete = String::from("ROLLBACK TO SAVEPOINT truncate; SET CONSTRAINTS ALL DEFERRED;");
+    for table in &tables {
+        delete.push_str(&format!("DELETE FROM {table};"));
+    }
+    client.batch_execute(&delete).await.map_err(failed())
+}
+
+/// Moves a lane beyond a barrier, and forgets barriers that every partition of the instance has passed.
+pub async fn pass(client: &Client, ledger: &Ledger, lane: &Owned, at: Position, next_offset: i64) -> Result<(), Error> {
+    let failed = || Error::query("pass a barrier");
+    let (position, barrier, instance) = (ledger.table("position"), ledger.table("barrier"), ledger.instance_literal());
+    let sql = format!(
+        "UPDATE {position} SET next_offset = $4, epoch = $5, commit_lsn = $6, ordinal = $7, \
+         parked_epoch = NULL, parked_lsn = NULL, parked_ordinal = NULL, held_at = NULL, updated_at = now() \
+         WHERE instance = {instance} AND topic = $1 AND partition = $2 AND gen = $3"
+    );
+    let (epoch, commit) = (i64::from(at.epoch), PgLsn::from(at.commit.0));
+    let ordinal = i64::try_from(at.ordinal).unwrap_or(i64::MAX);
+    let written = client
+        .execute(&sql, &[&lane.topic, &lane.partition, &lane.generation, &next_offset, &epoch, &commit, &ordinal])
+        .await
+        .map_err(failed())?;
+    if written != 1 {
+        return Err(Error::Fenced { topic: lane.topic.clone(), partition: lane.partition });
+    }
+    let forget = format!(
+        "DELETE FROM {barrier} b WHERE instance = {instance} AND NOT EXISTS (\
+           SELECT FROM json_array_elements(b.topics::json) AS l(pair), generate_series(0, (pair ->> 1)::int - 1) AS n \
+           LEFT JOIN {position} p ON p.instance = b.instance AND p.topic = pair ->> 0 AND p.partition = n \
+           WHERE p.topic IS NULL AND EXISTS (SELECT FROM {position} o WHERE o.instance = b.instance AND o.topic = pair ->> 0) \
+             OR (p.epoch, p.commit_lsn, p.ordinal) < (b.epoch, b.commit_lsn, b.ordinal))"
+    );
+    client.batch_execute(&forget).await.map_err(failed())
+}

@@ -1,0 +1,350 @@
+//! The parts of a batch: what lanes bring, how it is cut into runs, and how runs become staged rows and positions.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    sync::Arc,
+};
+
+use bytes::Bytes;
+use tokio_postgres::SimpleQueryRow;
+
+use crate::{
+    event::{Cell, ChangeEvent, Op},
+    lsn::{Lsn, Position},
+    schema::quote_literal,
+    sink::{
+        buffer::{Bag, Fold, Folded, KeyText, Misfit, MovedCells, Outcome, is_partial, key_text},
+        copy::CopyText,
+        error::Error,
+        ledger::{Ledger, Owned},
+        plan::{Plan, group},
+    },
+};
+
+/// What one lane brings into a batch: events above its mark, in order.
+#[derive(Clone, Copy, Debug)]
+pub struct LanePart<'a> {
+    /// The lane under its claim.
+    pub lane: &'a Owned,
+    /// The lane's topic.
+    pub topic: &'a Arc<str>,
+    /// The next offset that the target must have stored; anything else means that the lane is not this owner's.
+    pub from: Option<i64>,
+    /// The lane's mark before the batch.
+    pub mark: Position,
+    /// Offset and event.
+    pub events: &'a [(i64, ChangeEvent)],
+    /// Offset after the last record that the part stands for, records without an event included.
+    pub next_offset: i64,
+}
+
+/// How far a lane came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LaneDone {
+    /// Offset of its next record.
+    pub next_offset: i64,
+    /// Its mark.
+    pub mark: Position,
+    /// How many of its events are in the target.
+    pub applied: usize,
+    /// The create half of a key move that waits for its delete half.
+    pub waits: Option<Position>,
+}
+
+/// What became of a batch.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Applied {
+    /// It is committed; per part how far it came.
+    Done(Vec<LaneDone>),
+    /// Nothing was done: lanes are to stop before this commit LSN.
+    Held(Lsn),
+}
+
+impl LanePart<'_> {
+    /// How far the lane comes when its event at index `blocked` has to wait.
+    #[must_use]
+    pub fn done(&self, blocked: Option<usize>) -> LaneDone {
+        let waiting = blocked.and_then(|index| self.events.get(index));
+        let applied = blocked.unwrap_or(self.events.len());
+        let last = self.events.get(..applied).and_then(<[_]>::last);
+        LaneDone {
+            next_offset: waiting.map_or(self.next_offset, |(offset, _)| *offset),
+            mark: last.map_or(self.mark, |(_, event)| event.position.max(self.mark)),
+            applied,
+            waits: waiting.map(|(_, event)| event.position),
+        }
+    }
+}
+
+/// Events of one table under one shape, in the source's order: lane, index in the lane's part, event.
+#[derive(Debug)]
+pub struct Run<'a> {
+    /// The statements.
+    pub plan: Arc<Plan>,
+    /// The events.
+    pub events: Vec<(usize, usize, &'a ChangeEvent)>,
+}
+
+impl Run<'_> {
+    /// Stages the keys of the chosen events; a row's number is its index in the returned list.
+    #[must_use]
+    pub fn stage_keys(
+        &self,
+        number: i64,
+        chosen: impl Fn(&ChangeEvent) -> bool,
+    ) -> (Vec<(Position, KeyText)>, CopyText) {
+        let (mut keys, mut rows) = (Vec::new(), CopyText::default());
+        for (_, _, event) in &self.events {
+            if !chosen(event) {
+                continue;
+            }
+            let (row, other) = match event.op {
+                Op::Delete => (event.before.as_deref(), None),
+                _ => (event.after.as_deref(), event.before.as_deref()),
+            };
+            let Some(row) = row else { continue };
+            let Some(key) = key_text(&event.shape, row, other) else { continue };
+            rows.int(number);
+            rows.int(i64::try_from(keys.len()).unwrap_or(i64::MAX));
+            for index in &self.plan.staged {
+                let cell = match row.get(*index) {
+                    Some(Cell::Unchanged) | None => other.and_then(|other| other.get(*index)).unwrap_or(&Cell::Null),
+                    Some(cell) => cell,
+                };
+                if self.plan.shape.key.contains(index) { rows.cell(cell) } else { rows.null() }
+            }
+            rows.end_row();
+            keys.push((event.position, key));
+        }
+        (keys, rows)
+    }
+
+    /// A row that [`Plan::read_moving`] read, as cells of the shape.
+    #[must_use]
+    pub fn row_of(&self, row: &SimpleQueryRow) -> Vec<Cell> {
+        let mut cells = vec![Cell::Unchanged; self.plan.shape.columns.len()];
+        for (place, index) in self.plan.staged.iter().enumerate() {
+            if let Some(cell) = cells.get_mut(*index) {
+                *cell =
+                    row.get(place + 1).map_or(Cell::Null, |text| Cell::Text(Bytes::copy_from_slice(text.as_bytes())));
+            }
+        }
+        cells
+    }
+}
+
+/// Key moves of one topic in one transaction.
+#[derive(Debug, Default)]
+pub struct MovedRows {
+    /// What create halves can take, by their position.
+    pub known: BTreeMap<Position, MovedCells>,
+    /// Taken from the ledger by a create half.
+    pub taken: Vec<Position>,
+    /// To be left in the ledger for create halves elsewhere: the cells with their column names.
+    pub left: BTreeMap<Position, Option<Vec<(Arc<str>, Cell)>>>,
+}
+
+/// What a run has staged.
+#[derive(Debug)]
+pub struct Staged {
+    /// The statements.
+    pub plan: Arc<Plan>,
+    /// Rows to delete.
+    pub deletes: u64,
+    /// Whole rows to write.
+    pub wholes: u64,
+    /// Partial rows, by the columns they have; keyless: one group of rows to change.
+    pub partial: Vec<PartialGroup>,
+    /// Position of the run's last event.
+    pub last: Position,
+}
+
+/// Partial rows that have the same columns.
+#[derive(Debug)]
+pub struct PartialGroup {
+    /// Shape indices of the columns that the rows have.
+    pub present: Vec<usize>,
+    /// How many rows there are.
+    pub rows: u64,
+}
+
+/// Folds a run of a keyed table into rows to stage.
+pub fn fold(
+    run: &Run<'_>,
+    classes: HashMap<KeyText, u64>,
+    targets: HashMap<Position, Vec<Cell>>,
+    moved: &mut MovedRows,
+    blocked: &mut [Option<usize>],
+) -> Result<(Staged, CopyText), Error> {
+    let plan = &run.plan;
+    let mut fold = Fold::new(classes, targets, moved.known.clone());
+    let last = each(run, blocked, |event| fold.push(event))?;
+    for (position, cells) in fold.left() {
+        moved.known.insert(*position, cells.clone());
+        let name = |(index, cell): &(usize, Cell)| {
+            plan.shape.columns.get(*index).map(|column| (Arc::clone(&column.name), cell.clone()))
+        };
+        moved.left.insert(*position, cells.as_ref().map(|cells| cells.iter().filter_map(name).collect()));
+    }
+    for position in fold.taken() {
+        if moved.left.remove(position).is_none() {
+            moved.taken.push(*position);
+        }
+    }
+    let mut staged = Staged { plan: Arc::clone(plan), deletes: 0, wholes: 0, partial: Vec::new(), last };
+    let mut groups: HashMap<Vec<usize>, usize> = HashMap::new();
+    let mut rows = CopyText::default();
+    for (number, outcome) in (0..).zip(fold.outcomes()) {
+        let (tag, row) = match outcome {
+            Outcome::Delete(row) => {
+                staged.deletes += 1;
+                (group::DELETE, row)
+            }
+            Outcome::Row(row) if !is_partial(row) => {
+                staged.wholes += 1;
+                (group::WHOLE, row)
+            }
+            Outcome::Row(row) => (partial_group(plan, row, &mut groups, &mut staged.partial), row),
+        };
+        rows.int(tag);
+        rows.int(number);
+        for index in &plan.staged {
+            match row.get(*index) {
+                Some(cell) if tag != group::DELETE || plan.shape.key.contains(index) => rows.cell(cell),
+                _ => rows.null(),
+            }
+        }
+        rows.end_row();
+    }
+    Ok((staged, rows))
+}
+
+fn partial_group(
+    plan: &Plan,
+    row: &[Cell],
+    groups: &mut HashMap<Vec<usize>, usize>,
+    partial: &mut Vec<PartialGroup>,
+) -> i64 {
+    let present = |index: &&usize| row.get(**index).is_some_and(|cell| *cell != Cell::Unchanged);
+    let present: Vec<usize> = plan.staged.iter().filter(present).copied().collect();
+    let at = *groups.entry(present.clone()).or_insert_with(|| {
+        partial.push(PartialGroup { present, rows: 0 });
+        partial.len() - 1
+    });
+    if let Some(group) = partial.get_mut(at) {
+        group.rows += 1;
+    }
+    group::PARTIAL + i64::try_from(at).unwrap_or(i64::MAX - 1)
+}
+
+/// Folds a run of a keyless table into rows to stage.
+pub fn bag(run: &Run<'_>, blocked: &mut [Option<usize>]) -> Result<(Staged, CopyText), Error> {
+    let plan = &run.plan;
+    let mut bag = Bag::default();
+    let last = each(run, blocked, |event| bag.push(event).map(|()| Folded::Taken))?;
+    let mut staged = Staged { plan: Arc::clone(plan), deletes: 0, wholes: 0, partial: Vec::new(), last };
+    let mut changes = 0;
+    let mut rows = CopyText::default();
+    for (number, entry) in (0..).zip(bag.entries()) {
+        let tag = match (&entry.old, &entry.new) {
+            (None, None) => continue,
+            (Some(_), None) => {
+                staged.deletes += 1;
+                group::DELETE
+            }
+            (None, Some(_)) => {
+                staged.wholes += 1;
+                group::WHOLE
+            }
+            (Some(_), Some(_)) => {
+                changes += 1;
+                group::PARTIAL
+            }
+        };
+        rows.int(tag);
+        rows.int(number);
+        for index in &plan.staged {
+            for row in [&entry.new, &entry.old] {
+                rows.cell(row.as_ref().and_then(|row| row.get(*index)).unwrap_or(&Cell::Null));
+            }
+        }
+        rows.end_row();
+    }
+    if changes > 0 {
+        staged.partial.push(PartialGroup { present: plan.staged.clone(), rows: changes });
+    }
+    Ok((staged, rows))
+}
+
+/// Gives the run's events to `push` in order; a lane whose event waits is left out from there on.
+fn each<'a>(
+    run: &Run<'a>,
+    blocked: &mut [Option<usize>],
+    mut push: impl FnMut(&'a ChangeEvent) -> Result<Folded, Misfit>,
+) -> Result<Position, Error> {
+    let mut last = Position::default();
+    for (lane, index, event) in &run.events {
+        let Some(blocked) = blocked.get_mut(*lane) else { continue };
+        if blocked.is_some() {
+            continue;
+        }
+        let inconsistent = |misfit: Misfit| Error::Inconsistent {
+            topic: run.plan.topic.to_string(),
+            table: run.plan.table().clone(),
+            position: misfit.position,
+            problem: misfit.problem.to_owned(),
+        };
+        match push(event).map_err(inconsistent)? {
+            Folded::Taken => last = event.position,
+            Folded::Waits => *blocked = Some(*index),
+        }
+    }
+    Ok(last)
+}
+
+/// Orders tables so that one that references another comes before it (cycles keep their order).
+#[must_use]
+pub fn children_first(topics: Vec<Vec<Run<'_>>>) -> Vec<Vec<Run<'_>>> {
+    let mut waiting = topics;
+    let mut ordered = Vec::with_capacity(waiting.len());
+    while !waiting.is_empty() {
+        let tables: BTreeSet<_> =
+            waiting.iter().filter_map(|runs| runs.first()).map(|run| run.plan.table().clone()).collect();
+        let free = |runs: &Vec<Run<'_>>| {
+            runs.first().is_none_or(|run| run.plan.target.children.iter().all(|child| !tables.contains(child)))
+        };
+        let at = waiting.iter().position(free).unwrap_or(0);
+        ordered.push(waiting.remove(at));
+    }
+    ordered
+}
+
+/// Writes how far the lanes came.
+#[must_use]
+pub fn position_update(ledger: &Ledger, parts: &[LanePart<'_>], done: &[LaneDone]) -> String {
+    let rows: Vec<String> = parts
+        .iter()
+        .zip(done)
+        .map(|(part, done)| {
+            format!(
+                "({}, {}, {}::bigint, {}::bigint, '{}'::pg_lsn, {}::bigint)",
+                quote_literal(&part.lane.topic),
+                part.lane.partition,
+                done.next_offset,
+                done.mark.epoch,
+                done.mark.commit,
+                done.mark.ordinal
+            )
+        })
+        .collect();
+    format!(
+        "UPDATE {} AS p SET next_offset = v.next, epoch = v.epoch, commit_lsn = v.lsn, ordinal = v.ordinal, \
+         pid = pg_backend_pid(), held_at = NULL, parked_epoch = NULL, parked_lsn = NULL, parked_ordinal = NULL, \
+         updated_at = now() \
+         FROM (VALUES {}) AS v (topic, partition, next, epoch, lsn, ordinal) \
+         WHERE p.instance = {} AND p.topic = v.topic AND p.partition = v.partition;",
+        ledger.table("position"),
+        rows.join(", "),
+        ledger.instance_literal()
+    )
+}

@@ -1,0 +1,118 @@
+//! What the sink is told, and what its connections share.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use crate::{
+    event::TableShape,
+    postgres,
+    schema::TableName,
+    sink::{ledger::Ledger, plan::Plan},
+};
+
+/// Settings of the sink.
+#[derive(Clone)]
+pub struct Settings {
+    /// The target server.
+    pub server: postgres::Settings,
+    /// Schema of the bookkeeping tables.
+    pub schema: String,
+    /// Name of the sink instance: consumer group and target schema rule. Positions belong to it.
+    pub instance: String,
+    /// Names this process in the position rows.
+    pub owner: String,
+    /// All tables go into this schema; `None`: each into the schema of its name at the source.
+    pub target_schema: Option<String>,
+    /// Create missing tables and add missing columns.
+    pub evolve: bool,
+    /// Take topics over from another instance that applies them to the same tables.
+    pub take_over: bool,
+    /// Set `session_replication_role = replica`: no foreign key checks and no ordinary triggers.
+    pub replica_role: bool,
+}
+
+/// The sink: settings, bookkeeping and compiled plans, shared by its sessions.
+pub struct Sink {
+    settings: Settings,
+    ledger: Ledger,
+    plans: Mutex<HashMap<Arc<str>, Vec<Arc<Plan>>>>,
+}
+
+impl Sink {
+    /// Shapes of one topic that are kept compiled.
+    const SHAPES: usize = 8;
+
+    /// A sink that has not connected yet.
+    #[must_use]
+    pub fn new(settings: Settings) -> Self {
+        let ledger = Ledger::new(&settings.schema, &settings.instance);
+        Self { settings, ledger, plans: Mutex::default() }
+    }
+
+    /// Its settings.
+    #[must_use]
+    pub const fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    /// Its bookkeeping.
+    #[must_use]
+    pub const fn ledger(&self) -> &Ledger {
+        &self.ledger
+    }
+
+    /// The target table of a source table.
+    #[must_use]
+    pub fn target_of(&self, source: &TableName) -> TableName {
+        let schema = self.settings.target_schema.as_deref().map_or_else(|| Arc::clone(&source.schema), Arc::from);
+        TableName { schema, table: Arc::clone(&source.table) }
+    }
+
+    /// The plan of a shape, if it is compiled.
+    #[must_use]
+    pub fn known_plan(&self, topic: &str, shape: &Arc<TableShape>) -> Option<Arc<Plan>> {
+        let plans = self.plans.lock().unwrap_or_else(PoisonError::into_inner);
+        let of_topic = plans.get(topic)?;
+        let same = |plan: &&Arc<Plan>| Arc::ptr_eq(&plan.shape, shape) || plan.shape == *shape;
+        of_topic.iter().find(same).cloned()
+    }
+
+    /// Keeps a compiled plan.
+    pub fn remember_plan(&self, plan: Arc<Plan>) {
+        let mut plans = self.plans.lock().unwrap_or_else(PoisonError::into_inner);
+        let of_topic = plans.entry(Arc::clone(&plan.topic)).or_default();
+        if of_topic.len() >= Self::SHAPES {
+            of_topic.remove(0);
+        }
+        of_topic.push(plan);
+    }
+
+    /// Forgets a topic's plans: its table may have changed.
+    pub fn forget_plans(&self, topic: &str) {
+        self.plans.lock().unwrap_or_else(PoisonError::into_inner).remove(topic);
+    }
+
+    /// Topics whose tables are tied to this topic's by foreign keys, itself included, as far as plans tell.
+    #[must_use]
+    pub fn related(&self, topic: &str) -> Vec<Arc<str>> {
+        let plans = self.plans.lock().unwrap_or_else(PoisonError::into_inner);
+        let newest: Vec<&Arc<Plan>> = plans.values().filter_map(|plans| plans.last()).collect();
+        let mut found: Vec<&Arc<Plan>> = newest.iter().copied().filter(|plan| *plan.topic == *topic).collect();
+        let mut at = 0;
+        while let Some(plan) = found.get(at).copied() {
+            let tied = plan.target.parents.iter().chain(&plan.target.children);
+            for table in tied {
+                let other = newest.iter().find(|other| other.target.name == *table);
+                if let Some(other) = other
+                    && !found.iter().any(|known| known.topic == other.topic)
+                {
+                    found.push(other);
+                }
+            }
+            at += 1;
+        }
+        found.into_iter().map(|plan| Arc::clone(&plan.topic)).collect()
+    }
+}
