@@ -25,6 +25,8 @@ pub enum Gathering {
     Passed,
     /// These partitions have not arrived yet.
     Waits(Vec<(String, i32)>),
+    /// `verify` holds lanes below the barrier.
+    Held,
 }
 
 /// Empties the tables of a barrier if all partitions that it needs have arrived. `subscribed` tells which topics this sink
@@ -56,6 +58,9 @@ async fn gather_in_transaction(
     let emptied = lock(client, ledger, at, barrier).await?;
     if emptied.contains(topic) {
         return Ok(Gathering::Passed);
+    }
+    if ledger.hold(client).await?.is_some_and(|hold| hold <= at.commit) {
+        return Ok(Gathering::Held);
     }
     let listed: Vec<&(String, i32)> = barrier
         .topics
@@ -162,7 +167,9 @@ async fn arrivals(
 async fn empty(client: &Client, ledger: &Ledger, topics: &[&str]) -> Result<(), Error> {
     let failed = || Error::query("empty the tables of a barrier");
     let sql = format!(
-        "SELECT target_schema, target_table FROM {} WHERE instance = $1 AND topic = ANY ($2) ORDER BY topic",
+        "SELECT n.nspname::text, c.relname::text FROM {} AS t JOIN pg_namespace n ON n.nspname = t.target_schema \
+         JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = t.target_table \
+         WHERE t.instance = $1 AND t.topic = ANY ($2) ORDER BY t.topic",
         ledger.table("topic")
     );
     let rows = client.query(&sql, &[&ledger.instance(), &topics]).await.map_err(failed())?;

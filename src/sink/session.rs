@@ -140,12 +140,14 @@ impl Session {
                 events.sort_by_key(|(_, _, event)| event.position);
             }
             let mut runs: Vec<Run<'a>> = Vec::new();
+            let mut last: Option<&Arc<TableShape>> = None;
             for (lane, index, event) in events {
-                let same = runs
-                    .last()
-                    .is_some_and(|run| Arc::ptr_eq(&run.plan.shape, &event.shape) || run.plan.shape == event.shape);
-                if !same {
-                    runs.push(Run { plan: self.plan(sink, &name, &event.shape).await?, events: Vec::new() });
+                if !last.is_some_and(|shape| Arc::ptr_eq(shape, &event.shape)) {
+                    let plan = self.plan(sink, &name, &event.shape).await?;
+                    if !runs.last().is_some_and(|run| Arc::ptr_eq(&run.plan, &plan)) {
+                        runs.push(Run { plan, events: Vec::new() });
+                    }
+                    last = Some(&event.shape);
                 }
                 if let Some(run) = runs.last_mut() {
                     run.events.push((lane, index, event));

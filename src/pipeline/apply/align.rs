@@ -1,0 +1,110 @@
+//! Aligned application: all lanes of some tables up to one common cut, in one transaction (traps T65, T66).
+//!
+//! A unique or foreign key violation can come from lanes being at different positions: a value that moved from one row to
+//! another, a parent that another lane brings. The source's state at one position satisfies all its constraints, so all
+//! lanes are applied up to the same cut, folded, deletes first.
+//!
+//! A lane's *frontier* is the position below which it has received everything: the first position of its last record's
+//! transaction, or the progress that it has settled, or what it stands at. The cut is the lowest frontier; it must lie
+//! above every lane's mark, for a lane that is beyond it has applied a part of the future.
+
+use std::{collections::BTreeSet, sync::Arc};
+
+use crate::{
+    lsn::Position,
+    pipeline::apply::{
+        attempt::Attempts,
+        work::{Halt, Work, describe},
+    },
+    retry::Classify as _,
+    sink::{self, Manner},
+};
+
+/// Applies lanes up to their common cut. If that is not possible the error is a definite one: it is narrowed down to a
+/// source transaction, and its table stops.
+pub async fn apply(attempts: &mut Attempts<'_>, works: &mut [Work]) {
+    let cut = works.iter().map(frontier).min().unwrap_or_default();
+    let below = works.iter().any(|work| work.events.first().is_some_and(|(_, event)| event.position < cut));
+    if !below || works.iter().any(|work| work.lane.mark >= cut) {
+        for work in works.iter_mut() {
+            work.drop_from(0);
+            work.halt = Some(Halt::NoCut);
+        }
+        return;
+    }
+    for work in works.iter_mut() {
+        if let Some(at) = work.events.iter().position(|(_, event)| event.position >= cut) {
+            work.drop_from(at);
+        }
+    }
+    let mut all: Vec<&mut Work> = works.iter_mut().collect();
+    let Some(error) = up_to(attempts, &mut all, cut).await else { return };
+    narrow(attempts, &mut all, error).await;
+}
+
+/// Everything of the lane below this position is applied or in its events.
+fn frontier(work: &Work) -> Position {
+    let last = work.events.last().map(|(_, event)| Position { ordinal: 0, ..event.position });
+    let received = last.unwrap_or_default().max(work.lane.mark);
+    match &work.halt {
+        None => received.max(work.lane.settled),
+        Some(Halt::Barrier(parked)) => received.max(parked.at),
+        Some(Halt::Held(hold)) => received.max(Position { epoch: received.epoch, commit: *hold, ordinal: 0 }),
+        Some(_) => received,
+    }
+}
+
+/// One transaction with everything below the cut. Returns an error that lies in a table.
+async fn up_to(attempts: &mut Attempts<'_>, works: &mut [&mut Work], cut: Position) -> Option<sink::Error> {
+    let counts: Vec<usize> =
+        works.iter().map(|work| work.events.partition_point(|(_, event)| event.position < cut)).collect();
+    match attempts.attempt(works, &counts, Manner::Replace).await {
+        Ok(None) => None,
+        // A hold that came in between: the lanes are decoded again with it.
+        Ok(Some(_)) => {
+            for work in works.iter_mut() {
+                work.drop_from(0);
+                work.halt = Some(Halt::NoCut);
+            }
+            None
+        }
+        Err(error) => attempts.pass_on(error, works),
+    }
+}
+
+/// Applies source transactions up to the one that fails, and stops its table there.
+async fn narrow(attempts: &mut Attempts<'_>, works: &mut [&mut Work], error: sink::Error) {
+    let mark = works.iter().map(|work| work.lane.mark).max().unwrap_or_default();
+    let cuts: BTreeSet<Position> = works
+        .iter()
+        .flat_map(|work| work.events.iter().map(|(_, event)| Position { ordinal: 0, ..event.position }))
+        .filter(|cut| *cut > mark)
+        .collect();
+    let cuts: Vec<Position> = cuts.into_iter().collect();
+    let mut error = error;
+    let (mut good, mut bad) = (0, cuts.len());
+    while good < bad {
+        let middle = good + (bad - good) / 2;
+        let Some(cut) = cuts.get(middle) else { break };
+        match up_to(attempts, works, *cut).await {
+            None if works.iter().any(|work| matches!(work.halt, Some(Halt::Lost | Halt::NoCut))) => return,
+            None => good = middle + 1,
+            Some(found) => {
+                error = found;
+                bad = middle;
+            }
+        }
+    }
+    stop(works, &error);
+}
+
+/// Stops the lanes of the table that the error names.
+fn stop(works: &mut [&mut Work], error: &sink::Error) {
+    let topic: Option<Arc<str>> = error.topic().map(Arc::from);
+    for work in works.iter_mut() {
+        let concerned = topic.as_ref().is_none_or(|topic| *work.topic == **topic);
+        let stop = concerned.then(|| work.stop(None, describe(error), error.hint()));
+        work.drop_from(0);
+        work.halt = stop.map(Halt::Stopped);
+    }
+}

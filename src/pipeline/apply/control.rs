@@ -1,0 +1,164 @@
+//! The control session: claims, barriers, the hold, and what other processes and `verify` are told of lanes.
+//!
+//! Its orders can be carried out again without harm, so after an error the coordinator simply gives them again.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use crate::{
+    kafka::TopicPartition,
+    lsn::{Lsn, Position},
+    pipeline::apply::lane::Parked,
+    sink::{
+        self, Session, Sink,
+        barrier::{Gathering, gather, pass},
+        ledger::{Claim, Owned},
+    },
+};
+
+/// A lane as the control session needs it.
+#[derive(Clone, Debug)]
+pub struct LaneRef {
+    /// Topic and partition.
+    pub key: TopicPartition,
+    /// The claim.
+    pub owned: Owned,
+}
+
+/// What is to be done.
+#[derive(Debug, Default)]
+pub struct Orders {
+    /// Partitions to claim.
+    pub assign: Vec<(String, i32)>,
+    /// Lanes to claim again in their own generation.
+    pub reclaim: Vec<LaneRef>,
+    /// Lanes at a barrier, and whether the target knows it.
+    pub parked: Vec<(LaneRef, Parked, bool)>,
+    /// Lanes that stand at the hold (`None`: no more).
+    pub held: Vec<(LaneRef, Option<Lsn>)>,
+    /// Lanes that have stopped.
+    pub stopped: Vec<(LaneRef, String)>,
+}
+
+/// What came of it.
+#[derive(Debug, Default)]
+pub struct Findings {
+    /// The claims of `assign`.
+    pub assigned: Vec<Claim>,
+    /// Which lanes were to be claimed again, and the claims of those that are still this process's.
+    pub reclaimed: (Vec<TopicPartition>, Vec<Claim>),
+    /// Lanes whose barrier is known to the target.
+    pub parked: Vec<TopicPartition>,
+    /// Lanes that are beyond their barrier.
+    pub passed: Vec<(TopicPartition, Position, i64)>,
+    /// Lanes whose hold is known to the target.
+    pub held: Vec<(TopicPartition, Option<Lsn>)>,
+    /// Lanes whose stop is known to the target.
+    pub stopped: Vec<TopicPartition>,
+    /// Lanes that are fenced.
+    pub fenced: Vec<TopicPartition>,
+    /// Partitions that barriers wait for.
+    pub missing: Vec<(String, i32)>,
+    /// The hold.
+    pub hold: Option<Lsn>,
+}
+
+/// Carries orders out on one connection, which is made if need be.
+pub async fn carry_out(
+    slot: &mut Option<Session>,
+    sink: &Sink,
+    subscribed: &(dyn Fn(&str) -> bool + Send + Sync),
+    orders: Orders,
+) -> Result<Findings, sink::Error> {
+    let session = match slot.take() {
+        Some(session) if !session.is_closed() => session,
+        _ => Session::connect(sink).await?,
+    };
+    let session = slot.insert(session);
+    let mut findings = Findings { hold: sink.ledger().hold(session.client()).await?, ..Findings::default() };
+    claims(session, sink, &orders, &mut findings).await?;
+    for (lane, reason) in orders.stopped {
+        let told = sink.ledger().set_stopped(session.client(), &lane.owned, &reason).await;
+        note(told, &lane, &mut findings.fenced, || findings.stopped.push(lane.key.clone()))?;
+    }
+    barriers(session, sink, subscribed, orders.parked, &mut findings).await?;
+    for (lane, held) in orders.held {
+        let told = sink.ledger().set_held(session.client(), &lane.owned, held).await;
+        note(told, &lane, &mut findings.fenced, || findings.held.push((lane.key.clone(), held)))?;
+    }
+    Ok(findings)
+}
+
+async fn claims(session: &Session, sink: &Sink, orders: &Orders, findings: &mut Findings) -> Result<(), sink::Error> {
+    if !orders.assign.is_empty() {
+        let topics: Vec<String> = orders.assign.iter().map(|(topic, _)| topic.clone()).collect();
+        let take_over = sink.settings().take_over;
+        sink.ledger().settle_owners(session.client(), &topics, |source| sink.target_of(source), take_over).await?;
+        findings.assigned = session.claim(sink, &orders.assign, None).await?;
+    }
+    if !orders.reclaim.is_empty() {
+        let partitions: Vec<_> =
+            orders.reclaim.iter().map(|lane| (lane.owned.topic.clone(), lane.owned.partition)).collect();
+        let generations: Vec<i64> = orders.reclaim.iter().map(|lane| lane.owned.generation).collect();
+        let claims = session.claim(sink, &partitions, Some(&generations)).await?;
+        findings.reclaimed = (orders.reclaim.iter().map(|lane| lane.key.clone()).collect(), claims);
+    }
+    Ok(())
+}
+
+async fn barriers(
+    session: &Session,
+    sink: &Sink,
+    subscribed: &(dyn Fn(&str) -> bool + Send + Sync),
+    parked: Vec<(LaneRef, Parked, bool)>,
+    findings: &mut Findings,
+) -> Result<(), sink::Error> {
+    let (client, ledger) = (session.client(), sink.ledger());
+    for (lane, parked, told) in &parked {
+        if !told {
+            ledger.register(client, &lane.owned.topic, &parked.table, &sink.target_of(&parked.table)).await?;
+            let written = ledger.set_parked(client, &lane.owned, parked.at).await;
+            note(written, lane, &mut findings.fenced, || findings.parked.push(lane.key.clone()))?;
+        }
+    }
+    let mut gathered: BTreeMap<(Position, Arc<str>), Gathering> = BTreeMap::new();
+    for (lane, parked, _) in parked {
+        if findings.fenced.contains(&lane.key) {
+            continue;
+        }
+        let key = (parked.at, Arc::clone(&lane.key.0));
+        if !gathered.contains_key(&key) {
+            let gathering = gather(client, ledger, parked.at, &parked.barrier, &lane.key.0, subscribed).await?;
+            gathered.insert(key.clone(), gathering);
+        }
+        match gathered.get(&key) {
+            Some(Gathering::Passed) => {
+                let passed = pass(client, ledger, &lane.owned, parked.at, parked.offset + 1).await;
+                let beyond = (lane.key.clone(), parked.at, parked.offset + 1);
+                note(passed, &lane, &mut findings.fenced, || findings.passed.push(beyond))?;
+            }
+            Some(Gathering::Waits(missing)) => findings.missing.extend(missing.iter().cloned()),
+            Some(Gathering::Held) | None => {}
+        }
+    }
+    Ok(())
+}
+
+/// A fenced lane is noted and nobody else's trouble.
+fn note(
+    outcome: Result<(), sink::Error>,
+    lane: &LaneRef,
+    fenced: &mut Vec<TopicPartition>,
+    done: impl FnOnce(),
+) -> Result<(), sink::Error> {
+    match outcome {
+        Ok(()) => {
+            done();
+            Ok(())
+        }
+        Err(sink::Error::Fenced { .. }) => {
+            fenced.push(lane.key.clone());
+            Ok(())
+        }
+        Err(error) => Err(error),
+    }
+}

@@ -1,0 +1,655 @@
+//! The coordinator: owns the lanes, gives jobs to workers and orders to the control session, and does no I/O itself.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    future::Future,
+    pin::pin,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use tokio::{
+    sync::{OwnedSemaphorePermit, oneshot},
+    task::JoinSet,
+    time::MissedTickBehavior,
+};
+
+use crate::{
+    kafka::{ConsumedRecord, ConsumerEvent, StartOffset, TopicPartition},
+    lsn::{Lsn, Position},
+    pipeline::apply::{
+        control::{Findings, LaneRef, Orders, carry_out},
+        decode::Decode,
+        deps::Deps,
+        error::Error,
+        job::{self, How, JobReport, Worker},
+        lane::{Lane, Parked, State},
+        work::{Halt, JobLane, LaneReport, describe},
+    },
+    progress::Progress,
+    retry::{Backoff, Classify as _, Severity},
+    sink::{self, Session},
+};
+
+type Answer = oneshot::Sender<Vec<(TopicPartition, StartOffset)>>;
+
+/// Tables that are applied together up to one cut.
+struct Group {
+    topics: BTreeSet<Arc<str>>,
+    tried: Option<Instant>,
+}
+
+/// An assignment that waits for its claim.
+struct Assignment {
+    partitions: Vec<TopicPartition>,
+    reply: Answer,
+}
+
+/// The control session and its outcome.
+type ControlOutcome = (Option<Session>, Result<Findings, sink::Error>);
+
+/// See the module.
+pub struct Coordinator<D> {
+    deps: Deps<D>,
+    lanes: BTreeMap<TopicPartition, Lane>,
+    idle: Vec<Worker<D>>,
+    jobs: JoinSet<JobReport<D>>,
+    control: JoinSet<ControlOutcome>,
+    control_session: Option<Session>,
+    control_due: Instant,
+    control_backoff: Backoff,
+    assignments: VecDeque<Assignment>,
+    revoked: Vec<(Vec<TopicPartition>, oneshot::Sender<()>)>,
+    groups: Vec<Group>,
+    stopped: BTreeMap<Arc<str>, String>,
+    conflicts: BTreeMap<TopicPartition, Instant>,
+    hold: Option<Lsn>,
+    backoff: Backoff,
+    rest_until: Option<Instant>,
+    progress: BTreeMap<String, Vec<i64>>,
+    progress_position: Position,
+}
+
+/// How often things are looked at that nobody announces.
+const TICK: Duration = Duration::from_millis(20);
+/// How often the hold is read and barriers are asked for.
+const CONTROL_EVERY: Duration = Duration::from_millis(100);
+/// How often a lane or a group tries again.
+const RETRY_EVERY: Duration = Duration::from_millis(100);
+/// How long a table whose partitions are spread over processes waits for another order of things before it stops.
+const CONFLICT_PATIENCE: Duration = Duration::from_secs(60);
+
+impl<D: Decode + 'static> Coordinator<D> {
+    /// Makes sure that the bookkeeping is there.
+    pub async fn start(deps: Deps<D>) -> Result<Self, Error> {
+        let session = Session::connect(&deps.sink).await?;
+        deps.sink.ledger().ensure(session.client()).await?;
+        let workers = deps.limits.workers.max(1);
+        let idle = (0..workers).map(|_| Worker { session: None, decoder: (deps.decoder)() }).collect();
+        deps.health.set_phase("applying");
+        deps.health.set_started();
+        Ok(Self {
+            deps,
+            lanes: BTreeMap::new(),
+            idle,
+            jobs: JoinSet::new(),
+            control: JoinSet::new(),
+            control_session: Some(session),
+            control_due: Instant::now(),
+            control_backoff: Backoff::new(),
+            assignments: VecDeque::new(),
+            revoked: Vec::new(),
+            groups: Vec::new(),
+            stopped: BTreeMap::new(),
+            conflicts: BTreeMap::new(),
+            hold: None,
+            backoff: Backoff::new(),
+            rest_until: None,
+            progress: BTreeMap::new(),
+            progress_position: Position::default(),
+        })
+    }
+
+    /// The loop.
+    pub async fn run(mut self, shutdown: impl Future<Output = ()>) -> Result<(), Error> {
+        let mut shutdown = pin!(shutdown);
+        let mut tick = tokio::time::interval(TICK);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                () = &mut shutdown => break,
+                event = self.deps.events.recv() => self.consumed(event.ok_or(Error::ConsumerEnded)?)?,
+                Some(report) = self.jobs.join_next() => self.finished(report?)?,
+                Some(outcome) = self.control.join_next() => {
+                    let (session, outcome) = outcome?;
+                    self.control_session = session;
+                    self.found(outcome)?;
+                }
+                _ = tick.tick() => self.look_around(),
+            }
+            self.order();
+            self.dispatch();
+        }
+        while let Some(report) = self.jobs.join_next().await {
+            self.finished(report?)?;
+        }
+        Ok(())
+    }
+
+    fn consumed(&mut self, event: ConsumerEvent) -> Result<(), Error> {
+        self.deps.health.heard();
+        match event {
+            ConsumerEvent::Records { records, permit } => self.enqueue(records, permit),
+            ConsumerEvent::Assigned { partitions, reply } => self.assigned(partitions, reply),
+            ConsumerEvent::Revoked { partitions, done } => self.revoke(partitions, done),
+            ConsumerEvent::Idle => {}
+            ConsumerEvent::Failed(error) => return Err(error.into()),
+        }
+        Ok(())
+    }
+
+    fn enqueue(&mut self, records: Vec<ConsumedRecord>, mut permit: OwnedSemaphorePermit) {
+        let progress_topic = self.deps.progress_topic.clone();
+        for record in records {
+            if progress_topic.as_deref() == Some(&*record.topic) {
+                self.progressed(&record);
+                continue;
+            }
+            let Some(lane) = self.lanes.get_mut(&(Arc::clone(&record.topic), record.partition)) else { continue };
+            if lane.state == State::Stopped {
+                continue;
+            }
+            let share = permit.split(record.size().min(permit.num_permits()));
+            lane.push(record, share);
+        }
+    }
+
+    fn progressed(&mut self, record: &ConsumedRecord) {
+        let Some(value) = &record.value else { return };
+        let progress = match Progress::parse(value) {
+            Ok(progress) => progress,
+            Err(error) => {
+                tracing::warn!(%error, topic = %record.topic, offset = record.offset, "progress record is not readable");
+                return;
+            }
+        };
+        self.progress_position = Position { epoch: progress.epoch, commit: progress.lsn, ordinal: 0 };
+        for ((topic, partition), lane) in &mut self.lanes {
+            if let Some(offset) = progress.offset(topic, *partition) {
+                lane.progress(offset, self.progress_position);
+            }
+        }
+        self.progress = progress.offsets.into_iter().collect();
+    }
+
+    fn assigned(&mut self, partitions: Vec<TopicPartition>, reply: Answer) {
+        self.assignments.push_back(Assignment { partitions, reply });
+        self.control_due = Instant::now();
+    }
+
+    fn revoke(&mut self, partitions: Vec<TopicPartition>, done: oneshot::Sender<()>) {
+        self.revoked.push((partitions, done));
+        self.settle_revocations();
+    }
+
+    /// Lets go of revoked lanes that are in no job, and answers when none is left.
+    fn settle_revocations(&mut self) {
+        let mut open = Vec::new();
+        for (partitions, done) in std::mem::take(&mut self.revoked) {
+            let mut busy = false;
+            for key in &partitions {
+                if self.lanes.get(key).is_some_and(|lane| lane.state == State::Busy) {
+                    busy = true;
+                } else {
+                    self.let_go(key);
+                }
+            }
+            if busy {
+                open.push((partitions, done));
+            } else {
+                let _gone = done.send(());
+            }
+        }
+        self.revoked = open;
+    }
+
+    fn is_revoked(&self, key: &TopicPartition) -> bool {
+        self.revoked.iter().any(|(partitions, _)| partitions.contains(key))
+    }
+
+    fn let_go(&mut self, key: &TopicPartition) {
+        if let Some(lane) = self.lanes.remove(key) {
+            if lane.paused {
+                self.deps.flow.resume(vec![key.clone()]);
+            }
+            self.deps.metrics.revoked(&key.0, key.1);
+        }
+    }
+
+    /// What time brings: lanes that try again, lanes whose hold is gone, back-pressure, the shown lag.
+    fn look_around(&mut self) {
+        let now = Instant::now();
+        let hold = self.hold;
+        for lane in self.lanes.values_mut() {
+            match lane.state {
+                State::Waits(until) if until <= now => lane.state = State::Ready,
+                State::Held(at) if hold != Some(at) => lane.state = State::Ready,
+                _ => {}
+            }
+        }
+        self.regroup();
+        self.balance();
+        self.show();
+    }
+
+    /// Pauses lanes that hold more than their part of the budget, so that no lane starves the others or the progress topic.
+    fn balance(&mut self) {
+        let budget = self.deps.limits.budget_bytes;
+        let part = (budget / 2 / self.lanes.len().max(1)).max(64 << 10);
+        let (mut pause, mut resume) = (Vec::new(), Vec::new());
+        for (key, lane) in &mut self.lanes {
+            let part = if lane.state == State::Aligning { part.max(budget / 4) } else { part };
+            let full = lane.state == State::Stopped || lane.bytes() > part;
+            if full && !lane.paused {
+                lane.paused = true;
+                pause.push(key.clone());
+            } else if lane.paused && lane.state != State::Stopped && lane.bytes() <= part / 2 {
+                lane.paused = false;
+                resume.push(key.clone());
+            }
+        }
+        if !pause.is_empty() {
+            self.deps.flow.pause(pause);
+        }
+        if !resume.is_empty() {
+            self.deps.flow.resume(resume);
+        }
+    }
+
+    fn show(&self) {
+        let bytes: usize = self.lanes.values().map(Lane::bytes).sum();
+        self.deps.metrics.queue_bytes.set(i64::try_from(bytes).unwrap_or(i64::MAX));
+        let behind = self.lanes.values().filter_map(Lane::behind_since).min();
+        match behind {
+            Some(since) => self.deps.health.behind_since(since),
+            None => self.deps.health.caught_up(),
+        }
+    }
+
+    /// Gives the control session its orders, if it is free and something is due.
+    fn order(&mut self) {
+        if !self.control.is_empty() || Instant::now() < self.control_due {
+            return;
+        }
+        self.control_due = Instant::now() + CONTROL_EVERY;
+        let mut orders = Orders::default();
+        if let Some(assignment) = self.assignments.front() {
+            let data = assignment.partitions.iter().filter(|(topic, _)| !self.is_progress(topic));
+            orders.assign = data.map(|(topic, partition)| (topic.to_string(), *partition)).collect();
+        }
+        for (key, lane) in &self.lanes {
+            let reference = LaneRef { key: key.clone(), owned: lane.owned.clone() };
+            let holds = self.hold.filter(|hold| lane.stands_at(*hold));
+            match &lane.state {
+                State::Lost => orders.reclaim.push(reference),
+                State::Stopped if !lane.told => {
+                    let reason = self.stopped.get(&key.0).cloned().unwrap_or_default();
+                    orders.stopped.push((reference, reason));
+                }
+                State::Busy | State::Stopped => {}
+                state => {
+                    if holds != lane.told_held {
+                        orders.held.push((reference.clone(), holds));
+                    }
+                    if let State::Parked(parked) = state {
+                        orders.parked.push((reference, Parked::clone(parked), lane.told));
+                    }
+                }
+            }
+        }
+        let mut session = self.control_session.take();
+        let (sink, subscribed) = (Arc::clone(&self.deps.sink), Arc::clone(&self.deps.subscribed));
+        self.control.spawn(async move {
+            let outcome = carry_out(&mut session, &sink, &*subscribed, orders).await;
+            (session, outcome)
+        });
+    }
+
+    fn is_progress(&self, topic: &str) -> bool {
+        self.deps.progress_topic.as_deref() == Some(topic)
+    }
+
+    fn found(&mut self, outcome: Result<Findings, sink::Error>) -> Result<(), Error> {
+        let findings = match outcome {
+            Ok(findings) => findings,
+            Err(error) => {
+                self.deps.metrics.errors.count(error.severity());
+                if error.severity() != Severity::Transient {
+                    return Err(error.into());
+                }
+                self.deps.health.retrying(describe(&error));
+                self.control_due = Instant::now() + self.control_backoff.next_delay();
+                return Ok(());
+            }
+        };
+        self.control_backoff.reset();
+        self.hold = findings.hold;
+        self.answer(&findings);
+        let (asked, claims) = &findings.reclaimed;
+        for key in asked {
+            let claim = claims.iter().find(|claim| claim.topic == *key.0 && claim.partition == key.1);
+            match (self.lanes.get_mut(key), claim) {
+                (Some(lane), Some(claim)) if lane.state == State::Lost => lane.reclaimed(claim),
+                (Some(_), None) => self.fenced(key),
+                _ => {}
+            }
+        }
+        for key in &findings.fenced {
+            self.fenced(key);
+        }
+        for key in findings.parked.iter().chain(&findings.stopped) {
+            if let Some(lane) = self.lanes.get_mut(key) {
+                lane.told = true;
+            }
+        }
+        for (key, held) in findings.held {
+            if let Some(lane) = self.lanes.get_mut(&key) {
+                lane.told_held = held;
+            }
+        }
+        for (key, at, next_offset) in findings.passed {
+            self.passed(&key, at, next_offset);
+        }
+        if !findings.missing.is_empty() {
+            tracing::debug!(missing = ?findings.missing, "a barrier waits for partitions");
+        }
+        Ok(())
+    }
+
+    /// Answers the assignment whose partitions were claimed.
+    fn answer(&mut self, findings: &Findings) {
+        let claimed = |assignment: &Assignment| {
+            assignment.partitions.iter().all(|(topic, partition)| {
+                self.is_progress(topic)
+                    || findings.assigned.iter().any(|claim| *claim.topic == **topic && claim.partition == *partition)
+            })
+        };
+        if !self.assignments.front().is_some_and(claimed) {
+            return;
+        }
+        let Some(assignment) = self.assignments.pop_front() else { return };
+        let mut starts = Vec::with_capacity(assignment.partitions.len());
+        for key in assignment.partitions {
+            let claim = findings.assigned.iter().find(|claim| claim.topic == *key.0 && claim.partition == key.1);
+            let start = claim.and_then(|claim| claim.next_offset).map_or(StartOffset::Earliest, StartOffset::At);
+            if let Some(claim) = claim {
+                let mut lane = Lane::new(Arc::clone(&key.0), claim);
+                let listed = usize::try_from(key.1).ok().and_then(|n| self.progress.get(&*key.0)?.get(n));
+                if let Some(offset) = listed {
+                    lane.progress(*offset, self.progress_position);
+                }
+                if self.stopped.contains_key(&key.0) {
+                    lane.state = State::Stopped;
+                }
+                self.lanes.insert(key.clone(), lane);
+            }
+            starts.push((key, start));
+        }
+        // The consumer may be gone already; then so is the need for an answer.
+        let _gone = assignment.reply.send(starts);
+    }
+
+    fn fenced(&mut self, key: &TopicPartition) {
+        tracing::warn!(topic = %key.0, partition = key.1, "partition is owned by another process");
+        if self.lanes.get(key).is_some_and(|lane| lane.state != State::Busy) {
+            self.deps.flow.pause(vec![key.clone()]);
+            self.lanes.remove(key);
+            self.deps.metrics.revoked(&key.0, key.1);
+        }
+    }
+
+    fn passed(&mut self, key: &TopicPartition, at: Position, next_offset: i64) {
+        let Some(lane) = self.lanes.get_mut(key) else { return };
+        if !matches!(&lane.state, State::Parked(parked) if parked.at == at) {
+            return;
+        }
+        lane.beyond(at, next_offset);
+        self.deps.metrics.applied(&key.0, key.1, lane.mark, next_offset);
+    }
+
+    /// Gives ready lanes to idle workers.
+    fn dispatch(&mut self) {
+        if self.rest_until.is_some_and(|until| Instant::now() < until) {
+            return;
+        }
+        self.dispatch_groups();
+        let limits = self.deps.limits;
+        while !self.idle.is_empty() {
+            let busy = !self.jobs.is_empty();
+            let mut ready: Vec<(Duration, TopicPartition)> = Vec::new();
+            let mut due = false;
+            let mut bytes = 0;
+            for (key, lane) in &self.lanes {
+                if lane.state == State::Ready && !lane.is_empty() && !self.is_revoked(key) {
+                    due |= lane.waiting() >= limits.linger;
+                    bytes += lane.bytes();
+                    ready.push((lane.waiting(), key.clone()));
+                }
+            }
+            if ready.is_empty() || busy && !due && bytes < limits.batch_bytes / 4 {
+                return;
+            }
+            ready.sort_by(|a, b| b.cmp(a));
+            let (mut records, mut bytes, mut chosen) = (limits.batch_records, limits.batch_bytes, Vec::new());
+            for (_, key) in ready {
+                let Some(lane) = self.lanes.get_mut(&key) else { continue };
+                let taken = lane.take(records, bytes);
+                records = records.saturating_sub(taken.len());
+                bytes = bytes.saturating_sub(taken.iter().map(ConsumedRecord::size).sum());
+                chosen.push(job_lane(lane, taken));
+                if records == 0 || bytes == 0 {
+                    break;
+                }
+            }
+            self.spawn(chosen, How::Optimistic);
+        }
+    }
+
+    fn spawn(&mut self, lanes: Vec<JobLane>, how: How) {
+        let Some(worker) = self.idle.pop() else { return };
+        self.jobs.spawn(job::run(worker, Arc::clone(&self.deps.sink), lanes, self.hold, how));
+    }
+
+    /// Lanes of grouped tables join their group as soon as they are free.
+    fn regroup(&mut self) {
+        for (key, lane) in &mut self.lanes {
+            let grouped = self.groups.iter().any(|group| group.topics.contains(&key.0));
+            let free = matches!(lane.state, State::Ready | State::Waits(_) | State::Parked(_) | State::Held(_));
+            if grouped && free {
+                lane.state = State::Aligning;
+                lane.told = false;
+            } else if !grouped && lane.state == State::Aligning {
+                lane.state = State::Ready;
+            }
+        }
+    }
+
+    fn dispatch_groups(&mut self) {
+        for at in 0..self.groups.len() {
+            if self.idle.is_empty() {
+                return;
+            }
+            let Some(group) = self.groups.get_mut(at) else { return };
+            if group.tried.is_some_and(|tried| tried.elapsed() < RETRY_EVERY) {
+                continue;
+            }
+            let of_group = |(key, lane): &(&TopicPartition, &mut Lane)| {
+                group.topics.contains(&key.0) && lane.state != State::Stopped
+            };
+            let mut lanes: Vec<&mut Lane> = self.lanes.iter_mut().filter(of_group).map(|(_, lane)| lane).collect();
+            let together = lanes.iter().all(|lane| lane.state == State::Aligning);
+            if !together || lanes.is_empty() {
+                continue;
+            }
+            group.tried = Some(Instant::now());
+            let chosen = lanes
+                .iter_mut()
+                .map(|lane| {
+                    let taken = lane.take(usize::MAX, usize::MAX);
+                    job_lane(lane, taken)
+                })
+                .collect();
+            self.spawn(chosen, How::Aligned);
+        }
+    }
+
+    fn finished(&mut self, report: JobReport<D>) -> Result<(), Error> {
+        self.idle.push(report.worker);
+        self.deps.metrics.batches.inc_by(report.batches);
+        if let Some(error) = report.fatal {
+            self.deps.metrics.errors.count(Severity::Fatal);
+            return Err(error);
+        }
+        match report.trouble {
+            Some(trouble) => {
+                tracing::warn!(error = trouble, "applying failed, trying again");
+                self.deps.metrics.errors.count(Severity::Transient);
+                self.deps.health.retrying(trouble);
+                self.rest_until = Some(Instant::now() + self.backoff.next_delay());
+            }
+            None if report.batches > 0 => {
+                self.deps.health.recovered();
+                self.backoff.reset();
+            }
+            None => {}
+        }
+        let aligned = report.how == How::Aligned
+            && report.lanes.iter().all(|lane| !matches!(lane.halt, Some(Halt::NoCut | Halt::Lost | Halt::Waits)));
+        if aligned && let Some(first) = report.lanes.first() {
+            self.groups.retain(|group| !group.topics.contains(&first.key.0));
+        }
+        for lane in report.lanes {
+            self.returned(lane);
+        }
+        self.settle_revocations();
+        self.regroup();
+        Ok(())
+    }
+
+    fn returned(&mut self, report: LaneReport) {
+        self.count(&report);
+        let key = report.key;
+        let Some(lane) = self.lanes.get_mut(&key) else { return };
+        lane.came(report.stored, report.mark);
+        lane.put_back(report.records, report.gone);
+        lane.state = State::Ready;
+        lane.told = false;
+        if report.gone > 0 {
+            self.conflicts.remove(&key);
+        }
+        match report.halt {
+            None | Some(Halt::NoCut) => {}
+            Some(Halt::Barrier(parked)) => lane.state = State::Parked(parked),
+            Some(Halt::Held(hold)) => {
+                lane.state = State::Held(hold);
+                self.hold = Some(hold);
+            }
+            Some(Halt::Waits) => lane.state = State::Waits(Instant::now() + RETRY_EVERY),
+            Some(Halt::Lost) => lane.state = State::Lost,
+            Some(Halt::Ordering(reason)) => self.conflict(&key, &reason),
+            Some(Halt::Stopped(stop)) => {
+                let reason = stop.hint.map_or_else(|| stop.reason.clone(), |hint| format!("{} {hint}", stop.reason));
+                self.stop(&key.0, report.table.as_deref(), reason);
+            }
+        }
+        if self.stopped.contains_key(&key.0)
+            && let Some(lane) = self.lanes.get_mut(&key)
+        {
+            lane.state = State::Stopped;
+            lane.clear();
+        }
+    }
+
+    fn count(&self, report: &LaneReport) {
+        let metrics = &self.deps.metrics;
+        metrics.skipped.inc_by(report.skipped);
+        let key = &report.key;
+        if let Some(next_offset) = report.stored {
+            metrics.applied(&key.0, key.1, report.mark, next_offset);
+        }
+        if let Some(table) = &report.table {
+            let table = metrics.table(table);
+            for (op, count) in &report.applied {
+                table.events(*op).inc_by(*count);
+            }
+            table.bytes.inc_by(u64::try_from(report.gone).unwrap_or(0));
+        }
+    }
+
+    /// An ordering error: the table's lanes are aligned if they are all here, else the others get time to move on.
+    fn conflict(&mut self, key: &TopicPartition, reason: &str) {
+        let mut topics: BTreeSet<Arc<str>> = self.deps.sink.related(&key.0).into_iter().collect();
+        topics.insert(Arc::clone(&key.0));
+        let here = |topic: &Arc<str>| self.lanes.keys().filter(|(name, _)| name == topic).count();
+        let whole = topics.iter().all(|topic| {
+            let wanted = self.deps.partition_counts.get(&**topic).and_then(|count| usize::try_from(*count).ok());
+            wanted.is_none_or(|wanted| here(topic) >= wanted)
+        });
+        if whole {
+            tracing::debug!(topic = %key.0, reason, "applying the table's partitions together");
+            let (joined, apart) = std::mem::take(&mut self.groups)
+                .into_iter()
+                .partition(|group: &Group| !group.topics.is_disjoint(&topics));
+            self.groups = apart;
+            topics.extend(joined.into_iter().flat_map(|group: Group| group.topics));
+            self.groups.push(Group { topics, tried: None });
+            return;
+        }
+        let since = *self.conflicts.entry(key.clone()).or_insert_with(Instant::now);
+        if since.elapsed() < CONFLICT_PATIENCE {
+            if let Some(lane) = self.lanes.get_mut(key) {
+                lane.state = State::Waits(Instant::now() + RETRY_EVERY * 5);
+            }
+            return;
+        }
+        let reason = format!(
+            "topic {}, partition {}: {reason}. Apply all partitions of the table in one process.",
+            key.0, key.1
+        );
+        self.stop(&key.0, None, reason);
+    }
+
+    /// Stops a table for good: its lanes drop what they have, nothing of it is lost in Kafka.
+    fn stop(&mut self, topic: &Arc<str>, table: Option<&str>, reason: String) {
+        if self.stopped.contains_key(topic) {
+            return;
+        }
+        tracing::error!(%topic, reason, "table is stopped");
+        self.deps.metrics.errors.count(Severity::Definite);
+        self.deps.health.stop_table(table.unwrap_or(topic), reason.clone());
+        self.stopped.insert(Arc::clone(topic), reason);
+        for ((name, _), lane) in &mut self.lanes {
+            if name == topic && lane.state != State::Busy {
+                lane.state = State::Stopped;
+                lane.told = false;
+                lane.clear();
+            }
+        }
+        for group in &mut self.groups {
+            group.topics.remove(topic);
+        }
+        self.groups.retain(|group| !group.topics.is_empty());
+    }
+}
+
+fn job_lane(lane: &mut Lane, records: Vec<ConsumedRecord>) -> JobLane {
+    lane.state = State::Busy;
+    JobLane {
+        key: lane.key(),
+        owned: lane.owned.clone(),
+        stored: lane.stored,
+        mark: lane.mark,
+        settled: lane.settled,
+        records,
+    }
+}

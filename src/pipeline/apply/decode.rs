@@ -1,0 +1,47 @@
+//! From consumed records to change events.
+
+use std::future::Future;
+
+use crate::{
+    avro::store::SchemaStore,
+    event::ChangeEvent,
+    kafka::ConsumedRecord,
+    record::{DecodeError, Decoded, Decoder},
+};
+
+/// Decodes records; each worker has its own.
+pub trait Decode: Send {
+    /// The record's event; `None` if it has none to apply (a tombstone, a logical message).
+    fn decode(
+        &mut self,
+        record: &ConsumedRecord,
+    ) -> impl Future<Output = Result<Option<ChangeEvent>, DecodeError>> + Send;
+}
+
+/// The decoder of walrelay's own records, with the store that it fetches schemas from.
+#[derive(Debug)]
+pub struct RecordDecoder<S> {
+    decoder: Decoder,
+    store: S,
+}
+
+impl<S> RecordDecoder<S> {
+    /// A decoder that knows no schema yet.
+    #[must_use]
+    pub fn new(store: S) -> Self {
+        Self { decoder: Decoder::new(), store }
+    }
+}
+
+impl<S: SchemaStore + Send + Sync> Decode for RecordDecoder<S> {
+    async fn decode(&mut self, record: &ConsumedRecord) -> Result<Option<ChangeEvent>, DecodeError> {
+        loop {
+            let headers = record.headers.iter().map(|(name, value)| (name.as_str(), &value[..]));
+            match self.decoder.decode(&record.topic, record.key.as_deref(), record.value.as_deref(), headers)? {
+                Decoded::Event(event) => return Ok(Some(event)),
+                Decoded::Nothing => return Ok(None),
+                Decoded::NeedsSchema(id) => self.decoder.fetch(&record.topic, id, &self.store).await?,
+            }
+        }
+    }
+}

@@ -1,0 +1,80 @@
+//! What apply works with.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use tokio::sync::mpsc;
+
+use crate::{
+    kafka::{ConsumerEvent, ConsumerHandle, TopicPartition},
+    pipeline::{health::Health, metrics::ApplyMetrics},
+    sink::Sink,
+};
+
+/// How much is taken at once.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Connections that apply in parallel.
+    pub workers: usize,
+    /// Records of one target transaction.
+    pub batch_records: usize,
+    /// Bytes of records of one target transaction.
+    pub batch_bytes: usize,
+    /// How long a record waits for company while another transaction runs.
+    pub linger: Duration,
+    /// The consumer's budget in bytes; lanes are paused before they use it up.
+    pub budget_bytes: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            workers: 4,
+            batch_records: 20_000,
+            batch_bytes: 16 << 20,
+            linger: Duration::from_millis(50),
+            budget_bytes: 128 << 20,
+        }
+    }
+}
+
+/// Tells the consumer which partitions to fetch.
+pub trait FlowControl: Send {
+    /// Stops fetching.
+    fn pause(&self, partitions: Vec<TopicPartition>);
+    /// Fetches again.
+    fn resume(&self, partitions: Vec<TopicPartition>);
+}
+
+impl FlowControl for ConsumerHandle {
+    fn pause(&self, partitions: Vec<TopicPartition>) {
+        Self::pause(self, partitions);
+    }
+
+    fn resume(&self, partitions: Vec<TopicPartition>) {
+        Self::resume(self, partitions);
+    }
+}
+
+/// What apply works with.
+pub struct Deps<D> {
+    /// The target.
+    pub sink: Arc<Sink>,
+    /// What the consumer tells.
+    pub events: mpsc::UnboundedReceiver<ConsumerEvent>,
+    /// What the consumer is told.
+    pub flow: Box<dyn FlowControl>,
+    /// Makes a decoder for each worker.
+    pub decoder: Box<dyn Fn() -> D + Send + Sync>,
+    /// Topics of change events that this sink applies, in all its processes.
+    pub subscribed: Arc<dyn Fn(&str) -> bool + Send + Sync>,
+    /// The progress topic, which is consumed beside the data topics.
+    pub progress_topic: Option<String>,
+    /// Partition counts of the topics, as far as known.
+    pub partition_counts: BTreeMap<String, i32>,
+    /// Bounds.
+    pub limits: Limits,
+    /// Counters.
+    pub metrics: ApplyMetrics,
+    /// Well-being.
+    pub health: Health,
+}

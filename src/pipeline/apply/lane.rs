@@ -1,0 +1,280 @@
+//! Lanes: the queue and the standing of one partition.
+
+use std::{
+    collections::VecDeque,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use tokio::sync::OwnedSemaphorePermit;
+
+use crate::{
+    event::Barrier,
+    kafka::{ConsumedRecord, TopicPartition},
+    lsn::{Lsn, Position},
+    schema::TableName,
+    sink::ledger::{Claim, Owned},
+};
+
+/// A barrier that a lane stands at.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Parked {
+    /// The barrier's position.
+    pub at: Position,
+    /// The tables and partitions that gather.
+    pub barrier: Barrier,
+    /// The lane's table at the source.
+    pub table: TableName,
+    /// Offset of the barrier's record.
+    pub offset: i64,
+}
+
+/// Why a table stands still.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stop {
+    /// The error with its causes, and where it happened.
+    pub reason: String,
+    /// What the operator can do.
+    pub hint: Option<String>,
+}
+
+/// What a lane does.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum State {
+    /// Its records may go into a job.
+    Ready,
+    /// Its records are in a job.
+    Busy,
+    /// It waits at a barrier.
+    Parked(Box<Parked>),
+    /// It waits for the other half of a key move; tried again at this time.
+    Waits(Instant),
+    /// Its table is applied together up to a common cut.
+    Aligning,
+    /// It stops before this commit LSN.
+    Held(Lsn),
+    /// It must be claimed again.
+    Lost,
+    /// Its table is stopped.
+    Stopped,
+}
+
+/// The ordered apply stream of one partition.
+#[derive(Debug)]
+pub struct Lane {
+    /// The topic.
+    pub topic: Arc<str>,
+    /// The claim.
+    pub owned: Owned,
+    /// The next offset that the target has stored.
+    pub stored: Option<i64>,
+    /// The mark that the target has stored.
+    pub mark: Position,
+    /// What it does.
+    pub state: State,
+    /// The hold that the target was told of.
+    pub told_held: Option<Lsn>,
+    /// Whether the target was told that it stopped, or is parked.
+    pub told: bool,
+    /// Whether the consumer does not fetch it.
+    pub paused: bool,
+    /// All events below this position have been received.
+    pub settled: Position,
+    queue: VecDeque<ConsumedRecord>,
+    bytes: usize,
+    charge: Option<OwnedSemaphorePermit>,
+    oldest: Option<Instant>,
+    received: i64,
+    pending: VecDeque<(i64, Position)>,
+}
+
+impl Lane {
+    /// Progress records that are remembered until the lane has come so far.
+    const PENDING: usize = 64;
+
+    /// A lane as it was claimed.
+    #[must_use]
+    pub fn new(topic: Arc<str>, claim: &Claim) -> Self {
+        Self {
+            topic,
+            owned: owned(claim),
+            stored: claim.next_offset,
+            mark: claim.mark,
+            state: State::Ready,
+            told_held: None,
+            told: false,
+            paused: false,
+            settled: Position::default(),
+            queue: VecDeque::new(),
+            bytes: 0,
+            charge: None,
+            oldest: None,
+            received: claim.next_offset.unwrap_or(0),
+            pending: VecDeque::new(),
+        }
+    }
+
+    /// Topic and partition.
+    #[must_use]
+    pub fn key(&self) -> TopicPartition {
+        (Arc::clone(&self.topic), self.owned.partition)
+    }
+
+    /// Takes it over in a new generation, after a connection broke: what the target has already is dropped.
+    pub fn reclaimed(&mut self, claim: &Claim) {
+        self.owned = owned(claim);
+        self.stored = claim.next_offset;
+        self.mark = claim.mark;
+        self.told_held = None;
+        self.told = false;
+        self.state = State::Ready;
+        while self.queue.front().is_some_and(|record| claim.next_offset.is_some_and(|next| record.offset < next)) {
+            if let Some(record) = self.queue.pop_front() {
+                self.release(record.size());
+            }
+        }
+    }
+
+    /// Appends a record; `share` is its part of the consumer's budget.
+    pub fn push(&mut self, record: ConsumedRecord, share: Option<OwnedSemaphorePermit>) {
+        if record.offset < self.received {
+            return;
+        }
+        self.received = record.offset + 1;
+        self.bytes += record.size();
+        self.queue.push_back(record);
+        self.oldest.get_or_insert_with(Instant::now);
+        match (&mut self.charge, share) {
+            (Some(charge), Some(share)) => charge.merge(share),
+            (None, share) => self.charge = share,
+            (Some(_), None) => {}
+        }
+        self.settle();
+    }
+
+    /// A progress record says that this partition ended at `offset` when everything below `position` was acknowledged.
+    pub fn progress(&mut self, offset: i64, position: Position) {
+        if self.pending.len() < Self::PENDING {
+            self.pending.push_back((offset, position));
+        }
+        self.settle();
+    }
+
+    fn settle(&mut self) {
+        while let Some((offset, position)) = self.pending.front().copied() {
+            if offset > self.received {
+                break;
+            }
+            self.settled = self.settled.max(position);
+            self.pending.pop_front();
+        }
+    }
+
+    /// Takes records for a job, up to these bounds but at least one.
+    pub fn take(&mut self, records: usize, bytes: usize) -> Vec<ConsumedRecord> {
+        let mut taken = Vec::new();
+        let mut size = 0;
+        while let Some(record) = self.queue.front() {
+            size += record.size();
+            if !taken.is_empty() && (taken.len() >= records || size > bytes) {
+                break;
+            }
+            taken.extend(self.queue.pop_front());
+        }
+        self.oldest = (!self.queue.is_empty()).then(Instant::now);
+        taken
+    }
+
+    /// Puts back what a job did not apply, and gives up the memory of what it did: `gone` bytes.
+    pub fn put_back(&mut self, records: Vec<ConsumedRecord>, gone: usize) {
+        for record in records.into_iter().rev() {
+            self.queue.push_front(record);
+        }
+        if !self.queue.is_empty() {
+            self.oldest.get_or_insert_with(Instant::now);
+        }
+        self.release(gone);
+    }
+
+    fn release(&mut self, gone: usize) {
+        self.bytes = self.bytes.saturating_sub(gone);
+        if self.bytes == 0 {
+            self.charge = None;
+        } else if let Some(charge) = &mut self.charge {
+            drop(charge.split(gone.min(charge.num_permits())));
+        }
+    }
+
+    /// Empties the queue.
+    pub fn clear(&mut self) {
+        self.queue.clear();
+        self.bytes = 0;
+        self.charge = None;
+        self.oldest = None;
+    }
+
+    /// Notes how far the target is.
+    pub const fn came(&mut self, stored: Option<i64>, mark: Position) {
+        self.stored = stored;
+        self.mark = mark;
+        self.told_held = None;
+    }
+
+    /// The barrier that it stood at is behind it.
+    pub fn beyond(&mut self, at: Position, next_offset: i64) {
+        self.came(Some(next_offset), at.max(self.mark));
+        self.told = false;
+        self.state = State::Ready;
+        while self.queue.front().is_some_and(|record| record.offset < next_offset) {
+            if let Some(record) = self.queue.pop_front() {
+                self.release(record.size());
+            }
+        }
+    }
+
+    /// Whether it applies nothing at or above the hold and has everything below it in the target.
+    #[must_use]
+    pub fn stands_at(&self, hold: Lsn) -> bool {
+        match &self.state {
+            State::Held(at) => *at == hold,
+            State::Parked(parked) => parked.at.commit >= hold,
+            State::Ready => self.queue.is_empty() && self.settled.commit >= hold && self.mark.commit < hold,
+            _ => false,
+        }
+    }
+
+    /// When the oldest record that is not applied came into Kafka, in milliseconds since the Unix epoch.
+    #[must_use]
+    pub fn behind_since(&self) -> Option<i64> {
+        (self.state != State::Stopped).then_some(())?;
+        self.queue.front().map(|record| record.timestamp_ms)
+    }
+
+    /// The next record.
+    #[must_use]
+    pub fn front(&self) -> Option<&ConsumedRecord> {
+        self.queue.front()
+    }
+
+    /// Whether no record waits.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.queue.is_empty()
+    }
+
+    /// Bytes of its records, those in a job included.
+    #[must_use]
+    pub const fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// How long its oldest record has been waiting.
+    #[must_use]
+    pub fn waiting(&self) -> Duration {
+        self.oldest.map_or(Duration::ZERO, |since| since.elapsed())
+    }
+}
+
+fn owned(claim: &Claim) -> Owned {
+    Owned { topic: claim.topic.clone(), partition: claim.partition, generation: claim.generation }
+}

@@ -1,0 +1,248 @@
+//! A lane in a job: its records decoded, and how far they were applied.
+
+use std::sync::Arc;
+
+use crate::{
+    event::{ChangeEvent, Op},
+    kafka::{ConsumedRecord, TopicPartition},
+    lsn::{Lsn, Position},
+    pipeline::apply::{
+        decode::Decode,
+        error::Error,
+        lane::{Parked, Stop},
+    },
+    retry::{Classify, Severity},
+    sink::{LaneDone, LanePart, ledger::Owned},
+};
+
+/// A lane's part of a job.
+pub struct JobLane {
+    /// Topic and partition.
+    pub key: TopicPartition,
+    /// The claim.
+    pub owned: Owned,
+    /// The next offset that the target has stored.
+    pub stored: Option<i64>,
+    /// The mark that the target has stored.
+    pub mark: Position,
+    /// All events below this position are in the target or in `records`, if those are all that was received.
+    pub settled: Position,
+    /// The records.
+    pub records: Vec<ConsumedRecord>,
+}
+
+/// Why a lane did not apply all its records.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Halt {
+    /// A barrier.
+    Barrier(Box<Parked>),
+    /// The hold of `verify`.
+    Held(Lsn),
+    /// The other half of a key move is missing, or the registry does not answer: to be tried again.
+    Waits,
+    /// An ordering error: to be aligned.
+    Ordering(String),
+    /// Aligned, but no common cut above all marks is known yet.
+    NoCut,
+    /// The transaction's fate is unknown, or the lane was fenced: to be claimed again.
+    Lost,
+    /// A definite error.
+    Stopped(Stop),
+}
+
+/// What became of a lane.
+pub struct LaneReport {
+    /// Topic and partition.
+    pub key: TopicPartition,
+    /// The next offset that the target has stored.
+    pub stored: Option<i64>,
+    /// The mark that the target has stored.
+    pub mark: Position,
+    /// Records that are not applied.
+    pub records: Vec<ConsumedRecord>,
+    /// Bytes of records that are.
+    pub gone: usize,
+    /// Why records are left.
+    pub halt: Option<Halt>,
+    /// The source's table, if an event was seen.
+    pub table: Option<String>,
+    /// Applied events by operation.
+    pub applied: Vec<(Op, u64)>,
+    /// Events that the target had already.
+    pub skipped: u64,
+}
+
+/// A lane in work.
+pub struct Work {
+    /// Its part of the job.
+    pub lane: JobLane,
+    /// Decoded events above the mark with their offsets, not applied yet.
+    pub events: Vec<(i64, ChangeEvent)>,
+    /// Offset after the last record that `events` stand for.
+    pub next_offset: Option<i64>,
+    /// Why it stops.
+    pub halt: Option<Halt>,
+    /// Its topic.
+    pub topic: Arc<str>,
+    table: Option<String>,
+    applied: Vec<(Op, u64)>,
+    skipped: u64,
+}
+
+/// Decodes a lane's records up to what stops it.
+pub async fn decode<D: Decode>(decoder: &mut D, mut lane: JobLane, hold: Option<Lsn>) -> (Work, Option<Error>) {
+    let records = std::mem::take(&mut lane.records);
+    let mut work = Work {
+        next_offset: lane.stored,
+        topic: Arc::clone(&lane.key.0),
+        lane,
+        events: Vec::with_capacity(records.len()),
+        halt: None,
+        table: None,
+        applied: Vec::new(),
+        skipped: 0,
+    };
+    let mut trouble = None;
+    let mut mark = work.lane.mark;
+    for record in &records {
+        match decoder.decode(record).await {
+            Ok(Some(event)) => {
+                if work.take(event, record.offset, &mut mark, hold).is_some() {
+                    break;
+                }
+            }
+            Ok(None) => {}
+            Err(error) => {
+                work.halt = Some(match error.severity() {
+                    Severity::Definite => Halt::Stopped(work.stop(Some(record.offset), describe(&error), error.hint())),
+                    _ => Halt::Waits,
+                });
+                trouble = (error.severity() != Severity::Definite).then(|| Error::Decode(error));
+                break;
+            }
+        }
+        work.next_offset = Some(record.offset + 1);
+    }
+    work.lane.records = records;
+    (work, trouble)
+}
+
+impl Work {
+    /// Takes an event into the batch, skips it, or halts before it.
+    fn take(&mut self, event: ChangeEvent, offset: i64, mark: &mut Position, hold: Option<Lsn>) -> Option<()> {
+        if event.position.is_applied_at(*mark) {
+            self.skipped += 1;
+            return None;
+        }
+        if let Some(hold) = hold.filter(|hold| event.position.commit >= *hold) {
+            self.halt = Some(Halt::Held(hold));
+            return Some(());
+        }
+        self.table.get_or_insert_with(|| event.shape.name.to_string());
+        match (event.op, event.barrier) {
+            (Op::Truncate, Some(barrier)) => {
+                let parked = Parked { at: event.position, barrier, table: event.shape.name.clone(), offset };
+                self.halt = Some(Halt::Barrier(Box::new(parked)));
+                Some(())
+            }
+            (Op::Truncate, None) => {
+                let reason = "a truncate without the partitions that it concerns".to_owned();
+                let hint = Some("Capture with walrelay, or let Debezium skip truncates.".to_owned());
+                self.halt = Some(Halt::Stopped(self.stop(Some(offset), reason, hint)));
+                Some(())
+            }
+            (Op::Message, _) => None,
+            (_, barrier) => {
+                *mark = event.position.max(*mark);
+                self.events.push((offset, ChangeEvent { barrier, ..event }));
+                None
+            }
+        }
+    }
+
+    /// A stop of its table, with the place.
+    pub fn stop(&self, offset: Option<i64>, reason: String, hint: Option<String>) -> Stop {
+        let (topic, partition) = &self.lane.key;
+        let place = offset.or_else(|| self.events.first().map(|(offset, _)| *offset));
+        let place = place.map_or_else(String::new, |offset| format!(", offset {offset}"));
+        Stop { reason: format!("topic {topic}, partition {partition}{place}: {reason}"), hint }
+    }
+
+    /// The lane's part of a batch with its first `count` events; `None` if that moves nothing.
+    pub fn part(&self, count: usize) -> Option<LanePart<'_>> {
+        let count = count.min(self.events.len());
+        let next_offset = self.events.get(count).map_or(self.next_offset, |(offset, _)| Some(*offset))?;
+        let events = self.events.get(..count)?;
+        (Some(next_offset) != self.lane.stored).then_some(LanePart {
+            lane: &self.lane.owned,
+            topic: &self.topic,
+            from: self.lane.stored,
+            mark: self.lane.mark,
+            events,
+            next_offset,
+        })
+    }
+
+    /// Notes what was committed.
+    pub fn advance(&mut self, done: LaneDone) {
+        self.lane.stored = Some(done.next_offset);
+        self.lane.mark = done.mark;
+        for (_, event) in self.events.drain(..done.applied.min(self.events.len())) {
+            match self.applied.iter_mut().find(|(op, _)| *op == event.op) {
+                Some((_, count)) => *count += 1,
+                None => self.applied.push((event.op, 1)),
+            }
+        }
+        if done.waits.is_some() {
+            self.halt = Some(Halt::Waits);
+        }
+    }
+
+    /// Drops the events from the first on that the hold forbids.
+    pub fn cut_at(&mut self, hold: Lsn) {
+        if let Some(at) = self.events.iter().position(|(_, event)| event.position.commit >= hold) {
+            self.drop_from(at);
+            self.halt = Some(Halt::Held(hold));
+        }
+    }
+
+    /// Leaves the events from this index on for later; they will be decoded again.
+    pub fn drop_from(&mut self, at: usize) {
+        if let Some((offset, _)) = self.events.get(at) {
+            self.next_offset = Some(*offset);
+            self.events.truncate(at);
+            self.halt = None;
+        }
+    }
+
+    /// What became of the lane.
+    #[must_use]
+    pub fn report(self) -> LaneReport {
+        let stored = self.lane.stored;
+        let (rest, gone): (Vec<_>, Vec<_>) =
+            self.lane.records.into_iter().partition(|record| stored.is_none_or(|next| record.offset >= next));
+        LaneReport {
+            key: self.lane.key,
+            stored,
+            mark: self.lane.mark,
+            records: rest,
+            gone: gone.iter().map(ConsumedRecord::size).sum(),
+            halt: self.halt,
+            table: self.table,
+            applied: self.applied,
+            skipped: self.skipped,
+        }
+    }
+}
+
+/// An error with its causes, in one line.
+pub fn describe(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
+}
