@@ -2,7 +2,12 @@
 //!
 //! Lanes tell through their position rows that they are parked; whoever finds everybody there empties the tables. Several
 //! processes do this together: the barrier's row is the lock. A stopped table is left out and emptied when its own lanes
-//! arrive, so the row lists the topics that are done.
+//! arrive, so the row lists what is done.
+//!
+//! One statement's tables stand at one commit LSN, each with an ordinal of its own. So the row belongs to the commit and
+//! the list of topics, and `emptied` holds `topic ordinal`. Two such statements in one transaction share the row; the tables
+//! may then be paired across them, which is harmless: a table is emptied at each of its ordinals, and only when all of its
+//! own partitions stand there.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -14,7 +19,7 @@ use crate::{
     schema::{TableName, quote_literal},
     sink::{
         error::Error,
-        ledger::{Ledger, Owned},
+        ledger::{Ledger, Owned, position_of},
     },
 };
 
@@ -56,41 +61,51 @@ async fn gather_in_transaction(
     subscribed: &(dyn Fn(&str) -> bool + Send + Sync),
 ) -> Result<Gathering, Error> {
     let emptied = lock(client, ledger, at, barrier).await?;
-    if emptied.contains(topic) {
+    let done = |topic: &str, ordinal: u64| emptied.contains(&entry(topic, ordinal));
+    if done(topic, at.ordinal) {
         return Ok(Gathering::Passed);
     }
     if ledger.hold(client).await?.is_some_and(|hold| hold <= at.commit) {
         return Ok(Gathering::Held);
     }
-    let listed: Vec<&(String, i32)> = barrier
-        .topics
-        .iter()
-        .filter(|(name, _)| !emptied.contains(name) && (name == topic || subscribed(name)))
-        .collect();
+    let listed: Vec<&(String, i32)> =
+        barrier.topics.iter().filter(|(name, _)| name == topic || subscribed(name)).collect();
     let arrivals = arrivals(client, ledger, at, &listed).await?;
     let (mut ready, mut missing) = (Vec::new(), Vec::new());
     for (name, partitions) in listed {
         let lanes = arrivals.get(name.as_str());
-        if name != topic && lanes.is_some_and(|lanes| lanes.stopped) {
+        let parked = lanes.and_then(Lanes::parked);
+        let behind = emptied.iter().any(|entry| entry.split(' ').next() == Some(name));
+        if name != topic && (lanes.is_some_and(Lanes::stopped) || parked.is_none_or(|at| done(name, at)) && behind) {
             continue;
         }
-        let absent: Vec<_> = (0..*partitions)
-            .filter(|partition| !lanes.is_some_and(|lanes| lanes.here.contains(partition)))
-            .map(|partition| (name.clone(), partition))
-            .collect();
-        if absent.is_empty() { ready.push(name.as_str()) } else { missing.extend(absent) }
+        let ordinal = if name == topic { Some(at.ordinal) } else { parked };
+        let here = |partition: i32| lanes.is_some_and(|lanes| lanes.has_arrived(partition, at, ordinal));
+        let absent: Vec<_> =
+            (0..*partitions).filter(|n| !here(*n)).map(|partition| (name.clone(), partition)).collect();
+        match ordinal {
+            _ if !absent.is_empty() => missing.extend(absent),
+            Some(ordinal) => ready.push((name.as_str(), ordinal)),
+            None => {}
+        }
     }
     if !missing.is_empty() {
         return Ok(Gathering::Waits(missing));
     }
-    empty(client, ledger, &ready).await?;
+    empty(client, ledger, &ready.iter().map(|(topic, _)| *topic).collect::<Vec<_>>()).await?;
+    let entries: Vec<String> = ready.iter().map(|(topic, ordinal)| entry(topic, *ordinal)).collect();
     let sql = format!(
         "UPDATE {} SET emptied = emptied || $1::text[] WHERE {}",
         ledger.table("barrier"),
         row(ledger, at, barrier)
     );
-    client.execute(&sql, &[&ready]).await.map_err(Error::query("empty the tables of a barrier"))?;
+    client.execute(&sql, &[&entries]).await.map_err(Error::query("empty the tables of a barrier"))?;
     Ok(Gathering::Passed)
+}
+
+/// How a topic's barrier is written down once its table is empty. Topic names have no spaces.
+fn entry(topic: &str, ordinal: u64) -> String {
+    format!("{topic} {ordinal}")
 }
 
 fn topics_text(barrier: &Barrier) -> String {
@@ -99,11 +114,10 @@ fn topics_text(barrier: &Barrier) -> String {
 
 fn row(ledger: &Ledger, at: Position, barrier: &Barrier) -> String {
     format!(
-        "instance = {} AND epoch = {} AND commit_lsn = '{}' AND ordinal = {} AND topics = {}",
+        "instance = {} AND epoch = {} AND commit_lsn = '{}' AND topics = {}",
         ledger.instance_literal(),
         at.epoch,
         at.commit,
-        at.ordinal,
         quote_literal(&topics_text(barrier))
     )
 }
@@ -113,11 +127,10 @@ async fn lock(client: &Client, ledger: &Ledger, at: Position, barrier: &Barrier)
     let failed = || Error::query("lock a barrier");
     let table = ledger.table("barrier");
     let insert = format!(
-        "INSERT INTO {table} VALUES ({}, {}, '{}', {}, {}) ON CONFLICT DO NOTHING",
+        "INSERT INTO {table} VALUES ({}, {}, '{}', {}) ON CONFLICT DO NOTHING",
         ledger.instance_literal(),
         at.epoch,
         at.commit,
-        at.ordinal,
         quote_literal(&topics_text(barrier))
     );
     client.execute(&insert, &[]).await.map_err(failed())?;
@@ -126,13 +139,38 @@ async fn lock(client: &Client, ledger: &Ledger, at: Position, barrier: &Barrier)
     Ok(emptied.into_iter().collect())
 }
 
+/// The lanes of a topic as their rows tell.
 #[derive(Debug, Default)]
-struct Lanes {
-    here: BTreeSet<i32>,
+struct Lanes(BTreeMap<i32, Arrival>);
+
+#[derive(Debug)]
+struct Arrival {
     stopped: bool,
+    mark: Position,
+    /// Ordinal of the barrier of this commit that it is parked at.
+    parked: Option<u64>,
 }
 
-/// The partitions that are parked at the barrier or beyond it.
+impl Lanes {
+    fn stopped(&self) -> bool {
+        self.0.values().any(|lane| lane.stopped)
+    }
+
+    /// The ordinal at which lanes of the topic are parked.
+    fn parked(&self) -> Option<u64> {
+        self.0.values().filter_map(|lane| lane.parked).min()
+    }
+
+    /// Whether a partition is parked at this commit's ordinal or beyond it.
+    fn has_arrived(&self, partition: i32, at: Position, ordinal: Option<u64>) -> bool {
+        self.0.get(&partition).is_some_and(|lane| match ordinal {
+            Some(ordinal) => lane.parked == Some(ordinal) || lane.mark >= Position { ordinal, ..at },
+            None => (lane.mark.epoch, lane.mark.commit) > (at.epoch, at.commit),
+        })
+    }
+}
+
+/// Who of the listed topics stands where.
 async fn arrivals(
     client: &Client,
     ledger: &Ledger,
@@ -141,24 +179,21 @@ async fn arrivals(
 ) -> Result<BTreeMap<String, Lanes>, Error> {
     let topics: Vec<&str> = listed.iter().map(|(topic, _)| topic.as_str()).collect();
     let sql = format!(
-        "SELECT topic, partition, stopped IS NOT NULL, (epoch, commit_lsn, ordinal) >= ($3, $4, $5) \
-         OR coalesce((parked_epoch, parked_lsn, parked_ordinal) = ($3, $4, $5), false) \
+        "SELECT topic, partition, stopped IS NOT NULL, epoch, commit_lsn, ordinal, \
+         CASE WHEN (parked_epoch, parked_lsn) = ($3, $4) THEN parked_ordinal END \
          FROM {} WHERE instance = $1 AND topic = ANY ($2)",
         ledger.table("position")
     );
     let (epoch, commit) = (i64::from(at.epoch), PgLsn::from(at.commit.0));
-    let ordinal = i64::try_from(at.ordinal).unwrap_or(i64::MAX);
     let rows = client
-        .query(&sql, &[&ledger.instance(), &topics, &epoch, &commit, &ordinal])
+        .query(&sql, &[&ledger.instance(), &topics, &epoch, &commit])
         .await
         .map_err(Error::query("read who is at a barrier"))?;
     let mut lanes: BTreeMap<String, Lanes> = BTreeMap::new();
     for row in rows {
-        let topic = lanes.entry(row.get(0)).or_default();
-        topic.stopped |= row.get::<_, bool>(2);
-        if row.get(3) {
-            topic.here.insert(row.get(1));
-        }
+        let parked = row.get::<_, Option<i64>>(6).and_then(|ordinal| u64::try_from(ordinal).ok());
+        let mark = position_of(row.get(3), row.get(4), row.get(5))?;
+        lanes.entry(row.get(0)).or_default().0.insert(row.get(1), Arrival { stopped: row.get(2), mark, parked });
     }
     Ok(lanes)
 }
@@ -210,10 +245,13 @@ pub async fn pass(client: &Client, ledger: &Ledger, lane: &Owned, at: Position, 
     }
     let forget = format!(
         "DELETE FROM {barrier} b WHERE instance = {instance} AND NOT EXISTS (\
-           SELECT FROM json_array_elements(b.topics::json) AS l(pair), generate_series(0, (pair ->> 1)::int - 1) AS n \
+           SELECT FROM json_array_elements(b.topics::json) AS l(pair) CROSS JOIN LATERAL generate_series(0, (pair ->> 1)::int - 1) AS n \
            LEFT JOIN {position} p ON p.instance = b.instance AND p.topic = pair ->> 0 AND p.partition = n \
            WHERE p.topic IS NULL AND EXISTS (SELECT FROM {position} o WHERE o.instance = b.instance AND o.topic = pair ->> 0) \
-             OR (p.epoch, p.commit_lsn, p.ordinal) < (b.epoch, b.commit_lsn, b.ordinal))"
+             OR (p.epoch, p.commit_lsn) < (b.epoch, b.commit_lsn) \
+             OR (p.epoch, p.commit_lsn) = (b.epoch, b.commit_lsn) AND (p.parked_lsn IS NOT NULL OR NOT EXISTS (\
+               SELECT FROM unnest(b.emptied) AS e WHERE split_part(e, ' ', 1) = p.topic \
+               AND split_part(e, ' ', 2)::bigint <= p.ordinal)))"
     );
     client.batch_execute(&forget).await.map_err(failed())
 }

@@ -17,5 +17,8 @@ mod broker;
 mod crash;
 mod registry;
 mod round_trip;
+mod sink_batch;
+mod sink_lanes;
+mod sink_support;
 mod support;
 mod verify;

@@ -250,12 +250,6 @@ impl Lane {
         self.queue.front().map(|record| record.timestamp_ms)
     }
 
-    /// The next record.
-    #[must_use]
-    pub fn front(&self) -> Option<&ConsumedRecord> {
-        self.queue.front()
-    }
-
     /// Whether no record waits.
     #[must_use]
     pub fn is_empty(&self) -> bool {

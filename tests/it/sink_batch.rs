@@ -1,0 +1,247 @@
+//! The sink, batch by batch, on a real target.
+
+use std::{sync::Arc, time::Duration};
+
+use walrelay::{
+    event::{ChangeEvent, TableShape},
+    lsn::Position,
+    sink::{Applied, Error, LaneDone, LanePart, Manner, Session, Settings, Sink, ledger::Owned},
+};
+
+use crate::sink_support::{Database, at, change, delete, insert, shape, update};
+
+struct Rig {
+    db: Database,
+    sink: Sink,
+    session: Session,
+    topic: Arc<str>,
+    owned: Owned,
+    stored: Option<i64>,
+    mark: Position,
+}
+
+fn settings(db: &Database, instance: &str) -> Settings {
+    Settings {
+        server: db.settings.clone(),
+        schema: "walrelay".into(),
+        instance: instance.into(),
+        owner: "test".into(),
+        target_schema: None,
+        evolve: true,
+        take_over: false,
+        replica_role: false,
+    }
+}
+
+impl Rig {
+    async fn new() -> Self {
+        let db = Database::create().await;
+        let sink = Sink::new(settings(&db, "it"));
+        let session = Session::connect(&sink).await.unwrap();
+        sink.ledger().ensure(session.client()).await.unwrap();
+        sink.ledger().ensure(session.client()).await.unwrap();
+        let claim = session.claim(&sink, &[("topic".into(), 0)], None).await.unwrap().remove(0);
+        let owned = Owned { topic: claim.topic, partition: 0, generation: claim.generation };
+        Self { db, sink, session, topic: "topic".into(), owned, stored: None, mark: Position::default() }
+    }
+
+    async fn apply(&mut self, events: Vec<ChangeEvent>) -> Result<LaneDone, Error> {
+        self.apply_as(events, Manner::Upsert).await
+    }
+
+    async fn apply_as(&mut self, events: Vec<ChangeEvent>, manner: Manner) -> Result<LaneDone, Error> {
+        let from = self.stored.unwrap_or(0);
+        let events: Vec<(i64, ChangeEvent)> = (from..).zip(events).collect();
+        let part = LanePart {
+            lane: &self.owned,
+            topic: &self.topic,
+            from: self.stored,
+            mark: self.mark,
+            events: &events,
+            next_offset: from + i64::try_from(events.len()).unwrap(),
+        };
+        let Applied::Done(done) = self.session.apply(&self.sink, &[part], manner).await? else { panic!("held") };
+        self.stored = Some(done[0].next_offset);
+        self.mark = done[0].mark;
+        Ok(done[0])
+    }
+}
+
+fn plain() -> Arc<TableShape> {
+    shape("t", &[("id*", "bigint"), ("a", "text"), ("b", "numeric(8,2)")])
+}
+
+#[tokio::test]
+async fn a_batch_creates_the_table_and_leaves_the_outcome_of_its_events() {
+    let mut rig = Rig::new().await;
+    let t = plain();
+    rig.apply(vec![
+        insert(&t, at(1, 1), &["1", "one\twith\ttabs\\N", "1.50"]),
+        insert(&t, at(1, 2), &["2", "∅", "2"]),
+        insert(&t, at(1, 3), &["3", "three", "∅"]),
+        delete(&t, at(1, 4), &["2", "?", "?"]),
+        update(&t, at(2, 1), &["3", "?", "3.25"]),
+    ])
+    .await
+    .unwrap();
+    assert_eq!(rig.db.rows("SELECT * FROM t ORDER BY id").await, ["1|one\twith\ttabs\\N|1.50", "3|three|3.25"]);
+    rig.apply(vec![update(&t, at(3, 1), &["1", "?", "7"]), update(&t, at(3, 2), &["3", "drei", "?"])]).await.unwrap();
+    assert_eq!(rig.db.rows("SELECT * FROM t ORDER BY id").await, ["1|one\twith\ttabs\\N|7.00", "3|drei|3.25"]);
+    let position = "SELECT next_offset, commit_lsn, ordinal FROM walrelay.position";
+    assert_eq!(rig.db.rows(position).await, ["7|0/3|2"]);
+}
+
+// trap T27
+#[tokio::test]
+async fn a_partial_update_of_a_missing_row_is_an_error_and_writes_nothing() {
+    let mut rig = Rig::new().await;
+    let t = plain();
+    let events = vec![insert(&t, at(1, 1), &["1", "x", "1"]), update(&t, at(1, 2), &["9", "?", "1"])];
+    let error = rig.apply(events).await.unwrap_err();
+    assert!(matches!(error, Error::Inconsistent { .. }), "{error:?}");
+    assert_eq!(rig.db.rows("SELECT * FROM t").await, [""; 0]);
+    assert_eq!(rig.db.rows("SELECT next_offset FROM walrelay.position").await, ["∅"]);
+}
+
+// traps T67, T68, T69
+#[tokio::test]
+async fn key_only_identity_generated_and_oddly_named_columns_are_written() {
+    let mut rig = Rig::new().await;
+    let odd = shape("Odd schema.ta\"ble", &[("Id*", "int"), ("sel ect", "text")]);
+    rig.apply(vec![insert(&odd, at(1, 1), &["1", "x"]), update(&odd, at(1, 2), &["1", "it's"])]).await.unwrap();
+    assert_eq!(rig.db.rows(r#"SELECT "Id", "sel ect" FROM "Odd schema"."ta""ble""#).await, ["1|it's"]);
+    rig.db.run("DELETE FROM walrelay.topic").await;
+
+    let key_only = shape("k", &[("a*", "int"), ("b*", "int")]);
+    let twice = vec![insert(&key_only, at(2, 1), &["1", "2"])];
+    rig.apply(twice).await.unwrap();
+    rig.apply(vec![update(&key_only, at(2, 2), &["1", "2"])]).await.unwrap();
+    assert_eq!(rig.db.rows("SELECT * FROM k").await, ["1|2"]);
+    rig.db.run("DELETE FROM walrelay.topic").await;
+
+    rig.db
+        .run("CREATE TABLE g (id int GENERATED ALWAYS AS IDENTITY PRIMARY KEY, a int, double int GENERATED ALWAYS AS (a * 2) STORED)")
+        .await;
+    let g = shape("g", &[("id*", "int"), ("a", "int"), ("double", "int")]);
+    rig.apply(vec![insert(&g, at(3, 1), &["5", "1", "2"])]).await.unwrap();
+    rig.apply(vec![update(&g, at(3, 2), &["5", "4", "8"])]).await.unwrap();
+    rig.apply_as(vec![update(&g, at(3, 3), &["5", "6", "12"])], Manner::Replace).await.unwrap();
+    assert_eq!(rig.db.rows("SELECT * FROM g").await, ["5|6|12"]);
+}
+
+// trap T69
+#[tokio::test]
+async fn a_table_without_the_key_constraint_is_refused_with_the_remedy() {
+    let mut rig = Rig::new().await;
+    rig.db.run("CREATE TABLE t (id bigint, a text, b numeric)").await;
+    let error = rig.apply(vec![insert(&plain(), at(1, 1), &["1", "x", "1"])]).await.unwrap_err();
+    let hint = walrelay::retry::Classify::hint(&error).unwrap();
+    assert!(hint.contains(r#"ALTER TABLE "public"."t" ADD UNIQUE ("id")"#), "{hint}");
+}
+
+#[tokio::test]
+async fn a_new_column_is_added_and_an_unknown_type_becomes_text() {
+    let mut rig = Rig::new().await;
+    rig.apply(vec![insert(&plain(), at(1, 1), &["1", "x", "1"])]).await.unwrap();
+    let wider =
+        shape("t", &[("id*", "bigint"), ("a", "text"), ("b", "numeric(8,2)"), ("m", "public.mood"), ("d", "date")]);
+    let newer = insert(&wider, at(2, 1), &["2", "y", "2", "happy", "infinity"]);
+    rig.apply(vec![insert(&plain(), at(1, 2), &["3", "z", "3"]), newer]).await.unwrap();
+    let rows = rig.db.rows("SELECT *, pg_typeof(m) FROM t ORDER BY id").await;
+    assert_eq!(rows, ["1|x|1.00|∅|∅|text", "2|y|2.00|happy|infinity|text", "3|z|3.00|∅|∅|text"]);
+}
+
+// trap T81
+#[tokio::test]
+async fn keys_that_the_target_calls_equal_are_folded_into_one() {
+    let mut rig = Rig::new().await;
+    let n = shape("n", &[("id*", "numeric"), ("a", "text"), ("b", "text")]);
+    rig.apply(vec![
+        insert(&n, at(1, 1), &["1.0", "first", "kept"]),
+        update(&n, at(1, 2), &["1.00", "second", "?"]),
+        insert(&n, at(1, 3), &["2", "gone", "x"]),
+        delete(&n, at(1, 4), &["2.000", "?", "?"]),
+    ])
+    .await
+    .unwrap();
+    assert_eq!(rig.db.rows("SELECT * FROM n").await, ["1.00|second|kept"]);
+    rig.apply(vec![update(&n, at(2, 1), &["1", "third", "?"])]).await.unwrap();
+    assert_eq!(rig.db.rows("SELECT * FROM n").await, ["1|third|kept"]);
+}
+
+// traps T29, T30
+#[tokio::test]
+async fn keyless_rows_are_matched_one_by_one_even_without_an_equality() {
+    let mut rig = Rig::new().await;
+    let j = shape("j", &[("doc", "json"), ("p", "point"), ("a", "text")]);
+    let x = ["{\"a\": 1}", "(1,2)", "∅"];
+    let y = ["{\"a\":1}", "(1,2)", ""];
+    rig.apply(vec![
+        insert(&j, at(1, 1), &x),
+        insert(&j, at(1, 2), &x),
+        insert(&j, at(1, 3), &x),
+        insert(&j, at(1, 4), &y),
+    ])
+    .await
+    .unwrap();
+    rig.apply(vec![
+        delete(&j, at(2, 1), &x),
+        change(&j, at(2, 2), &x, &["∅", "?", "changed"]),
+        change(&j, at(2, 3), &["∅", "(1,2)", "changed"], &["∅", "(3,4)", "twice"]),
+        insert(&j, at(2, 4), &["[]", "(0,0)", "new"]),
+        delete(&j, at(2, 5), &["[]", "(0,0)", "new"]),
+    ])
+    .await
+    .unwrap();
+    let rows = rig.db.rows("SELECT * FROM j ORDER BY a").await;
+    assert_eq!(rows, ["{\"a\":1}|(1,2)|", "∅|(3,4)|twice", "{\"a\": 1}|(1,2)|∅"]);
+    let error = rig.apply(vec![delete(&j, at(3, 1), &["{}", "(9,9)", "none"])]).await.unwrap_err();
+    assert!(matches!(error, Error::Inconsistent { .. }), "{error:?}");
+}
+
+// trap T60
+#[tokio::test]
+async fn a_fenced_owner_writes_nothing_more() {
+    let mut rig = Rig::new().await;
+    let t = plain();
+    rig.apply(vec![insert(&t, at(1, 1), &["1", "x", "1"])]).await.unwrap();
+    let other = Session::connect(&rig.sink).await.unwrap();
+    let claim = other.claim(&rig.sink, &[("topic".into(), 0)], None).await.unwrap().remove(0);
+    assert_eq!((claim.next_offset, claim.mark), (Some(1), at(1, 1)));
+    let error = rig.apply(vec![insert(&t, at(2, 1), &["2", "x", "1"])]).await.unwrap_err();
+    assert!(matches!(error, Error::Fenced { .. }), "{error:?}");
+    assert_eq!(rig.db.rows("SELECT id FROM t").await, ["1"]);
+    let again = other.claim(&rig.sink, &[("topic".into(), 0)], Some(&[rig.owned.generation])).await.unwrap();
+    assert!(again.is_empty(), "a lost partition was taken back: {again:?}");
+}
+
+// trap T60
+#[tokio::test]
+async fn a_zombie_in_an_open_transaction_is_terminated() {
+    let rig = Rig::new().await;
+    let zombie = Session::connect(&rig.sink).await.unwrap();
+    zombie.client().batch_execute("BEGIN; UPDATE walrelay.position SET next_offset = 77").await.unwrap();
+    let begun = std::time::Instant::now();
+    let claim = rig.session.claim(&rig.sink, &[("topic".into(), 0)], None).await.unwrap().remove(0);
+    assert_eq!(claim.next_offset, None);
+    assert!(begun.elapsed() >= Duration::from_secs(9), "the zombie got no time to finish");
+    assert!(zombie.client().simple_query("COMMIT").await.is_err());
+}
+
+#[tokio::test]
+async fn another_instance_on_the_same_table_is_refused_unless_it_takes_over() {
+    let mut rig = Rig::new().await;
+    let t = plain();
+    rig.apply(vec![insert(&t, at(1, 1), &["1", "x", "1"])]).await.unwrap();
+    let second = Sink::new(settings(&rig.db, "second"));
+    let client = rig.session.client();
+    let topics = ["topic".to_owned()];
+    let refused =
+        second.ledger().settle_owners(client, &topics, |name| second.target_of(name), false).await.unwrap_err();
+    assert!(matches!(refused, Error::Owned { .. }), "{refused:?}");
+    second.ledger().settle_owners(client, &topics, |name| second.target_of(name), true).await.unwrap();
+    let claim = rig.session.claim(&second, &[("topic".into(), 0)], None).await.unwrap().remove(0);
+    assert_eq!((claim.next_offset, claim.mark), (Some(1), at(1, 1)));
+    let error = rig.apply(vec![insert(&t, at(2, 1), &["2", "x", "1"])]).await.unwrap_err();
+    assert!(matches!(error, Error::Fenced { .. }), "{error:?}");
+}

@@ -1,0 +1,390 @@
+//! Lanes: several partitions in parallel, what they wait for, and what stops them.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use prometheus::Registry;
+use tokio::{
+    sync::{Semaphore, mpsc, oneshot},
+    task::JoinHandle,
+};
+use walrelay::{
+    event::ChangeEvent,
+    kafka::{ConsumedRecord, ConsumerEvent, StartOffset, TopicPartition},
+    lsn::Lsn,
+    pipeline::{
+        apply::{Decode, Deps, Error, FlowControl, Limits, run},
+        health::{Half, Health},
+        metrics::ApplyMetrics,
+    },
+    progress::Progress,
+    record::DecodeError,
+    sink::{Settings, Sink},
+};
+
+use crate::sink_support::{Database, at, delete, insert, shape, truncate, update};
+
+type Script = Arc<Mutex<Vec<ChangeEvent>>>;
+
+/// Reads a record's value as the number of an event in the script.
+struct Scripted(Script);
+
+impl Decode for Scripted {
+    async fn decode(&mut self, record: &ConsumedRecord) -> Result<Option<ChangeEvent>, DecodeError> {
+        let number = record.value.as_ref().map(|value| std::str::from_utf8(value).unwrap().parse::<usize>().unwrap());
+        Ok(number.map(|number| self.0.lock().unwrap()[number].clone()))
+    }
+}
+
+struct NoFlow;
+
+impl FlowControl for NoFlow {
+    fn pause(&self, _partitions: Vec<TopicPartition>) {}
+    fn resume(&self, _partitions: Vec<TopicPartition>) {}
+}
+
+/// An applier whose consumer is the test.
+struct Applier {
+    events: mpsc::UnboundedSender<ConsumerEvent>,
+    script: Script,
+    budget: Arc<Semaphore>,
+    offsets: HashMap<(String, i32), i64>,
+    health: Health,
+    task: JoinHandle<Result<(), Error>>,
+    stop: oneshot::Sender<()>,
+}
+
+impl Applier {
+    async fn start(db: &Database, topics: &[(&str, i32)]) -> Self {
+        let partitions: Vec<(&str, i32)> =
+            topics.iter().flat_map(|(topic, count)| (0..*count).map(move |partition| (*topic, partition))).collect();
+        Self::with_partitions(db, topics, &partitions).await
+    }
+
+    async fn with_partitions(db: &Database, topics: &[(&str, i32)], partitions: &[(&str, i32)]) -> Self {
+        let (events, receiver) = mpsc::unbounded_channel();
+        let script = Script::default();
+        let health = Health::new(Half::Apply, Duration::from_secs(30));
+        let known = Arc::clone(&script);
+        let deps = Deps {
+            sink: Arc::new(Sink::new(Settings {
+                server: db.settings.clone(),
+                schema: "walrelay".into(),
+                instance: "it".into(),
+                owner: "test".into(),
+                target_schema: None,
+                evolve: true,
+                take_over: false,
+                replica_role: false,
+            })),
+            events: receiver,
+            flow: Box::new(NoFlow),
+            decoder: Box::new(move || Scripted(Arc::clone(&known))),
+            subscribed: Arc::new(|topic| topic.starts_with("w.")),
+            progress_topic: Some("progress".into()),
+            partition_counts: topics.iter().map(|(topic, count)| ((*topic).to_owned(), *count)).collect(),
+            limits: Limits { workers: 3, ..Limits::default() },
+            metrics: ApplyMetrics::new(&Registry::new()).unwrap(),
+            health: health.clone(),
+        };
+        let (stop, stopped) = oneshot::channel::<()>();
+        let task = tokio::spawn(run(deps, async {
+            let _ = stopped.await;
+        }));
+        let budget = Arc::new(Semaphore::new(1 << 26));
+        let mut applier = Self { events, script, budget, offsets: HashMap::new(), health, task, stop };
+        applier.assign(partitions).await;
+        applier
+    }
+
+    async fn assign(&mut self, partitions: &[(&str, i32)]) {
+        let partitions = partitions.iter().map(|(topic, partition)| (Arc::from(*topic), *partition)).collect();
+        let (reply, answer) = oneshot::channel();
+        self.events.send(ConsumerEvent::Assigned { partitions, reply }).unwrap();
+        for ((topic, partition), start) in answer.await.expect("an answer to the assignment") {
+            let next = if let StartOffset::At(offset) = start { offset } else { 0 };
+            self.offsets.insert((topic.to_string(), partition), next);
+        }
+    }
+
+    fn send(&mut self, topic: &str, partition: i32, events: Vec<ChangeEvent>) {
+        let mut script = self.script.lock().unwrap();
+        let mut records = Vec::new();
+        for event in events {
+            let offset = self.offsets.entry((topic.to_owned(), partition)).or_default();
+            records.push(record(topic, partition, *offset, Some(script.len().to_string())));
+            *offset += 1;
+            script.push(event);
+        }
+        drop(script);
+        self.deliver(records);
+    }
+
+    fn deliver(&self, records: Vec<ConsumedRecord>) {
+        let bytes = u32::try_from(records.iter().map(ConsumedRecord::size).sum::<usize>()).unwrap();
+        let permit = Arc::clone(&self.budget).try_acquire_many_owned(bytes).expect("room in the budget");
+        self.events.send(ConsumerEvent::Records { records, permit }).unwrap();
+    }
+
+    /// Everything below this commit LSN has been sent.
+    fn progress(&self, lsn: u64) {
+        let mut offsets: BTreeMap<String, Vec<i64>> = BTreeMap::new();
+        for ((topic, partition), next) in &self.offsets {
+            let of_topic = offsets.entry(topic.clone()).or_default();
+            let place = usize::try_from(*partition).unwrap();
+            of_topic.resize(of_topic.len().max(place + 1), i64::MAX);
+            of_topic[place] = *next;
+        }
+        let progress = Progress { epoch: 0, lsn: Lsn(lsn), offsets };
+        self.deliver(vec![record("progress", 0, 0, Some(serde_json::to_string(&progress).unwrap()))]);
+    }
+
+    async fn finish(self) {
+        let _ = self.stop.send(());
+        self.task.await.unwrap().unwrap();
+    }
+}
+
+fn record(topic: &str, partition: i32, offset: i64, value: Option<String>) -> ConsumedRecord {
+    ConsumedRecord {
+        topic: Arc::from(topic),
+        partition,
+        offset,
+        timestamp_ms: 0,
+        key: None,
+        value: value.map(Bytes::from),
+        headers: Vec::new(),
+    }
+}
+
+const T: &str = "w.t";
+
+// trap T60
+#[tokio::test]
+async fn redelivered_records_change_nothing() {
+    let db = Database::create().await;
+    let t = shape("t", &[("id*", "int"), ("a", "text")]);
+    let mut applier = Applier::start(&db, &[(T, 1)]).await;
+    let history = || {
+        vec![
+            insert(&t, at(1, 1), &["1", "old"]),
+            update(&t, at(2, 1), &["1", "new"]),
+            insert(&t, at(2, 2), &["2", "x"]),
+            delete(&t, at(3, 1), &["2", "?"]),
+        ]
+    };
+    applier.send(T, 0, history());
+    db.until("SELECT * FROM t", &["1|new"]).await;
+    db.until("SELECT next_offset FROM walrelay.position", &["4"]).await;
+    db.run(
+        "CREATE TABLE audit (id int); CREATE FUNCTION note() RETURNS trigger LANGUAGE plpgsql AS \
+            'BEGIN INSERT INTO public.audit VALUES (1); RETURN NULL; END'; \
+            CREATE TRIGGER note AFTER INSERT OR UPDATE OR DELETE ON t FOR EACH ROW EXECUTE FUNCTION note()",
+    )
+    .await;
+    applier.send(T, 0, history());
+    db.until("SELECT next_offset, commit_lsn FROM walrelay.position", &["8|0/3"]).await;
+    assert_eq!(db.rows("SELECT * FROM t").await, ["1|new"]);
+    assert_eq!(db.rows("SELECT count(*) FROM audit").await, ["0"]);
+    applier.finish().await;
+    let again = Applier::start(&db, &[(T, 1)]).await;
+    assert_eq!(again.offsets[&(T.to_owned(), 0)], 8);
+}
+
+// trap T32
+#[tokio::test]
+async fn a_truncate_waits_for_all_partitions_and_spares_what_comes_after_it() {
+    let db = Database::create().await;
+    let t = shape("t", &[("id*", "int"), ("a", "text")]);
+    let u = shape("u", &[("id*", "int")]);
+    let topics = [(T, 3), ("w.u", 1)];
+    let mut applier = Applier::start(&db, &topics).await;
+    for partition in 0..3 {
+        applier.send(T, partition, vec![insert(&t, at(1, 1), &[&partition.to_string(), "before"])]);
+    }
+    applier.send("w.u", 0, vec![insert(&u, at(1, 2), &["1"])]);
+    db.until("SELECT count(*) FROM t", &["3"]).await;
+    // A record with a null key has a shape without a key.
+    let barrier = || truncate(&shape("t", &[("id", "int"), ("a", "text")]), at(5, 1), &topics);
+    let barrier_of_u = truncate(&shape("u", &[("id", "int")]), at(5, 2), &topics);
+    applier.send(T, 0, vec![barrier(), insert(&t, at(6, 1), &["10", "after"])]);
+    applier.send(T, 1, vec![barrier()]);
+    let parked = "SELECT count(*) FROM walrelay.position WHERE parked_lsn = '0/5'";
+    db.until(parked, &["2"]).await;
+    assert_eq!(db.rows("SELECT count(*) FROM t").await, ["3"]);
+    applier.send(T, 2, vec![insert(&t, at(4, 1), &["7", "late, and before it"]), barrier()]);
+    applier.send("w.u", 0, vec![barrier_of_u]);
+    db.until("SELECT * FROM t", &["10|after"]).await;
+    db.until("SELECT count(*) FROM u", &["0"]).await;
+    db.until(parked, &["0"]).await;
+    applier.send(T, 1, vec![barrier(), insert(&t, at(7, 1), &["11", "later"])]);
+    db.until("SELECT id FROM t ORDER BY id", &["10", "11"]).await;
+    db.until("SELECT count(*) FROM walrelay.barrier", &["0"]).await;
+    applier.finish().await;
+}
+
+// trap T66
+#[tokio::test]
+async fn unique_values_change_places_across_partitions() {
+    let db = Database::create().await;
+    db.run("CREATE TABLE t (id int PRIMARY KEY, a text UNIQUE, big text)").await;
+    let t = shape("t", &[("id*", "int"), ("a", "text"), ("big", "text")]);
+    let mut applier = Applier::start(&db, &[(T, 2)]).await;
+    applier.send(T, 0, vec![insert(&t, at(1, 1), &["1", "x", "one"])]);
+    applier.send(T, 1, vec![insert(&t, at(1, 2), &["2", "y", "two"])]);
+    db.until("SELECT count(*) FROM t", &["2"]).await;
+    applier.send(T, 0, vec![update(&t, at(2, 1), &["1", "tmp", "?"]), update(&t, at(2, 3), &["1", "y", "?"])]);
+    applier.send(T, 1, vec![update(&t, at(2, 2), &["2", "x", "?"])]);
+    applier.progress(3);
+    db.until("SELECT id, a, big FROM t ORDER BY id", &["1|y|one", "2|x|two"]).await;
+    applier.send(T, 0, vec![update(&t, at(4, 1), &["1", "z", "?"])]);
+    db.until("SELECT id, a FROM t ORDER BY id", &["1|z", "2|x"]).await;
+    assert!(applier.health.snapshot().stopped.is_empty());
+    applier.finish().await;
+}
+
+// trap T65
+#[tokio::test]
+async fn a_child_row_waits_for_its_parent() {
+    let db = Database::create().await;
+    db.run("CREATE TABLE p (id int PRIMARY KEY); CREATE TABLE c (id int PRIMARY KEY, p int REFERENCES p)").await;
+    let (p, c) = (shape("p", &[("id*", "int")]), shape("c", &[("id*", "int"), ("p", "int")]));
+    let mut applier = Applier::start(&db, &[("w.p", 2), ("w.c", 2)]).await;
+    applier.send("w.p", 0, vec![insert(&p, at(1, 1), &["1"])]);
+    applier.send("w.c", 0, vec![insert(&c, at(1, 2), &["1", "1"])]);
+    db.until("SELECT * FROM c", &["1|1"]).await;
+    applier.send("w.c", 1, vec![insert(&c, at(2, 2), &["2", "2"])]);
+    tokio::task::yield_now().await;
+    applier.send("w.p", 1, vec![insert(&p, at(2, 1), &["2"])]);
+    applier.progress(3);
+    db.until("SELECT * FROM c ORDER BY id", &["1|1", "2|2"]).await;
+    assert!(applier.health.snapshot().stopped.is_empty());
+    applier.finish().await;
+}
+
+// trap T28
+#[tokio::test]
+async fn a_key_move_carries_unchanged_columns_across_partitions_in_either_order() {
+    for create_first in [true, false] {
+        let db = Database::create().await;
+        let t = shape("t", &[("id*", "int"), ("a", "text"), ("body", "text")]);
+        let mut applier = Applier::start(&db, &[(T, 3)]).await;
+        applier.send(T, 0, vec![insert(&t, at(1, 1), &["1", "x", "long body"])]);
+        db.until("SELECT id FROM t", &["1"]).await;
+        let mut gone = delete(&t, at(2, 1), &["1", "?", "?"]);
+        gone.key_move = true;
+        gone.moved_columns = vec![2];
+        let mut come = insert(&t, at(2, 2), &["2", "y", "?"]);
+        come.key_move = true;
+        let waiting = "SELECT count(*) FROM walrelay.position WHERE partition = 1 AND next_offset = 1";
+        if create_first {
+            applier.send(
+                T,
+                1,
+                vec![insert(&t, at(1, 2), &["9", "n", "nine"]), come, update(&t, at(3, 1), &["2", "z", "?"])],
+            );
+            db.until(waiting, &["1"]).await;
+            applier.send(T, 0, vec![gone]);
+        } else {
+            applier.send(T, 0, vec![gone]);
+            db.until("SELECT count(*) FROM walrelay.moved", &["1"]).await;
+            applier.send(
+                T,
+                1,
+                vec![insert(&t, at(1, 2), &["9", "n", "nine"]), come, update(&t, at(3, 1), &["2", "z", "?"])],
+            );
+        }
+        db.until("SELECT * FROM t ORDER BY id", &["2|z|long body", "9|n|nine"]).await;
+        db.until("SELECT count(*) FROM walrelay.moved", &["0"]).await;
+        assert!(applier.health.snapshot().stopped.is_empty());
+        applier.finish().await;
+    }
+}
+
+// trap T75
+#[tokio::test]
+async fn a_hold_stops_every_lane_before_its_lsn_until_it_is_released() {
+    let db = Database::create().await;
+    let t = shape("t", &[("id*", "int"), ("a", "text")]);
+    let mut applier = Applier::start(&db, &[(T, 3)]).await;
+    applier.send(T, 0, vec![insert(&t, at(1, 1), &["1", "x"])]);
+    db.until("SELECT id FROM t", &["1"]).await;
+    db.run("INSERT INTO walrelay.hold VALUES ('it', '0/10')").await;
+    applier.send(T, 0, vec![insert(&t, at(9, 1), &["2", "below"]), insert(&t, at(16, 1), &["3", "at"])]);
+    applier.send(T, 1, vec![insert(&t, at(17, 1), &["4", "above"])]);
+    db.until("SELECT id FROM t ORDER BY id", &["1", "2"]).await;
+    let held = "SELECT partition FROM walrelay.position WHERE held_at = '0/10' ORDER BY 1";
+    db.until(held, &["0", "1"]).await;
+    applier.progress(18);
+    db.until(held, &["0", "1", "2"]).await;
+    assert_eq!(db.rows("SELECT id FROM t ORDER BY id").await, ["1", "2"]);
+    db.run("DELETE FROM walrelay.hold").await;
+    db.until("SELECT id FROM t ORDER BY id", &["1", "2", "3", "4"]).await;
+    db.until("SELECT count(*) FROM walrelay.position WHERE held_at IS NOT NULL", &["0"]).await;
+    applier.finish().await;
+}
+
+// trap T72
+#[tokio::test]
+async fn a_poison_record_stops_its_table_at_its_offset_and_no_other() {
+    let db = Database::create().await;
+    let (t, u) = (shape("t", &[("id*", "int"), ("a", "text")]), shape("u", &[("id*", "int"), ("a", "text")]));
+    let mut applier = Applier::start(&db, &[(T, 1), ("w.u", 1)]).await;
+    applier.send(T, 0, vec![insert(&t, at(1, 1), &["1", "x"])]);
+    db.until("SELECT id FROM t", &["1"]).await;
+    db.run("ALTER TABLE t ADD CHECK (a <> 'poison')").await;
+    let mut events: Vec<_> = (2..12).map(|id| insert(&t, at(2, id), &[&id.to_string(), "x"])).collect();
+    events[6] = insert(&t, at(2, 8), &["8", "poison"]);
+    applier.send(T, 0, events);
+    applier.send("w.u", 0, vec![insert(&u, at(2, 20), &["1", "fine"])]);
+    db.until("SELECT a FROM u", &["fine"]).await;
+    db.until("SELECT max(id) FROM t", &["7"]).await;
+    db.until("SELECT next_offset FROM walrelay.position WHERE topic = 'w.t' AND stopped IS NOT NULL", &["7"]).await;
+    let snapshot = applier.health.snapshot();
+    assert!(!snapshot.is_ready());
+    let reason = &snapshot.stopped["public.t"];
+    assert!(reason.contains("topic w.t, partition 0, offset 7") && reason.contains("t_a_check"), "{reason}");
+    assert!(!reason.contains("poison"), "a row's value is shown: {reason}");
+    applier.send("w.u", 0, vec![insert(&u, at(3, 1), &["2", "goes on"])]);
+    db.until("SELECT count(*) FROM u", &["2"]).await;
+    applier.finish().await;
+}
+
+#[tokio::test]
+async fn a_broken_connection_is_made_again_and_nothing_is_applied_twice() {
+    let db = Database::create().await;
+    let log = shape("log", &[("a", "int")]);
+    let mut applier = Applier::start(&db, &[(T, 1)]).await;
+    for round in 1..=20_u64 {
+        applier.send(T, 0, vec![insert(&log, at(round, 1), &[&round.to_string()])]);
+        db.run(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'walrelay apply' \
+                AND datname = current_database()",
+        )
+        .await;
+    }
+    db.until("SELECT count(*), count(DISTINCT a) FROM log", &["20|20"]).await;
+    applier.finish().await;
+}
+
+#[tokio::test]
+async fn revoked_partitions_are_let_go_and_go_on_elsewhere() {
+    let db = Database::create().await;
+    let t = shape("t", &[("id*", "int"), ("a", "text")]);
+    let mut applier = Applier::start(&db, &[(T, 2)]).await;
+    applier.send(T, 0, vec![insert(&t, at(1, 1), &["1", "x"])]);
+    db.until("SELECT id FROM t", &["1"]).await;
+    let (done, finished) = oneshot::channel();
+    applier.events.send(ConsumerEvent::Revoked { partitions: vec![(Arc::from(T), 0)], done }).unwrap();
+    finished.await.unwrap();
+    let mut other = Applier::with_partitions(&db, &[(T, 2)], &[(T, 0)]).await;
+    other.send(T, 0, vec![update(&t, at(2, 1), &["1", "there"])]);
+    applier.send(T, 1, vec![insert(&t, at(2, 2), &["2", "here"])]);
+    db.until("SELECT * FROM t ORDER BY id", &["1|there", "2|here"]).await;
+    applier.finish().await;
+    other.finish().await;
+}
