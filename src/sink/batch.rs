@@ -76,13 +76,16 @@ impl LanePart<'_> {
     }
 }
 
+/// An event of a batch: its lane, its index in the lane's part, itself.
+pub type Placed<'a> = (usize, usize, &'a ChangeEvent);
+
 /// Events of one table under one shape, in the source's order: lane, index in the lane's part, event.
 #[derive(Debug)]
 pub struct Run<'a> {
     /// The statements.
     pub plan: Arc<Plan>,
     /// The events.
-    pub events: Vec<(usize, usize, &'a ChangeEvent)>,
+    pub events: Vec<Placed<'a>>,
 }
 
 impl Run<'_> {
@@ -133,6 +136,9 @@ impl Run<'_> {
     }
 }
 
+/// Cells with the names of their columns.
+pub type NamedCells = Vec<(Arc<str>, Cell)>;
+
 /// Key moves of one topic in one transaction.
 #[derive(Debug, Default)]
 pub struct MovedRows {
@@ -141,7 +147,7 @@ pub struct MovedRows {
     /// Taken from the ledger by a create half.
     pub taken: Vec<Position>,
     /// To be left in the ledger for create halves elsewhere: the cells with their column names.
-    pub left: BTreeMap<Position, Option<Vec<(Arc<str>, Cell)>>>,
+    pub left: BTreeMap<Position, Option<NamedCells>>,
 }
 
 /// What a run has staged.

@@ -50,7 +50,7 @@ impl ServerError {
 pub enum Error {
     /// No connection to the target.
     #[error("cannot connect to the target")]
-    Connect(#[from] postgres::Error),
+    Connect(#[source] Box<postgres::Error>),
     /// The connection broke.
     #[error("the connection to the target broke while it was to {doing}")]
     Broken {
@@ -67,7 +67,7 @@ pub enum Error {
         doing: &'static str,
         /// The server's answer.
         #[source]
-        source: ServerError,
+        source: Box<ServerError>,
     },
     /// The target refused a statement on a table.
     #[error("the target refused to {doing} table {table}")]
@@ -80,7 +80,7 @@ pub enum Error {
         doing: &'static str,
         /// The server's answer.
         #[source]
-        source: ServerError,
+        source: Box<ServerError>,
     },
     /// A target table cannot take the source's rows.
     #[error("table {table} cannot be applied to: {problem}")]
@@ -141,7 +141,7 @@ impl Error {
     /// Wraps a client error of a statement that concerns no single table.
     pub(crate) fn query(doing: &'static str) -> impl FnOnce(tokio_postgres::Error) -> Self {
         move |source| match source.as_db_error() {
-            Some(db) => Self::Refused { doing, source: ServerError::new(db) },
+            Some(db) => Self::Refused { doing, source: Box::new(ServerError::new(db)) },
             None => Self::Broken { doing, source },
         }
     }
@@ -157,7 +157,7 @@ impl Error {
                 topic: topic.to_owned(),
                 table: table.clone(),
                 doing,
-                source: ServerError::new(db),
+                source: Box::new(ServerError::new(db)),
             },
             None => Self::Broken { doing, source },
         }
@@ -165,7 +165,7 @@ impl Error {
 
     /// The server's SQLSTATE, if the server answered.
     #[must_use]
-    pub const fn code(&self) -> Option<&SqlState> {
+    pub fn code(&self) -> Option<&SqlState> {
         match self {
             Self::Refused { source, .. } | Self::TableRefused { source, .. } => Some(&source.code),
             _ => None,
@@ -188,6 +188,12 @@ impl Error {
     pub fn is_ordering(&self) -> bool {
         let ordering = [SqlState::UNIQUE_VIOLATION, SqlState::FOREIGN_KEY_VIOLATION, SqlState::EXCLUSION_VIOLATION];
         matches!(self, Self::TableRefused { .. }) && self.code().is_some_and(|code| ordering.contains(code))
+    }
+}
+
+impl From<postgres::Error> for Error {
+    fn from(error: postgres::Error) -> Self {
+        Self::Connect(Box::new(error))
     }
 }
 

@@ -144,7 +144,8 @@ impl Ledger {
                PRIMARY KEY (instance, topic, epoch, commit_lsn, ordinal));
              CREATE TABLE {hold_request} (
                instance text PRIMARY KEY, lsn pg_lsn NOT NULL, created_at timestamptz NOT NULL, expires_at timestamptz NOT NULL);
-             CREATE VIEW {hold} AS SELECT instance, lsn FROM {hold_request} WHERE expires_at > clock_timestamp();"
+             CREATE VIEW {hold} AS SELECT instance, lsn, created_at, expires_at FROM {hold_request}
+               WHERE expires_at > clock_timestamp();"
         )
     }
 

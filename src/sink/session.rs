@@ -22,12 +22,12 @@ use futures_util::SinkExt as _;
 use tokio_postgres::{SimpleQueryMessage, Statement};
 
 use crate::{
-    event::{Cell, ChangeEvent, TableShape},
+    event::{Cell, TableShape},
     lsn::{Lsn, Position},
     postgres::{Client, client::connect_with},
     schema::quote_literal,
     sink::{
-        batch::{self, Applied, LaneDone, LanePart, MovedRows, Run, Staged},
+        batch::{self, Applied, LaneDone, LanePart, MovedRows, Placed, Run, Staged},
         copy::CopyText,
         error::Error,
         ledger::{APPLICATION_NAME, Claim, Ledger},
@@ -125,7 +125,7 @@ impl Session {
 
     /// Per topic the events of all lanes in the source's order, cut where the shape changes; children before parents.
     async fn runs<'a>(&self, sink: &Sink, parts: &'a [LanePart<'a>]) -> Result<Vec<Vec<Run<'a>>>, Error> {
-        let mut topics: BTreeMap<&str, (Arc<str>, Vec<(usize, usize, &ChangeEvent)>, usize)> = BTreeMap::new();
+        let mut topics: BTreeMap<&str, (Arc<str>, Vec<Placed<'_>>, usize)> = BTreeMap::new();
         for (lane, part) in parts.iter().enumerate() {
             if part.events.is_empty() {
                 continue;

@@ -313,7 +313,7 @@ async fn a_hold_stops_every_lane_before_its_lsn_until_it_is_released() {
     let mut applier = Applier::start(&db, &[(T, 3)]).await;
     applier.send(T, 0, vec![insert(&t, at(1, 1), &["1", "x"])]);
     db.until("SELECT id FROM t", &["1"]).await;
-    db.run("INSERT INTO walrelay.hold VALUES ('it', '0/10')").await;
+    db.run("INSERT INTO walrelay.hold VALUES ('it', '0/10', now(), 'infinity')").await;
     applier.send(T, 0, vec![insert(&t, at(9, 1), &["2", "below"]), insert(&t, at(16, 1), &["3", "at"])]);
     applier.send(T, 1, vec![insert(&t, at(17, 1), &["4", "above"])]);
     db.until("SELECT id FROM t ORDER BY id", &["1", "2"]).await;

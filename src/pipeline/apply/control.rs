@@ -7,7 +7,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use crate::{
     kafka::TopicPartition,
     lsn::{Lsn, Position},
-    pipeline::apply::lane::Parked,
+    pipeline::apply::lane::{Lane, Parked, State},
     sink::{
         self, Session, Sink,
         barrier::{Gathering, gather, pass},
@@ -37,6 +37,37 @@ pub struct Orders {
     pub held: Vec<(LaneRef, Option<Lsn>)>,
     /// Lanes that have stopped.
     pub stopped: Vec<(LaneRef, String)>,
+}
+
+impl Orders {
+    /// Adds what the lanes' standing demands. `stopped` has the reasons of stopped topics.
+    pub fn of_lanes<'a>(
+        &mut self,
+        lanes: impl Iterator<Item = (&'a TopicPartition, &'a Lane)>,
+        hold: Option<Lsn>,
+        stopped: &BTreeMap<Arc<str>, String>,
+    ) {
+        for (key, lane) in lanes {
+            let reference = LaneRef { key: key.clone(), owned: lane.owned.clone() };
+            let holds = hold.filter(|hold| lane.stands_at(*hold));
+            match &lane.state {
+                State::Lost => self.reclaim.push(reference),
+                State::Stopped if !lane.told => {
+                    let reason = stopped.get(&key.0).cloned().unwrap_or_default();
+                    self.stopped.push((reference, reason));
+                }
+                State::Busy | State::Stopped => {}
+                state => {
+                    if holds != lane.told_held {
+                        self.held.push((reference.clone(), holds));
+                    }
+                    if let State::Parked(parked) = state {
+                        self.parked.push((reference, Parked::clone(parked), lane.told));
+                    }
+                }
+            }
+        }
+    }
 }
 
 /// What came of it.

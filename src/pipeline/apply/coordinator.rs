@@ -18,12 +18,14 @@ use crate::{
     kafka::{ConsumedRecord, ConsumerEvent, StartOffset, TopicPartition},
     lsn::{Lsn, Position},
     pipeline::apply::{
-        control::{Findings, LaneRef, Orders, carry_out},
+        control::{Findings, Orders, carry_out},
         decode::Decode,
         deps::Deps,
         error::Error,
+        groups::Groups,
         job::{self, How, JobReport, Worker},
-        lane::{Lane, Parked, State},
+        lane::{Lane, State},
+        pressure::balance,
         work::{Halt, JobLane, LaneReport, describe},
     },
     progress::Progress,
@@ -32,12 +34,6 @@ use crate::{
 };
 
 type Answer = oneshot::Sender<Vec<(TopicPartition, StartOffset)>>;
-
-/// Tables that are applied together up to one cut.
-struct Group {
-    topics: BTreeSet<Arc<str>>,
-    tried: Option<Instant>,
-}
 
 /// An assignment that waits for its claim.
 struct Assignment {
@@ -60,7 +56,7 @@ pub struct Coordinator<D> {
     control_backoff: Backoff,
     assignments: VecDeque<Assignment>,
     revoked: Vec<(Vec<TopicPartition>, oneshot::Sender<()>)>,
-    groups: Vec<Group>,
+    groups: Groups,
     stopped: BTreeMap<Arc<str>, String>,
     conflicts: BTreeMap<TopicPartition, Instant>,
     hold: Option<Lsn>,
@@ -99,7 +95,7 @@ impl<D: Decode + 'static> Coordinator<D> {
             control_backoff: Backoff::new(),
             assignments: VecDeque::new(),
             revoked: Vec::new(),
-            groups: Vec::new(),
+            groups: Groups::default(),
             stopped: BTreeMap::new(),
             conflicts: BTreeMap::new(),
             hold: None,
@@ -242,22 +238,9 @@ impl<D: Decode + 'static> Coordinator<D> {
         self.show();
     }
 
-    /// Pauses lanes that hold more than their part of the budget, so that no lane starves the others or the progress topic.
+    /// Tells the consumer which lanes are to be paused or go on.
     fn balance(&mut self) {
-        let budget = self.deps.limits.budget_bytes;
-        let part = (budget / 2 / self.lanes.len().max(1)).max(64 << 10);
-        let (mut pause, mut resume) = (Vec::new(), Vec::new());
-        for (key, lane) in &mut self.lanes {
-            let part = if lane.state == State::Aligning { part.max(budget / 4) } else { part };
-            let full = lane.state == State::Stopped || lane.bytes() > part;
-            if full && !lane.paused {
-                lane.paused = true;
-                pause.push(key.clone());
-            } else if lane.paused && lane.state != State::Stopped && lane.bytes() <= part / 2 {
-                lane.paused = false;
-                resume.push(key.clone());
-            }
-        }
+        let (pause, resume) = balance(&mut self.lanes, self.deps.limits.budget_bytes);
         if !pause.is_empty() {
             self.deps.flow.pause(pause);
         }
@@ -287,26 +270,7 @@ impl<D: Decode + 'static> Coordinator<D> {
             let data = assignment.partitions.iter().filter(|(topic, _)| !self.is_progress(topic));
             orders.assign = data.map(|(topic, partition)| (topic.to_string(), *partition)).collect();
         }
-        for (key, lane) in &self.lanes {
-            let reference = LaneRef { key: key.clone(), owned: lane.owned.clone() };
-            let holds = self.hold.filter(|hold| lane.stands_at(*hold));
-            match &lane.state {
-                State::Lost => orders.reclaim.push(reference),
-                State::Stopped if !lane.told => {
-                    let reason = self.stopped.get(&key.0).cloned().unwrap_or_default();
-                    orders.stopped.push((reference, reason));
-                }
-                State::Busy | State::Stopped => {}
-                state => {
-                    if holds != lane.told_held {
-                        orders.held.push((reference.clone(), holds));
-                    }
-                    if let State::Parked(parked) = state {
-                        orders.parked.push((reference, Parked::clone(parked), lane.told));
-                    }
-                }
-            }
-        }
+        orders.of_lanes(self.lanes.iter(), self.hold, &self.stopped);
         let mut session = self.control_session.take();
         let (sink, subscribed) = (Arc::clone(&self.deps.sink), Arc::clone(&self.deps.subscribed));
         self.control.spawn(async move {
@@ -463,7 +427,7 @@ impl<D: Decode + 'static> Coordinator<D> {
     /// Lanes of grouped tables join their group as soon as they are free.
     fn regroup(&mut self) {
         for (key, lane) in &mut self.lanes {
-            let grouped = self.groups.iter().any(|group| group.topics.contains(&key.0));
+            let grouped = self.groups.contains(&key.0);
             let free = matches!(lane.state, State::Ready | State::Waits(_) | State::Parked(_) | State::Held(_));
             if grouped && free {
                 lane.state = State::Aligning;
@@ -474,27 +438,23 @@ impl<D: Decode + 'static> Coordinator<D> {
         }
     }
 
+    /// Gives groups whose lanes are all free to idle workers.
     fn dispatch_groups(&mut self) {
-        for at in 0..self.groups.len() {
-            if self.idle.is_empty() {
-                return;
-            }
-            let Some(group) = self.groups.get_mut(at) else { return };
-            if group.tried.is_some_and(|tried| tried.elapsed() < RETRY_EVERY) {
-                continue;
-            }
-            let of_group = |(key, lane): &(&TopicPartition, &mut Lane)| {
-                group.topics.contains(&key.0) && lane.state != State::Stopped
-            };
-            let mut lanes: Vec<&mut Lane> = self.lanes.iter_mut().filter(of_group).map(|(_, lane)| lane).collect();
-            let together = lanes.iter().all(|lane| lane.state == State::Aligning);
-            if !together || lanes.is_empty() {
-                continue;
-            }
-            group.tried = Some(Instant::now());
+        let lanes = &self.lanes;
+        let member = |topics: &BTreeSet<Arc<str>>, key: &TopicPartition, lane: &Lane| {
+            topics.contains(&key.0) && lane.state != State::Stopped
+        };
+        let mut idle = self.idle.len();
+        let due = self.groups.due(|topics| {
+            let mut states = lanes.iter().filter(|(key, lane)| member(topics, key, lane)).map(|(_, lane)| &lane.state);
+            let ready = idle > 0 && states.all(|state| *state == State::Aligning);
+            ready && lanes.iter().any(|(key, lane)| member(topics, key, lane))
+        });
+        idle = idle.min(due.len());
+        for topics in due.into_iter().take(idle) {
+            let lanes = self.lanes.iter_mut().filter(|(key, lane)| member(&topics, key, lane));
             let chosen = lanes
-                .iter_mut()
-                .map(|lane| {
+                .map(|(_, lane)| {
                     let taken = lane.take(usize::MAX, usize::MAX);
                     job_lane(lane, taken)
                 })
@@ -526,7 +486,7 @@ impl<D: Decode + 'static> Coordinator<D> {
         let aligned = report.how == How::Aligned
             && report.lanes.iter().all(|lane| !matches!(lane.halt, Some(Halt::NoCut | Halt::Lost | Halt::Waits)));
         if aligned && let Some(first) = report.lanes.first() {
-            self.groups.retain(|group| !group.topics.contains(&first.key.0));
+            self.groups.dissolve(&first.key.0);
         }
         for lane in report.lanes {
             self.returned(lane);
@@ -537,7 +497,7 @@ impl<D: Decode + 'static> Coordinator<D> {
     }
 
     fn returned(&mut self, report: LaneReport) {
-        self.count(&report);
+        report.count(&self.deps.metrics);
         let key = report.key;
         let Some(lane) = self.lanes.get_mut(&key) else { return };
         lane.came(report.stored, report.mark);
@@ -570,22 +530,6 @@ impl<D: Decode + 'static> Coordinator<D> {
         }
     }
 
-    fn count(&self, report: &LaneReport) {
-        let metrics = &self.deps.metrics;
-        metrics.skipped.inc_by(report.skipped);
-        let key = &report.key;
-        if let Some(next_offset) = report.stored {
-            metrics.applied(&key.0, key.1, report.mark, next_offset);
-        }
-        if let Some(table) = &report.table {
-            let table = metrics.table(table);
-            for (op, count) in &report.applied {
-                table.events(*op).inc_by(*count);
-            }
-            table.bytes.inc_by(u64::try_from(report.gone).unwrap_or(0));
-        }
-    }
-
     /// An ordering error: the table's lanes are aligned if they are all here, else the others get time to move on.
     fn conflict(&mut self, key: &TopicPartition, reason: &str) {
         let mut topics: BTreeSet<Arc<str>> = self.deps.sink.related(&key.0).into_iter().collect();
@@ -597,12 +541,7 @@ impl<D: Decode + 'static> Coordinator<D> {
         });
         if whole {
             tracing::debug!(topic = %key.0, reason, "applying the table's partitions together");
-            let (joined, apart) = std::mem::take(&mut self.groups)
-                .into_iter()
-                .partition(|group: &Group| !group.topics.is_disjoint(&topics));
-            self.groups = apart;
-            topics.extend(joined.into_iter().flat_map(|group: Group| group.topics));
-            self.groups.push(Group { topics, tried: None });
+            self.groups.join(topics);
             return;
         }
         let since = *self.conflicts.entry(key.clone()).or_insert_with(Instant::now);
@@ -635,10 +574,7 @@ impl<D: Decode + 'static> Coordinator<D> {
                 lane.clear();
             }
         }
-        for group in &mut self.groups {
-            group.topics.remove(topic);
-        }
-        self.groups.retain(|group| !group.topics.is_empty());
+        self.groups.remove(topic);
     }
 }
 

@@ -11,19 +11,37 @@ use crate::{
 pub enum Error {
     /// The target.
     #[error(transparent)]
-    Sink(#[from] sink::Error),
+    Sink(Box<sink::Error>),
     /// Kafka.
     #[error(transparent)]
-    Kafka(#[from] kafka::Error),
+    Kafka(Box<kafka::Error>),
     /// A record or its schema.
     #[error(transparent)]
-    Decode(#[from] record::DecodeError),
+    Decode(Box<record::DecodeError>),
     /// The consumer's thread is gone without a word.
     #[error("the consumer has ended")]
     ConsumerEnded,
     /// A task of apply panicked.
     #[error("a task of apply has failed")]
     Task(#[from] tokio::task::JoinError),
+}
+
+impl From<sink::Error> for Error {
+    fn from(error: sink::Error) -> Self {
+        Self::Sink(Box::new(error))
+    }
+}
+
+impl From<kafka::Error> for Error {
+    fn from(error: kafka::Error) -> Self {
+        Self::Kafka(Box::new(error))
+    }
+}
+
+impl From<record::DecodeError> for Error {
+    fn from(error: record::DecodeError) -> Self {
+        Self::Decode(Box::new(error))
+    }
 }
 
 impl Classify for Error {

@@ -29,8 +29,10 @@ mod coordinator;
 mod decode;
 mod deps;
 mod error;
+mod groups;
 mod job;
 mod lane;
+mod pressure;
 mod work;
 
 use std::future::Future;

@@ -6,10 +6,13 @@ use crate::{
     event::{ChangeEvent, Op},
     kafka::{ConsumedRecord, TopicPartition},
     lsn::{Lsn, Position},
-    pipeline::apply::{
-        decode::Decode,
-        error::Error,
-        lane::{Parked, Stop},
+    pipeline::{
+        apply::{
+            decode::Decode,
+            error::Error,
+            lane::{Parked, Stop},
+        },
+        metrics::ApplyMetrics,
     },
     retry::{Classify, Severity},
     sink::{LaneDone, LanePart, ledger::Owned},
@@ -72,6 +75,23 @@ pub struct LaneReport {
     pub skipped: u64,
 }
 
+impl LaneReport {
+    /// Counts what the lane has done.
+    pub fn count(&self, metrics: &ApplyMetrics) {
+        metrics.skipped.inc_by(self.skipped);
+        if let Some(next_offset) = self.stored {
+            metrics.applied(&self.key.0, self.key.1, self.mark, next_offset);
+        }
+        if let Some(table) = &self.table {
+            let table = metrics.table(table);
+            for (op, count) in &self.applied {
+                table.events(*op).inc_by(*count);
+            }
+            table.bytes.inc_by(u64::try_from(self.gone).unwrap_or(0));
+        }
+    }
+}
+
 /// A lane in work.
 pub struct Work {
     /// Its part of the job.
@@ -117,7 +137,7 @@ pub async fn decode<D: Decode>(decoder: &mut D, mut lane: JobLane, hold: Option<
                     Severity::Definite => Halt::Stopped(work.stop(Some(record.offset), describe(&error), error.hint())),
                     _ => Halt::Waits,
                 });
-                trouble = (error.severity() != Severity::Definite).then(|| Error::Decode(error));
+                trouble = (error.severity() != Severity::Definite).then(|| error.into());
                 break;
             }
         }

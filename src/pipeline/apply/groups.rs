@@ -1,0 +1,85 @@
+//! Tables that are applied together up to one cut, after an ordering error.
+
+use std::{
+    collections::BTreeSet,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+/// How often a group tries again while it has no cut.
+const RETRY_EVERY: Duration = Duration::from_millis(100);
+
+/// Tables that are tied to each other by foreign keys, or one table alone.
+struct Group {
+    topics: BTreeSet<Arc<str>>,
+    tried: Option<Instant>,
+}
+
+/// All groups; a topic is in at most one.
+#[derive(Default)]
+pub struct Groups(Vec<Group>);
+
+impl Groups {
+    /// Puts topics into one group, with all groups that have some of them.
+    pub fn join(&mut self, mut topics: BTreeSet<Arc<str>>) {
+        let (joined, apart): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut self.0).into_iter().partition(|group| !group.topics.is_disjoint(&topics));
+        self.0 = apart;
+        topics.extend(joined.into_iter().flat_map(|group| group.topics));
+        self.0.push(Group { topics, tried: None });
+    }
+
+    /// Whether a topic is in a group.
+    #[must_use]
+    pub fn contains(&self, topic: &str) -> bool {
+        self.0.iter().any(|group| group.topics.contains(topic))
+    }
+
+    /// The group of this topic has done its work.
+    pub fn dissolve(&mut self, topic: &str) {
+        self.0.retain(|group| !group.topics.contains(topic));
+    }
+
+    /// A topic is out of its group.
+    pub fn remove(&mut self, topic: &str) {
+        for group in &mut self.0 {
+            group.topics.remove(topic);
+        }
+        self.0.retain(|group| !group.topics.is_empty());
+    }
+
+    /// The topics of the groups that are to be tried, if `ready` says so of them; each is tried once in a while.
+    pub fn due(&mut self, ready: impl Fn(&BTreeSet<Arc<str>>) -> bool) -> Vec<BTreeSet<Arc<str>>> {
+        let mut due = Vec::new();
+        for group in &mut self.0 {
+            if group.tried.is_none_or(|tried| tried.elapsed() >= RETRY_EVERY) && ready(&group.topics) {
+                group.tried = Some(Instant::now());
+                due.push(group.topics.clone());
+            }
+        }
+        due
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn topics(names: &[&str]) -> BTreeSet<Arc<str>> {
+        names.iter().map(|name| Arc::from(*name)).collect()
+    }
+
+    #[test]
+    fn groups_that_share_a_topic_become_one() {
+        let mut groups = Groups::default();
+        groups.join(topics(&["a", "b"]));
+        groups.join(topics(&["c"]));
+        groups.join(topics(&["b", "d"]));
+        assert_eq!(groups.due(|_| true), [topics(&["c"]), topics(&["a", "b", "d"])]);
+        assert!(groups.due(|_| true).is_empty(), "a group was tried again at once");
+        groups.dissolve("d");
+        assert!(!groups.contains("a") && groups.contains("c"));
+        groups.remove("c");
+        assert!(!groups.contains("c"));
+    }
+}
