@@ -61,17 +61,17 @@ impl Samples {
         Self(text.lines().filter(|line| !line.starts_with('#')).filter_map(sample).collect())
     }
 
-    /// Sum of a metric over all its labels.
+    /// Sum of a metric over all its labels; 0 where there is none (the sum of no floats is −0).
     #[must_use]
     pub fn sum(&self, name: &str) -> f64 {
-        self.0.iter().filter(|sample| sample.name == name).map(|sample| sample.value).sum()
+        self.0.iter().filter(|sample| sample.name == name).fold(0.0, |sum, sample| sum + sample.value)
     }
 
     /// Sum of a metric where a label has this value.
     #[must_use]
     pub fn sum_where(&self, name: &str, label: &str, value: &str) -> f64 {
         let fits = |sample: &&Sample| sample.name == name && sample.labels.get(label).is_some_and(|is| is == value);
-        self.0.iter().filter(fits).map(|sample| sample.value).sum()
+        self.0.iter().filter(fits).fold(0.0, |sum, sample| sum + sample.value)
     }
 
     /// Sum of a metric by the values of a label.

@@ -37,6 +37,8 @@ impl Settings {
         settings.set("log.format", "human");
         settings.set("kafka.brokers", vec![parts.kafka.clone()]);
         settings.set("kafka.topics.partitions", 3);
+        // A killed member of the group is missed soon; the shortest time that brokers allow by default.
+        settings.set("kafka.consumer", Table::from_iter([("session.timeout.ms".to_owned(), Value::from(6000))]));
         settings.set("registry.urls", vec![parts.registry.clone()]);
         settings.set("http.capture", format!("127.0.0.1:{}", free_port()));
         settings.set("http.apply", format!("127.0.0.1:{}", free_port()));
