@@ -326,3 +326,177 @@ impl Bag {
         self.entries.iter().filter(|entry| entry.old != entry.new)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use bytes::Bytes;
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::{event::ShapeColumn, lsn::Lsn, schema::TableName};
+
+    fn shape() -> Arc<TableShape> {
+        let column = |name: &str| ShapeColumn { name: name.into(), type_sql: "text".into(), nullable: true };
+        Arc::new(TableShape {
+            name: TableName::new("public", "t"),
+            columns: ["id", "a", "b"].map(column).to_vec(),
+            key: vec![0],
+        })
+    }
+
+    fn cell(value: u8) -> Cell {
+        Cell::Text(Bytes::from(value.to_string()))
+    }
+
+    fn event(shape: &Arc<TableShape>, ordinal: u64, op: Op) -> ChangeEvent {
+        ChangeEvent {
+            op,
+            position: Position { epoch: 0, commit: Lsn(1), ordinal },
+            commit_ms: 0,
+            shape: Arc::clone(shape),
+            before: None,
+            after: None,
+            key_move: false,
+            moved_columns: Vec::new(),
+            barrier: None,
+        }
+    }
+
+    type Table = BTreeMap<u8, [u8; 2]>;
+
+    /// What an operation asks for; what is not possible in the table as it is becomes nothing.
+    #[derive(Clone, Copy, Debug)]
+    enum Wish {
+        Insert(u8, u8, u8),
+        Set(u8, Option<u8>, Option<u8>),
+        Delete(u8),
+        Move(u8, u8, u8, bool),
+    }
+
+    fn wish() -> impl Strategy<Value = Wish> {
+        let (key, value) = (0..5_u8, 0..20_u8);
+        prop_oneof![
+            (key.clone(), value.clone(), value.clone()).prop_map(|(k, a, b)| Wish::Insert(k, a, b)),
+            (key.clone(), proptest::option::of(value.clone()), proptest::option::of(value.clone()))
+                .prop_map(|(k, a, b)| Wish::Set(k, a, b)),
+            key.clone().prop_map(Wish::Delete),
+            (key.clone(), key, value, any::<bool>()).prop_map(|(k, to, a, all)| Wish::Move(k, to, a, all)),
+        ]
+    }
+
+    /// Carries a wish out row by row, and tells the events that a source would have logged.
+    fn carry_out(table: &mut Table, wish: Wish, ordinal: u64, shape: &Arc<TableShape>) -> Vec<ChangeEvent> {
+        let row = |key: u8, a: Option<u8>, b: Option<u8>| {
+            Some(vec![cell(key), a.map_or(Cell::Unchanged, cell), b.map_or(Cell::Unchanged, cell)])
+        };
+        let key_only = |key: u8| Some(vec![cell(key), Cell::Unchanged, Cell::Unchanged]);
+        match wish {
+            Wish::Insert(key, a, b) if !table.contains_key(&key) => {
+                table.insert(key, [a, b]);
+                vec![ChangeEvent { after: row(key, Some(a), Some(b)), ..event(shape, ordinal, Op::Create) }]
+            }
+            Wish::Set(key, a, b) => {
+                let Some(stored) = table.get_mut(&key) else { return Vec::new() };
+                *stored = [a.unwrap_or(stored[0]), b.unwrap_or(stored[1])];
+                vec![ChangeEvent { after: row(key, a, b), ..event(shape, ordinal, Op::Update) }]
+            }
+            Wish::Delete(key) if table.remove(&key).is_some() => {
+                vec![ChangeEvent { before: key_only(key), ..event(shape, ordinal, Op::Delete) }]
+            }
+            Wish::Move(key, to, a, all) if table.contains_key(&key) && !table.contains_key(&to) => {
+                let [_, b] = table.remove(&key).unwrap();
+                table.insert(to, [a, b]);
+                let moved_columns = if all { Vec::new() } else { vec![2] };
+                let gone = ChangeEvent {
+                    before: key_only(key),
+                    key_move: true,
+                    moved_columns,
+                    ..event(shape, ordinal, Op::Delete)
+                };
+                let after = row(to, Some(a), all.then_some(b));
+                vec![gone, ChangeEvent { after, key_move: true, ..event(shape, ordinal + 1, Op::Create) }]
+            }
+            _ => Vec::new(),
+        }
+    }
+
+    fn number(cell: &Cell) -> Option<u8> {
+        let Cell::Text(text) = cell else { return None };
+        std::str::from_utf8(text).unwrap().parse().ok()
+    }
+
+    /// What the statements do: a partial row must meet a row.
+    fn apply(table: &mut Table, outcomes: &[Outcome<'_>]) {
+        for outcome in outcomes {
+            match outcome {
+                Outcome::Delete(row) => drop(table.remove(&number(&row[0]).unwrap())),
+                Outcome::Row(row) => {
+                    let key = number(&row[0]).unwrap();
+                    let stored = table.get(&key).copied();
+                    let value = |index: usize| number(&row[index]).unwrap_or_else(|| stored.unwrap()[index - 1]);
+                    table.insert(key, [value(1), value(2)]);
+                }
+            }
+        }
+    }
+
+    proptest! {
+        // traps T28, T62
+        #[test]
+        fn a_fold_leaves_what_row_by_row_application_leaves(
+            start in proptest::collection::btree_map(0..5_u8, [0..20_u8, 0..20_u8], 0..5),
+            wishes in proptest::collection::vec(wish(), 0..30),
+        ) {
+            let shape = shape();
+            let (mut naive, mut events) = (start.clone(), Vec::new());
+            for (number, wish) in (0..).zip(wishes) {
+                events.extend(carry_out(&mut naive, wish, number * 2 + 1, &shape));
+            }
+            let target = |event: &ChangeEvent| {
+                let key = number(&event.before.as_ref()?[0])?;
+                let [a, b] = start.get(&key)?;
+                event.key_move.then(|| (event.position, vec![cell(key), cell(*a), cell(*b)]))
+            };
+            let targets = events.iter().filter_map(target).collect();
+            let mut fold = Fold::new(HashMap::new(), targets, BTreeMap::new());
+            for event in &events {
+                prop_assert_eq!(fold.push(event), Ok(Folded::Taken));
+            }
+            let mut folded = start;
+            apply(&mut folded, fold.outcomes());
+            prop_assert_eq!(folded, naive);
+            prop_assert!(fold.left().is_empty());
+        }
+    }
+
+    // trap T27
+    #[test]
+    fn a_partial_update_after_a_delete_is_refused() {
+        let shape = shape();
+        let gone = ChangeEvent { before: Some(vec![cell(1), Cell::Null, Cell::Null]), ..event(&shape, 1, Op::Delete) };
+        let after = Some(vec![cell(1), Cell::Unchanged, Cell::Null]);
+        let change = ChangeEvent { after, ..event(&shape, 2, Op::Update) };
+        let mut fold = Fold::default();
+        fold.push(&gone).unwrap();
+        assert!(fold.push(&change).is_err());
+    }
+
+    // trap T28
+    #[test]
+    fn the_create_half_of_a_key_move_waits_for_its_other_half() {
+        let shape = shape();
+        let after = Some(vec![cell(2), cell(0), Cell::Unchanged]);
+        let come = ChangeEvent { after, key_move: true, ..event(&shape, 2, Op::Create) };
+        let mut fold = Fold::default();
+        assert_eq!(fold.push(&come), Ok(Folded::Waits));
+        let moved = BTreeMap::from([(come.position, Some(vec![(2, cell(9))]))]);
+        let mut fold = Fold::new(HashMap::new(), HashMap::new(), moved);
+        assert_eq!(fold.push(&come), Ok(Folded::Taken));
+        assert_eq!(fold.taken(), [come.position]);
+        assert_eq!(fold.outcomes(), [Outcome::Row(Cow::Owned(vec![cell(2), cell(0), cell(9)]))]);
+        let mut fold = Fold::new(HashMap::new(), HashMap::new(), BTreeMap::from([(come.position, None)]));
+        assert!(fold.push(&come).is_err(), "a row that was not there was moved");
+    }
+}
