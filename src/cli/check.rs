@@ -81,7 +81,7 @@ fn table(findings: &[Finding], colours: bool) -> String {
     let summary = match (findings.len(), count(findings, Verdict::Problem), count(findings, Verdict::Warning)) {
         (0, ..) => "nothing is configured: no part has an address".to_owned(),
         (_, 0, 0) => "everything is as it should be".to_owned(),
-        (_, problems, warnings) => format!("{problems} problems, {warnings} warnings"),
+        (_, problems, warnings) => format!("problems: {problems}, warnings: {warnings}"),
     };
     format!("{text}\n{summary}\n")
 }
@@ -116,7 +116,7 @@ mod tests {
         assert_eq!(
             text,
             "problem  source    wal_level  is replica\n                   fix: ALTER SYSTEM\n\
-             ok       source    wal_level  is replica\n\n1 problems, 0 warnings\n"
+             ok       source    wal_level  is replica\n\nproblems: 1, warnings: 0\n"
         );
         assert!(table(&[], false).contains("nothing is configured"));
     }

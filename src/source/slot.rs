@@ -207,7 +207,7 @@ pub struct RunningTransaction {
     pub user: Option<String>,
     /// `application_name`, or the name of a prepared transaction.
     pub application: Option<String>,
-    /// Age in seconds.
+    /// Age in seconds; 0 where the role may not see it (`pg_read_all_stats`).
     pub seconds: i64,
 }
 
@@ -215,7 +215,7 @@ pub struct RunningTransaction {
 pub async fn oldest_transaction(client: &Client) -> Result<Option<RunningTransaction>, Error> {
     let failed = |error| Error::statement("looking for the oldest transaction", error);
     let sql = "SELECT pid, usename::text AS usename, application_name, \
-                      extract(epoch FROM clock_timestamp() - started)::bigint AS seconds \
+                      coalesce(extract(epoch FROM clock_timestamp() - started)::bigint, 0) AS seconds \
                FROM (SELECT pid, usename, application_name, xact_start AS started FROM pg_stat_activity \
                      WHERE backend_xid IS NOT NULL AND pid <> pg_backend_pid() \
                      UNION ALL SELECT 0, owner, 'prepared transaction ' || gid, prepared FROM pg_prepared_xacts) x \

@@ -14,6 +14,7 @@
 
 mod bad_input;
 mod broker;
+mod check;
 mod crash;
 mod registry;
 mod round_trip;

@@ -27,7 +27,7 @@ pub(super) async fn check(deps: &KafkaDeps) -> Vec<Finding> {
             return findings.into_list();
         }
     };
-    findings.ok(&brokers, format!("answers; {} topics are visible", topics.len()));
+    findings.ok(&brokers, format!("answers; topics: {}", topics.len()));
     let data = format!("{}.", deps.prefix);
     let own: Vec<_> = topics.keys().filter(|topic| topic.starts_with(&data)).collect();
     if own.is_empty() {
@@ -83,6 +83,6 @@ fn describe(findings: &mut Findings, deps: &KafkaDeps, topic: &str, found: &Topi
         );
     }
     if fine {
-        findings.ok(subject, format!("{} partitions, {} replicas", found.partitions, found.replicas));
+        findings.ok(subject, format!("partitions: {}, replicas: {}", found.partitions, found.replicas));
     }
 }
