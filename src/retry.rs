@@ -26,6 +26,21 @@ pub trait Classify: std::error::Error {
     }
 }
 
+/// An error with its causes on one line; a cause whose text is in the line already is left out.
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let next = error.to_string();
+        if !text.contains(&next) {
+            text.push_str(": ");
+            text.push_str(&next);
+        }
+        cause = error.source();
+    }
+    text
+}
+
 /// Exponential back-off with a ceiling: 100 ms, 200 ms, … up to 10 s, reset by success.
 #[derive(Clone, Debug)]
 pub struct Backoff {

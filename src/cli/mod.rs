@@ -1,5 +1,6 @@
 //! The command line: each command maps the configuration to the settings of what it runs.
 
+mod apply;
 mod capture;
 mod check;
 mod config;
@@ -46,6 +47,8 @@ pub struct Cli {
 enum Command {
     /// Read the source's WAL and publish every change, until SIGTERM or SIGINT
     Capture,
+    /// Replay the topics into the target, until SIGTERM or SIGINT
+    Apply,
     /// Compare source and target exactly at one LSN, while both go on
     Verify(verify::Arguments),
     /// Look at every prerequisite on source, Kafka, registry and target, and say what fixes what is wrong
@@ -65,6 +68,7 @@ pub async fn run(cli: Cli) -> Result<Exit, Error> {
     let layers = || Layers::read(file(cli.config.as_deref()), environment()).map_err(Error::usage);
     match cli.command {
         Command::Capture => capture::run(&layers()?).await,
+        Command::Apply => apply::run(&layers()?).await,
         Command::Verify(arguments) => verify::run(&layers()?, arguments).await,
         Command::Check { json } => check::run(&layers()?, json).await,
         Command::Config => config::run(&layers()?),

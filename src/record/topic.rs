@@ -48,6 +48,43 @@ pub fn message_topic(prefix: &str) -> String {
     format!("{prefix}.message")
 }
 
+/// A regular expression (POSIX extended, as librdkafka takes it) for the topics of the tables that a glob over `schema.table`
+/// matches. A glob without a point is a table of any schema.
+#[must_use]
+pub fn topic_pattern(prefix: &str, glob: &str) -> String {
+    let (schema, table) = glob.split_once('.').unwrap_or(("*", glob));
+    format!("^{}\\.{}\\.{}$", literal(prefix), glob_pattern(schema), glob_pattern(table))
+}
+
+fn glob_pattern(glob: &str) -> String {
+    let mut pattern = String::with_capacity(glob.len() * 2);
+    let mut in_class = false;
+    for (index, character) in glob.char_indices() {
+        match character {
+            '[' | ']' => {
+                in_class = character == '[';
+                pattern.push(character);
+            }
+            '!' if in_class && glob[..index].ends_with('[') => pattern.push('^'),
+            _ if in_class => pattern.push(character),
+            '*' => pattern.push_str(".*"),
+            '?' => pattern.push('.'),
+            '{' => pattern.push('('),
+            '}' => pattern.push(')'),
+            ',' => pattern.push('|'),
+            '_' => pattern.push_str("_(x5F_)?"),
+            _ if is_legal(character) => pattern.push_str(&literal(&character.to_string())),
+            _ => pattern.push_str(&format!("_x{:X}_", u32::from(character))),
+        }
+    }
+    pattern
+}
+
+/// A text that stands for itself in a regular expression.
+fn literal(text: &str) -> String {
+    text.replace('.', "\\.")
+}
+
 fn escape(name: &str) -> String {
     let mut escaped = String::with_capacity(name.len());
     for (index, character) in name.char_indices() {
@@ -58,6 +95,29 @@ fn escape(name: &str) -> String {
         }
     }
     escaped
+}
+
+/// The table of a topic, read back. Of a schema whose name has a point only what is before it is told apart, which is enough
+/// for globs.
+#[must_use]
+pub fn table_of_topic(prefix: &str, topic: &str) -> Option<TableName> {
+    let (schema, table) = topic.strip_prefix(prefix)?.strip_prefix('.')?.split_once('.')?;
+    Some(TableName::new(unescape(schema), unescape(table)))
+}
+
+fn unescape(escaped: &str) -> String {
+    let mut name = String::with_capacity(escaped.len());
+    let mut rest = escaped;
+    while let Some(at) = rest.char_indices().map(|(at, _)| at).find(|at| begins_escape(&rest[*at..])) {
+        let (before, escape) = rest.split_at(at);
+        name.push_str(before);
+        let code = escape.strip_prefix("_x").and_then(|escape| escape.split_once('_'));
+        let Some((digits, tail)) = code else { break };
+        let character = u32::from_str_radix(digits, 16).ok().and_then(char::from_u32);
+        name.push(character.unwrap_or(char::REPLACEMENT_CHARACTER));
+        rest = tail;
+    }
+    name + rest
 }
 
 const fn is_legal(character: char) -> bool {
@@ -89,18 +149,6 @@ mod tests {
         assert_eq!(topic("public", "a-b"), "shop.public.a-b");
         let long = "t".repeat(240);
         assert!(topic_name("shop", &TableName::new("public", long)).is_err());
-    }
-
-    fn unescape(escaped: &str) -> String {
-        let mut name = String::new();
-        let mut rest = escaped;
-        while let Some(at) = (0..rest.len()).find(|at| rest.is_char_boundary(*at) && begins_escape(&rest[*at..])) {
-            name.push_str(&rest[..at]);
-            let (digits, tail) = rest[at + 2..].split_once('_').unwrap();
-            name.push(char::from_u32(u32::from_str_radix(digits, 16).unwrap()).unwrap());
-            rest = tail;
-        }
-        name + rest
     }
 
     proptest! {

@@ -1,7 +1,7 @@
 //! What the sink is told, and what its connections share.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     sync::{Arc, Mutex, PoisonError},
 };
 
@@ -23,8 +23,8 @@ pub struct Settings {
     pub instance: String,
     /// Names this process in the position rows.
     pub owner: String,
-    /// All tables go into this schema; `None`: each into the schema of its name at the source.
-    pub target_schema: Option<String>,
+    /// Target schema by source schema; a schema that is not listed keeps its name.
+    pub schemas: BTreeMap<String, String>,
     /// Create missing tables and add missing columns.
     pub evolve: bool,
     /// Take topics over from another instance that applies them to the same tables.
@@ -66,7 +66,11 @@ impl Sink {
     /// The target table of a source table.
     #[must_use]
     pub fn target_of(&self, source: &TableName) -> TableName {
-        let schema = self.settings.target_schema.as_deref().map_or_else(|| Arc::clone(&source.schema), Arc::from);
+        let schema = self
+            .settings
+            .schemas
+            .get(&*source.schema)
+            .map_or_else(|| Arc::clone(&source.schema), |to| to.as_str().into());
         TableName { schema, table: Arc::clone(&source.table) }
     }
 

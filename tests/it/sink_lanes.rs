@@ -76,7 +76,7 @@ impl Applier {
                 schema: "walrelay".into(),
                 instance: "it".into(),
                 owner: "test".into(),
-                target_schema: None,
+                schemas: BTreeMap::new(),
                 evolve: true,
                 take_over: false,
                 replica_role: false,

@@ -14,9 +14,9 @@ use crate::{
     lsn::Position,
     pipeline::apply::{
         attempt::Attempts,
-        work::{Halt, Work, describe},
+        work::{Halt, Work},
     },
-    retry::Classify as _,
+    retry::{Classify as _, chain},
     sink::{self, Manner},
 };
 
@@ -103,7 +103,7 @@ fn stop(works: &mut [&mut Work], error: &sink::Error) {
     let topic: Option<Arc<str>> = error.topic().map(Arc::from);
     for work in works.iter_mut() {
         let concerned = topic.as_ref().is_none_or(|topic| *work.topic == **topic);
-        let stop = concerned.then(|| work.stop(None, describe(error), error.hint()));
+        let stop = concerned.then(|| work.stop(None, chain(error), error.hint()));
         work.drop_from(0);
         work.halt = stop.map(Halt::Stopped);
     }

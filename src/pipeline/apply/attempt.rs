@@ -6,9 +6,9 @@ use crate::{
     lsn::Lsn,
     pipeline::apply::{
         error::Error,
-        work::{Halt, Work, describe},
+        work::{Halt, Work},
     },
-    retry::{Classify, Severity},
+    retry::{Classify, Severity, chain},
     sink::{self, Applied, Manner, Session, Sink},
 };
 
@@ -98,7 +98,7 @@ impl<'a> Attempts<'a> {
             Severity::Definite => return Some(error),
             // Being fenced is no trouble: the partition is someone else's, or its stored offset has moved.
             Severity::Transient if matches!(error, sink::Error::Fenced { .. }) => {}
-            Severity::Transient => self.trouble = Some(describe(&error)),
+            Severity::Transient => self.trouble = Some(chain(&error)),
             Severity::Fatal => self.fatal = Some(error.into()),
         }
         for work in works.iter_mut() {
@@ -122,11 +122,11 @@ impl<'a> Attempts<'a> {
         }
         if error.is_ordering() {
             for work in works.iter_mut() {
-                work.halt = Some(Halt::Ordering(describe(&error)));
+                work.halt = Some(Halt::Ordering(chain(&error)));
             }
         } else if matches!(error, sink::Error::Unfit { .. }) {
             for work in works.iter_mut() {
-                work.halt = Some(Halt::Stopped(work.stop(None, describe(&error), error.hint())));
+                work.halt = Some(Halt::Stopped(work.stop(None, chain(&error), error.hint())));
             }
         } else {
             for work in works.iter_mut() {
@@ -154,11 +154,11 @@ impl<'a> Attempts<'a> {
                 },
             };
             if error.is_ordering() {
-                work.halt = Some(Halt::Ordering(describe(&error)));
+                work.halt = Some(Halt::Ordering(chain(&error)));
                 return;
             }
             if count <= 1 {
-                work.halt = Some(Halt::Stopped(work.stop(None, describe(&error), error.hint())));
+                work.halt = Some(Halt::Stopped(work.stop(None, chain(&error), error.hint())));
                 return;
             }
             count /= 2;

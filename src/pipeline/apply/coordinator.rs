@@ -26,10 +26,10 @@ use crate::{
         job::{self, How, JobReport, Worker},
         lane::{Lane, State},
         pressure::balance,
-        work::{Halt, JobLane, LaneReport, describe},
+        work::{Halt, JobLane, LaneReport},
     },
     progress::Progress,
-    retry::{Backoff, Classify as _, Severity},
+    retry::{Backoff, Classify as _, Severity, chain},
     sink::{self, Session},
 };
 
@@ -291,7 +291,7 @@ impl<D: Decode + 'static> Coordinator<D> {
                 if error.severity() != Severity::Transient {
                     return Err(error.into());
                 }
-                self.deps.health.retrying(describe(&error));
+                self.deps.health.retrying(chain(&error));
                 self.control_due = Instant::now() + self.control_backoff.next_delay();
                 return Ok(());
             }

@@ -13,9 +13,9 @@ use crate::{
         attempt::Attempts,
         decode::Decode,
         error::Error,
-        work::{Halt, JobLane, LaneReport, Work, decode, describe},
+        work::{Halt, JobLane, LaneReport, Work, decode},
     },
-    retry::{Classify, Severity},
+    retry::{Classify, Severity, chain},
     sink::{self, Session, Sink},
 };
 
@@ -68,7 +68,7 @@ pub async fn run<D: Decode>(
         works.push(work);
         match error {
             Some(error) if error.severity() == Severity::Fatal => fatal = Some(error),
-            Some(error) => trouble = Some(describe(&error)),
+            Some(error) => trouble = Some(chain(&error)),
             None => {}
         }
     }
@@ -89,7 +89,7 @@ pub async fn run<D: Decode>(
                 work.halt = Some(Halt::Waits);
             }
             match error.severity() {
-                Severity::Transient => trouble = Some(describe(&error)),
+                Severity::Transient => trouble = Some(chain(&error)),
                 _ => fatal = Some(error.into()),
             }
         }

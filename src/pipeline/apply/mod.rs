@@ -33,6 +33,7 @@ mod groups;
 mod job;
 mod lane;
 mod pressure;
+mod supervisor;
 mod work;
 
 use std::future::Future;
@@ -40,6 +41,7 @@ use std::future::Future;
 pub use decode::{Decode, RecordDecoder};
 pub use deps::{Deps, FlowControl, Limits};
 pub use error::Error;
+pub use supervisor::{ApplySettings, supervise};
 
 /// Applies until `shutdown` resolves; running transactions are finished, nothing new is begun.
 ///

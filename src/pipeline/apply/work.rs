@@ -14,7 +14,7 @@ use crate::{
         },
         metrics::ApplyMetrics,
     },
-    retry::{Classify, Severity},
+    retry::{Classify, Severity, chain},
     sink::{LaneDone, LanePart, ledger::Owned},
 };
 
@@ -134,7 +134,7 @@ pub async fn decode<D: Decode>(decoder: &mut D, mut lane: JobLane, hold: Option<
             Ok(None) => {}
             Err(error) => {
                 work.halt = Some(match error.severity() {
-                    Severity::Definite => Halt::Stopped(work.stop(Some(record.offset), describe(&error), error.hint())),
+                    Severity::Definite => Halt::Stopped(work.stop(Some(record.offset), chain(&error), error.hint())),
                     _ => Halt::Waits,
                 });
                 trouble = (error.severity() != Severity::Definite).then(|| error.into());
@@ -253,16 +253,4 @@ impl Work {
             skipped: self.skipped,
         }
     }
-}
-
-/// An error with its causes, in one line.
-pub fn describe(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        cause = error.source();
-    }
-    text
 }

@@ -114,7 +114,7 @@ impl Routes {
         }
         let Some(topic) = self.session.topic_of(&name, publisher) else {
             if self.by_oid.insert(oid, Route::Ignored).is_none() {
-                tracing::warn!(table = %name, "the table is in the publication but not configured; its changes are skipped");
+                tracing::debug!(table = %name, "the relation is not configured; its changes are skipped");
             }
             return Ok(());
         };

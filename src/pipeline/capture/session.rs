@@ -9,7 +9,6 @@ use tokio::sync::Mutex;
 
 use super::{
     Error,
-    error::chain,
     position::PositionRecord,
     publisher::{Publisher, Topic},
     settings::CaptureSettings,
@@ -26,7 +25,7 @@ use crate::{
     postgres,
     record::{EncodeError, Encoder},
     registry::Registry,
-    retry::{Backoff, Classify, Severity},
+    retry::{Backoff, Classify, Severity, chain},
     schema::{Relation, TableName},
     source::{self, catalog::PublishedTable},
 };

@@ -4,11 +4,11 @@ use std::{future::Future, sync::Arc, time::Duration};
 
 use tokio_util::sync::CancellationToken;
 
-use super::{Error, error::chain, settings::CaptureDeps, state::StoppedTable, streaming, tables::Tables};
+use super::{Error, settings::CaptureDeps, state::StoppedTable, streaming, tables::Tables};
 use crate::{
     kafka,
     lsn::Position,
-    retry::{Backoff, Classify, Severity},
+    retry::{Backoff, Classify, Severity, chain},
 };
 
 /// Captures until `shutdown` resolves or an error is fatal.

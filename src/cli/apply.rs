@@ -1,0 +1,90 @@
+//! `walrelay apply`.
+
+use std::sync::Arc;
+
+use super::{half::Runner, settings};
+use crate::{
+    config::{self, ApplyConfig, Layers},
+    error::{Error, Exit},
+    kafka::{ConsumerSettings, Subscription},
+    pipeline::{
+        apply::{self, ApplySettings, Limits},
+        health::Half,
+        metrics::ApplyMetrics,
+    },
+    record::{message_topic, table_of_topic, topic_pattern},
+    registry::{Registry, RegistryError},
+    sink,
+    source::publication::TablePatterns,
+};
+
+/// Applies until a signal or a fatal error.
+pub(super) async fn run(layers: &Layers) -> Result<Exit, Error> {
+    let config = ApplyConfig::new(layers).map_err(Error::usage)?;
+    let tables = TablePatterns::new(&config.apply.include, &config.apply.exclude).map_err(Error::usage)?;
+    let settings = settings(&config, tables).map_err(Error::usage)?;
+    let half = Runner::start(Half::Apply, &config.log, config.listen, config.silence).await?;
+    let metrics = ApplyMetrics::new(&half.registry).map_err(super::half::MetricsError::from)?;
+    let health = half.health.clone();
+    half.run(|shutdown| async move { apply::supervise(&settings, &metrics, &health, shutdown).await }).await?;
+    Ok(Exit::Success)
+}
+
+fn settings(config: &ApplyConfig, tables: TablePatterns) -> Result<ApplySettings, RegistryError> {
+    let (apply, kafka) = (&config.apply, &config.kafka);
+    let memory = apply.memory.as_usize();
+    let prefix = kafka.prefix.clone();
+    let messages = message_topic(&prefix);
+    let subscribed = move |topic: &str| {
+        topic != messages && table_of_topic(&prefix, topic).is_some_and(|table| tables.matches(&table))
+    };
+    let mut properties = kafka.consumer.clone();
+    let excluded: Vec<_> = apply.exclude.iter().map(|glob| topic_pattern(&kafka.prefix, glob)).collect();
+    if !excluded.is_empty() {
+        properties.insert("topic.blacklist".to_owned(), excluded.join(","));
+    }
+    Ok(ApplySettings {
+        kafka: settings::kafka(kafka),
+        consumer: ConsumerSettings { properties, budget_bytes: memory },
+        subscription: subscription(apply, &kafka.prefix),
+        prefix: kafka.prefix.clone(),
+        subscribed: Arc::new(subscribed),
+        registry: Registry::new(&settings::registry(&config.registry))?,
+        sink: sink::Settings {
+            server: config.target.clone(),
+            schema: apply.bookkeeping_schema.clone(),
+            instance: apply.group.clone(),
+            owner: format!("{}:{}", hostname(), std::process::id()),
+            schemas: apply.schemas.clone(),
+            evolve: true,
+            take_over: apply.take_over,
+            replica_role: false,
+        },
+        limits: Limits {
+            batch_records: apply.batch_rows,
+            batch_bytes: apply.batch_bytes.as_usize(),
+            linger: apply.batch_interval.0,
+            budget_bytes: memory,
+            ..Limits::default()
+        },
+    })
+}
+
+/// Topics by the table patterns, or exactly the configured partitions (`topic:partition`, as the configuration checked).
+fn subscription(apply: &config::Apply, prefix: &str) -> Subscription {
+    let group = apply.group.clone();
+    if apply.partitions.is_empty() {
+        let topics = apply.include.iter().map(|glob| topic_pattern(prefix, glob)).collect();
+        return Subscription::Group { group, topics };
+    }
+    let split = |text: &String| {
+        let (topic, partition) = text.rsplit_once(':')?;
+        Some((topic.to_owned(), partition.parse().ok()?))
+    };
+    Subscription::Assigned { group, partitions: apply.partitions.iter().filter_map(split).collect() }
+}
+
+/// The machine's name, where it is known.
+fn hostname() -> String {
+    std::fs::read_to_string("/etc/hostname").map_or_else(|_| "localhost".to_owned(), |name| name.trim().to_owned())
+}

@@ -1,0 +1,152 @@
+//! Consumers, sink and coordinator, started again after errors that may pass.
+//!
+//! Two consumers feed one channel: the group's (or the explicit partitions), and one for the progress topic alone, since
+//! every process needs all progress records whichever partitions it owns.
+
+use std::{collections::BTreeMap, future::Future, pin::pin, sync::Arc, time::Duration};
+
+use tokio::sync::mpsc;
+
+use crate::{
+    kafka::{self, Admin, Consumer, ConsumerEvent, ConsumerHandle, ConsumerSettings, Subscription},
+    pipeline::{
+        apply::{
+            coordinator::Coordinator,
+            decode::RecordDecoder,
+            deps::{Deps, Limits},
+            error::Error,
+        },
+        health::Health,
+        metrics::ApplyMetrics,
+    },
+    progress::progress_topic,
+    registry::Registry,
+    retry::{Backoff, Classify as _, Severity, chain},
+    sink::{self, Sink},
+};
+
+/// Bytes of progress records that may wait.
+const PROGRESS_BYTES: usize = 1 << 20;
+/// How long the cluster may take to tell its topics.
+const METADATA_LIMIT: Duration = Duration::from_secs(15);
+
+/// What an apply is made of.
+#[derive(Clone)]
+pub struct ApplySettings {
+    /// The cluster.
+    pub kafka: kafka::Settings,
+    /// The consumer of data topics.
+    pub consumer: ConsumerSettings,
+    /// What it consumes.
+    pub subscription: Subscription,
+    /// Topic prefix; names the progress topic.
+    pub prefix: String,
+    /// Topics of change events that this sink applies, in all its processes.
+    pub subscribed: Arc<dyn Fn(&str) -> bool + Send + Sync>,
+    /// The registry.
+    pub registry: Registry,
+    /// The target.
+    pub sink: sink::Settings,
+    /// Bounds.
+    pub limits: Limits,
+}
+
+/// Applies until `shutdown` resolves or an error does not pass by itself.
+///
+/// # Errors
+/// Definite and fatal errors that concern more than one table.
+pub async fn supervise(
+    settings: &ApplySettings,
+    metrics: &ApplyMetrics,
+    health: &Health,
+    shutdown: impl Future<Output = ()>,
+) -> Result<(), Error> {
+    let mut shutdown = pin!(shutdown);
+    let mut backoff = Backoff::new();
+    loop {
+        let began = tokio::time::Instant::now();
+        let started = tokio::select! {
+            started = start(settings, metrics, health) => started,
+            () = &mut shutdown => return Ok(()),
+        };
+        let outcome = match started {
+            Ok((coordinator, _progress)) => coordinator.run(&mut shutdown).await,
+            Err(error) => Err(error),
+        };
+        let Err(error) = outcome else { return Ok(()) };
+        metrics.errors.count(error.severity());
+        if error.severity() != Severity::Transient {
+            return Err(error);
+        }
+        if began.elapsed() > Duration::from_secs(30) {
+            backoff.reset();
+        }
+        let delay = backoff.next_delay();
+        let retry_in_ms = u64::try_from(delay.as_millis()).unwrap_or(u64::MAX);
+        tracing::warn!(error = chain(&error), hint = error.hint(), retry_in_ms, "apply begins again");
+        health.retrying(chain(&error));
+        tokio::select! {
+            () = tokio::time::sleep(delay) => {}
+            () = &mut shutdown => return Ok(()),
+        }
+    }
+}
+
+/// Connects everything; the handle keeps the progress consumer open.
+async fn start(
+    settings: &ApplySettings,
+    metrics: &ApplyMetrics,
+    health: &Health,
+) -> Result<(Coordinator<RecordDecoder<Registry>>, ConsumerHandle), Error> {
+    let partition_counts = partition_counts(&settings.kafka).await?;
+    let topic = progress_topic(&settings.prefix);
+    let (events, flow, progress) = consumers(settings, &topic)?;
+    let registry = settings.registry.clone();
+    let deps = Deps {
+        sink: Arc::new(Sink::new(settings.sink.clone())),
+        events,
+        flow: Box::new(flow),
+        decoder: Box::new(move || RecordDecoder::new(registry.clone())),
+        subscribed: Arc::clone(&settings.subscribed),
+        progress_topic: Some(topic),
+        partition_counts,
+        limits: settings.limits,
+        metrics: metrics.clone(),
+        health: health.clone(),
+    };
+    Ok((Coordinator::start(deps).await?, progress))
+}
+
+async fn partition_counts(settings: &kafka::Settings) -> Result<BTreeMap<String, i32>, Error> {
+    let admin = Admin::new(settings)?;
+    let asked = tokio::task::spawn_blocking(move || admin.partition_counts(METADATA_LIMIT)).await;
+    Ok(asked??)
+}
+
+type Consumers = (mpsc::UnboundedReceiver<ConsumerEvent>, ConsumerHandle, ConsumerHandle);
+
+fn consumers(settings: &ApplySettings, progress_topic: &str) -> Result<Consumers, Error> {
+    let (mut data, flow) = Consumer::spawn(&settings.kafka, &settings.consumer, settings.subscription.clone())?;
+    let own = ConsumerSettings { properties: BTreeMap::new(), budget_bytes: PROGRESS_BYTES };
+    let group = match &settings.subscription {
+        Subscription::Group { group, .. } | Subscription::Assigned { group, .. } => format!("{group}.progress"),
+    };
+    let subscription = Subscription::Assigned { group, partitions: vec![(progress_topic.to_owned(), 0)] };
+    let (mut progress, handle) = Consumer::spawn(&settings.kafka, &own, subscription)?;
+    // Bounded by the byte budgets of both consumers.
+    let (events, receiver) = mpsc::unbounded_channel();
+    tokio::spawn(async move {
+        loop {
+            let event = tokio::select! {
+                event = data.recv() => event,
+                event = progress.recv() => event,
+                () = events.closed() => None,
+            };
+            let Some(event) = event else { return };
+            if events.send(event).is_err() {
+                return;
+            }
+        }
+    });
+    Ok((receiver, flow, handle))
+}
