@@ -246,10 +246,10 @@ impl Session {
         Ok(hold)
     }
 
-    async fn stage_run<'a>(
+    async fn stage_run(
         &mut self,
         sink: &Sink,
-        run: &Run<'a>,
+        run: &Run<'_>,
         moved: &mut MovedRows,
         blocked: &mut [Option<usize>],
     ) -> Result<Staged, Error> {

@@ -26,7 +26,7 @@ fn settings(db: &Database, instance: &str) -> Settings {
         schema: "walrelay".into(),
         instance: instance.into(),
         owner: "test".into(),
-        target_schema: None,
+        schemas: std::collections::BTreeMap::new(),
         evolve: true,
         take_over: false,
         replica_role: false,

@@ -73,7 +73,7 @@ const CONTROL_EVERY: Duration = Duration::from_millis(100);
 /// How often a lane or a group tries again.
 const RETRY_EVERY: Duration = Duration::from_millis(100);
 /// How long a table whose partitions are spread over processes waits for another order of things before it stops.
-const CONFLICT_PATIENCE: Duration = Duration::from_secs(60);
+const CONFLICT_PATIENCE: Duration = Duration::from_mins(1);
 
 impl<D: Decode + 'static> Coordinator<D> {
     /// Makes sure that the bookkeeping is there.
