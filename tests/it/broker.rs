@@ -36,7 +36,7 @@ async fn the_flush_lsn_stays_below_events_that_a_stopped_broker_has_not_acknowle
                         (SELECT active_pid FROM pg_replication_slots WHERE slot_name = '{}')",
         scenario.name
     );
-    let has_read = async || scenario.source_value(&sent).await.as_deref() == Some("t");
+    let has_read = async || scenario.source_value_as_superuser(&sent).await.as_deref() == Some("t");
     await_condition("the server has sent the rows", LIMIT, has_read).await;
     let begun = Instant::now();
     await_condition("many status updates have passed", LIMIT, async || {

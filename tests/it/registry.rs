@@ -30,7 +30,9 @@ async fn a_registry_that_is_down_in_the_middle_loses_nothing() {
     scenario.await_equal("early").await;
     let fault = Fault::stop("registry");
     scenario.source("INSERT INTO early SELECT generate_series(1, 100)").await;
-    scenario.source("BEGIN; INSERT INTO late VALUES (1, 'x'); INSERT INTO early VALUES (200); COMMIT").await;
+    // A new version of the table needs a new schema.
+    scenario.source("ALTER TABLE late ADD COLUMN extra int").await;
+    scenario.source("BEGIN; INSERT INTO late VALUES (1, 'x', 2); INSERT INTO early VALUES (200); COMMIT").await;
     scenario.source("UPDATE late SET t = 'y'; DELETE FROM early WHERE id = 5").await;
     let troubled =
         async || scenario.log_text("capture").contains("registry") && scenario.readiness("capture").await.0 == 503;

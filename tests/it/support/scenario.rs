@@ -113,6 +113,11 @@ impl Scenario {
         value(&self.source, sql).await
     }
 
+    /// The same, seen by a superuser.
+    pub async fn source_value_as_superuser(&self, sql: &str) -> Option<String> {
+        value(&ok(self.parts.source.connect(&self.name, "postgres", "").await), sql).await
+    }
+
     /// The same at the target; a table that is not there yet gives `None`.
     pub async fn target_value(&self, sql: &str) -> Option<String> {
         value(&self.target, sql).await
