@@ -56,16 +56,16 @@ fn settings(config: &ApplyConfig, tables: TablePatterns) -> Result<ApplySettings
             instance: apply.group.clone(),
             owner: format!("{}:{}", hostname(), std::process::id()),
             schemas: apply.schemas.clone(),
-            evolve: true,
+            evolve: apply.evolve,
             take_over: apply.take_over,
-            replica_role: false,
+            replica_role: apply.replica_role,
         },
         limits: Limits {
             batch_records: apply.batch_rows,
             batch_bytes: apply.batch_bytes.as_usize(),
             linger: apply.batch_interval.0,
             budget_bytes: memory,
-            ..Limits::default()
+            workers: apply.workers,
         },
     })
 }

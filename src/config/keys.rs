@@ -236,6 +236,13 @@ pub const KEYS: &[Key] = &[
     ),
     key("apply.workers", Kind::Integer(1, 64), Some("4"), "Connections that apply in parallel."),
     key("apply.memory", Kind::Size, Some("\"64MiB\""), "Bound of all queues between the consumer and the target."),
+    key("apply.evolve", Kind::Bool, Some("true"), "Create missing tables and add missing columns."),
+    key(
+        "apply.replica_role",
+        Kind::Bool,
+        Some("false"),
+        "Apply without foreign key checks and ordinary triggers (session_replication_role = replica).",
+    ),
     key("apply.take_over", Kind::Bool, Some("false"), "Take over positions that another group has left in the target."),
     key(
         "http.capture",

@@ -134,6 +134,8 @@ pub struct Apply {
     pub batch_interval: Period,
     pub workers: usize,
     pub memory: ByteSize,
+    pub evolve: bool,
+    pub replica_role: bool,
     pub take_over: bool,
 }
 

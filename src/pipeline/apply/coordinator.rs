@@ -297,6 +297,10 @@ impl<D: Decode + 'static> Coordinator<D> {
             }
         };
         self.control_backoff.reset();
+        // an idle apply has no job that could tell that the trouble is over
+        if self.jobs.is_empty() && self.rest_until.is_none_or(|until| until <= Instant::now()) {
+            self.deps.health.recovered();
+        }
         self.hold = findings.hold;
         self.answer(&findings);
         let (asked, claims) = &findings.reclaimed;

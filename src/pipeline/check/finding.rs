@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use crate::retry::Classify;
+use crate::retry::{Classify, chain};
 
 /// How bad it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -95,17 +95,7 @@ impl Findings {
 
     /// A probe that failed: the error with its causes, and its own hint.
     pub(super) fn failed(&mut self, subject: impl Into<String>, error: &dyn Classify) {
-        let mut message = error.to_string();
-        let mut cause = error.source();
-        while let Some(error) = cause {
-            let text = error.to_string();
-            // some libraries repeat their cause in their own text
-            if !message.contains(&text) {
-                message = format!("{message}: {text}");
-            }
-            cause = error.source();
-        }
-        self.push(subject.into(), Verdict::Problem, message, error.hint());
+        self.push(subject.into(), Verdict::Problem, chain(error), error.hint());
     }
 
     /// How many problems there are so far.
