@@ -75,6 +75,9 @@ pub enum Error {
         /// The end of a log, on lines of its own, where one belongs to it.
         log: String,
     },
+    /// A signal ended the demo.
+    #[error("the demo was interrupted; both halves are stopped")]
+    Interrupted,
     /// Kafka refused something.
     #[error("cannot {operation}")]
     Kafka {
@@ -93,6 +96,7 @@ impl Classify for Error {
 
     fn hint(&self) -> Option<String> {
         let text = match self {
+            Self::Interrupted => return None,
             Self::Parts { .. } | Self::MissingPart { .. } => {
                 "Run `dev/parts up` and give the file that it names, with --parts or WALRELAY_DEV_ENV."
             }

@@ -1,10 +1,12 @@
 //! The course of the demo.
 
 use std::{
-    fs,
+    fs, io,
     path::{Path, PathBuf},
     time::{Duration, Instant},
 };
+
+use tokio::signal::unix::{SignalKind, signal};
 
 use super::{
     error::Error,
@@ -51,9 +53,20 @@ pub async fn run(args: Args) -> Result<bool, Error> {
     make_empty(&folder)?;
     let settings = Settings::new(&parts, shop::NAME, shop::NAME, shop::NAME);
     let mut demo = Demo { args, parts, folder, program, settings, screen: Screen::new() };
-    let outcome = demo.play().await;
+    let mut terminate = signal(SignalKind::terminate()).map_err(unheard)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(unheard)?;
+    // Whatever ends the demo, its halves end with it: dropping them kills them.
+    let outcome = tokio::select! {
+        outcome = demo.play() => outcome,
+        _ = terminate.recv() => Err(Error::Interrupted),
+        _ = interrupt.recv() => Err(Error::Interrupted),
+    };
     demo.screen.close();
     outcome
+}
+
+fn unheard(source: io::Error) -> Error {
+    Error::Process { operation: "listen for signals of", name: "demo".to_owned(), source }
 }
 
 fn make_empty(folder: &Path) -> Result<(), Error> {
