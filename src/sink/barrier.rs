@@ -4,10 +4,10 @@
 //! processes do this together: the barrier's row is the lock. A stopped table is left out and emptied when its own lanes
 //! arrive, so the row lists what is done.
 //!
-//! One statement's tables stand at one commit LSN, each with an ordinal of its own. So the row belongs to the commit and
-//! the list of topics, and `emptied` holds `topic ordinal`. Two such statements in one transaction share the row; the tables
-//! may then be paired across them, which is harmless: a table is emptied at each of its ordinals, and only when all of its
-//! own partitions stand there.
+//! All copies of a barrier stand at one position, whichever table they are of, so the row is the position's and `emptied`
+//! lists topics. A lane that is parked at a later barrier counts as arrived: it has consumed everything below this one. That
+//! sets lanes free whose barrier was only half broadcast when capture was killed in its snapshot: the next snapshot begins
+//! with a barrier of its own.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -19,7 +19,7 @@ use crate::{
     schema::{TableName, quote_literal},
     sink::{
         error::Error,
-        ledger::{Ledger, Owned, position_of},
+        ledger::{Ledger, Owned},
     },
 };
 
@@ -61,64 +61,46 @@ async fn gather_in_transaction(
     subscribed: &(dyn Fn(&str) -> bool + Send + Sync),
 ) -> Result<Gathering, Error> {
     let emptied = lock(client, ledger, at, barrier).await?;
-    let done = |topic: &str, ordinal: u64| emptied.contains(&entry(topic, ordinal));
-    if done(topic, at.ordinal) {
+    if emptied.contains(topic) {
         return Ok(Gathering::Passed);
     }
     if ledger.hold(client).await?.is_some_and(|hold| hold <= at.commit) {
         return Ok(Gathering::Held);
     }
-    let listed: Vec<&(String, i32)> =
-        barrier.topics.iter().filter(|(name, _)| name == topic || subscribed(name)).collect();
+    let due = |name: &str| !emptied.contains(name) && (name == topic || subscribed(name));
+    let listed: Vec<&(String, i32)> = barrier.topics.iter().filter(|(name, _)| due(name)).collect();
     let arrivals = arrivals(client, ledger, at, &listed).await?;
     let (mut ready, mut missing) = (Vec::new(), Vec::new());
     for (name, partitions) in listed {
         let lanes = arrivals.get(name.as_str());
-        let parked = lanes.and_then(Lanes::parked);
-        let behind = emptied.iter().any(|entry| entry.split(' ').next() == Some(name));
-        if name != topic && (lanes.is_some_and(Lanes::stopped) || parked.is_none_or(|at| done(name, at)) && behind) {
+        if name != topic && lanes.is_some_and(Lanes::stopped) {
             continue;
         }
-        let ordinal = if name == topic { Some(at.ordinal) } else { parked };
-        let here = |partition: i32| lanes.is_some_and(|lanes| lanes.has_arrived(partition, at, ordinal));
-        let absent: Vec<_> =
-            (0..*partitions).filter(|n| !here(*n)).map(|partition| (name.clone(), partition)).collect();
-        match ordinal {
-            _ if !absent.is_empty() => missing.extend(absent),
-            Some(ordinal) => ready.push((name.as_str(), ordinal)),
-            None => {}
-        }
+        let here = |partition: i32| lanes.is_some_and(|lanes| lanes.has_arrived(partition));
+        missing.extend((0..*partitions).filter(|n| !here(*n)).map(|partition| (name.clone(), partition)));
+        ready.push(name.as_str());
     }
     if !missing.is_empty() {
         return Ok(Gathering::Waits(missing));
     }
-    empty(client, ledger, &ready.iter().map(|(topic, _)| *topic).collect::<Vec<_>>()).await?;
-    let entries: Vec<String> = ready.iter().map(|(topic, ordinal)| entry(topic, *ordinal)).collect();
-    let sql = format!(
-        "UPDATE {} SET emptied = emptied || $1::text[] WHERE {}",
-        ledger.table("barrier"),
-        row(ledger, at, barrier)
-    );
-    client.execute(&sql, &[&entries]).await.map_err(Error::query("empty the tables of a barrier"))?;
+    empty(client, ledger, &ready).await?;
+    let sql =
+        format!("UPDATE {} SET emptied = emptied || $1::text[] WHERE {}", ledger.table("barrier"), row(ledger, at));
+    client.execute(&sql, &[&ready]).await.map_err(Error::query("empty the tables of a barrier"))?;
     Ok(Gathering::Passed)
-}
-
-/// How a topic's barrier is written down once its table is empty. Topic names have no spaces.
-fn entry(topic: &str, ordinal: u64) -> String {
-    format!("{topic} {ordinal}")
 }
 
 fn topics_text(barrier: &Barrier) -> String {
     serde_json::to_string(&barrier.topics).unwrap_or_default()
 }
 
-fn row(ledger: &Ledger, at: Position, barrier: &Barrier) -> String {
+fn row(ledger: &Ledger, at: Position) -> String {
     format!(
-        "instance = {} AND epoch = {} AND commit_lsn = '{}' AND topics = {}",
+        "instance = {} AND epoch = {} AND commit_lsn = '{}' AND ordinal = {}",
         ledger.instance_literal(),
         at.epoch,
         at.commit,
-        quote_literal(&topics_text(barrier))
+        at.ordinal
     )
 }
 
@@ -127,14 +109,15 @@ async fn lock(client: &Client, ledger: &Ledger, at: Position, barrier: &Barrier)
     let failed = || Error::query("lock a barrier");
     let table = ledger.table("barrier");
     let insert = format!(
-        "INSERT INTO {table} VALUES ({}, {}, '{}', {}) ON CONFLICT DO NOTHING",
+        "INSERT INTO {table} VALUES ({}, {}, '{}', {}, {}) ON CONFLICT DO NOTHING",
         ledger.instance_literal(),
         at.epoch,
         at.commit,
+        at.ordinal,
         quote_literal(&topics_text(barrier))
     );
     client.execute(&insert, &[]).await.map_err(failed())?;
-    let select = format!("SELECT emptied FROM {table} WHERE {} FOR UPDATE", row(ledger, at, barrier));
+    let select = format!("SELECT emptied FROM {table} WHERE {} FOR UPDATE", row(ledger, at));
     let emptied: Vec<String> = client.query_one(&select, &[]).await.map_err(failed())?.get(0);
     Ok(emptied.into_iter().collect())
 }
@@ -146,9 +129,7 @@ struct Lanes(BTreeMap<i32, Arrival>);
 #[derive(Debug)]
 struct Arrival {
     stopped: bool,
-    mark: Position,
-    /// Ordinal of the barrier of this commit that it is parked at.
-    parked: Option<u64>,
+    arrived: bool,
 }
 
 impl Lanes {
@@ -156,21 +137,13 @@ impl Lanes {
         self.0.values().any(|lane| lane.stopped)
     }
 
-    /// The ordinal at which lanes of the topic are parked.
-    fn parked(&self) -> Option<u64> {
-        self.0.values().filter_map(|lane| lane.parked).min()
-    }
-
-    /// Whether a partition is parked at this commit's ordinal or beyond it.
-    fn has_arrived(&self, partition: i32, at: Position, ordinal: Option<u64>) -> bool {
-        self.0.get(&partition).is_some_and(|lane| match ordinal {
-            Some(ordinal) => lane.parked == Some(ordinal) || lane.mark >= Position { ordinal, ..at },
-            None => (lane.mark.epoch, lane.mark.commit) > (at.epoch, at.commit),
-        })
+    /// Whether a partition is parked at the barrier or beyond it.
+    fn has_arrived(&self, partition: i32) -> bool {
+        self.0.get(&partition).is_some_and(|lane| lane.arrived)
     }
 }
 
-/// Who of the listed topics stands where.
+/// Who of the listed topics has arrived.
 async fn arrivals(
     client: &Client,
     ledger: &Ledger,
@@ -179,21 +152,21 @@ async fn arrivals(
 ) -> Result<BTreeMap<String, Lanes>, Error> {
     let topics: Vec<&str> = listed.iter().map(|(topic, _)| topic.as_str()).collect();
     let sql = format!(
-        "SELECT topic, partition, stopped IS NOT NULL, epoch, commit_lsn, ordinal, \
-         CASE WHEN (parked_epoch, parked_lsn) = ($3, $4) THEN parked_ordinal END \
+        "SELECT topic, partition, stopped IS NOT NULL, (epoch, commit_lsn, ordinal) >= ($3, $4, $5) \
+         OR coalesce((parked_epoch, parked_lsn, parked_ordinal) >= ($3, $4, $5), false) \
          FROM {} WHERE instance = $1 AND topic = ANY ($2)",
         ledger.table("position")
     );
     let (epoch, commit) = (i64::from(at.epoch), PgLsn::from(at.commit.0));
+    let ordinal = i64::try_from(at.ordinal).unwrap_or(i64::MAX);
     let rows = client
-        .query(&sql, &[&ledger.instance(), &topics, &epoch, &commit])
+        .query(&sql, &[&ledger.instance(), &topics, &epoch, &commit, &ordinal])
         .await
         .map_err(Error::query("read who is at a barrier"))?;
     let mut lanes: BTreeMap<String, Lanes> = BTreeMap::new();
     for row in rows {
-        let parked = row.get::<_, Option<i64>>(6).and_then(|ordinal| u64::try_from(ordinal).ok());
-        let mark = position_of(row.get(3), row.get(4), row.get(5))?;
-        lanes.entry(row.get(0)).or_default().0.insert(row.get(1), Arrival { stopped: row.get(2), mark, parked });
+        let arrival = Arrival { stopped: row.get(2), arrived: row.get(3) };
+        lanes.entry(row.get(0)).or_default().0.insert(row.get(1), arrival);
     }
     Ok(lanes)
 }
@@ -248,10 +221,7 @@ pub async fn pass(client: &Client, ledger: &Ledger, lane: &Owned, at: Position, 
            SELECT FROM json_array_elements(b.topics::json) AS l(pair) CROSS JOIN LATERAL generate_series(0, (pair ->> 1)::int - 1) AS n \
            LEFT JOIN {position} p ON p.instance = b.instance AND p.topic = pair ->> 0 AND p.partition = n \
            WHERE p.topic IS NULL AND EXISTS (SELECT FROM {position} o WHERE o.instance = b.instance AND o.topic = pair ->> 0) \
-             OR (p.epoch, p.commit_lsn) < (b.epoch, b.commit_lsn) \
-             OR (p.epoch, p.commit_lsn) = (b.epoch, b.commit_lsn) AND (p.parked_lsn IS NOT NULL OR NOT EXISTS (\
-               SELECT FROM unnest(b.emptied) AS e WHERE split_part(e, ' ', 1) = p.topic \
-               AND split_part(e, ' ', 2)::bigint <= p.ordinal)))"
+             OR (p.epoch, p.commit_lsn, p.ordinal) < (b.epoch, b.commit_lsn, b.ordinal))"
     );
     client.batch_execute(&forget).await.map_err(failed())
 }

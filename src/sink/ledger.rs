@@ -135,9 +135,9 @@ impl Ledger {
                held_at pg_lsn, stopped text, updated_at timestamptz NOT NULL DEFAULT now(),
                PRIMARY KEY (instance, topic, partition)) WITH (fillfactor = 50);
              CREATE TABLE {barrier} (
-               instance text, epoch bigint, commit_lsn pg_lsn, topics text,
+               instance text, epoch bigint, commit_lsn pg_lsn, ordinal bigint, topics text NOT NULL,
                emptied text[] NOT NULL DEFAULT '{{}}', created_at timestamptz NOT NULL DEFAULT now(),
-               PRIMARY KEY (instance, epoch, commit_lsn, topics));
+               PRIMARY KEY (instance, epoch, commit_lsn, ordinal));
              CREATE TABLE {moved} (
                instance text, topic text, epoch bigint, commit_lsn pg_lsn, ordinal bigint,
                found boolean NOT NULL, columns json NOT NULL,
@@ -311,7 +311,7 @@ impl Ledger {
         }
         let barrier = self.table("barrier");
         sql.push_str(&format!(
-            "INSERT INTO {barrier} SELECT {mine}, epoch, commit_lsn, topics, emptied, created_at FROM {barrier} \
+            "INSERT INTO {barrier} SELECT {mine}, epoch, commit_lsn, ordinal, topics, emptied, created_at FROM {barrier} \
              WHERE instance = {from} ON CONFLICT DO NOTHING; COMMIT"
         ));
         client.batch_execute(&sql).await.map_err(Error::query("take a topic over"))

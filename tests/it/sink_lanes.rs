@@ -210,7 +210,7 @@ async fn a_truncate_waits_for_all_partitions_and_spares_what_comes_after_it() {
     db.until("SELECT count(*) FROM t", &["3"]).await;
     // A record with a null key has a shape without a key.
     let barrier = || truncate(&shape("t", &[("id", "int"), ("a", "text")]), at(5, 1), &topics);
-    let barrier_of_u = truncate(&shape("u", &[("id", "int")]), at(5, 2), &topics);
+    let barrier_of_u = truncate(&shape("u", &[("id", "int")]), at(5, 1), &topics);
     applier.send(T, 0, vec![barrier(), insert(&t, at(6, 1), &["10", "after"])]);
     applier.send(T, 1, vec![barrier()]);
     let parked = "SELECT count(*) FROM walrelay.position WHERE parked_lsn = '0/5'";
@@ -223,6 +223,39 @@ async fn a_truncate_waits_for_all_partitions_and_spares_what_comes_after_it() {
     db.until(parked, &["0"]).await;
     applier.send(T, 1, vec![barrier(), insert(&t, at(7, 1), &["11", "later"])]);
     db.until("SELECT id FROM t ORDER BY id", &["10", "11"]).await;
+    db.until("SELECT count(*) FROM walrelay.barrier", &["0"]).await;
+    applier.finish().await;
+}
+
+// trap T32
+#[tokio::test]
+async fn each_truncate_of_one_transaction_empties_what_came_before_it() {
+    let db = Database::create().await;
+    let t = shape("t", &[("id*", "int")]);
+    let mut applier = Applier::start(&db, &[(T, 2)]).await;
+    let barrier = |ordinal| truncate(&shape("t", &[("id", "int")]), at(5, ordinal), &[(T, 2)]);
+    let row = |commit, ordinal, id| insert(&t, at(commit, ordinal), &[id]);
+    applier.send(T, 0, vec![row(1, 1, "1"), barrier(1), row(5, 2, "2"), barrier(3), row(6, 1, "3")]);
+    applier.send(T, 1, vec![row(1, 2, "4"), barrier(1), barrier(3), row(6, 2, "5")]);
+    db.until("SELECT id FROM t ORDER BY id", &["3", "5"]).await;
+    db.until("SELECT count(*) FROM walrelay.barrier", &["0"]).await;
+    applier.finish().await;
+}
+
+// trap T19
+#[tokio::test]
+async fn a_half_broadcast_barrier_is_overtaken_by_the_next_snapshots() {
+    let db = Database::create().await;
+    let t = shape("t", &[("id*", "int")]);
+    let mut applier = Applier::start(&db, &[(T, 2)]).await;
+    let barrier = |commit| truncate(&shape("t", &[("id", "int")]), at(commit, 0), &[(T, 2)]);
+    let row = |commit, id| insert(&t, at(commit, 0), &[id]);
+    applier.send(T, 0, vec![row(1, "1"), barrier(5)]);
+    applier.send(T, 1, vec![row(1, "2")]);
+    db.until("SELECT count(*) FROM walrelay.position WHERE parked_lsn = '0/5'", &["1"]).await;
+    applier.send(T, 0, vec![barrier(9), row(9, "3")]);
+    applier.send(T, 1, vec![barrier(9), row(9, "4")]);
+    db.until("SELECT id FROM t ORDER BY id", &["3", "4"]).await;
     db.until("SELECT count(*) FROM walrelay.barrier", &["0"]).await;
     applier.finish().await;
 }

@@ -150,7 +150,8 @@ pub async fn decode<D: Decode>(decoder: &mut D, mut lane: JobLane, hold: Option<
 impl Work {
     /// Takes an event into the batch, skips it, or halts before it.
     fn take(&mut self, event: ChangeEvent, offset: i64, mark: &mut Position, hold: Option<Lsn>) -> Option<()> {
-        if event.position.is_applied_at(*mark) {
+        // A barrier shares its position with no row, so one at the mark is behind it, also the one before a snapshot.
+        if event.position.is_applied_at(*mark) || event.op == Op::Truncate && event.position <= *mark {
             self.skipped += 1;
             return None;
         }
