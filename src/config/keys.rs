@@ -41,7 +41,7 @@ pub const KEYS: &[Key] = &[
         "capture.create_publication",
         Kind::Bool,
         Some("true"),
-        "Create the publication, and add tables that match and are missing in it.",
+        "Create the publication, or add missing tables to it, before the first snapshot.",
     ),
     key(
         "capture.include",
@@ -88,7 +88,7 @@ pub const KEYS: &[Key] = &[
     key(
         "capture.checkpoint_interval",
         Kind::Period,
-        Some("\"1s\""),
+        Some("\"250ms\""),
         "How often positions are recorded; the slot moves no further than the record.",
     ),
     key("kafka.brokers", Kind::List(rule::address), None, "Bootstrap brokers."),

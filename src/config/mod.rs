@@ -352,6 +352,38 @@ mod tests {
     }
 
     #[test]
+    fn the_configuration_of_the_compose_file_is_right() {
+        let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("dev/compose/walrelay.toml");
+        let layers = Layers::read(Some(&file), []).unwrap();
+        CaptureConfig::new(&layers).unwrap_or_else(|error| panic!("{error}"));
+        ApplyConfig::new(&layers).unwrap_or_else(|error| panic!("{error}"));
+    }
+
+    /// The tables of docs/configuration.md: one per section.
+    fn reference() -> String {
+        let mut text = String::new();
+        let mut section = "";
+        for key in KEYS {
+            let (parent, name) = key.path.rsplit_once('.').unwrap();
+            if parent != section {
+                section = parent;
+                text += &format!("\n### [{parent}]\n\n| key | default | value | meaning |\n|---|---|---|---|\n");
+            }
+            let default = key.default.map_or_else(String::new, |default| format!("`{default}`"));
+            let table = if key.kind.is_open_table() { "a table, each entry " } else { "" };
+            text += &format!("| `{name}` | {default} | {table}{} | {} |\n", key.kind.expectation(), key.doc);
+        }
+        text.replace('<', "&lt;")
+    }
+
+    #[test]
+    fn the_documentation_lists_every_key_as_it_is() {
+        let page = include_str!("../../docs/configuration.md");
+        let expected = reference();
+        assert!(page.ends_with(&expected), "docs/configuration.md must end with:\n{expected}");
+    }
+
+    #[test]
     fn the_example_file_is_right_and_shows_every_key_with_its_default() {
         let text = include_str!("../../walrelay.example.toml");
         let file = tempfile::NamedTempFile::new().unwrap();

@@ -18,9 +18,9 @@ use crate::{
     retry::Severity,
 };
 
-/// Change events that are through, by `table` and `op` (the envelope's code): acknowledged by Kafka, or applied.
+/// Change events that were handed to Kafka's producer, by `table` and `op` (the envelope's code).
 pub const CAPTURE_EVENTS: &str = "walrelay_capture_events_total";
-/// Bytes of keys and values that Kafka acknowledged, by `table`.
+/// Bytes of their keys, values and headers, by `table`.
 pub const CAPTURE_BYTES: &str = "walrelay_capture_bytes_total";
 /// Rows that the initial snapshot has read, by `table`.
 pub const CAPTURE_SNAPSHOT_ROWS: &str = "walrelay_capture_snapshot_rows_total";
@@ -73,7 +73,7 @@ const OPS: [Op; 6] = [Op::Create, Op::Update, Op::Delete, Op::Read, Op::Truncate
 #[derive(Clone, Debug)]
 pub struct TableMetrics {
     events: [IntCounter; OPS.len()],
-    /// Bytes of keys and values.
+    /// Bytes of the events.
     pub bytes: IntCounter,
 }
 
@@ -150,8 +150,8 @@ impl CaptureMetrics {
         )?;
         let [received, flush, confirmed, restart] = POSITIONS.map(|name| position.with_label_values(&[name]));
         Ok(Self {
-            events: counters(registry, CAPTURE_EVENTS, "Change events acknowledged by Kafka.", &["table", "op"])?,
-            bytes: counters(registry, CAPTURE_BYTES, "Bytes of keys and values acknowledged by Kafka.", &["table"])?,
+            events: counters(registry, CAPTURE_EVENTS, "Change events handed to Kafka.", &["table", "op"])?,
+            bytes: counters(registry, CAPTURE_BYTES, "Bytes of keys, values and headers handed to Kafka.", &["table"])?,
             snapshot_rows: counters(registry, CAPTURE_SNAPSHOT_ROWS, "Rows read by the initial snapshot.", &["table"])?,
             received,
             flush,
@@ -323,6 +323,24 @@ mod tests {
 
     fn text(registry: &Registry) -> String {
         TextEncoder::new().encode_to_string(&registry.gather()).unwrap()
+    }
+
+    #[test]
+    fn every_metric_is_documented() {
+        let page = include_str!("../../docs/operations.md");
+        let registry = Registry::new();
+        register_health(&registry, &Health::new(Half::Apply, Duration::from_secs(9))).unwrap();
+        let capture = CaptureMetrics::new(&registry).unwrap();
+        let apply = ApplyMetrics::new(&registry).unwrap();
+        let _ = (capture.table("t"), capture.snapshot_rows("t"), apply.table("t"));
+        capture.errors.count(Severity::Fatal);
+        apply.errors.count(Severity::Fatal);
+        apply.applied("t", 0, Position::default(), 0);
+        let families = registry.gather();
+        assert_eq!(families.len(), 21);
+        for family in families {
+            assert!(page.contains(&format!("`{}`", family.name())), "{} is not in docs/operations.md", family.name());
+        }
     }
 
     #[test]

@@ -65,7 +65,7 @@ async fn look(client: &Client, deps: &SourceDeps, findings: &mut Findings) -> Ve
     if let Err(error) = oldest_transaction(client, findings, slot.is_none()).await {
         findings.failed("transactions", &error);
     }
-    match judge_tables(client, findings, deps).await {
+    match judge_tables(client, findings, deps, slot.is_some()).await {
         Ok(tables) => tables,
         Err(error) => {
             findings.failed("tables", &error);
@@ -78,12 +78,13 @@ async fn judge_tables(
     client: &Client,
     findings: &mut Findings,
     deps: &SourceDeps,
+    begun: bool,
 ) -> Result<Vec<PublishedTable>, source::Error> {
     let wanted = publication::wanted(client, &deps.publication).await?;
     let tables = tables::read(client, &deps.publication.name, &wanted).await?;
     let rights = Rights::read(client, &tables).await?;
     rights.judge(findings, &tables, &deps.settings.user);
-    judge_publication(client, findings, deps, tables.iter().all(|table| rights.owns(table))).await?;
+    judge_publication(client, findings, deps, tables.iter().all(|table| rights.owns(table)), begun).await?;
     Ok(tables)
 }
 
@@ -289,6 +290,7 @@ async fn judge_publication(
     findings: &mut Findings,
     deps: &SourceDeps,
     owns_all: bool,
+    begun: bool,
 ) -> Result<(), source::Error> {
     let look = PublicationSpec { create: false, ..deps.publication.clone() };
     let subject = format!("publication {}", look.name);
@@ -307,6 +309,15 @@ async fn judge_publication(
         source::Error::PublicationOptions { sql, .. } => (ownership, sql, "sets them"),
         _ => return Err(error),
     };
+    if begun && let source::Error::PublicationLacks { .. } = error {
+        let remedy = "Take a new snapshot, or leave them out by capture.exclude.";
+        findings.warning(
+            subject,
+            format!("{error}; their rows from before would be missing, so they stay out"),
+            remedy,
+        );
+        return Ok(());
+    }
     let may = owns_all && holds(client, right, &look.name).await?;
     if !may || !deps.publication.create {
         findings.problem(subject, error.to_string(), format!("As owner of the tables: {sql}"));
