@@ -100,7 +100,7 @@ impl Plan {
         let join = if key.is_empty() { String::new() } else { join(&shape, &target, &key).ok_or_else(vanished)? };
         let stage = format!("walrelay_stage_{}", NUMBER.fetch_add(1, Ordering::Relaxed));
         let stage_ddl = format!(
-            "CREATE TEMP TABLE {stage} (g bigint, i bigint{}{}) ON COMMIT DELETE ROWS",
+            "CREATE TEMP TABLE IF NOT EXISTS {stage} (g bigint, i bigint{}{}) ON COMMIT DELETE ROWS",
             if definitions.is_empty() { "" } else { ", " },
             definitions.join(", ")
         );

@@ -51,6 +51,8 @@ pub struct Session {
     stages: HashMap<String, Statement>,
     /// Staging tables with rows of the open transaction.
     filled: BTreeSet<String>,
+    /// Staging tables that the open transaction has created.
+    created: Vec<String>,
 }
 
 impl Session {
@@ -62,7 +64,7 @@ impl Session {
         }
         let client = connect_with(&sink.settings().server, APPLICATION_NAME, &extra).await?;
         let pid = client.query_one("SELECT pg_backend_pid()", &[]).await.map_err(Error::query("connect"))?.get(0);
-        Ok(Self { client, pid, stages: HashMap::new(), filled: BTreeSet::new() })
+        Ok(Self { client, pid, stages: HashMap::new(), filled: BTreeSet::new(), created: Vec::new() })
     }
 
     /// The client, for the ledger's own statements.
@@ -120,6 +122,13 @@ impl Session {
             self.client.batch_execute("ROLLBACK").await.map_err(Error::query("roll back"))?;
         }
         self.filled.clear();
+        let created = std::mem::take(&mut self.created);
+        if !matches!(applied, Ok(Applied::Done(_))) {
+            // They went with the transaction that made them.
+            for stage in created {
+                self.stages.remove(&stage);
+            }
+        }
         applied
     }
 
@@ -281,6 +290,7 @@ impl Session {
             self.client.batch_execute(&plan.stage_ddl).await.map_err(failed())?;
             let copy = self.client.prepare(&plan.copy()).await.map_err(failed())?;
             self.stages.insert(plan.stage.clone(), copy);
+            self.created.push(plan.stage.clone());
         }
         let Some(copy) = self.stages.get(&plan.stage) else { return Ok(()) };
         self.filled.insert(plan.stage.clone());
