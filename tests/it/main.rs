@@ -16,6 +16,7 @@ mod bad_input;
 mod broker;
 mod check;
 mod crash;
+mod gap;
 mod registry;
 mod round_trip;
 mod sink_batch;

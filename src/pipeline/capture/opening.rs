@@ -66,23 +66,21 @@ pub(super) async fn open(deps: &CaptureDeps, tables: &Arc<Tables>) -> Result<Ope
     let cluster = Topics::new(&settings.kafka, &settings.topics, settings.create_topics)?;
     cluster.ensure_own(&settings.prefix).await?;
     let peeked = StateStore::peek(&settings.kafka, &state_topic(&settings.prefix)).await?;
-    let begun = peeked.checkpoint.as_ref().is_some_and(|checkpoint| checkpoint.phase == Phase::Streaming);
-    let published = published_tables(deps, &client, begun).await?;
-    let topics = name_topics(deps, tables, &published)?;
-    let opening = Opening { deps, tables, client, published, topics, cluster };
+    let opening = Opening { deps, tables, client, published: Vec::new(), topics: BTreeMap::new(), cluster };
     opening.begin(peeked).await
 }
 
-/// The tables of the publication that are configured. While streaming goes on, a table is never added silently: its earlier
-/// rows would be missing.
+/// The tables of the publication that are configured. A stream that goes on never gets a table silently: its earlier rows
+/// would be missing; a snapshot takes all of them.
 async fn published_tables(
     deps: &CaptureDeps,
+    tables: &Tables,
     client: &postgres::Client,
-    begun: bool,
+    goes_on: bool,
 ) -> Result<Vec<PublishedTable>, Error> {
     let settings = &deps.settings;
     let spec = &settings.publication;
-    if begun {
+    if goes_on {
         for table in source::publication::unpublished(client, spec).await? {
             let reason = "it joined the configuration after the snapshot and is not in the publication; its rows are not captured";
             tracing::error!(table = %table, reason, "table stopped");
@@ -99,6 +97,9 @@ async fn published_tables(
             not_configured = %list(&report.extra),
             "publication is ready"
         );
+        for table in report.tables.iter().filter(|table| !tables.is_stopped(table)) {
+            deps.health.resume_table(&table.to_string());
+        }
     }
     let published = source::catalog::read(client, &spec.name).await?.tables;
     Ok(published.into_iter().filter(|table| spec.tables.matches(&table.relation.name)).collect())
@@ -126,13 +127,16 @@ fn name_topics(
 }
 
 impl Opening<'_> {
-    async fn begin(self, peeked: State) -> Result<Opened, Error> {
+    async fn begin(mut self, peeked: State) -> Result<Opened, Error> {
         let settings = &self.deps.settings;
         let mut replication = ReplicationConnection::connect(&settings.source).await?;
         let server = self.server(&mut replication, peeked.checkpoint.as_ref()).await?;
         let slot = self.slot().await?;
         let start = start::decide(&settings.slot, peeked.checkpoint.as_ref(), server, slot, settings.on_gap)?;
         tracing::info!(slot = %settings.slot, ?start, "beginning");
+        let goes_on = matches!(start, Start::Resume { .. });
+        self.published = published_tables(self.deps, self.tables, &self.client, goes_on).await?;
+        self.topics = name_topics(self.deps, self.tables, &self.published)?;
         match start {
             Start::Resume { at } => self.resume(replication, peeked, at).await,
             Start::Fresh { drop_slot } => {
