@@ -178,6 +178,9 @@ impl Consumer {
         config
             .set("queued.max.messages.kbytes", (own.budget_bytes / 1024).max(1024).to_string())
             .set("fetch.wait.max.ms", "100")
+            // A killed member is missed after this long; the fence makes an early verdict harmless.
+            .set("session.timeout.ms", "6000")
+            .set("heartbeat.interval.ms", "1500")
             .set("partition.assignment.strategy", "cooperative-sticky")
             .set("isolation.level", "read_committed")
             .set("topic.metadata.refresh.interval.ms", "5000");
