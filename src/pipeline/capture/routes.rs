@@ -15,6 +15,7 @@ use super::{
     state::Update,
 };
 use crate::{
+    avro::store::{SchemaStore, StoreError},
     lsn::Position,
     pgoutput::message::{RelationBody, TypeBody},
     pipeline::metrics::TableMetrics,
@@ -48,8 +49,9 @@ impl Running {
 /// What happens to the changes of a relation.
 pub(super) enum Route {
     Running(Arc<Running>),
-    /// Its changes stay in the WAL.
-    Stopped,
+    /// Its changes stay in the WAL. The plan, where there is one, only tells how many ordinals a change takes: they must be
+    /// the same when the table goes on.
+    Stopped(Option<Arc<Plan>>),
     /// It is in the publication, but not configured.
     Ignored,
 }
@@ -91,8 +93,8 @@ impl Routes {
     /// Stops a table; its name, if it was running.
     pub(super) fn stop(&mut self, oid: u32) -> Option<TableName> {
         let Some(Route::Running(running)) = self.by_oid.get(&oid) else { return None };
-        let table = running.relation.name.clone();
-        self.by_oid.insert(oid, Route::Stopped);
+        let (table, plan) = (running.relation.name.clone(), Arc::clone(&running.plan));
+        self.by_oid.insert(oid, Route::Stopped(Some(plan)));
         Some(table)
     }
 
@@ -105,11 +107,9 @@ impl Routes {
         publisher: &Publisher,
     ) -> Result<(), Error> {
         let (oid, name) = (body.oid, TableName::new(Arc::clone(&body.schema), Arc::clone(&body.table)));
-        if matches!(self.by_oid.get(&oid), Some(Route::Stopped)) {
-            return Ok(());
-        }
         if self.session.tables.is_stopped(&name) {
-            self.by_oid.insert(oid, Route::Stopped);
+            let plan = self.counting_plan(&body, encoder).await;
+            self.by_oid.insert(oid, Route::Stopped(plan));
             return Ok(());
         }
         let Some(topic) = self.session.topic_of(&name, publisher) else {
@@ -124,7 +124,8 @@ impl Routes {
                 Ok(())
             }
             Err(error) if error.severity() == Severity::Definite => {
-                self.by_oid.insert(oid, Route::Stopped);
+                let plan = self.counting_plan(&body, encoder).await;
+                self.by_oid.insert(oid, Route::Stopped(plan));
                 self.session.stop_table(&name, position, &error, publisher).await
             }
             Err(error) => Err(error),
@@ -134,6 +135,12 @@ impl Routes {
     async fn run(&mut self, body: &RelationBody, topic: Arc<Topic>, encoder: &mut Encoder) -> Result<Running, Error> {
         let relation = self.version(body).await?;
         Running::new(&self.session, encoder, relation, topic).await
+    }
+
+    /// A plan for a stopped table; without one every change counts as one.
+    async fn counting_plan(&self, body: &RelationBody, encoder: &mut Encoder) -> Option<Arc<Plan>> {
+        let relation = self.session.describe(body, &self.types, self.last_version(body.oid).as_deref()).await.ok()?;
+        encoder.prepare(&relation, &Unregistered).await.ok()
     }
 
     /// The recorded version that this message describes, or a new one, recorded before it is used.
@@ -161,6 +168,19 @@ impl Routes {
             .take_while(|(key, _)| key.starts_with(&prefix))
             .last()
             .map(|(_, v)| Arc::clone(v))
+    }
+}
+
+/// Gives every schema the same id: for plans that nothing is published with.
+struct Unregistered;
+
+impl SchemaStore for Unregistered {
+    async fn register(&self, _subject: &str, _schema: &str) -> Result<u32, StoreError> {
+        Ok(0)
+    }
+
+    async fn schema(&self, _id: u32) -> Result<Arc<str>, StoreError> {
+        Ok("".into())
     }
 }
 

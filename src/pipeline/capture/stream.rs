@@ -176,7 +176,17 @@ impl Streamer {
         let open = self.open.as_mut().ok_or(Error::Protocol { what: "row change outside of a transaction", lsn })?;
         let running = match self.routes.find(relation) {
             Some(Route::Running(running)) => running,
-            Some(Route::Stopped | Route::Ignored) => {
+            Some(Route::Stopped(plan)) => {
+                self.records.clear();
+                let event = EventMeta::default();
+                let plan = plan.as_ref();
+                let taken = plan
+                    .and_then(|plan| self.encoder.encode(plan, &open.meta, event, &change, &mut self.records).ok())
+                    .unwrap_or(1);
+                open.took(relation, taken);
+                return Ok(());
+            }
+            Some(Route::Ignored) => {
                 open.took(relation, 1);
                 return Ok(());
             }
@@ -223,7 +233,7 @@ impl Streamer {
             *order += 1;
             match self.routes.find(*relation) {
                 Some(Route::Running(running)) => members.push((Arc::clone(running), *order)),
-                Some(Route::Stopped | Route::Ignored) => {}
+                Some(Route::Stopped(_) | Route::Ignored) => {}
                 None => return Err(Error::Protocol { what: "truncate of an unannounced relation", lsn }),
             }
         }
