@@ -26,6 +26,7 @@ impl Settings {
         config.set("bootstrap.servers", self.address());
         config.set("client.id", "walrelay");
         config.set("log.connection.close", "false");
+        config.set("reconnect.backoff.max.ms", "2000");
         for (name, value) in self.properties.iter().chain(own) {
             config.set(name, value);
         }

@@ -16,6 +16,7 @@ use rdkafka::{
 use super::{Error, Settings, context::ClientLog};
 
 const TIMEOUT: Duration = Duration::from_secs(30);
+const COMMIT_ATTEMPT: Duration = Duration::from_secs(15);
 
 /// One entry to write: its key and its value, or `None` to delete it.
 pub type StateEntry = (String, Option<Vec<u8>>);
@@ -32,7 +33,7 @@ impl StateTopic {
         let producer: BaseProducer = settings
             .client_config(&BTreeMap::new())
             .set("transactional.id", transactional_id)
-            .set("transaction.timeout.ms", "60000")
+            .set("transaction.timeout.ms", "600000")
             .set("linger.ms", "0")
             .set("acks", "all")
             .create()
@@ -87,7 +88,24 @@ impl StateTopic {
             record.payload = value.as_deref();
             self.producer.send(record).map_err(|(source, _)| self.failed("write", source))?;
         }
-        self.producer.commit_transaction(TIMEOUT).map_err(|source| self.failed("commit a transaction", source))
+        self.commit()
+    }
+
+    /// A commit that timed out may still succeed, and is asked for again until the brokers answer: an outage is no reason to
+    /// give the session up. A successor's fence ends the wait.
+    fn commit(&self) -> Result<(), Error> {
+        loop {
+            match self.producer.commit_transaction(COMMIT_ATTEMPT) {
+                Ok(()) => return Ok(()),
+                Err(error) if error.rdkafka_error_code() == Some(RDKafkaErrorCode::OperationTimedOut) => {
+                    tracing::warn!(
+                        topic = self.topic,
+                        "kafka does not answer; waiting for the position to be recorded"
+                    );
+                }
+                Err(source) => return Err(self.failed("commit a transaction", source)),
+            }
+        }
     }
 
     fn failed(&self, operation: &'static str, source: KafkaError) -> Error {

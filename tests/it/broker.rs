@@ -60,7 +60,8 @@ async fn the_replication_connection_outlives_a_broker_that_hangs() {
     scenario.source(&format!("ALTER DATABASE {} SET wal_sender_timeout = '3s'", scenario.name)).await;
     let (_capture, _apply) = (scenario.capture().await, scenario.apply().await);
     let sql = format!("SELECT active_pid FROM pg_replication_slots WHERE slot_name = '{}'", scenario.name);
-    let walsender = scenario.source_value(&sql).await.expect("capture is connected");
+    await_condition("capture streams", LIMIT, async || scenario.source_value(&sql).await.is_some()).await;
+    let walsender = scenario.source_value(&sql).await.expect("it was there a moment ago");
 
     let fault = Fault::pause("kafka");
     scenario.source("INSERT INTO things SELECT i, repeat(md5(i::text), 60) FROM generate_series(1, 20000) i").await;
@@ -90,10 +91,11 @@ async fn no_successor_of_a_refused_record_becomes_visible() {
     scenario.topics().set("public.things", "max.message.bytes", "20000").await;
 
     let large = "(SELECT string_agg(md5(random()::text), '') FROM generate_series(1, 5000))";
-    let sql = format!(
-        "UPDATE things SET body = 'before it'; UPDATE things SET body = {large}; UPDATE things SET body = 'after it';
-         INSERT INTO others VALUES (2)"
-    );
+    // On its own, since the broker refuses a batch whole.
+    scenario.source("UPDATE things SET body = 'before it'").await;
+    scenario.await_equal("things").await;
+    let sql =
+        format!("UPDATE things SET body = {large}; UPDATE things SET body = 'after it'; INSERT INTO others VALUES (2)");
     scenario.source(&sql).await;
     let stopped = async || scenario.readiness("capture").await.1.contains("public.things");
     await_condition("capture names the stopped table", LIMIT, stopped).await;

@@ -101,7 +101,7 @@ impl Database {
 
     /// Waits until a query gives these rows. A query on a table that is not there yet gives none.
     pub async fn until(&self, sql: &str, expected: &[&str]) {
-        let deadline = Instant::now() + Duration::from_secs(20);
+        let deadline = Instant::now() + Duration::from_mins(1);
         loop {
             let answer = self.client.simple_query(sql).await;
             let rows = if answer.is_ok() { self.rows(sql).await } else { Vec::new() };

@@ -14,7 +14,7 @@ use rdkafka::{
     topic_partition_list::Offset,
 };
 
-const LIMIT: Duration = Duration::from_secs(20);
+const LIMIT: Duration = Duration::from_mins(1);
 
 /// One record as it lies in a topic.
 #[derive(Clone, Debug, PartialEq, Eq)]

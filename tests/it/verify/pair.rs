@@ -69,7 +69,7 @@ impl Pair {
             topic: &topic,
             bookkeeping: Bookkeeping { schema: SCHEMA.into(), instance: INSTANCE.into() },
             kafka: None,
-            timeout: Duration::from_secs(20),
+            timeout: Duration::from_mins(1),
             parallel: 2,
             limit: 20,
             show_values: false,
