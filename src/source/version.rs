@@ -27,6 +27,14 @@ pub fn agrees(message: &RelationBody, catalog: &Relation) -> bool {
         && message.columns.iter().zip(&catalog.columns).all(same)
 }
 
+/// Whether the key of an older descriptor may still be that of the message: the columns that identify rows are its key.
+/// Under FULL all columns do, which says nothing.
+#[must_use]
+pub fn may_have_key(message: &RelationBody, known: &Relation) -> bool {
+    let same = |(index, column): (usize, &ColumnBody)| column.identity == known.is_key(index);
+    message.identity == ReplicaIdentity::Full || message.columns.iter().enumerate().all(same)
+}
+
 /// Describes the relation version of a message.
 ///
 /// `catalog` is today's descriptor, `last` the version of the same relation before this one, `types` the Type messages seen
@@ -155,6 +163,15 @@ mod tests {
         }
         let renamed = RelationBody { table: "u".into(), ..message(&columns) };
         assert!(!agrees(&renamed, &relation(&columns, &[0])));
+    }
+
+    #[test]
+    fn a_descriptor_with_another_key_than_the_identity_columns_is_not_believed() {
+        let columns = [("id", 23), ("a", 25)];
+        assert!(may_have_key(&message(&columns), &relation(&columns, &[0])));
+        assert!(!may_have_key(&message(&columns), &relation(&columns, &[1])));
+        let full = RelationBody { identity: ReplicaIdentity::Full, ..message(&columns) };
+        assert!(may_have_key(&full, &relation(&columns, &[1])));
     }
 
     #[test]

@@ -22,5 +22,6 @@ mod round_trip;
 mod sink_batch;
 mod sink_lanes;
 mod sink_support;
+mod stopped;
 mod support;
 mod verify;

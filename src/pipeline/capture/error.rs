@@ -201,6 +201,20 @@ pub enum Error {
         /// The table.
         table: String,
     },
+    /// A captured table has another name.
+    #[error("table {table} was renamed to {name}")]
+    Renamed {
+        /// The table as it is captured.
+        table: String,
+        /// Its name by now.
+        name: String,
+    },
+    /// Another table has the name of a captured one.
+    #[error("table {table} is another one than before: it was dropped, or renamed, and created again")]
+    Replaced {
+        /// The table.
+        table: String,
+    },
     /// The stream is not what protocol 1 promises.
     #[error("unexpected {what} in the replication stream at {lsn}")]
     Protocol {
@@ -230,7 +244,9 @@ impl Classify for Error {
             Self::Kafka(error) => error.severity(),
             Self::Record(error) => error.severity(),
             Self::Registry(error) => error.severity(),
-            Self::RecordTooLarge { .. } | Self::KeyChanged { .. } => Severity::Definite,
+            Self::RecordTooLarge { .. } | Self::KeyChanged { .. } | Self::Renamed { .. } | Self::Replaced { .. } => {
+                Severity::Definite
+            }
             Self::Busy { .. } | Self::SlotInUse { .. } | Self::StateMoved { .. } | Self::StreamEnded => {
                 Severity::Transient
             }
@@ -264,6 +280,7 @@ impl Classify for Error {
             Self::CompactedTopic { topic } => format!("Set cleanup.policy of topic {topic} to \"delete\": compaction would remove truncate barriers and partial updates."),
             Self::SharedTopic { .. } => "Exclude one of the tables in [capture] exclude.".into(),
             Self::KeyChanged { .. } => "Publish the table under a new [kafka] prefix with a new slot, so that its keys are laid out anew.".into(),
+            Self::Renamed { .. } | Self::Replaced { .. } => "A new snapshot takes the table in: drop the slot and set [capture] on_gap = \"resnapshot\".".into(),
             Self::Protocol { .. } => "This is a defect of walrelay or of the server; nothing was confirmed past this point.".into(),
             Self::HalfBroadcast { topic, .. } => format!("Capture the table of topic {topic} again until the truncate is through; sinks wait for it."),
             Self::TooManyTopics { .. } | Self::StateMoved { .. } | Self::StreamEnded => return None,

@@ -8,11 +8,12 @@ use super::{
     Error,
     initial::Copy,
     position::PositionRecord,
+    progress::topic_update,
     publisher::Publisher,
     session::Session,
     settings::{CaptureDeps, SnapshotMode},
     start::{self, Server, Slot, Start},
-    state::{Checkpoint, Phase, State, StateStore, Update},
+    state::{Checkpoint, Phase, State, StateStore, StoppedTable, Update},
     tables::Tables,
     topics::{Topics, state_topic},
 };
@@ -35,6 +36,8 @@ use crate::{
 const SLOT_LIMIT: Duration = Duration::from_mins(5);
 /// Rows of the snapshot that are read at a time, in bytes.
 const SNAPSHOT_BATCH_BYTES: usize = 1 << 20;
+
+const COPY_HINT: &str = "A new snapshot takes the table in: drop the slot and set [capture] on_gap = \"resnapshot\".";
 
 /// A session that is ready to stream.
 pub(super) struct Opened {
@@ -138,7 +141,7 @@ impl Opening<'_> {
         self.published = published_tables(self.deps, self.tables, &self.client, goes_on).await?;
         self.topics = name_topics(self.deps, self.tables, &self.published)?;
         match start {
-            Start::Resume { at } => self.resume(replication, peeked, at).await,
+            Start::Resume { at, timeline } => self.resume(replication, peeked, (at, timeline)).await,
             Start::Fresh { drop_slot } => {
                 let intent = self.intent(server, 0, Phase::Intent);
                 self.copy(replication, peeked, (server, drop_slot), intent).await
@@ -201,13 +204,20 @@ impl Opening<'_> {
 
     /// The slot is taken first, then earlier writers are fenced, then the state is read: a stand-by that fenced before it
     /// owned the slot would kill the active one (PROTOCOL, "State and slot").
-    async fn resume(self, replication: ReplicationConnection, peeked: State, at: Lsn) -> Result<Opened, Error> {
+    async fn resume(
+        mut self,
+        replication: ReplicationConnection,
+        peeked: State,
+        (at, timeline): (Lsn, u32),
+    ) -> Result<Opened, Error> {
         let stream = self.start_stream(replication, at).await?;
         let (store, state) = self.fence(&peeked).await?;
         let Some(checkpoint) = state.checkpoint.clone() else {
             return Err(Error::StateMoved { slot: self.deps.settings.slot.clone() });
         };
+        let checkpoint = Checkpoint { timeline, ..checkpoint };
         self.check_barriers(&state)?;
+        self.withhold(&state, checkpoint.consistent_point);
         let publisher = Arc::new(self.publisher(&state, at).await?);
         let (session, flush) = self.session(store, &state, checkpoint).await?;
         Ok(Opened { session: Arc::new(session), publisher, stream, flush, versions: versions(&state) })
@@ -257,7 +267,8 @@ impl Opening<'_> {
             None => None,
         };
         Copy::new(&session, &publisher, at).run(reader, &tables, again && copying).await?;
-        session.position.finish_snapshot().await?;
+        let copied = publisher.topics().map(|topic| topic_update(topic)).collect();
+        session.position.finish_snapshot(copied).await?;
         let stream = replication
             .start_replication(&session.settings.slot, at, &[&publication], StreamOptions::default())
             .await?;
@@ -281,6 +292,21 @@ impl Opening<'_> {
         Ok((store, state))
     }
 
+    /// Leaves out the tables whose rows no snapshot has published in whole: a stream alone would give them a part of their
+    /// rows.
+    fn withhold(&mut self, state: &State, consistent_point: Lsn) {
+        let reasons: Vec<_> = self
+            .topics
+            .iter()
+            .filter_map(|(table, topic)| Some((table.clone(), uncopied(state, consistent_point, table, topic)?)))
+            .collect();
+        for (table, reason) in reasons {
+            self.topics.remove(&table);
+            tracing::error!(table = %table, reason, hint = COPY_HINT, "table stopped");
+            self.deps.health.stop_table(table.to_string(), reason);
+        }
+    }
+
     /// A barrier whose broadcast was cut is repeated by the replay; that needs its tables to be captured still.
     fn check_barriers(&self, state: &State) -> Result<(), Error> {
         for barrier in &state.barriers {
@@ -294,13 +320,16 @@ impl Opening<'_> {
 
     async fn publisher(&self, state: &State, start: Lsn) -> Result<Publisher, Error> {
         let settings = &self.deps.settings;
-        let mut publisher = Publisher::new(&settings.kafka, &settings.producer, start)?;
-        for (table, topic) in &self.topics {
-            if !self.tables.is_stopped(table) {
-                self.cluster.ensure_data(topic, state, &mut publisher).await?;
-            }
+        let mut ready = Vec::new();
+        for (_, topic) in self.topics.iter().filter(|(table, _)| !self.tables.is_stopped(table)) {
+            ready.push(self.cluster.ensure_data(topic, state).await?);
         }
-        self.cluster.ensure_data(&message_topic(&settings.prefix), state, &mut publisher).await?;
+        ready.push(self.cluster.ensure_data(&message_topic(&settings.prefix), state).await?);
+        let smallest = ready.iter().map(|topic| topic.max_message_bytes).min().unwrap_or(usize::MAX);
+        let mut publisher = Publisher::new(&settings.kafka, &settings.producer, start, smallest)?;
+        for topic in ready {
+            publisher.add_topic(&topic.name, &topic.ends, topic.max_message_bytes)?;
+        }
         if let Some(lowest) = self.tables.lowest_stop() {
             publisher.deliveries().tracker(|tracker| tracker.hold(lowest));
         }
@@ -331,8 +360,20 @@ impl Opening<'_> {
             barriers: Arc::new(Mutex::new(state.barriers.iter().map(|barrier| barrier.position).collect())),
         };
         session.retry_stopped(state).await?;
+        session.forget_topics(state).await?;
         Ok((session, flush))
     }
+}
+
+/// Why a table that the stream has must not go on; `None` if all its rows are published.
+fn uncopied(state: &State, consistent_point: Lsn, table: &TableName, topic: &str) -> Option<String> {
+    let in_snapshot =
+        |stopped: &&StoppedTable| stopped.position.commit == consistent_point && stopped.position.ordinal == 0;
+    if let Some(stopped) = state.stopped.get(&table.to_string()).filter(in_snapshot) {
+        return Some(format!("its snapshot was cut: {}", stopped.reason));
+    }
+    let joined = || "it joined the publication after the snapshot; its rows are not captured".to_owned();
+    (!state.topics.contains_key(topic)).then(joined)
 }
 
 fn versions(state: &State) -> BTreeMap<String, Arc<Relation>> {

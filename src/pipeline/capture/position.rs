@@ -62,11 +62,12 @@ impl PositionRecord {
         Ok(())
     }
 
-    /// Every snapshot row is acknowledged.
-    pub(super) async fn finish_snapshot(&self) -> Result<(), Error> {
+    /// Every snapshot row is acknowledged; `also` says which topics hold them.
+    pub(super) async fn finish_snapshot(&self, mut also: Vec<Update>) -> Result<(), Error> {
         let mut checkpoint = self.checkpoint.lock().await;
         let finished = Checkpoint { phase: Phase::Streaming, ..checkpoint.clone() };
-        self.store.write(&[Update::Checkpoint(finished.clone())]).await?;
+        also.push(Update::Checkpoint(finished.clone()));
+        self.store.write(&also).await?;
         *checkpoint = finished;
         Ok(())
     }

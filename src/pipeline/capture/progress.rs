@@ -109,7 +109,8 @@ impl Checkpointer {
     }
 }
 
-fn topic_update(topic: &Topic) -> Update {
+/// How far a topic is acknowledged.
+pub(super) fn topic_update(topic: &Topic) -> Update {
     let record = TopicRecord { partitions: topic.partitions, ends: topic.ends() };
     Update::Topic { name: topic.name.to_string(), record }
 }

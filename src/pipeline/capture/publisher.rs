@@ -24,6 +24,8 @@ use crate::{
 
 /// Token of records that belong to no unit of work (progress records).
 const NO_UNIT: usize = usize::MAX;
+/// Size of a record batch where the topics take it, in bytes.
+const DEFAULT_BATCH_BYTES: usize = 1_000_000;
 /// Bits of a token that name the topic; the rest names the unit.
 const TOPIC_BITS: u32 = 16;
 
@@ -118,6 +120,16 @@ impl DeliveryObserver for Observer {
     }
 }
 
+/// Settings whose batches are no larger than what a topic takes.
+fn fitting(settings: &ProducerSettings, max_message_bytes: usize) -> ProducerSettings {
+    let mut settings = settings.clone();
+    let configured = settings.properties.get("batch.size").and_then(|text| text.parse().ok());
+    let limit = max_message_bytes.saturating_sub(Topic::FRAMING_BYTES).max(1);
+    let bytes = limit.min(configured.unwrap_or(DEFAULT_BATCH_BYTES));
+    settings.properties.insert("batch.size".to_owned(), bytes.to_string());
+    settings
+}
+
 /// Sends records of units of work.
 pub(super) struct Publisher {
     producer: Producer<Observer>,
@@ -126,11 +138,17 @@ pub(super) struct Publisher {
 }
 
 impl Publisher {
-    /// A producer for which everything below `start` is acknowledged.
-    pub(super) fn new(kafka: &kafka::Settings, settings: &ProducerSettings, start: Lsn) -> Result<Self, Error> {
+    /// A producer for which everything below `start` is acknowledged. Its record batches fit a topic that takes
+    /// `max_message_bytes`: the brokers measure batches, and refuse one for good.
+    pub(super) fn new(
+        kafka: &kafka::Settings,
+        settings: &ProducerSettings,
+        start: Lsn,
+        max_message_bytes: usize,
+    ) -> Result<Self, Error> {
         let inner = Inner { tracker: AckTracker::new(start), topics: Vec::new(), failure: None };
         let deliveries = Arc::new(Deliveries { inner: Mutex::new(inner), changed: Notify::new() });
-        let producer = Producer::new(kafka, settings, Observer(Arc::clone(&deliveries)))?;
+        let producer = Producer::new(kafka, &fitting(settings, max_message_bytes), Observer(Arc::clone(&deliveries)))?;
         Ok(Self { producer, deliveries, by_name: BTreeMap::new() })
     }
 

@@ -23,7 +23,7 @@ use crate::{
         metrics::{CaptureMetrics, lsn_value},
     },
     postgres,
-    record::{EncodeError, Encoder},
+    record::{EncodeError, Encoder, message_topic},
     registry::Registry,
     retry::{Backoff, Classify, Severity, chain},
     schema::{Relation, TableName},
@@ -86,6 +86,21 @@ impl Session {
         self.position.record(&updates).await
     }
 
+    /// A topic of no captured table is forgotten, so that the table is not taken for whole when it comes back: its changes
+    /// pass by meanwhile.
+    pub(super) async fn forget_topics(&self, state: &State) -> Result<(), Error> {
+        let messages = message_topic(&self.settings.prefix);
+        let captured = |name: &String| *name == messages || self.topics.values().any(|topic| topic == name);
+        let gone = state.topics.keys().filter(|name| !captured(name));
+        let updates: Vec<_> = gone.map(|name| Update::ForgetTopic { name: name.clone() }).collect();
+        if updates.is_empty() { Ok(()) } else { self.position.record(&updates).await }
+    }
+
+    /// The table of the publication with this OID, as it was named when the session began.
+    pub(super) fn known(&self, oid: u32) -> Option<&TableName> {
+        self.published.iter().map(|table| &table.relation).find(|known| known.oid == oid).map(|known| &known.name)
+    }
+
     /// The relation version that a Relation message describes, with what the catalog adds.
     pub(super) async fn describe(
         &self,
@@ -93,7 +108,11 @@ impl Session {
         types: &HashMap<u32, TypeBody>,
         last: Option<&Relation>,
     ) -> Result<Relation, Error> {
-        let seen = self.published.iter().map(|table| &table.relation).find(|seen| source::version::agrees(body, seen));
+        let seen = self
+            .published
+            .iter()
+            .map(|table| &table.relation)
+            .find(|seen| source::version::agrees(body, seen) && source::version::may_have_key(body, seen));
         if let Some(seen) = seen {
             return Ok(Relation { identity: body.identity, ..seen.clone() });
         }

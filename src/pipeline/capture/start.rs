@@ -57,6 +57,8 @@ pub(super) enum Start {
     Resume {
         /// `confirmed_flush_lsn`.
         at: Lsn,
+        /// The timeline that the ceiling lies on from now on.
+        timeline: u32,
     },
 }
 
@@ -82,7 +84,7 @@ pub(super) fn decide(
         return Ok(Start::Fresh { drop_slot });
     }
     let (trouble, epoch) = match gap(name, checkpoint, server, slot) {
-        Ok(at) => return Ok(Start::Resume { at }),
+        Ok(at) => return Ok(Start::Resume { at, timeline: server.timeline }),
         Err(Trouble::Snapshot) => return Ok(Start::Again { drop_slot, epoch: checkpoint.epoch }),
         Err(Trouble::Gap(error)) => (error, checkpoint.epoch),
         Err(Trouble::Fork(error)) => (error, checkpoint.epoch + 1),
@@ -192,7 +194,7 @@ mod tests {
     // trap T4
     #[test]
     fn a_slot_behind_the_record_resumes_there() {
-        assert_eq!(streaming(SERVER, slot(150), GapPolicy::Stop).unwrap(), Start::Resume { at: Lsn(150) });
+        assert_eq!(streaming(SERVER, slot(150), GapPolicy::Stop).unwrap(), Start::Resume { at: Lsn(150), timeline: 1 });
     }
 
     // traps T6, T7, T13
@@ -215,6 +217,8 @@ mod tests {
         let again = streaming(promoted, slot(200), GapPolicy::Resnapshot).unwrap();
         assert_eq!(again, Start::Again { drop_slot: true, epoch: 4 });
         let in_time = Server { timeline: 2, switch_point: Some(Lsn(300)), ..SERVER };
-        assert_eq!(streaming(in_time, slot(200), GapPolicy::Stop).unwrap(), Start::Resume { at: Lsn(200) });
+        // The next start must not measure a raised ceiling by the old timeline's end.
+        let resumed = streaming(in_time, slot(200), GapPolicy::Stop).unwrap();
+        assert_eq!(resumed, Start::Resume { at: Lsn(200), timeline: 2 });
     }
 }

@@ -94,12 +94,27 @@ pub(super) struct State {
 #[derive(Clone, Debug)]
 pub(super) enum Update {
     Checkpoint(Checkpoint),
-    Relation { key: String, relation: Arc<Relation> },
-    Topic { name: String, record: TopicRecord },
+    Relation {
+        key: String,
+        relation: Arc<Relation>,
+    },
+    Topic {
+        name: String,
+        record: TopicRecord,
+    },
+    /// A topic whose table is not captured any more.
+    ForgetTopic {
+        name: String,
+    },
     OpenBarrier(OpenBarrier),
     CloseBarrier(Position),
-    Stopped { table: String, stopped: StoppedTable },
-    Resumed { table: String },
+    Stopped {
+        table: String,
+        stopped: StoppedTable,
+    },
+    Resumed {
+        table: String,
+    },
 }
 
 impl Update {
@@ -108,6 +123,7 @@ impl Update {
             Self::Checkpoint(checkpoint) => ("position".into(), Some(serde_json::to_vec(checkpoint)?)),
             Self::Relation { key, relation } => (format!("relation/{key}"), Some(serde_json::to_vec(relation)?)),
             Self::Topic { name, record } => (format!("topic/{name}"), Some(serde_json::to_vec(record)?)),
+            Self::ForgetTopic { name } => (format!("topic/{name}"), None),
             Self::OpenBarrier(barrier) => (format!("barrier/{}", barrier.position), Some(serde_json::to_vec(barrier)?)),
             Self::CloseBarrier(position) => (format!("barrier/{position}"), None),
             Self::Stopped { table, stopped } => (format!("table/{table}"), Some(serde_json::to_vec(stopped)?)),

@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 
 use super::{
     Error,
-    publisher::Publisher,
     state::{State, TopicRecord},
 };
 use crate::{
@@ -23,6 +22,16 @@ pub(super) struct Topics {
     admin: Admin,
     settings: TopicSettings,
     create: bool,
+}
+
+/// A data topic that is ready.
+pub(super) struct DataTopic {
+    /// Its name.
+    pub(super) name: String,
+    /// Next offset of each partition.
+    pub(super) ends: Vec<i64>,
+    /// Largest record batch that it takes, in bytes.
+    pub(super) max_message_bytes: usize,
 }
 
 impl Topics {
@@ -48,8 +57,8 @@ impl Topics {
         self.ensure(&progress_topic(prefix), &progress).await.map(drop)
     }
 
-    /// Makes a data topic ready and known to the publisher.
-    pub(super) async fn ensure_data(&self, name: &str, state: &State, publisher: &mut Publisher) -> Result<(), Error> {
+    /// Makes a data topic ready.
+    pub(super) async fn ensure_data(&self, name: &str, state: &State) -> Result<DataTopic, Error> {
         let found = self.ensure(name, &self.settings).await?;
         let compacts = found.config.get("cleanup.policy").is_some_and(|policy| policy.contains("compact"));
         if compacts {
@@ -59,7 +68,7 @@ impl Topics {
         if let Some(recorded) = state.topics.get(name) {
             check_recorded(name, recorded, &ends)?;
         }
-        publisher.add_topic(name, &ends, found.max_message_bytes()).map(drop)
+        Ok(DataTopic { name: name.to_owned(), ends, max_message_bytes: found.max_message_bytes() })
     }
 
     async fn ensure(&self, name: &str, wanted: &TopicSettings) -> Result<TopicDescription, Error> {

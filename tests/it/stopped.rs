@@ -1,0 +1,92 @@
+//! Tables that cannot go on, or were never copied: they are named, and never taken in with a part of their rows missing.
+
+use crate::support::{LIMIT, Scenario, await_condition};
+
+/// Capture's readiness names the table as stopped.
+async fn await_stopped(scenario: &Scenario, table: &str) {
+    let stopped = async || scenario.readiness("capture").await.1.contains(table);
+    await_condition(&format!("capture names {table} as stopped"), LIMIT, stopped).await;
+}
+
+/// Trap T21: the stream alone would leave the rows out that the snapshot did not publish.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_table_whose_snapshot_was_cut_is_not_streamed_after_a_restart() {
+    let mut scenario = Scenario::new("cut").await;
+    scenario
+        .source("CREATE TABLE things (id int PRIMARY KEY, body text); CREATE TABLE others (id int PRIMARY KEY)")
+        .await;
+    scenario.source("INSERT INTO things SELECT i, repeat('x', CASE i WHEN 2 THEN 3000000 ELSE 9 END) FROM generate_series(1, 20) i").await;
+    let _apply = scenario.apply().await;
+    let capture = scenario.spawn_capture();
+    await_stopped(&scenario, "public.things").await;
+    scenario.source("INSERT INTO others VALUES (1)").await;
+    scenario.await_equal("others").await;
+    drop(capture);
+
+    scenario.topics().set("public.things", "max.message.bytes", "9000000").await;
+    let capture = scenario.spawn_capture();
+    scenario.source("INSERT INTO things VALUES (99, 'new'); INSERT INTO others VALUES (2)").await;
+    scenario.await_equal("others").await;
+    await_stopped(&scenario, "public.things").await;
+    assert!(!scenario.topics().read("public.things").iter().any(|record| record.holds("new")));
+    drop(capture);
+
+    let slot = &scenario.name;
+    let free = format!("SELECT active_pid IS NULL FROM pg_replication_slots WHERE slot_name = '{slot}'");
+    let is_free = async || scenario.source_value(&free).await.as_deref() == Some("t");
+    await_condition("the slot is free", LIMIT, is_free).await;
+    scenario.source(&format!("SELECT pg_drop_replication_slot('{slot}')")).await;
+    scenario.settings.set("capture.on_gap", "resnapshot");
+    let _capture = scenario.capture().await;
+    scenario.await_equal("things").await;
+    scenario.verify();
+}
+
+/// Trap T37.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_table_that_is_renamed_stops_and_is_not_skipped() {
+    let scenario = Scenario::new("rename").await;
+    scenario.source("CREATE TABLE things (id int PRIMARY KEY); CREATE TABLE others (id int PRIMARY KEY)").await;
+    let (_capture, _apply) = (scenario.capture().await, scenario.apply().await);
+    scenario.source("INSERT INTO things VALUES (1)").await;
+    scenario.await_equal("things").await;
+    scenario.source("ALTER TABLE things RENAME TO items; INSERT INTO items VALUES (2)").await;
+    await_stopped(&scenario, "public.things").await;
+    scenario.source("INSERT INTO others VALUES (1)").await;
+    scenario.await_equal("others").await;
+}
+
+/// Trap T24.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_table_that_joined_the_publication_later_is_not_streamed_without_its_rows() {
+    let scenario = Scenario::new("joined").await;
+    scenario.source("CREATE TABLE things (id int PRIMARY KEY)").await;
+    let (capture, _apply) = (scenario.capture().await, scenario.apply().await);
+    scenario.source("CREATE TABLE later (id int PRIMARY KEY); INSERT INTO later VALUES (1)").await;
+    scenario.source(&format!("ALTER PUBLICATION {} ADD TABLE later", scenario.name)).await;
+    scenario.source("INSERT INTO later VALUES (2); INSERT INTO things VALUES (1)").await;
+    scenario.await_equal("things").await;
+    await_stopped(&scenario, "public.later").await;
+    drop(capture);
+    let _capture = scenario.spawn_capture();
+    scenario.source("INSERT INTO later VALUES (3); INSERT INTO things VALUES (2)").await;
+    scenario.await_equal("things").await;
+    await_stopped(&scenario, "public.later").await;
+    assert_eq!(scenario.topics().partitions("public.later"), 0);
+}
+
+/// Trap T50: what fits alone must not be refused in company.
+#[tokio::test(flavor = "multi_thread")]
+async fn records_that_each_fit_a_topic_are_not_batched_beyond_its_limit() {
+    let scenario = Scenario::new("batch").await;
+    scenario.source("CREATE TABLE things (id int PRIMARY KEY, body text)").await;
+    scenario.source("INSERT INTO things VALUES (0, 'x')").await;
+    let (capture, _apply) = (scenario.capture().await, scenario.apply().await);
+    scenario.await_equal("things").await;
+    scenario.topics().set("public.things", "max.message.bytes", "20000").await;
+    drop(capture);
+    let _capture = scenario.capture().await;
+    let rows = "SELECT i, string_agg(md5(random()::text), '') FROM generate_series(1, 500) i, generate_series(1, 100) GROUP BY i";
+    scenario.source(&format!("INSERT INTO things {rows}")).await;
+    scenario.await_equal("things").await;
+}
