@@ -34,24 +34,33 @@ pub async fn connect_with(
     extra: &[(&str, &str)],
 ) -> Result<Client, Error> {
     let attempt = async {
-        let transport = transport::Transport::connect(settings).await?;
-        let mut config = Config::new();
-        config.user(&settings.user).dbname(&settings.database).application_name(application_name);
-        config.options(session::options(extra)).ssl_mode(tokio_postgres::config::SslMode::Disable);
-        if let Some(password) = &settings.password {
-            config.password(password);
-        }
-        let connected = config.connect_raw(transport, NoTls).await;
-        let (client, connection) = connected.map_err(|error| login_error(settings, error))?;
-        let connection = tokio::spawn(async move {
-            if let Err(error) = connection.await {
-                tracing::debug!(%error, "connection ended");
-            }
-        });
-        let server_version = server_version(&client).await?;
-        Ok(Client { session: client, connection, server_version, address: settings.address() })
+        let first = Box::pin(log_in(settings, application_name, extra)).await;
+        let Err(error) = first else { return first };
+        let Some(plain) = transport::without_tls(settings, error.server_error()) else { return Err(error) };
+        Box::pin(log_in(&plain, application_name, extra))
+            .await
+            .map_err(|second| if transport::is_rejected(second.server_error()) { error } else { second })
     };
     transport::within_connect_timeout(settings, attempt).await
+}
+
+async fn log_in(settings: &Settings, application_name: &str, extra: &[(&str, &str)]) -> Result<Client, Error> {
+    let transport = transport::Transport::connect(settings).await?;
+    let mut config = Config::new();
+    config.user(&settings.user).dbname(&settings.database).application_name(application_name);
+    config.options(session::options(extra)).ssl_mode(tokio_postgres::config::SslMode::Disable);
+    if let Some(password) = &settings.password {
+        config.password(password);
+    }
+    let connected = config.connect_raw(transport, NoTls).await;
+    let (client, connection) = connected.map_err(|error| login_error(settings, error))?;
+    let connection = tokio::spawn(async move {
+        if let Err(error) = connection.await {
+            tracing::debug!(%error, "connection ended");
+        }
+    });
+    let server_version = server_version(&client).await?;
+    Ok(Client { session: client, connection, server_version, address: settings.address() })
 }
 
 impl Client {

@@ -20,6 +20,7 @@ use tokio_rustls::{TlsConnector, client::TlsStream};
 
 use super::{
     error::Error,
+    server_error::ServerError,
     settings::{Settings, SslMode},
     tls,
 };
@@ -66,6 +67,19 @@ impl Transport {
     pub const fn is_tls(&self) -> bool {
         matches!(self, Self::Tls(_))
     }
+}
+
+/// What `prefer` tries after the server's refusal: the same without TLS where `pg_hba.conf` rejects the login, as libpq does.
+#[must_use]
+pub fn without_tls(settings: &Settings, refusal: Option<&ServerError>) -> Option<Settings> {
+    (settings.ssl_mode == SslMode::Prefer && is_rejected(refusal))
+        .then(|| Settings { ssl_mode: SslMode::Disable, ..settings.clone() })
+}
+
+/// Whether the refusal is `pg_hba.conf`'s, which depends on TLS, and not about the password or the database.
+#[must_use]
+pub fn is_rejected(refusal: Option<&ServerError>) -> bool {
+    refusal.is_some_and(|refusal| refusal.code == "28000")
 }
 
 /// Ends an attempt that takes longer than the settings allow.

@@ -112,6 +112,12 @@ impl Classify for RegistryError {
     fn hint(&self) -> Option<String> {
         match self {
             Self::NoAddress => Some("Set registry.urls.".into()),
+            Self::Unavailable { address, .. } => Some(format!(
+                "Check that a registry with Confluent's API runs at {address}, path included, and correct registry.urls if not."
+            )),
+            Self::UnknownId { id, .. } => Some(format!(
+                "The registry has lost schema {id}, or belongs to another cluster: restore it, or correct registry.urls."
+            )),
             Self::Unauthorized { .. } => Some("Check registry.username and registry.password.".into()),
             Self::Incompatible { subject, registered, refused, .. } => Some(format!(
                 "Lower the compatibility level of subject {subject}, or delete the subject if no reader needs its old records. \

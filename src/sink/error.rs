@@ -20,6 +20,8 @@ pub struct ServerError {
     pub code: SqlState,
     /// Class, constraint, column and, where harmless, the message.
     pub text: String,
+    /// The column of a COPY that failed.
+    pub copied: Option<String>,
 }
 
 impl ServerError {
@@ -41,8 +43,16 @@ impl ServerError {
                 text.push_str(&format!(", {what} {name}"));
             }
         }
-        Self { code, text }
+        Self { code, text, copied: error.where_().and_then(copied_column).map(str::to_owned) }
     }
+}
+
+/// The column in the context of a failed COPY (`COPY t, line 1, column c: "value"`), without the value; names that hold
+/// `: ` are cut short.
+fn copied_column(context: &str) -> Option<&str> {
+    let (_, rest) = context.lines().find(|line| line.starts_with("COPY "))?.split_once(", line ")?;
+    let column = rest.trim_start_matches(|c: char| c.is_ascii_digit()).strip_prefix(", column ")?;
+    column.split(": ").next()
 }
 
 /// An error in talking to the target.
@@ -163,6 +173,16 @@ impl Error {
         }
     }
 
+    /// Names the column of the target that a staging column stands for.
+    pub(crate) fn in_staging<'a>(mut self, named: impl FnOnce(&str) -> Option<&'a str>) -> Self {
+        if let Self::TableRefused { source, .. } = &mut self
+            && let Some(name) = source.copied.as_deref().and_then(named)
+        {
+            source.text.push_str(&format!(", column {name}"));
+        }
+        self
+    }
+
     /// The server's SQLSTATE, if the server answered.
     #[must_use]
     pub fn code(&self) -> Option<&SqlState> {
@@ -215,10 +235,12 @@ impl Classify for Error {
         Some(match self {
             Self::Unfit { remedy, .. } => remedy.clone(),
             Self::Inconsistent { .. } => {
-                "The target table differs from the source; run a resync of this table.".to_owned()
+                "The target table was changed by somebody else, or a record is missing: compare with `walrelay verify`, and \
+                 apply into an empty target or take a new snapshot."
+                    .to_owned()
             }
             Self::Owned { .. } => {
-                "Stop the other applier for good and start this one with --take-over, or choose another target schema."
+                "Stop the other applier for good and set apply.take_over = true, or choose another target schema."
                     .to_owned()
             }
             Self::Version { .. } => "Use the walrelay version that wrote it, or a newer one.".to_owned(),
@@ -226,14 +248,50 @@ impl Classify for Error {
                 "A referenced row is not there; replicate the referenced table too, or make the constraint deferrable."
                     .to_owned()
             }
+            Self::TableRefused { table, source, .. } => table_hint(table, &source.code)?,
             Self::Connect(source) => return source.hint(),
             _ => return None,
         })
     }
 }
 
+/// What makes the table take the rows, by the class of the SQLSTATE.
+fn table_hint(table: &TableName, code: &SqlState) -> Option<String> {
+    let remedy = if *code == SqlState::INSUFFICIENT_PRIVILEGE {
+        format!("Grant the role the rights on table {table}")
+    } else if *code == SqlState::NOT_NULL_VIOLATION {
+        format!(
+            "Drop the NOT NULL of the column that table {table} has and the source leaves empty, or give it a default"
+        )
+    } else if code.code().starts_with("22") {
+        format!("Give the column of table {table} the type that it has at the source")
+    } else if code.code().starts_with("23") {
+        format!("Remove what table {table} demands beyond the source")
+    } else {
+        return None;
+    };
+    Some(format!("{remedy}, then start again."))
+}
+
 /// SQLSTATEs after which the same statement can succeed: connection trouble, shutdown, lack of resources, serialization.
 fn is_transient(code: &SqlState) -> bool {
     let class = code.code().get(..2).unwrap_or_default();
     matches!(class, "08" | "40" | "53" | "55" | "57" | "58") || *code == SqlState::IN_FAILED_SQL_TRANSACTION
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_column_of_a_failed_copy_is_told_and_its_value_is_not() {
+        assert_eq!(copied_column("COPY stage_1, line 3, column born: \"secret: x\""), Some("born"));
+        assert_eq!(
+            copied_column("JSON data, line 1: {secret\nCOPY stage_1, line 3, column a b: \"{secret\""),
+            Some("a b")
+        );
+        assert_eq!(copied_column("COPY stage_1, line 3, column n: null input"), Some("n"));
+        assert_eq!(copied_column("COPY stage_1, line 3: \"1\tsecret, column x: y\""), None);
+        assert_eq!(copied_column("PL/pgSQL function f() line 1 at RAISE"), None);
+    }
 }

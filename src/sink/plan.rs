@@ -138,6 +138,12 @@ impl Plan {
         &self.target.name
     }
 
+    /// The target's name of a staging column.
+    pub fn staged_column(&self, column: &str) -> Option<&str> {
+        let index: usize = column.strip_prefix('c')?.parse().ok()?;
+        self.shape.columns.get(index).map(|column| &*column.name)
+    }
+
     /// Loads the staging table with the given columns (and the old row's, for a keyless table).
     #[must_use]
     pub fn copy(&self) -> String {

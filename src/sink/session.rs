@@ -284,7 +284,10 @@ impl Session {
         if rows.is_empty() {
             return Ok(());
         }
-        let failed = || Error::table(&plan.topic, plan.table(), "stage rows of");
+        let failed = || {
+            let failed = Error::table(&plan.topic, plan.table(), "stage rows of");
+            move |error| failed(error).in_staging(|staged| plan.staged_column(staged))
+        };
         if !self.stages.contains_key(&plan.stage) {
             self.make_room().await?;
             self.client.batch_execute(&plan.stage_ddl).await.map_err(failed())?;

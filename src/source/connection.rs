@@ -16,7 +16,7 @@ use crate::{
     lsn::Lsn,
     postgres::{
         self, ServerError, Settings, session,
-        transport::{Transport, within_connect_timeout},
+        transport::{Transport, is_rejected, within_connect_timeout, without_tls},
     },
     schema::quote_identifier,
 };
@@ -80,7 +80,14 @@ pub struct ReplicationConnection {
 impl ReplicationConnection {
     /// Connects with `replication=database` and the pinned session settings (trap T42).
     pub async fn connect(settings: &Settings) -> Result<Self, Error> {
-        within_connect_timeout(settings, Self::establish(settings)).await
+        let attempt = async {
+            let first = Box::pin(Self::establish(settings)).await;
+            let Err(error) = first else { return first };
+            let Some(plain) = without_tls(settings, error.server_error()) else { return Err(error) };
+            let second = Box::pin(Self::establish(&plain)).await;
+            second.map_err(|second| if is_rejected(second.server_error()) { error } else { second })
+        };
+        within_connect_timeout(settings, attempt).await
     }
 
     /// `server_version_num`: 150004 for 15.4.

@@ -164,6 +164,15 @@ impl Error {
     pub(super) fn statement(doing: impl Into<String>, error: tokio_postgres::Error) -> Self {
         Self::Postgres(postgres::Error::statement(doing, error))
     }
+
+    /// What the server said, where it was the server.
+    #[must_use]
+    pub fn server_error(&self) -> Option<&postgres::ServerError> {
+        match self {
+            Self::Postgres(error) => error.server_error(),
+            _ => None,
+        }
+    }
 }
 
 impl Classify for Error {
@@ -200,7 +209,7 @@ impl Classify for Error {
             Self::PublicationMissing { sql, .. }
             | Self::PublicationLacks { sql, .. }
             | Self::PublicationOptions { sql, .. } => format!("Run on the source: {sql}"),
-            Self::KeyColumnsGone { .. } => "The table needs a resync under its new key.".to_owned(),
+            Self::KeyColumnsGone { .. } => "The table needs a new snapshot under its new key: drop the slot and set [capture] on_gap = \"resnapshot\".".to_owned(),
             Self::Rewritten { .. } | Self::SnapshotGone { .. } => {
                 "The snapshot starts over from a new slot.".to_owned()
             }

@@ -52,7 +52,10 @@ impl IdentityProblem {
                 "ALTER TABLE {quoted} ADD PRIMARY KEY (…); or, if it can have none: \
                  ALTER TABLE {quoted} REPLICA IDENTITY FULL;"
             ),
-            Self::Nothing => format!("ALTER TABLE {quoted} REPLICA IDENTITY DEFAULT;"),
+            Self::Nothing => format!(
+                "ALTER TABLE {quoted} REPLICA IDENTITY DEFAULT; or, without a primary key: \
+                 ALTER TABLE {quoted} REPLICA IDENTITY FULL;"
+            ),
             Self::Unpublished { generated: true, .. } => {
                 format!("ALTER TABLE {quoted} REPLICA IDENTITY DEFAULT; or publish the generated column")
             }

@@ -81,6 +81,7 @@ async fn a_server_without_a_free_slot_is_named_and_capture_goes_on_when_there_is
     let mut capture = scenario.spawn_capture();
     scenario.await_log(&mut capture, "max_replication_slots").await;
     scenario.source("SELECT pg_drop_replication_slot('taken')").await;
+    await_condition("capture is ready", LIMIT, async || scenario.readiness("capture").await.0 == 200).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -136,7 +137,11 @@ async fn a_target_table_of_another_shape_stops_that_table_alone() {
     scenario.await_equal("others").await;
     let told = async || {
         let (status, body) = scenario.readiness("apply").await;
-        status == 503 && body.contains("public.things")
+        // the column and the remedy are told, the value is not
+        status == 503
+            && body.contains("public.things")
+            && body.contains(", column t")
+            && body.contains("the type that it has at the source")
     };
     await_condition("apply names the stopped table", LIMIT, told).await;
 }

@@ -25,6 +25,7 @@ use crate::{
         groups::Groups,
         job::{self, How, JobReport, Worker},
         lane::{Lane, State},
+        missing::Missing,
         pressure::balance,
         work::{Halt, JobLane, LaneReport},
     },
@@ -59,6 +60,7 @@ pub struct Coordinator<D> {
     groups: Groups,
     stopped: BTreeMap<Arc<str>, String>,
     conflicts: BTreeMap<TopicPartition, Instant>,
+    missing: Missing,
     hold: Option<Lsn>,
     backoff: Backoff,
     rest_until: Option<Instant>,
@@ -98,6 +100,7 @@ impl<D: Decode + 'static> Coordinator<D> {
             groups: Groups::default(),
             stopped: BTreeMap::new(),
             conflicts: BTreeMap::new(),
+            missing: Missing::default(),
             hold: None,
             backoff: Backoff::new(),
             rest_until: None,
@@ -328,9 +331,7 @@ impl<D: Decode + 'static> Coordinator<D> {
         for (key, at, next_offset) in findings.passed {
             self.passed(&key, at, next_offset);
         }
-        if !findings.missing.is_empty() {
-            tracing::debug!(missing = ?findings.missing, "a barrier waits for partitions");
-        }
+        self.missing.found(findings.missing, &self.deps.health);
         Ok(())
     }
 
@@ -522,7 +523,7 @@ impl<D: Decode + 'static> Coordinator<D> {
             Some(Halt::Lost) => lane.state = State::Lost,
             Some(Halt::Ordering(reason)) => self.conflict(&key, &reason),
             Some(Halt::Stopped(stop)) => {
-                let reason = stop.hint.map_or_else(|| stop.reason.clone(), |hint| format!("{} {hint}", stop.reason));
+                let reason = stop.hint.map_or_else(|| stop.reason.clone(), |hint| format!("{}. {hint}", stop.reason));
                 self.stop(&key.0, report.table.as_deref(), reason);
             }
         }

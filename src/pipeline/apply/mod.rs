@@ -32,6 +32,7 @@ mod error;
 mod groups;
 mod job;
 mod lane;
+mod missing;
 mod pressure;
 mod supervisor;
 mod work;

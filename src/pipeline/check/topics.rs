@@ -52,7 +52,7 @@ fn describe(findings: &mut Findings, deps: &KafkaDeps, topic: &str, found: &Topi
     let mut fine = true;
     if found.partitions != deps.topics.partitions {
         fine = false;
-        findings.warning(
+        findings.problem(
             &subject,
             format!("has {} partitions, kafka.topics.partitions is {}", found.partitions, deps.topics.partitions),
             "Set kafka.topics.partitions to the topic's count, or start over with a new prefix: keys must not move.",
