@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use tokio::sync::{Mutex, watch};
+use tokio::sync::{Mutex, mpsc, watch};
 
 use super::{
     Error,
@@ -11,17 +11,18 @@ use super::{
     progress::topic_update,
     publisher::Publisher,
     session::Session,
-    settings::{CaptureDeps, SnapshotMode},
+    settings::{CaptureDeps, CaptureSettings, SnapshotMode},
     start::{self, Server, Slot, Start},
     state::{Checkpoint, Phase, State, StateStore, StoppedTable, Update},
     tables::Tables,
     topics::{Topics, state_topic},
 };
 use crate::{
-    lsn::Lsn,
+    lsn::{Lsn, Position},
     postgres,
     record::{message_topic, topic_name},
     registry::Registry,
+    retry::{Classify as _, Severity, chain},
     schema::{Relation, TableName},
     source::{
         self,
@@ -29,6 +30,7 @@ use crate::{
         connection::{APPLICATION_NAME, ReplicationConnection, ReplicationStream, SlotOptions, StreamOptions},
         slot::SlotVerdict,
         snapshot::SnapshotReader,
+        stream::{Batch, StreamHandle, spawn},
     },
 };
 
@@ -43,8 +45,8 @@ const COPY_HINT: &str = "A new snapshot takes the table in: drop the slot and se
 pub(super) struct Opened {
     pub(super) session: Arc<Session>,
     pub(super) publisher: Arc<Publisher>,
-    pub(super) stream: ReplicationStream,
-    pub(super) flush: watch::Receiver<Lsn>,
+    pub(super) batches: mpsc::Receiver<Result<Batch, source::Error>>,
+    pub(super) handle: StreamHandle,
     /// Relation versions by `oid/digest`.
     pub(super) versions: BTreeMap<String, Arc<Relation>>,
 }
@@ -210,7 +212,11 @@ impl Opening<'_> {
         peeked: State,
         (at, timeline): (Lsn, u32),
     ) -> Result<Opened, Error> {
-        let stream = self.start_stream(replication, at).await?;
+        let publication = self.deps.settings.publication.name.clone();
+        let stream = start_stream(&self.deps.settings, &publication, replication, at).await?;
+        // From here on keepalives are answered, however long Kafka takes (trap T10).
+        let (flush, confirmed) = watch::channel(at);
+        let (batches, handle) = spawn(stream, self.deps.settings.stream, confirmed);
         let (store, state) = self.fence(&peeked).await?;
         let Some(checkpoint) = state.checkpoint.clone() else {
             return Err(Error::StateMoved { slot: self.deps.settings.slot.clone() });
@@ -219,8 +225,8 @@ impl Opening<'_> {
         self.check_barriers(&state)?;
         self.withhold(&state, checkpoint.consistent_point);
         let publisher = Arc::new(self.publisher(&state, at).await?);
-        let (session, flush) = self.session(store, &state, checkpoint).await?;
-        Ok(Opened { session: Arc::new(session), publisher, stream, flush, versions: versions(&state) })
+        let session = Arc::new(self.session(store, &state, checkpoint, flush).await?);
+        Ok(Opened { session, publisher, batches, handle, versions: versions(&state) })
     }
 
     /// A new slot, and what was committed before it.
@@ -235,7 +241,10 @@ impl Opening<'_> {
         let (server, drop_slot) = found;
         let again = checkpoint.phase == Phase::Snapshot;
         let (store, state) = self.fence(&peeked).await?;
-        store.write(&[Update::Checkpoint(checkpoint.clone())]).await?;
+        let mut updates = vec![Update::Checkpoint(checkpoint.clone())];
+        // The new snapshot reads the tables as they are: a key that changed since is theirs from its begin.
+        updates.extend(state.relations.keys().map(|key| Update::ForgetRelation { key: key.clone() }));
+        store.write(&updates).await?;
         if drop_slot {
             replication.drop_slot(&settings.slot).await?;
             tracing::info!(slot = %settings.slot, "dropped the slot of an earlier start");
@@ -257,7 +266,8 @@ impl Opening<'_> {
         let publisher = Arc::new(self.publisher(&state, at).await?);
         let tables = self.published.clone();
         let publication = settings.publication.name.clone();
-        let (session, flush) = self.session(store, &state, checkpoint).await?;
+        let (flush, confirmed) = watch::channel(at);
+        let session = self.session(store, &state, checkpoint, flush).await?;
         session.health.set_started();
         session.health.set_phase("snapshot");
         let reader = match slot.snapshot_name.filter(|_| copying) {
@@ -269,23 +279,16 @@ impl Opening<'_> {
         Copy::new(&session, &publisher, at).run(reader, &tables, again && copying).await?;
         let copied = publisher.topics().map(|topic| topic_update(topic)).collect();
         session.position.finish_snapshot(copied).await?;
-        let stream = replication
-            .start_replication(&session.settings.slot, at, &[&publication], StreamOptions::default())
-            .await?;
-        Ok(Opened { session: Arc::new(session), publisher, stream, flush, versions: versions(&state) })
-    }
-
-    async fn start_stream(&self, replication: ReplicationConnection, at: Lsn) -> Result<ReplicationStream, Error> {
-        let settings = &self.deps.settings;
-        let publications = [settings.publication.name.as_str()];
-        Ok(replication.start_replication(&settings.slot, at, &publications, StreamOptions::default()).await?)
+        let stream = start_stream(&session.settings, &publication, replication, at).await?;
+        let (batches, handle) = spawn(stream, session.settings.stream, confirmed);
+        Ok(Opened { session: Arc::new(session), publisher, batches, handle, versions: BTreeMap::new() })
     }
 
     /// Fences earlier writers; what they recorded must be what the decision was made on.
     async fn fence(&self, peeked: &State) -> Result<(StateStore, State), Error> {
         let settings = &self.deps.settings;
         let topic = state_topic(&settings.prefix);
-        let (store, state) = StateStore::open(&settings.kafka, &topic, &settings.slot).await?;
+        let (store, state) = StateStore::open(&settings.kafka, &topic).await?;
         if state.checkpoint != peeked.checkpoint {
             return Err(Error::StateMoved { slot: settings.slot.clone() });
         }
@@ -318,11 +321,24 @@ impl Opening<'_> {
         Ok(())
     }
 
+    /// Stops a table before anything of it is published by this session.
+    fn stop_unpublished(&self, table: &TableName, error: &Error) {
+        let reason = chain(error);
+        tracing::error!(table = %table, reason, hint = error.hint(), "table stopped");
+        self.deps.health.stop_table(table.to_string(), reason.clone());
+        self.tables.stop(table.clone(), StoppedTable { position: Position::default(), reason });
+    }
+
     async fn publisher(&self, state: &State, start: Lsn) -> Result<Publisher, Error> {
         let settings = &self.deps.settings;
         let mut ready = Vec::new();
-        for (_, topic) in self.topics.iter().filter(|(table, _)| !self.tables.is_stopped(table)) {
-            ready.push(self.cluster.ensure_data(topic, state).await?);
+        for (table, topic) in self.topics.iter().filter(|(table, _)| !self.tables.is_stopped(table)) {
+            match self.cluster.ensure_data(topic, state).await {
+                Ok(topic) => ready.push(topic),
+                // The brokers refuse this topic; the others go on, and nothing of its table is confirmed.
+                Err(error) if error.severity() == Severity::Definite => self.stop_unpublished(table, &error),
+                Err(error) => return Err(error),
+            }
         }
         ready.push(self.cluster.ensure_data(&message_topic(&settings.prefix), state).await?);
         let smallest = ready.iter().map(|topic| topic.max_message_bytes).min().unwrap_or(usize::MAX);
@@ -341,11 +357,12 @@ impl Opening<'_> {
         store: StateStore,
         state: &State,
         checkpoint: Checkpoint,
-    ) -> Result<(Session, watch::Receiver<Lsn>), Error> {
+        flush: watch::Sender<Lsn>,
+    ) -> Result<Session, Error> {
         let settings = self.deps.settings.clone();
         let registry = Registry::new(&settings.registry)?;
         let epoch = checkpoint.epoch;
-        let (position, flush) = PositionRecord::new(store, checkpoint);
+        let position = PositionRecord::new(store, checkpoint, flush);
         let session = Session {
             settings,
             health: self.deps.health.clone(),
@@ -361,8 +378,17 @@ impl Opening<'_> {
         };
         session.retry_stopped(state).await?;
         session.forget_topics(state).await?;
-        Ok((session, flush))
+        Ok(session)
     }
+}
+
+async fn start_stream(
+    settings: &CaptureSettings,
+    publication: &str,
+    replication: ReplicationConnection,
+    at: Lsn,
+) -> Result<ReplicationStream, Error> {
+    Ok(replication.start_replication(&settings.slot, at, &[publication], StreamOptions::default()).await?)
 }
 
 /// Why a table that the stream has must not go on; `None` if all its rows are published.

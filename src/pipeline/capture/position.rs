@@ -22,10 +22,10 @@ pub(super) struct PositionRecord {
 }
 
 impl PositionRecord {
-    /// Goes on from a checkpoint that is recorded already.
-    pub(super) fn new(store: StateStore, checkpoint: Checkpoint) -> (Self, watch::Receiver<Lsn>) {
-        let (flush, confirmed) = watch::channel(checkpoint.flush);
-        (Self { store, checkpoint: Arc::new(Mutex::new(checkpoint)), flush: Arc::new(flush) }, confirmed)
+    /// Goes on from a checkpoint that is recorded already; `flush` reaches the task that owns the replication socket.
+    pub(super) fn new(store: StateStore, checkpoint: Checkpoint, flush: watch::Sender<Lsn>) -> Self {
+        flush.send_replace(checkpoint.flush);
+        Self { store, checkpoint: Arc::new(Mutex::new(checkpoint)), flush: Arc::new(flush) }
     }
 
     /// Makes sure that events up to `wanted` may be published; `end_of_wal` lets one record serve for many transactions.

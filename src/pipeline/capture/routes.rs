@@ -52,8 +52,9 @@ pub(super) enum Route {
     /// Its changes stay in the WAL. The plan, where there is one, only tells how many ordinals a change takes: they must be
     /// the same when the table goes on.
     Stopped(Option<Arc<Plan>>),
-    /// It is in the publication, but not configured.
-    Ignored,
+    /// It is sent, but not captured. The plan counts ordinals here too: a table may be captured by the next session, and the
+    /// positions of its transactions must not shift.
+    Ignored(Option<Arc<Plan>>),
 }
 
 /// The relations that the stream has announced.
@@ -78,6 +79,11 @@ impl Routes {
     /// The route of a relation; `None` if the stream has not announced it.
     pub(super) fn find(&self, oid: u32) -> Option<&Route> {
         self.by_oid.get(&oid)
+    }
+
+    /// Logical messages stop, as a table does.
+    pub(super) fn stop_messages(&mut self) {
+        self.message_topic = None;
     }
 
     /// Where logical messages go.
@@ -121,8 +127,7 @@ impl Routes {
             return self.session.stop_table(&table, position, &error, publisher).await;
         }
         let Some(topic) = self.session.topic_of(&name, publisher) else {
-            self.ignore(oid, &name);
-            return Ok(());
+            return self.ignore(&body, &name, encoder).await;
         };
         match self.run(&body, topic, encoder).await {
             Ok(running) => {
@@ -152,18 +157,22 @@ impl Routes {
     }
 
     /// Skips a relation that is not captured; one that should be is named.
-    fn ignore(&mut self, oid: u32, name: &TableName) {
-        if self.by_oid.insert(oid, Route::Ignored).is_some() {
-            return;
+    async fn ignore(&mut self, body: &RelationBody, name: &TableName, encoder: &mut Encoder) -> Result<(), Error> {
+        let plan = self.counting_plan(body, encoder).await;
+        if self.by_oid.insert(body.oid, Route::Ignored(plan)).is_some() {
+            return Ok(());
         }
-        // One that was there when the session began has been named already.
-        if self.session.known(oid).is_none() && self.session.settings.publication.tables.matches(name) {
+        // One that was there when the session began has been named already. Partitions are announced too, and are captured
+        // as their root.
+        let wanted = self.session.known(body.oid).is_none() && self.session.settings.publication.tables.matches(name);
+        if wanted && self.session.is_published(body.oid).await? {
             let reason = "it joined the publication after the snapshot; its rows are not captured";
             tracing::error!(table = %name, reason, "table stopped");
             self.session.health.stop_table(name.to_string(), reason);
         } else {
-            tracing::debug!(table = %name, "the relation is not configured; its changes are skipped");
+            tracing::debug!(table = %name, "the relation is not captured; its changes are skipped");
         }
+        Ok(())
     }
 
     async fn run(&mut self, body: &RelationBody, topic: Arc<Topic>, encoder: &mut Encoder) -> Result<Running, Error> {

@@ -101,6 +101,12 @@ impl Session {
         self.published.iter().map(|table| &table.relation).find(|known| known.oid == oid).map(|known| &known.name)
     }
 
+    /// Whether the relation is one of the publication's tables at present, and not a partition of one.
+    pub(super) async fn is_published(&self, oid: u32) -> Result<bool, Error> {
+        let catalog = source::catalog::read(&self.client, &self.settings.publication.name).await?;
+        Ok(catalog.by_oid(oid).is_some())
+    }
+
     /// The relation version that a Relation message describes, with what the catalog adds.
     pub(super) async fn describe(
         &self,

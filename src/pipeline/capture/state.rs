@@ -98,6 +98,10 @@ pub(super) enum Update {
         key: String,
         relation: Arc<Relation>,
     },
+    /// A version from before a new snapshot.
+    ForgetRelation {
+        key: String,
+    },
     Topic {
         name: String,
         record: TopicRecord,
@@ -122,6 +126,7 @@ impl Update {
         Ok(match self {
             Self::Checkpoint(checkpoint) => ("position".into(), Some(serde_json::to_vec(checkpoint)?)),
             Self::Relation { key, relation } => (format!("relation/{key}"), Some(serde_json::to_vec(relation)?)),
+            Self::ForgetRelation { key } => (format!("relation/{key}"), None),
             Self::Topic { name, record } => (format!("topic/{name}"), Some(serde_json::to_vec(record)?)),
             Self::ForgetTopic { name } => (format!("topic/{name}"), None),
             Self::OpenBarrier(barrier) => (format!("barrier/{}", barrier.position), Some(serde_json::to_vec(barrier)?)),
@@ -175,8 +180,8 @@ impl StateStore {
     }
 
     /// Fences earlier writers, then reads what is final now.
-    pub(super) async fn open(settings: &kafka::Settings, topic: &str, slot: &str) -> Result<(Self, State), Error> {
-        let (own, name, id) = (settings.clone(), topic.to_owned(), format!("{topic}.{slot}"));
+    pub(super) async fn open(settings: &kafka::Settings, topic: &str) -> Result<(Self, State), Error> {
+        let (own, name, id) = (settings.clone(), topic.to_owned(), topic.to_owned());
         let writer = blocking(move || StateTopic::open(&own, &name, &id)).await?;
         let state = Self::peek(settings, topic).await?;
         Ok((Self { writer: Arc::new(Mutex::new(writer)), topic: topic.into() }, state))

@@ -19,6 +19,7 @@ use crate::{
     pgoutput::message::{self, Message},
     pipeline::ack::{AckTracker, Sequence},
     record::{Encoder, LogicalMessage, MessagePlan},
+    schema::TableName,
     source::stream::StreamItem,
 };
 
@@ -176,18 +177,12 @@ impl Streamer {
         let open = self.open.as_mut().ok_or(Error::Protocol { what: "row change outside of a transaction", lsn })?;
         let running = match self.routes.find(relation) {
             Some(Route::Running(running)) => running,
-            Some(Route::Stopped(plan)) => {
+            Some(Route::Stopped(plan) | Route::Ignored(plan)) => {
                 self.records.clear();
-                let event = EventMeta::default();
-                let plan = plan.as_ref();
-                let taken = plan
-                    .and_then(|plan| self.encoder.encode(plan, &open.meta, event, &change, &mut self.records).ok())
-                    .unwrap_or(1);
-                open.took(relation, taken);
-                return Ok(());
-            }
-            Some(Route::Ignored) => {
-                open.took(relation, 1);
+                let counted = plan.as_ref().and_then(|plan| {
+                    self.encoder.encode(plan, &open.meta, EventMeta::default(), &change, &mut self.records).ok()
+                });
+                open.took(relation, counted.unwrap_or(1));
                 return Ok(());
             }
             None => return Err(Error::Protocol { what: "change of an unannounced relation", lsn }),
@@ -233,7 +228,7 @@ impl Streamer {
             *order += 1;
             match self.routes.find(*relation) {
                 Some(Route::Running(running)) => members.push((Arc::clone(running), *order)),
-                Some(Route::Stopped(_) | Route::Ignored) => {}
+                Some(Route::Stopped(_) | Route::Ignored(_)) => {}
                 None => return Err(Error::Protocol { what: "truncate of an unannounced relation", lsn }),
             }
         }
@@ -250,8 +245,13 @@ impl Streamer {
         }
         let mut event = EventMeta { lsn: message.lsn, processed_ns: now_ns(), ..EventMeta::default() };
         let apart = TransactionMeta { epoch: self.session.epoch, commit: message.lsn, ..TransactionMeta::default() };
+        let Some(topic) = self.routes.message_topic() else {
+            if let Some(open) = self.open.as_mut().filter(|_| message.transactional) {
+                open.took(0, 1);
+            }
+            return Ok(());
+        };
         let plan = self.message_plan().await?;
-        let Some(topic) = self.routes.message_topic() else { return Ok(()) };
         let (meta, unit) = match &mut self.open {
             Some(open) if message.transactional => {
                 (event.ordinal, event.collection_order) = open.next(0);
@@ -264,11 +264,19 @@ impl Streamer {
             LogicalMessage { prefix: &message.prefix, content: &message.content, transactional: message.transactional };
         self.records.clear();
         self.encoder.encode_message(&plan, meta, event, &body, &mut self.records);
-        self.publisher.send(&topic, &self.records, unit).await?;
+        let position = Position { ordinal: event.ordinal, commit: meta.commit, epoch: meta.epoch };
+        let sent = self.publisher.send(&topic, &self.records, unit).await;
         if !message.transactional {
             self.publisher.deliveries().tracker(|tracker| tracker.close(unit, Lsn::ZERO));
         }
-        Ok(())
+        match sent {
+            Err(error) if error.is_of_one_row() => {
+                self.routes.stop_messages();
+                let name = TableName::new(self.session.settings.prefix.as_str(), "message");
+                self.session.stop_table(&name, position, &error, &self.publisher).await
+            }
+            sent => sent,
+        }
     }
 
     async fn message_plan(&mut self) -> Result<Arc<MessagePlan>, Error> {

@@ -21,9 +21,10 @@ use crate::{
     postgres,
     progress::progress_topic,
     record::message_topic,
+    schema::TableName,
     source::{
         self,
-        stream::{Batch, StreamHandle, StreamStatus, spawn},
+        stream::{Batch, StreamHandle, StreamStatus},
     },
 };
 
@@ -38,12 +39,12 @@ pub(super) async fn run(deps: &CaptureDeps, tables: &Arc<Tables>, token: &Cancel
         opened = opening::open(deps, tables) => opened?,
         () = token.cancelled() => return Ok(()),
     };
-    let Opened { session, publisher, stream, flush, versions } = opened;
+    let Opened { session, publisher, batches, handle, versions } = opened;
     session.health.set_started();
     session.health.recovered();
     session.health.set_phase("streaming");
-    let (batches, handle) = spawn(stream, session.settings.stream, flush);
-    let messages = publisher.topic(&message_topic(&session.settings.prefix));
+    let stopped = tables.is_stopped(&TableName::new(session.settings.prefix.as_str(), "message"));
+    let messages = publisher.topic(&message_topic(&session.settings.prefix)).filter(|_| !stopped);
     let routes = Routes::new(Arc::clone(&session), versions, messages);
     let streamer = Streamer::new(Arc::clone(&session), routes, Arc::clone(&publisher));
     let outcome = follow(&session, &publisher, streamer, batches, &handle, token).await;
