@@ -200,7 +200,24 @@ pub fn problems(layers: &Layers, needed: &[&[&str]]) -> Vec<Problem> {
         let message = format!("needs {second} beside it");
         Some(Problem { path: (*first).to_owned(), origin: Some(alone.origin.clone()), message })
     });
-    layers.problems().iter().cloned().chain(missing).chain(files).chain(pairs).collect()
+    layers
+        .problems()
+        .iter()
+        .cloned()
+        .chain(missing)
+        .chain(files)
+        .chain(pairs)
+        .chain(gap_without_snapshot(layers))
+        .collect()
+}
+
+/// A new start after a gap is a snapshot; without one the gap would pass in silence.
+fn gap_without_snapshot(layers: &Layers) -> Option<Problem> {
+    let is = |path: &str, value: &str| layers.entry(path).filter(|entry| entry.value.as_str() == Some(value));
+    let entry = is("capture.on_gap", "resnapshot")?;
+    is("capture.snapshot", "never")?;
+    let message = "= \"resnapshot\" needs capture.snapshot = \"initial\"".to_owned();
+    Some(Problem { path: "capture.on_gap".to_owned(), origin: Some(entry.origin.clone()), message })
 }
 
 /// Keys that mean nothing without another.
@@ -280,6 +297,16 @@ mod tests {
 
     fn layers(environment: &[(&str, &str)]) -> Layers {
         Layers::read(None, environment.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))).unwrap()
+    }
+
+    #[test]
+    fn a_new_start_after_a_gap_needs_a_snapshot() {
+        let never = ("WALRELAY_CAPTURE__SNAPSHOT", "never");
+        let again = ("WALRELAY_CAPTURE__ON_GAP", "resnapshot");
+        assert!(problems(&layers(&[never]), &[]).is_empty());
+        assert!(problems(&layers(&[again]), &[]).is_empty());
+        let both = problems(&layers(&[never, again]), &[]);
+        assert_eq!(both.iter().map(|problem| problem.path.as_str()).collect::<Vec<_>>(), ["capture.on_gap"]);
     }
 
     #[test]

@@ -15,23 +15,38 @@ pub struct TablePatterns {
     include: GlobSet,
     exclude: GlobSet,
     shown: String,
+    /// Each include pattern with its own matcher.
+    each: Vec<(String, GlobSet)>,
 }
 
 impl TablePatterns {
     /// Compiles the globs. `*` does not cross the dot, so `public.*` is one schema and `*.orders` one table of each.
     pub fn new(include: &[String], exclude: &[String]) -> Result<Self, Error> {
-        Ok(Self { include: compile(include)?, exclude: compile(exclude)?, shown: include.join(", ") })
+        let single = |pattern: &String| Ok((pattern.clone(), compile(std::slice::from_ref(pattern))?));
+        let each = include.iter().map(single).collect::<Result<_, Error>>()?;
+        Ok(Self { include: compile(include)?, exclude: compile(exclude)?, shown: include.join(", "), each })
+    }
+
+    /// The include patterns that none of the tables matches: most often a misspelt name.
+    #[must_use]
+    pub fn idle(&self, tables: &[TableName]) -> Vec<String> {
+        let idle = self.each.iter().filter(|(_, set)| !tables.iter().any(|table| set.is_match(path(table))));
+        idle.map(|(pattern, _)| pattern.clone()).collect()
     }
 
     /// Whether the table is to be captured.
     #[must_use]
     pub fn matches(&self, table: &TableName) -> bool {
-        // The glob's separator is a slash, which stands for the dot between schema and table; one inside of a name becomes
-        // a character that no pattern spells, so it never separates.
-        let path = |part: &str| part.replace('/', "\u{1}");
-        let path = format!("{}/{}", path(&table.schema), path(&table.table));
+        let path = path(table);
         self.include.is_match(&path) && !self.exclude.is_match(&path)
     }
+}
+
+/// The glob's separator is a slash, which stands for the dot between schema and table; one inside of a name becomes a
+/// character that no pattern spells, so it never separates.
+fn path(table: &TableName) -> String {
+    let part = |part: &str| part.replace('/', "\u{1}");
+    format!("{}/{}", part(&table.schema), part(&table.table))
 }
 
 fn compile(patterns: &[String]) -> Result<GlobSet, Error> {
@@ -210,6 +225,12 @@ mod tests {
     fn patterns(include: &[&str], exclude: &[&str]) -> TablePatterns {
         let owned = |globs: &[&str]| globs.iter().map(ToString::to_string).collect::<Vec<_>>();
         TablePatterns::new(&owned(include), &owned(exclude)).unwrap()
+    }
+
+    #[test]
+    fn a_pattern_that_matches_nothing_is_told() {
+        let tables = [TableName::new("public", "orders"), TableName::new("public", "a.b/c")];
+        assert_eq!(patterns(&["public.*", "public.order", "*.a.b*"], &[]).idle(&tables), ["public.order"]);
     }
 
     #[test]

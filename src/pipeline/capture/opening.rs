@@ -102,6 +102,9 @@ async fn published_tables(
             not_configured = %list(&report.extra),
             "publication is ready"
         );
+        for pattern in spec.tables.idle(&report.tables) {
+            tracing::warn!(pattern, "no table matches this pattern of capture.include");
+        }
         for table in report.tables.iter().filter(|table| !tables.is_stopped(table)) {
             deps.health.resume_table(&table.to_string());
         }
