@@ -245,6 +245,33 @@ async fn write(settings: Settings, stop: Arc<AtomicBool>) {
     }
 }
 
+/// Trap T79: a snapshot sees a table that is truncated after it as empty.
+#[tokio::test]
+async fn a_truncate_during_the_comparison_is_no_difference() {
+    let pair = Pair::new("truncated").await;
+    pair.both(ITEMS).await;
+    let options = pair.options();
+    let truncate = async {
+        while pair.target.query_opt("SELECT FROM walrelay.hold", &[]).await.unwrap().is_none() {
+            tokio::task::yield_now().await;
+        }
+        // The source's snapshot is open now, and the target's waits for the lane.
+        let writer = postgres::connect(&pair.source_settings, "truncate").await.unwrap();
+        let writing = tokio::spawn(async move { writer.batch_execute("TRUNCATE item").await });
+        let waits = "SELECT FROM pg_stat_activity WHERE application_name = 'truncate' AND datname = current_database()
+            AND wait_event_type = 'Lock'";
+        while !writing.is_finished() && pair.source.query_opt(waits, &[]).await.unwrap().is_none() {
+            tokio::task::yield_now().await;
+        }
+        pair.idle_lanes(&["item"]).await;
+        writing.await.unwrap().unwrap();
+    };
+    let (report, ()) = tokio::join!(pair.verify_with(options), truncate);
+    let report = report.unwrap();
+    assert!(report.equal, "{report}");
+    assert_eq!(table(&report, "item").rows_source, 2000);
+}
+
 #[tokio::test]
 async fn a_time_out_names_the_lanes_that_are_behind_and_releases_the_others() {
     let pair = Pair::new("behind").await;

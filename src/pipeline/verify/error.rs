@@ -66,6 +66,14 @@ pub enum Error {
         /// The partitions that are beyond it.
         lanes: Vec<String>,
     },
+    /// Tables were truncated or rewritten between a snapshot and the lock on them, so that it sees them empty (trap T79).
+    #[error("tables of the {side} were truncated or rewritten meanwhile: {}", .tables.join(", "))]
+    Rewritten {
+        /// Which server.
+        side: &'static str,
+        /// The tables, quoted for SQL.
+        tables: Vec<String>,
+    },
     /// Lanes of `apply` have stopped, so the target can never be at the LSN.
     #[error("apply has stopped: {}", .lanes.join("; "))]
     Stopped {
@@ -106,9 +114,11 @@ impl Classify for Error {
             Self::Postgres(error) => error.severity(),
             Self::Replication(error) => error.severity(),
             Self::Kafka(error) => error.severity(),
-            Self::SourceTimeout { .. } | Self::HoldTimeout { .. } | Self::Overtaken { .. } | Self::Busy { .. } => {
-                Severity::Transient
-            }
+            Self::SourceTimeout { .. }
+            | Self::HoldTimeout { .. }
+            | Self::Overtaken { .. }
+            | Self::Rewritten { .. }
+            | Self::Busy { .. } => Severity::Transient,
             _ => Severity::Fatal,
         }
     }
@@ -133,7 +143,7 @@ impl Classify for Error {
                  time."
                     .to_owned(),
             ),
-            Self::Overtaken { .. } => Some("Try again.".to_owned()),
+            Self::Overtaken { .. } | Self::Rewritten { .. } => Some("Try again.".to_owned()),
             Self::Stopped { .. } => Some("Remove the cause that it names, and restart apply.".to_owned()),
             Self::Busy { .. } => Some(
                 "Wait until it has its snapshot; what a dead one left behind expires after half a minute.".to_owned(),

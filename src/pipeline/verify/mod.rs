@@ -6,7 +6,9 @@
 //! both:   one scan per table into bucket hashes ──► equal, or the rows of differing buckets are compared
 //! ```
 //!
-//! Writers at the source never notice; `apply` stands still for the moment between the hold and the target's snapshot.
+//! Rows can be written at the source all the time; `apply` stands still for the moment between the hold and the target's
+//! snapshot. As under `pg_dump`, TRUNCATE and ALTER TABLE wait on either side until the comparison is over: a snapshot sees a
+//! table that is rewritten after it as empty.
 //! Equality is exact, so one look is enough: a difference is a defect, not a lag (trap T75). Should `apply` be past C
 //! before the hold reaches it, another attempt first holds it at the present end of the WAL, and only then asks for C.
 
@@ -103,10 +105,22 @@ async fn compare(options: &Options<'_>, hold: &mut Option<Hold>) -> Result<Repor
         ));
     }
     let topics = topics(options, &tables).await?;
-    let (lsn, stood) = align(options, &pairs, &topics, hold).await?;
+    let names = Names {
+        source: tables.iter().map(|table| table.name.clone()).collect(),
+        target: tables.iter().filter_map(|table| (options.target_table)(&table.name)).collect(),
+        topics,
+    };
+    let (lsn, stood) = align(options, &pairs, &names, hold).await?;
     let plans = plans(options, tables, &pairs).await?;
     tracing::info!(%lsn, tables = plans.len(), stood_seconds = stood.as_secs_f64(), "comparing");
     Ok(Report::new(lsn, stood, compare_all(options, &pairs, &plans).await?))
+}
+
+/// The names of what is compared.
+struct Names {
+    source: Vec<TableName>,
+    target: Vec<TableName>,
+    topics: Topics,
 }
 
 /// The published tables that are applied, or those of them that were asked for.
@@ -134,7 +148,7 @@ async fn topics(options: &Options<'_>, tables: &[Published]) -> Result<Topics, E
 async fn align(
     options: &Options<'_>,
     pairs: &[(Session, Session)],
-    topics: &Topics,
+    names: &Names,
     slot: &mut Option<Hold>,
 ) -> Result<(Lsn, Duration), Error> {
     let mut attempt = 1;
@@ -146,17 +160,21 @@ async fn align(
         if attempt > 1 {
             hold.place(wal_end(&pairs[0].0).await?).await?;
         }
-        let lsn = source_snapshot(options, pairs).await?;
-        if attempt == 1 {
-            start = Instant::now();
-        }
-        let outcome = target_snapshot(options, pairs, topics, hold, lsn).await;
+        let outcome = match source_snapshot(options, pairs, names).await {
+            Ok(lsn) => {
+                if attempt == 1 {
+                    start = Instant::now();
+                }
+                target_snapshot(options, pairs, names, hold, lsn).await.map(|()| lsn)
+            }
+            Err(error) => Err(error),
+        };
         release(slot).await;
         match outcome {
-            Ok(()) => return Ok((lsn, start.elapsed())),
-            Err(Error::Overtaken { lsn, .. }) if attempt < ATTEMPTS => {
-                tracing::info!(%lsn, attempt, "apply was faster than the hold, trying again");
-                try_join_all(pairs.iter().map(|(source, _)| source.end())).await?;
+            Ok(lsn) => return Ok((lsn, start.elapsed())),
+            Err(error @ (Error::Overtaken { .. } | Error::Rewritten { .. })) if attempt < ATTEMPTS => {
+                tracing::info!(error = &error as &dyn std::error::Error, attempt, "trying again");
+                try_join_all(pairs.iter().flat_map(|(source, target)| [source.end(), target.end()])).await?;
                 attempt += 1;
             }
             Err(error) => return Err(error),
@@ -165,31 +183,41 @@ async fn align(
 }
 
 /// Opens one snapshot of the source on all sessions. The slot is gone afterwards.
-async fn source_snapshot(options: &Options<'_>, pairs: &[(Session, Session)]) -> Result<Lsn, Error> {
+async fn source_snapshot(options: &Options<'_>, pairs: &[(Session, Session)], names: &Names) -> Result<Lsn, Error> {
     let point = SourcePoint::take(&options.source, options.timeout).await?;
     for (source, _) in pairs {
         source.import(&point.snapshot).await?;
     }
+    if let Some((first, _)) = pairs.first() {
+        lock(first, &names.source, options.timeout).await?;
+    }
     Ok(point.lsn)
+}
+
+/// Locks the tables; one session's lock is enough for all that share its snapshot.
+async fn lock(session: &Session, tables: &[TableName], limit: Duration) -> Result<(), Error> {
+    let rewritten = session.lock(tables, limit).await?;
+    if rewritten.is_empty() {
+        return Ok(());
+    }
+    Err(Error::Rewritten { side: session.side().name(), tables: rewritten })
 }
 
 /// Holds `apply` at `lsn` and opens one snapshot of the target on all sessions.
 async fn target_snapshot(
     options: &Options<'_>,
     pairs: &[(Session, Session)],
-    topics: &Topics,
+    names: &Names,
     hold: &Hold,
     lsn: Lsn,
 ) -> Result<(), Error> {
     hold.place(lsn).await?;
-    hold.wait(lsn, topics, options.timeout).await?;
+    hold.wait(lsn, &names.topics, options.timeout).await?;
     let mut sessions = pairs.iter().map(|(_, target)| target);
     let Some(first) = sessions.next() else { return Ok(()) };
     let snapshot = first.export().await?;
-    if let Err(error) = hold.check(first, lsn, topics).await {
-        first.end().await?;
-        return Err(error);
-    }
+    hold.check(first, lsn, &names.topics).await?;
+    lock(first, &names.target, options.timeout).await?;
     for session in sessions {
         session.import(&snapshot).await?;
     }

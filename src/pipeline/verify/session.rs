@@ -1,9 +1,11 @@
 //! A read-only session that sees one snapshot and prints values as the other side does.
 
+use std::time::Duration;
+
 use super::Error;
 use crate::{
     postgres::{self, Client, Settings},
-    schema::quote_literal,
+    schema::{TableName, quote_literal},
 };
 
 /// Which server.
@@ -74,6 +76,30 @@ impl Session {
         self.begin(&format!("SET TRANSACTION SNAPSHOT {};", quote_literal(snapshot))).await
     }
 
+    /// Keeps the tables from being truncated or rewritten until the transaction ends, and names those that were since its
+    /// snapshot: it would see them empty (trap T79). Tables that do not exist are left out.
+    pub async fn lock(&self, tables: &[TableName], limit: Duration) -> Result<Vec<String>, Error> {
+        let schemas: Vec<&str> = tables.iter().map(|name| &*name.schema).collect();
+        let names: Vec<&str> = tables.iter().map(|name| &*name.table).collect();
+        let rows = self.client.query(EXISTING, &[&schemas, &names]).await;
+        let rows = rows.map_err(|e| failed(self.side, "locking the tables", e))?;
+        if rows.is_empty() {
+            return Ok(Vec::new());
+        }
+        let name =
+            |row: &tokio_postgres::Row| TableName::new(row.get::<_, String>(0), row.get::<_, String>(1)).quoted();
+        let existing: Vec<String> = rows.iter().map(name).collect();
+        let sql = format!(
+            "SET LOCAL lock_timeout = {}; LOCK TABLE {} IN ACCESS SHARE MODE; SET LOCAL lock_timeout = 0",
+            limit.as_millis(),
+            existing.join(", ")
+        );
+        self.client.batch_execute(&sql).await.map_err(|e| failed(self.side, "locking the tables", e))?;
+        let rows = self.client.query(REWRITTEN, &[&schemas, &names]).await;
+        let rows = rows.map_err(|e| failed(self.side, "looking for rewritten tables", e))?;
+        Ok(rows.iter().map(name).collect())
+    }
+
     /// Gives the snapshot up, so that another can be opened.
     pub async fn end(&self) -> Result<(), Error> {
         self.client.batch_execute("ROLLBACK").await.map_err(|e| failed(self.side, "closing the snapshot", e))
@@ -102,6 +128,22 @@ impl Session {
         move |error| failed(side, &doing, error)
     }
 }
+
+const EXISTING: &str = "
+    SELECT n.nspname::text, c.relname::text FROM unnest($1::text[], $2::text[]) AS u(s, t)
+    JOIN pg_namespace n ON n.nspname = u.s JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = u.t
+    WHERE c.relkind IN ('r', 'p')";
+
+/// The catalog row is the snapshot's, the function's answer the present one.
+const REWRITTEN: &str = "
+    WITH RECURSIVE tree AS (
+        SELECT n.nspname, c.relname, c.oid, c.relkind, c.relfilenode FROM unnest($1::text[], $2::text[]) AS u(s, t)
+        JOIN pg_namespace n ON n.nspname = u.s JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = u.t
+        UNION ALL
+        SELECT t.nspname, t.relname, c.oid, c.relkind, c.relfilenode FROM tree t
+        JOIN pg_inherits i ON i.inhparent = t.oid JOIN pg_class c ON c.oid = i.inhrelid WHERE t.relkind = 'p')
+    SELECT DISTINCT nspname::text, relname::text FROM tree
+    WHERE relkind = 'r' AND relfilenode IS DISTINCT FROM pg_relation_filenode(oid)";
 
 fn failed(side: Side, doing: &str, error: tokio_postgres::Error) -> Error {
     Error::Postgres(postgres::Error::statement(format!("{doing} ({})", side.name()), error))
