@@ -302,6 +302,14 @@ pub struct Barrier {
     pub topics: Vec<(String, i32)>,
 }
 
+impl Barrier {
+    /// How many partitions of a topic carry it; `None` if the topic is not listed.
+    #[must_use]
+    pub fn partitions(&self, topic: &str) -> Option<i32> {
+        self.topics.iter().find(|(name, _)| name == topic).map(|(_, partitions)| *partitions)
+    }
+}
+
 /// A change event as the sink applies it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ChangeEvent {

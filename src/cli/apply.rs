@@ -32,7 +32,8 @@ pub(super) async fn run(layers: &Layers) -> Result<Exit, Error> {
 
 fn settings(config: &ApplyConfig, tables: TablePatterns) -> Result<ApplySettings, RegistryError> {
     let (apply, kafka) = (&config.apply, &config.kafka);
-    let memory = apply.memory.as_usize();
+    // The rest is librdkafka's queue.
+    let memory = apply.memory.as_usize() / 4 * 3;
     let prefix = kafka.prefix.clone();
     let messages = message_topic(&prefix);
     let subscribed = move |topic: &str| {

@@ -7,7 +7,11 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::{Arc, Mutex, mpsc as std_mpsc},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+        mpsc as std_mpsc,
+    },
     thread,
     time::{Duration, Instant},
 };
@@ -53,7 +57,7 @@ pub enum Subscription {
 pub struct ConsumerSettings {
     /// librdkafka properties of the consumer.
     pub properties: BTreeMap<String, String>,
-    /// Bound of records between librdkafka and their consumer, in bytes.
+    /// Bound of records between librdkafka and their consumer, in bytes; librdkafka's own queue has a third of it besides.
     pub budget_bytes: usize,
 }
 
@@ -62,6 +66,8 @@ pub struct ConsumerSettings {
 pub enum StartOffset {
     /// At the beginning of the partition, which must still be there: nothing of it was applied yet.
     Earliest,
+    /// At the oldest record that the partition still has: whatever was before it is of no interest.
+    Oldest,
     /// At this offset.
     At(i64),
 }
@@ -176,7 +182,7 @@ impl Consumer {
         let (commands, inbox) = std_mpsc::channel();
         let mut config = settings.client_config(&BTreeMap::new());
         config
-            .set("queued.max.messages.kbytes", (own.budget_bytes / 1024).max(1024).to_string())
+            .set("queued.max.messages.kbytes", (own.budget_bytes / 3 / 1024).max(1024).to_string())
             .set("fetch.wait.max.ms", "100")
             // A killed member is missed after this long; the fence makes an early verdict harmless.
             .set("session.timeout.ms", "6000")
@@ -192,7 +198,13 @@ impl Consumer {
             .set("enable.auto.commit", "false")
             .set("enable.auto.offset.store", "false")
             .set("auto.offset.reset", "error");
-        let context = Context { log: ClientLog::default(), events: events.clone(), assigned: Mutex::default() };
+        let context = Context {
+            log: ClientLog::default(),
+            events: events.clone(),
+            assigned: Mutex::default(),
+            fresh: AtomicBool::new(false),
+            revoked: Mutex::default(),
+        };
         let consumer: BaseConsumer<Context> = config
             .create_with_context(context)
             .map_err(|source| Error::Configuration { reason: source.to_string() })?;
@@ -205,6 +217,7 @@ impl Consumer {
             budget_bytes: own.budget_bytes,
             paused: BTreeSet::new(),
             choked: false,
+            pending: Pending::default(),
             topics: BTreeMap::new(),
         };
         thread::Builder::new()
@@ -219,6 +232,10 @@ struct Context {
     log: ClientLog,
     events: mpsc::UnboundedSender<ConsumerEvent>,
     assigned: Mutex<BTreeSet<TopicPartition>>,
+    /// Partitions were assigned since this was last looked at.
+    fresh: AtomicBool,
+    /// Partitions that were revoked since this was last looked at.
+    revoked: Mutex<BTreeSet<TopicPartition>>,
 }
 
 impl ClientContext for Context {
@@ -255,11 +272,14 @@ impl Context {
         if let Ok(mut assigned) = self.assigned.lock() {
             assigned.extend(partitions.iter().cloned());
         }
+        self.fresh.store(true, Ordering::Relaxed);
         let _closed = self.events.send(ConsumerEvent::Assigned { partitions, reply });
         let mut list = TopicPartitionList::new();
         for ((topic, partition), start) in answer.blocking_recv().unwrap_or_default() {
             let offset = match start {
-                StartOffset::Earliest => Offset::Beginning,
+                // Not "wherever the log begins": that would pass over what retention has removed (trap T55).
+                StartOffset::Earliest => Offset::Offset(0),
+                StartOffset::Oldest => Offset::Beginning,
                 StartOffset::At(offset) => Offset::Offset(offset),
             };
             // An invalid offset (negative) cannot come from the position table.
@@ -275,6 +295,9 @@ impl Context {
                 assigned.remove(partition);
             }
         }
+        if let Ok(mut revoked) = self.revoked.lock() {
+            revoked.extend(partitions.iter().cloned());
+        }
         if self.events.send(ConsumerEvent::Revoked { partitions, done }).is_ok() {
             let _closed = finished.blocking_recv();
         }
@@ -283,6 +306,30 @@ impl Context {
 
 fn names(list: &TopicPartitionList) -> Vec<TopicPartition> {
     list.elements().iter().map(|element| (Arc::from(element.topic()), element.partition())).collect()
+}
+
+/// Records that wait for room in the budget.
+#[derive(Default)]
+struct Pending {
+    records: Vec<ConsumedRecord>,
+    bytes: usize,
+}
+
+impl Pending {
+    fn push(&mut self, record: ConsumedRecord) {
+        self.bytes += record.size();
+        self.records.push(record);
+    }
+
+    /// Drops records of an assignment that is over: the next one begins at the stored offset, which may lie before them.
+    fn forget(&mut self, revoked: &BTreeSet<TopicPartition>) {
+        let bytes = &mut self.bytes;
+        self.records.retain(|record| {
+            let stays = !revoked.contains(&(Arc::clone(&record.topic), record.partition));
+            *bytes -= if stays { 0 } else { record.size() };
+            stays
+        });
+    }
 }
 
 struct Worker {
@@ -296,6 +343,8 @@ struct Worker {
     paused: BTreeSet<TopicPartition>,
     /// All partitions are paused because the budget is used up.
     choked: bool,
+    /// Polled, and not handed over yet.
+    pending: Pending,
     /// One shared name per topic.
     topics: BTreeMap<String, Arc<str>>,
 }
@@ -303,6 +352,7 @@ struct Worker {
 impl Worker {
     const BATCH_BYTES: usize = 256 * 1024;
     const BATCH_RECORDS: usize = 2000;
+    const WAIT: Duration = Duration::from_millis(20);
 
     fn run(mut self, subscription: &Subscription) {
         if let Err(source) = self.subscribe(subscription) {
@@ -312,8 +362,8 @@ impl Worker {
         let mut last_idle = Instant::now();
         while self.obey() && !self.events.is_closed() {
             let free = self.budget.available_permits();
-            self.choke(free < self.budget_bytes / 4);
-            match self.poll_batch() {
+            self.choke(free < (self.budget_bytes / 4).max(self.share()));
+            match self.fill().map(|()| self.hand_over()) {
                 Ok(true) => {}
                 Ok(false) => {
                     if last_idle.elapsed() >= Duration::from_millis(500) {
@@ -390,7 +440,9 @@ impl Worker {
     }
 
     fn choke(&mut self, wanted: bool) {
-        if wanted == self.choked {
+        // A partition that was assigned meanwhile is fetched until it is paused too.
+        let assigned_since = self.consumer.context().fresh.swap(false, Ordering::Relaxed);
+        if wanted == self.choked && !(wanted && assigned_since) {
             return;
         }
         self.choked = wanted;
@@ -399,42 +451,46 @@ impl Worker {
         self.set_paused(&affected, wanted);
     }
 
-    /// Polls until a batch is full or nothing is there; `true` if there was something.
-    fn poll_batch(&mut self) -> Result<bool, Error> {
-        let mut records = Vec::new();
-        let mut bytes = 0;
-        while bytes < Self::BATCH_BYTES && records.len() < Self::BATCH_RECORDS {
-            let wait = if records.is_empty() { Duration::from_millis(20) } else { Duration::ZERO };
-            match self.consumer.poll(wait) {
-                Some(Ok(message)) => {
-                    let record = own(&mut self.topics, &message);
-                    bytes += record.size();
-                    records.push(record);
-                }
+    /// Polls until a batch is full or nothing is there. With the budget used up it polls once, to serve rebalances: fetching
+    /// is paused then.
+    fn fill(&mut self) -> Result<(), Error> {
+        let mut wait = if self.pending.records.is_empty() || self.choked { Self::WAIT } else { Duration::ZERO };
+        while self.choked || self.pending.bytes < Self::BATCH_BYTES && self.pending.records.len() < Self::BATCH_RECORDS
+        {
+            let polled = self.consumer.poll(wait);
+            if let Ok(mut revoked) = self.consumer.context().revoked.lock()
+                && !revoked.is_empty()
+            {
+                self.pending.forget(&std::mem::take(&mut revoked));
+            }
+            match polled {
+                Some(Ok(message)) => self.pending.push(own(&mut self.topics, &message)),
                 Some(Err(error)) => self.judge(error)?,
-                None => break,
+                None => return Ok(()),
             }
-        }
-        if records.is_empty() {
-            return Ok(false);
-        }
-        // A batch larger than the whole budget takes all of it; the loop pauses fetching long before.
-        let share = u32::try_from(bytes.min(self.budget_bytes)).unwrap_or(u32::MAX);
-        let permit = loop {
-            match Arc::clone(&self.budget).try_acquire_many_owned(share) {
-                Ok(permit) => break permit,
-                Err(_) if self.events.is_closed() => return Ok(false),
-                Err(_) => {
-                    self.choke(true);
-                    // Serves rebalances; fetching is paused, so whatever still comes was fetched before the pause.
-                    if let Some(Ok(message)) = self.consumer.poll(Duration::from_millis(20)) {
-                        records.push(own(&mut self.topics, &message));
-                    }
-                }
+            if self.choked {
+                return Ok(());
             }
-        };
+            wait = Duration::ZERO;
+        }
+        Ok(())
+    }
+
+    /// The part of the budget that the pending records take. A batch larger than the whole budget takes all of it.
+    fn share(&self) -> usize {
+        self.pending.bytes.min(self.budget_bytes)
+    }
+
+    /// Hands the pending records over, if there is room; `true` if it did.
+    fn hand_over(&mut self) -> bool {
+        if self.pending.records.is_empty() {
+            return false;
+        }
+        let share = u32::try_from(self.share()).unwrap_or(u32::MAX);
+        let Ok(permit) = Arc::clone(&self.budget).try_acquire_many_owned(share) else { return false };
+        let records = std::mem::take(&mut self.pending).records;
         let _closed = self.events.send(ConsumerEvent::Records { records, permit });
-        Ok(true)
+        true
     }
 
     /// Passing connection troubles are librdkafka's; the rest ends the consumer.
@@ -489,5 +545,30 @@ fn own(topics: &mut BTreeMap<String, Arc<str>>, message: &BorrowedMessage<'_>) -
         key: message.key().map(Bytes::copy_from_slice),
         value: message.payload().map(Bytes::copy_from_slice),
         headers,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn records_of_a_revoked_partition_do_not_reach_its_next_assignment() {
+        let record = |partition, offset| ConsumedRecord {
+            topic: Arc::from("t"),
+            partition,
+            offset,
+            timestamp_ms: 0,
+            key: None,
+            value: Some(Bytes::from_static(b"value")),
+            headers: Vec::new(),
+        };
+        let mut pending = Pending::default();
+        for (partition, offset) in [(0, 7), (1, 3), (0, 8)] {
+            pending.push(record(partition, offset));
+        }
+        pending.forget(&BTreeSet::from([(Arc::from("t"), 0)]));
+        assert_eq!(pending.records, [record(1, 3)]);
+        assert_eq!(pending.bytes, record(1, 3).size());
     }
 }

@@ -6,7 +6,7 @@
 
 use std::{
     borrow::Cow,
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fmt,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
@@ -65,6 +65,8 @@ struct Text {
     retrying: Option<String>,
     barrier: Option<String>,
     stopped: BTreeMap<String, String>,
+    /// Since when what is waited for.
+    waiting: BTreeMap<String, Instant>,
 }
 
 const CAUGHT_UP: i64 = i64::MIN;
@@ -82,6 +84,8 @@ pub struct Snapshot {
     pub barrier: Option<String>,
     /// Stopped tables with the reason of each.
     pub stopped: BTreeMap<String, String>,
+    /// What it waits for, and for how long.
+    pub waiting: BTreeMap<String, Duration>,
     /// Time since the last sign of life; `None` before the first.
     pub silent_for: Option<Duration>,
     /// How far the half is behind the commit times of its input; `None` before the first sign of life.
@@ -173,6 +177,18 @@ impl Health {
         self.text().stopped.insert(table.into(), reason.into());
     }
 
+    /// All that it waits for until others or the configuration change. Not ready when a wait is longer than the allowed
+    /// silence.
+    pub fn waits_for(&self, reasons: BTreeSet<String>) {
+        let mut text = self.text();
+        if !(text.waiting.is_empty() && reasons.is_empty()) {
+            text.waiting.retain(|reason, _| reasons.contains(reason));
+            for reason in reasons {
+                text.waiting.entry(reason).or_insert_with(Instant::now);
+            }
+        }
+    }
+
     /// A stopped table goes on.
     pub fn resume_table(&self, table: &str) {
         self.text().stopped.remove(table);
@@ -193,9 +209,16 @@ impl Health {
     fn snapshot_at(&self, now_ms: i64) -> Snapshot {
         let heard_ms = self.0.heard_ms.load(Ordering::Relaxed);
         let silent_for = (heard_ms != 0).then(|| since(heard_ms, now_ms));
-        let (phase, retrying, barrier, stopped) = {
+        let (phase, retrying, barrier, stopped, waiting) = {
             let text = self.text();
-            (text.phase.clone().into_owned(), text.retrying.clone(), text.barrier.clone(), text.stopped.clone())
+            let waiting = text.waiting.iter().map(|(reason, since)| (reason.clone(), since.elapsed())).collect();
+            (
+                text.phase.clone().into_owned(),
+                text.retrying.clone(),
+                text.barrier.clone(),
+                text.stopped.clone(),
+                waiting,
+            )
         };
         let mut snapshot = Snapshot {
             half: self.0.half,
@@ -203,6 +226,7 @@ impl Health {
             retrying,
             barrier,
             stopped,
+            waiting,
             silent_for,
             lag: silent_for.map(|silent| self.lag(silent, now_ms)),
             uptime: self.0.born.elapsed(),
@@ -232,6 +256,8 @@ impl Health {
         reasons.extend(snapshot.retrying.iter().map(|reason| format!("retrying: {reason}")));
         reasons.extend(snapshot.barrier.clone());
         reasons.extend(snapshot.stopped.iter().map(|(table, reason)| format!("table {table} is stopped: {reason}")));
+        let long = snapshot.waiting.iter().filter(|(_, waited)| **waited > self.0.silence);
+        reasons.extend(long.map(|(reason, waited)| format!("waiting for {} s: {reason}", waited.as_secs())));
         reasons
     }
 
@@ -318,5 +344,17 @@ mod tests {
         health.resume_table("public.orders");
         health.recovered();
         assert!(health.snapshot().is_ready());
+    }
+
+    #[test]
+    fn a_wait_that_outlasts_the_silence_limit_is_named() {
+        let health = Health::new(Half::Apply, Duration::ZERO);
+        health.set_started();
+        let reason = "topic a, partition 2, waits for other partitions";
+        health.waits_for([reason.to_owned()].into());
+        let unready = health.snapshot().unready;
+        assert!(unready.iter().any(|text| text.ends_with(reason)), "{unready:?}");
+        health.waits_for(BTreeSet::new());
+        assert!(health.snapshot().waiting.is_empty());
     }
 }

@@ -8,6 +8,9 @@
 //! lists topics. A lane that is parked at a later barrier counts as arrived: it has consumed everything below this one. That
 //! sets lanes free whose barrier was only half broadcast when capture was killed in its snapshot: the next snapshot begins
 //! with a barrier of its own.
+//!
+//! A barrier's row goes when every lane has passed it. A process that lost its connection right then asks again; that a lane
+//! of its topic has a mark at the barrier or beyond tells that the table was emptied, and that newer rows may be in it.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -61,7 +64,7 @@ async fn gather_in_transaction(
     subscribed: &(dyn Fn(&str) -> bool + Send + Sync),
 ) -> Result<Gathering, Error> {
     let emptied = lock(client, ledger, at, barrier).await?;
-    if emptied.contains(topic) {
+    if emptied.contains(topic) || was_passed(client, ledger, at, topic).await? {
         return Ok(Gathering::Passed);
     }
     if ledger.hold(client).await?.is_some_and(|hold| hold <= at.commit) {
@@ -83,7 +86,7 @@ async fn gather_in_transaction(
     if !missing.is_empty() {
         return Ok(Gathering::Waits(missing));
     }
-    empty(client, ledger, &ready).await?;
+    empty(client, ledger, &ready, topic).await?;
     let sql =
         format!("UPDATE {} SET emptied = emptied || $1::text[] WHERE {}", ledger.table("barrier"), row(ledger, at));
     client.execute(&sql, &[&ready]).await.map_err(Error::query("empty the tables of a barrier"))?;
@@ -171,31 +174,54 @@ async fn arrivals(
     Ok(lanes)
 }
 
-/// One TRUNCATE of all tables; DELETE where a foreign key of another table forbids it.
-async fn empty(client: &Client, ledger: &Ledger, topics: &[&str]) -> Result<(), Error> {
-    let failed = || Error::query("empty the tables of a barrier");
+/// Whether some lane of the topic has passed the barrier: it could not have done so before the table was emptied.
+async fn was_passed(client: &Client, ledger: &Ledger, at: Position, topic: &str) -> Result<bool, Error> {
     let sql = format!(
-        "SELECT n.nspname::text, c.relname::text FROM {} AS t JOIN pg_namespace n ON n.nspname = t.target_schema \
+        "SELECT EXISTS (SELECT FROM {} WHERE instance = $1 AND topic = $2 AND (epoch, commit_lsn, ordinal) >= ({}, '{}', {}))",
+        ledger.table("position"),
+        at.epoch,
+        at.commit,
+        at.ordinal
+    );
+    let row = client.query_one(&sql, &[&ledger.instance(), &topic]).await;
+    row.map(|row| row.get(0)).map_err(Error::query("read who has passed a barrier"))
+}
+
+/// How long a TRUNCATE waits for readers of its tables, who in turn make later readers wait.
+const LOCK_TIMEOUT: &str = "2s";
+
+/// One TRUNCATE of all tables; DELETE where a foreign key of another table forbids it, or a reader stays for long: he would
+/// hold up the control session, and with it every lane of the process. A refusal is laid to the asking topic's table.
+async fn empty(client: &Client, ledger: &Ledger, topics: &[&str], asking: &str) -> Result<(), Error> {
+    let sql = format!(
+        "SELECT t.topic, n.nspname::text, c.relname::text FROM {} AS t JOIN pg_namespace n ON n.nspname = t.target_schema \
          JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = t.target_table \
-         WHERE t.instance = $1 AND t.topic = ANY ($2) ORDER BY t.topic",
+         WHERE t.instance = $1 AND t.topic = ANY ($2) ORDER BY t.topic <> $3, t.topic",
         ledger.table("topic")
     );
-    let rows = client.query(&sql, &[&ledger.instance(), &topics]).await.map_err(failed())?;
-    let tables: Vec<String> =
-        rows.iter().map(|row| TableName::new(row.get::<_, String>(0), row.get::<_, String>(1)).quoted()).collect();
-    if tables.is_empty() {
-        return Ok(());
-    }
-    let truncate = format!("SAVEPOINT truncate; TRUNCATE {}", tables.join(", "));
+    let rows = client
+        .query(&sql, &[&ledger.instance(), &topics, &asking])
+        .await
+        .map_err(Error::query("empty the tables of a barrier"))?;
+    let name = |row: &tokio_postgres::Row| TableName::new(row.get::<_, String>(1), row.get::<_, String>(2));
+    let tables: Vec<String> = rows.iter().map(|row| name(row).quoted()).collect();
+    let Some(table) = rows.first().map(name) else { return Ok(()) };
+    let refused = || Error::table(asking, &table, "empty");
+    let truncate =
+        format!("SAVEPOINT truncate; SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'; TRUNCATE {}", tables.join(", "));
     match client.batch_execute(&truncate).await {
-        Err(error) if error.code() == Some(&SqlState::FEATURE_NOT_SUPPORTED) => {}
-        other => return other.map_err(failed()),
+        Err(error)
+            if [&SqlState::FEATURE_NOT_SUPPORTED, &SqlState::LOCK_NOT_AVAILABLE]
+                .iter()
+                .any(|code| error.code() == Some(code)) => {}
+        other => return other.map_err(refused()),
     }
     let mut delete = String::from("ROLLBACK TO SAVEPOINT truncate; SET CONSTRAINTS ALL DEFERRED;");
     for table in &tables {
         delete.push_str(&format!("DELETE FROM {table};"));
     }
-    client.batch_execute(&delete).await.map_err(failed())
+    delete.push_str("SET CONSTRAINTS ALL IMMEDIATE");
+    client.batch_execute(&delete).await.map_err(refused())
 }
 
 /// Moves a lane beyond a barrier, and forgets barriers that every partition of the instance has passed.

@@ -273,10 +273,14 @@ fn table_hint(table: &TableName, code: &SqlState) -> Option<String> {
     Some(format!("{remedy}, then start again."))
 }
 
-/// SQLSTATEs after which the same statement can succeed: connection trouble, shutdown, lack of resources, serialization.
+/// SQLSTATEs after which the same statement can succeed: connection trouble, shutdown, lack of resources, serialization,
+/// locks, a server that has become a stand-by. Of class 55 most are the table's own (a published target table without
+/// replica identity).
 fn is_transient(code: &SqlState) -> bool {
     let class = code.code().get(..2).unwrap_or_default();
-    matches!(class, "08" | "40" | "53" | "55" | "57" | "58") || *code == SqlState::IN_FAILED_SQL_TRANSACTION
+    let locks = [SqlState::LOCK_NOT_AVAILABLE, SqlState::OBJECT_IN_USE];
+    let states = [SqlState::IN_FAILED_SQL_TRANSACTION, SqlState::READ_ONLY_SQL_TRANSACTION];
+    matches!(class, "08" | "40" | "53" | "57" | "58") || locks.contains(code) || states.contains(code)
 }
 
 #[cfg(test)]

@@ -260,11 +260,17 @@ impl Ledger {
         if error.code() != Some(&tokio_postgres::error::SqlState::UNIQUE_VIOLATION) {
             return Err(Error::query("register a topic")(error));
         }
-        let sql = format!("SELECT instance FROM {table} WHERE target_schema = $1 AND target_table = $2");
+        let sql = format!("SELECT instance, topic FROM {table} WHERE target_schema = $1 AND target_table = $2");
         let row =
             client.query_opt(&sql, &[&target_schema, &target_table]).await.map_err(Error::query("register a topic"))?;
-        let instance = row.map_or_else(String::new, |row| row.get(0));
-        Err(Error::Owned { table: target.clone(), instance })
+        let (instance, other): (String, String) = row.map(|row| (row.get(0), row.get(1))).unwrap_or_default();
+        Err(Error::Unfit {
+            topic: topic.to_owned(),
+            table: target.clone(),
+            problem: format!("topic {other} of instance {instance} is applied to it already"),
+            remedy: "Apply one of the two elsewhere (apply.schemas), or leave its table out (apply.exclude)."
+                .to_owned(),
+        })
     }
 
     /// Instances other than this one that apply these topics to the tables that `target` gives; with `take_over`, their

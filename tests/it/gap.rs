@@ -8,7 +8,7 @@ async fn a_lost_slot_stops_capture_and_a_new_snapshot_leaves_no_ghosts_and_takes
     let mut scenario = Scenario::new("gap").await;
     scenario.source("CREATE TABLE things (id int PRIMARY KEY, name text)").await;
     scenario.source("INSERT INTO things SELECT n, 'thing ' || n FROM generate_series(1, 500) n").await;
-    let apply = scenario.apply().await;
+    let apply = scenario.spawn_apply();
     let capture = scenario.capture().await;
     scenario.await_equal("things").await;
     drop(capture);

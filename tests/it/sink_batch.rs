@@ -3,9 +3,13 @@
 use std::{sync::Arc, time::Duration};
 
 use walrelay::{
-    event::{ChangeEvent, TableShape},
+    event::{Barrier, ChangeEvent, TableShape},
     lsn::Position,
-    sink::{Applied, Error, LaneDone, LanePart, Manner, Session, Settings, Sink, ledger::Owned},
+    sink::{
+        Applied, Error, LaneDone, LanePart, Manner, Session, Settings, Sink,
+        barrier::{Gathering, gather, pass},
+        ledger::Owned,
+    },
 };
 
 use crate::sink_support::{Database, at, change, delete, insert, shape, update};
@@ -244,4 +248,46 @@ async fn another_instance_on_the_same_table_is_refused_unless_it_takes_over() {
     assert_eq!((claim.next_offset, claim.mark), (Some(1), at(1, 1)));
     let error = rig.apply(vec![insert(&t, at(2, 1), &["2", "x", "1"])]).await.unwrap_err();
     assert!(matches!(error, Error::Fenced { .. }), "{error:?}");
+}
+
+// trap T32
+#[tokio::test]
+async fn a_barrier_that_all_lanes_have_passed_does_not_empty_the_table_again() {
+    let mut rig = Rig::new().await;
+    let t = plain();
+    rig.apply(vec![insert(&t, at(1, 1), &["1", "before", "1"])]).await.unwrap();
+    let barrier = Barrier { topics: vec![("topic".into(), 1)] };
+    let ledger = rig.sink.ledger();
+    ledger.set_parked(rig.session.client(), &rig.owned, at(2, 1)).await.unwrap();
+    let everything = |_: &str| true;
+    let gathered = gather(rig.session.client(), ledger, at(2, 1), &barrier, "topic", &everything).await.unwrap();
+    assert_eq!(gathered, Gathering::Passed);
+    pass(rig.session.client(), ledger, &rig.owned, at(2, 1), 2).await.unwrap();
+    (rig.stored, rig.mark) = (Some(2), at(2, 1));
+    rig.apply(vec![insert(&t, at(3, 1), &["2", "after", "1"])]).await.unwrap();
+    // A process that lost its connection after the commit does not know that its lane is beyond the barrier.
+    let ledger = rig.sink.ledger();
+    let gathered = gather(rig.session.client(), ledger, at(2, 1), &barrier, "topic", &everything).await.unwrap();
+    assert_eq!(gathered, Gathering::Passed);
+    assert_eq!(rig.db.rows("SELECT a FROM t").await, ["after"]);
+}
+
+// trap T32
+#[tokio::test]
+async fn a_reader_of_the_table_does_not_hold_a_barrier_up() {
+    let mut rig = Rig::new().await;
+    let t = plain();
+    rig.apply(vec![insert(&t, at(1, 1), &["1", "before", "1"])]).await.unwrap();
+    let reader = walrelay::postgres::connect(&rig.db.settings, "walrelay test").await.unwrap();
+    reader.batch_execute("BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT FROM t").await.unwrap();
+    let barrier = Barrier { topics: vec![("topic".into(), 1)] };
+    let ledger = rig.sink.ledger();
+    ledger.set_parked(rig.session.client(), &rig.owned, at(2, 1)).await.unwrap();
+    let gathering = gather(rig.session.client(), ledger, at(2, 1), &barrier, "topic", &|_| true);
+    let gathered =
+        tokio::time::timeout(Duration::from_secs(20), gathering).await.expect("the reader is not waited for");
+    assert_eq!(gathered.unwrap(), Gathering::Passed);
+    assert_eq!(rig.db.rows("SELECT count(*) FROM t").await, ["0"]);
+    let seen = reader.query_one("SELECT count(*) FROM t", &[]).await.unwrap().get::<_, i64>(0);
+    assert_eq!(seen, 1, "the reader's snapshot lost its rows");
 }

@@ -3,7 +3,7 @@
 use std::{
     collections::{BTreeMap, HashMap},
     sync::{Arc, Mutex},
-    time::Duration,
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use bytes::Bytes;
@@ -66,6 +66,15 @@ impl Applier {
     }
 
     async fn with_partitions(db: &Database, topics: &[(&str, i32)], partitions: &[(&str, i32)]) -> Self {
+        Self::with_budget(db, topics, partitions, Limits::default().budget_bytes).await
+    }
+
+    async fn with_budget(
+        db: &Database,
+        topics: &[(&str, i32)],
+        partitions: &[(&str, i32)],
+        budget_bytes: usize,
+    ) -> Self {
         let (events, receiver) = mpsc::unbounded_channel();
         let script = Script::default();
         let health = Health::new(Half::Apply, Duration::from_secs(30));
@@ -87,7 +96,7 @@ impl Applier {
             subscribed: Arc::new(|topic| topic.starts_with("w.")),
             progress_topic: Some("progress".into()),
             partition_counts: topics.iter().map(|(topic, count)| ((*topic).to_owned(), *count)).collect(),
-            limits: Limits { workers: 3, ..Limits::default() },
+            limits: Limits { workers: 3, budget_bytes, ..Limits::default() },
             metrics: ApplyMetrics::new(&Registry::new()).unwrap(),
             health: health.clone(),
         };
@@ -420,4 +429,149 @@ async fn revoked_partitions_are_let_go_and_go_on_elsewhere() {
     db.until("SELECT * FROM t ORDER BY id", &["1|there", "2|here"]).await;
     applier.finish().await;
     other.finish().await;
+}
+
+// traps T32, T65
+#[tokio::test]
+async fn a_child_that_is_truncated_does_not_wait_for_the_parent_that_was_deleted_since() {
+    let db = Database::create().await;
+    db.run("CREATE TABLE p (id int PRIMARY KEY); CREATE TABLE c (id int PRIMARY KEY, p int REFERENCES p)").await;
+    let (p, c) = (shape("p", &[("id*", "int")]), shape("c", &[("id*", "int"), ("p", "int")]));
+    let mut applier = Applier::start(&db, &[("w.p", 1), ("w.c", 2)]).await;
+    applier.send("w.p", 0, vec![insert(&p, at(1, 1), &["1"]), delete(&p, at(9, 1), &["1"])]);
+    db.until("SELECT next_offset FROM walrelay.position WHERE topic = 'w.p'", &["2"]).await;
+    let barrier = || truncate(&shape("c", &[("id", "int"), ("p", "int")]), at(5, 1), &[("w.c", 2)]);
+    applier.send("w.c", 0, vec![barrier()]);
+    let after = insert(&c, at(10, 1), &["2", "∅"]);
+    applier.send("w.c", 1, vec![insert(&c, at(2, 1), &["1", "1"]), barrier(), after]);
+    applier.progress(20);
+    db.until("SELECT * FROM c", &["2|∅"]).await;
+    assert!(applier.health.snapshot().stopped.is_empty());
+    applier.finish().await;
+}
+
+// trap T65
+#[tokio::test]
+async fn rows_of_a_snapshot_wait_for_their_parents_although_no_cut_fits_into_the_memory() {
+    let db = Database::create().await;
+    db.run("CREATE TABLE p (id int PRIMARY KEY); CREATE TABLE c (id int PRIMARY KEY, p int REFERENCES p)").await;
+    let (p, c) = (shape("p", &[("id*", "int")]), shape("c", &[("id*", "int"), ("p", "int")]));
+    let topics = [("w.p", 1), ("w.c", 2)];
+    let mut applier = Applier::with_budget(&db, &topics, &[("w.p", 0), ("w.c", 0), ("w.c", 1)], 1).await;
+    applier.send("w.p", 0, vec![insert(&p, at(1, 1), &["9"])]);
+    applier.send("w.c", 0, vec![insert(&c, at(1, 2), &["9", "9"])]);
+    db.until("SELECT * FROM c", &["9|9"]).await;
+    applier.send("w.c", 1, vec![insert(&c, at(5, 0), &["1", "1"])]);
+    let waiting = async {
+        while applier.health.snapshot().waiting.is_empty() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), waiting).await.expect("health says what is waited for");
+    applier.send("w.p", 0, vec![insert(&p, at(5, 0), &["1"])]);
+    db.until("SELECT * FROM c ORDER BY id", &["1|1", "9|9"]).await;
+    assert!(applier.health.snapshot().stopped.is_empty());
+    applier.finish().await;
+}
+
+// traps T65, T66
+#[tokio::test]
+async fn a_transaction_that_fails_only_together_with_an_earlier_one_does_not_stop_its_table() {
+    let db = Database::create().await;
+    db.run(
+        "CREATE TABLE p (id int PRIMARY KEY, a text UNIQUE); CREATE TABLE c (id int PRIMARY KEY, p int REFERENCES p)",
+    )
+    .await;
+    let p = shape("p", &[("id*", "int"), ("a", "text")]);
+    let c = shape("c", &[("id*", "int"), ("p", "int")]);
+    let wider = shape("c", &[("id*", "int"), ("p", "int"), ("b", "text")]);
+    let mut applier = Applier::start(&db, &[("w.p", 2), ("w.c", 1)]).await;
+    applier.send("w.p", 0, vec![insert(&p, at(1, 1), &["1", "x"])]);
+    applier.send("w.p", 1, vec![insert(&p, at(1, 2), &["2", "y"])]);
+    db.until("SELECT count(*) FROM p", &["2"]).await;
+    // With this row the tables are known to be related.
+    applier.send("w.c", 0, vec![insert(&c, at(1, 3), &["9", "1"])]);
+    db.until("SELECT count(*) FROM c", &["1"]).await;
+    // Two values change places, so no lane gets on alone; and the child's shape changes between two parents.
+    let swap = |ordinal, a: &str| update(&p, at(2, ordinal), &["1", a]);
+    let parents = [insert(&p, at(2, 4), &["3", "z"]), insert(&p, at(3, 1), &["4", "w"])];
+    applier.send("w.p", 0, [swap(1, "t"), swap(3, "y")].into_iter().chain(parents).collect());
+    applier.send("w.p", 1, vec![update(&p, at(2, 2), &["2", "x"])]);
+    applier.send("w.c", 0, vec![insert(&c, at(2, 5), &["1", "3"]), insert(&wider, at(3, 2), &["2", "4", "b"])]);
+    applier.progress(4);
+    db.until("SELECT * FROM c ORDER BY id", &["1|3|∅", "2|4|b", "9|1|∅"]).await;
+    assert_eq!(db.rows("SELECT * FROM p ORDER BY id").await, ["1|y", "2|x", "3|z", "4|w"]);
+    assert!(applier.health.snapshot().stopped.is_empty());
+    applier.finish().await;
+}
+
+// trap T32
+#[tokio::test]
+async fn a_table_that_cannot_be_emptied_stops_alone() {
+    let db = Database::create().await;
+    let (t, u) = (shape("t", &[("id*", "int")]), shape("u", &[("id*", "int")]));
+    let mut applier = Applier::start(&db, &[(T, 1), ("w.u", 1)]).await;
+    applier.send(T, 0, vec![insert(&t, at(1, 1), &["1"])]);
+    db.until("SELECT id FROM t", &["1"]).await;
+    db.run("CREATE TABLE local (t int REFERENCES t); INSERT INTO local VALUES (1)").await;
+    applier.send(T, 0, vec![truncate(&shape("t", &[("id", "int")]), at(5, 1), &[(T, 1)])]);
+    db.until("SELECT topic FROM walrelay.position WHERE stopped IS NOT NULL", &["w.t"]).await;
+    let reason = applier.health.snapshot().stopped["public.t"].clone();
+    assert!(reason.contains("topic w.t, partition 0") && reason.contains("local_t_fkey"), "{reason}");
+    applier.send("w.u", 0, vec![insert(&u, at(6, 1), &["1"])]);
+    db.until("SELECT id FROM u", &["1"]).await;
+    applier.finish().await;
+}
+
+#[tokio::test]
+async fn a_topic_whose_table_another_topic_has_stops_alone() {
+    let db = Database::create().await;
+    let t = shape("t", &[("id*", "int")]);
+    let mut applier = Applier::start(&db, &[(T, 1), ("w.u", 1)]).await;
+    applier.send(T, 0, vec![insert(&t, at(1, 1), &["1"])]);
+    db.until("SELECT id FROM t", &["1"]).await;
+    applier.send("w.u", 0, vec![insert(&t, at(2, 1), &["2"])]);
+    db.until("SELECT topic FROM walrelay.position WHERE stopped IS NOT NULL", &["w.u"]).await;
+    applier.send(T, 0, vec![insert(&t, at(3, 1), &["3"])]);
+    db.until("SELECT id FROM t ORDER BY id", &["1", "3"]).await;
+    applier.finish().await;
+}
+
+#[tokio::test]
+async fn a_target_table_that_refuses_updates_for_its_own_publication_stops_alone() {
+    let db = Database::create().await;
+    db.run("CREATE TABLE t (id int, a text, UNIQUE (id)); CREATE PUBLICATION onward FOR TABLE t").await;
+    let (t, u) = (shape("t", &[("id*", "int"), ("a", "text")]), shape("u", &[("id*", "int")]));
+    let mut applier = Applier::start(&db, &[(T, 1), ("w.u", 1)]).await;
+    applier.send(T, 0, vec![delete(&t, at(3, 1), &["1", "?"])]);
+    db.until("SELECT topic FROM walrelay.position WHERE stopped IS NOT NULL", &["w.t"]).await;
+    applier.send("w.u", 0, vec![insert(&u, at(4, 1), &["1"])]);
+    db.until("SELECT id FROM u", &["1"]).await;
+    applier.finish().await;
+}
+
+// trap T74
+#[tokio::test]
+async fn lag_is_measured_from_the_commit_of_the_oldest_event_that_is_not_applied() {
+    let db = Database::create().await;
+    let mut applier = Applier::start(&db, &[(T, 2)]).await;
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis();
+    let mut barrier = truncate(&shape("t", &[("id", "int")]), at(5, 1), &[(T, 2)]);
+    barrier.commit_ms = i64::try_from(now).unwrap() - 100_000;
+    applier.send(T, 0, vec![barrier]);
+    db.until("SELECT count(*) FROM walrelay.position WHERE parked_lsn = '0/5'", &["1"]).await;
+    let told = async {
+        loop {
+            let now = applier.health.snapshot();
+            let waits = now.waiting.keys().eq(["a barrier waits for topic w.t, partition 1"]);
+            if waits && now.lag.is_some_and(|lag| (100..160).contains(&lag.as_secs())) {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(10), told)
+        .await
+        .expect("the commit's age is the lag, and the wait is named");
+    applier.finish().await;
 }

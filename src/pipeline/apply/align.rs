@@ -7,6 +7,11 @@
 //! A lane's *frontier* is the position below which it has received everything: the first position of its last record's
 //! transaction, or the progress that it has settled, or what it stands at. The cut is the lowest frontier; it must lie
 //! above every lane's mark, for a lane that is beyond it has applied a part of the future.
+//!
+//! Two things can keep a cut from ever coming. A table whose lanes all stand at a barrier has its cut there, and a related
+//! table may be beyond it: what the barrier will empty is left out then. And the cut may lie farther ahead than the lanes'
+//! memory reaches (a snapshot has one position for all its rows): then the lanes are applied table by table, so that those
+//! that nothing hinders make room.
 
 use std::{collections::BTreeSet, sync::Arc};
 
@@ -22,10 +27,16 @@ use crate::{
 
 /// Applies lanes up to their common cut. If that is not possible the error is a definite one: it is narrowed down to a
 /// source transaction, and its table stops.
-pub async fn apply(attempts: &mut Attempts<'_>, works: &mut [Work]) {
+pub async fn apply(attempts: &mut Attempts<'_>, works: &mut [Work], full: bool) {
     let cut = works.iter().map(frontier).min().unwrap_or_default();
     let below = works.iter().any(|work| work.events.first().is_some_and(|(_, event)| event.position < cut));
     if !below || works.iter().any(|work| work.lane.mark >= cut) {
+        if leave_out_emptied(attempts, works).await {
+            return;
+        }
+        if full {
+            return table_by_table(attempts, works).await;
+        }
         for work in works.iter_mut() {
             work.drop_from(0);
             work.halt = Some(Halt::NoCut);
@@ -39,7 +50,46 @@ pub async fn apply(attempts: &mut Attempts<'_>, works: &mut [Work]) {
     }
     let mut all: Vec<&mut Work> = works.iter_mut().collect();
     let Some(error) = up_to(attempts, &mut all, cut).await else { return };
-    narrow(attempts, &mut all, error).await;
+    narrow(attempts, &mut all, cut, error).await;
+}
+
+/// Leaves out what comes before a barrier that all lanes of a table stand at; whether there is such a table.
+async fn leave_out_emptied(attempts: &mut Attempts<'_>, works: &mut [Work]) -> bool {
+    let topics: BTreeSet<Arc<str>> = works.iter().map(|work| Arc::clone(&work.topic)).collect();
+    let mut some = false;
+    for topic in topics {
+        let mut lanes: Vec<&mut Work> = works.iter_mut().filter(|work| work.topic == topic).collect();
+        let at = |work: &Work| match &work.halt {
+            Some(Halt::Barrier(parked)) => Some((parked.at, parked.barrier.partitions(&topic)?)),
+            _ => None,
+        };
+        let first = lanes.first().and_then(|work| at(work));
+        let all_there = first.is_some_and(|(_, wanted)| i32::try_from(lanes.len()) == Ok(wanted))
+            && lanes.iter().all(|work| at(work) == first);
+        if !all_there {
+            continue;
+        }
+        some = true;
+        for work in &mut lanes {
+            work.skip();
+        }
+        let none = vec![0; lanes.len()];
+        if let Err(error) = attempts.attempt(&mut lanes, &none, Manner::Upsert).await {
+            // Without events there is nothing that could lie in the table.
+            let _told = attempts.pass_on(error, &mut lanes);
+        }
+    }
+    some
+}
+
+/// Applies what can be applied without a cut; lanes that an ordering error still stops are starved.
+async fn table_by_table(attempts: &mut Attempts<'_>, works: &mut [Work]) {
+    attempts.together(works).await;
+    for work in works.iter_mut() {
+        if let Some(Halt::Ordering(reason)) = &work.halt {
+            work.halt = Some(Halt::Starved(reason.clone()));
+        }
+    }
 }
 
 /// Everything of the lane below this position is applied or in its events.
@@ -72,23 +122,36 @@ async fn up_to(attempts: &mut Attempts<'_>, works: &mut [&mut Work], cut: Positi
     }
 }
 
-/// Applies source transactions up to the one that fails, and stops its table there.
-async fn narrow(attempts: &mut Attempts<'_>, works: &mut [&mut Work], error: sink::Error) {
+/// Applies source transactions up to the one that fails alone, and stops its table there.
+async fn narrow(attempts: &mut Attempts<'_>, works: &mut [&mut Work], whole: Position, error: sink::Error) {
     let mark = works.iter().map(|work| work.lane.mark).max().unwrap_or_default();
     let cuts: BTreeSet<Position> = works
         .iter()
         .flat_map(|work| work.events.iter().map(|(_, event)| Position { ordinal: 0, ..event.position }))
         .filter(|cut| *cut > mark)
+        .chain([whole])
         .collect();
     let cuts: Vec<Position> = cuts.into_iter().collect();
     let mut error = error;
-    let (mut good, mut bad) = (0, cuts.len());
-    while good < bad {
+    // How many cuts are applied, and the first that is known to fail.
+    let (mut good, mut bad) = (0, cuts.len() - 1);
+    let mut alone = false;
+    while good < bad || !alone {
+        // What failed together with what is applied by now may succeed alone.
+        alone = good == bad;
         let middle = good + (bad - good) / 2;
-        let Some(cut) = cuts.get(middle) else { break };
+        let Some(cut) = cuts.get(middle) else { return };
         match up_to(attempts, works, *cut).await {
             None if works.iter().any(|work| matches!(work.halt, Some(Halt::Lost | Halt::NoCut))) => return,
-            None => good = middle + 1,
+            None => {
+                good = middle + 1;
+                if alone {
+                    (bad, alone) = (cuts.len() - 1, false);
+                }
+                if good > bad {
+                    return;
+                }
+            }
             Some(found) => {
                 error = found;
                 bad = middle;

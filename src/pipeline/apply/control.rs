@@ -8,6 +8,7 @@ use crate::{
     kafka::TopicPartition,
     lsn::{Lsn, Position},
     pipeline::apply::lane::{Lane, Parked, State},
+    retry::{Classify as _, Severity},
     sink::{
         self, Session, Sink,
         barrier::{Gathering, gather, pass},
@@ -89,6 +90,8 @@ pub struct Findings {
     pub fenced: Vec<TopicPartition>,
     /// Partitions that barriers wait for.
     pub missing: Vec<(String, i32)>,
+    /// Lanes whose table the target refuses to empty, or another topic owns, and why.
+    pub refused: Vec<(TopicPartition, sink::Error)>,
     /// The hold.
     pub hold: Option<Lsn>,
 }
@@ -144,21 +147,27 @@ async fn barriers(
     findings: &mut Findings,
 ) -> Result<(), sink::Error> {
     let (client, ledger) = (session.client(), sink.ledger());
+    let mut gathered: BTreeMap<(Position, Arc<str>), Gathering> = BTreeMap::new();
     for (lane, parked, told) in &parked {
         if !told {
-            ledger.register(client, &lane.owned.topic, &parked.table, &sink.target_of(&parked.table)).await?;
+            let target = sink.target_of(&parked.table);
+            let registered = ledger.register(client, &lane.owned.topic, &parked.table, &target).await;
+            if refuse(registered, lane, &mut findings.refused)?.is_none() {
+                continue;
+            }
             let written = ledger.set_parked(client, &lane.owned, parked.at).await;
             note(written, lane, &mut findings.fenced, || findings.parked.push(lane.key.clone()))?;
         }
     }
-    let mut gathered: BTreeMap<(Position, Arc<str>), Gathering> = BTreeMap::new();
     for (lane, parked, _) in parked {
-        if findings.fenced.contains(&lane.key) {
+        let is_refused = findings.refused.iter().any(|(key, _)| key.0 == lane.key.0);
+        if is_refused || findings.fenced.contains(&lane.key) {
             continue;
         }
         let key = (parked.at, Arc::clone(&lane.key.0));
         if !gathered.contains_key(&key) {
-            let gathering = gather(client, ledger, parked.at, &parked.barrier, &lane.key.0, subscribed).await?;
+            let gathering = gather(client, ledger, parked.at, &parked.barrier, &lane.key.0, subscribed).await;
+            let Some(gathering) = refuse(gathering, &lane, &mut findings.refused)? else { continue };
             gathered.insert(key.clone(), gathering);
         }
         match gathered.get(&key) {
@@ -172,6 +181,21 @@ async fn barriers(
         }
     }
     Ok(())
+}
+
+/// An error that lies in the lane's table is noted and stops no other table.
+fn refuse<T>(
+    outcome: Result<T, sink::Error>,
+    lane: &LaneRef,
+    refused: &mut Vec<(TopicPartition, sink::Error)>,
+) -> Result<Option<T>, sink::Error> {
+    match outcome {
+        Err(error) if error.severity() == Severity::Definite && error.topic().is_some() => {
+            refused.push((lane.key.clone(), error));
+            Ok(None)
+        }
+        other => other.map(Some),
+    }
 }
 
 /// A fenced lane is noted and nobody else's trouble.

@@ -1,7 +1,7 @@
 //! The coordinator: owns the lanes, gives jobs to workers and orders to the control session, and does no I/O itself.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, VecDeque},
+    collections::{BTreeMap, VecDeque},
     future::Future,
     pin::pin,
     sync::Arc,
@@ -47,9 +47,9 @@ type ControlOutcome = (Option<Session>, Result<Findings, sink::Error>);
 
 /// See the module.
 pub struct Coordinator<D> {
-    deps: Deps<D>,
-    lanes: BTreeMap<TopicPartition, Lane>,
-    idle: Vec<Worker<D>>,
+    pub(super) deps: Deps<D>,
+    pub(super) lanes: BTreeMap<TopicPartition, Lane>,
+    pub(super) idle: Vec<Worker<D>>,
     jobs: JoinSet<JobReport<D>>,
     control: JoinSet<ControlOutcome>,
     control_session: Option<Session>,
@@ -57,14 +57,16 @@ pub struct Coordinator<D> {
     control_backoff: Backoff,
     assignments: VecDeque<Assignment>,
     revoked: Vec<(Vec<TopicPartition>, oneshot::Sender<()>)>,
-    groups: Groups,
+    pub(super) groups: Groups,
     stopped: BTreeMap<Arc<str>, String>,
-    conflicts: BTreeMap<TopicPartition, Instant>,
+    pub(super) conflicts: BTreeMap<TopicPartition, Instant>,
+    /// Lanes whose ordering error no cut within the memory solves.
+    starved: BTreeMap<TopicPartition, String>,
     missing: Missing,
     hold: Option<Lsn>,
     backoff: Backoff,
     rest_until: Option<Instant>,
-    progress: BTreeMap<String, Vec<i64>>,
+    pub(super) progress: BTreeMap<String, Vec<i64>>,
     progress_position: Position,
 }
 
@@ -73,9 +75,7 @@ const TICK: Duration = Duration::from_millis(20);
 /// How often the hold is read and barriers are asked for.
 const CONTROL_EVERY: Duration = Duration::from_millis(100);
 /// How often a lane or a group tries again.
-const RETRY_EVERY: Duration = Duration::from_millis(100);
-/// How long a table whose partitions are spread over processes waits for another order of things before it stops.
-const CONFLICT_PATIENCE: Duration = Duration::from_mins(1);
+pub(super) const RETRY_EVERY: Duration = Duration::from_millis(100);
 
 impl<D: Decode + 'static> Coordinator<D> {
     /// Makes sure that the bookkeeping is there.
@@ -84,8 +84,7 @@ impl<D: Decode + 'static> Coordinator<D> {
         deps.sink.ledger().ensure(session.client()).await?;
         let workers = deps.limits.workers.max(1);
         let idle = (0..workers).map(|_| Worker { session: None, decoder: (deps.decoder)() }).collect();
-        deps.health.set_phase("applying");
-        deps.health.set_started();
+        deps.health.set_phase("waiting for partitions");
         Ok(Self {
             deps,
             lanes: BTreeMap::new(),
@@ -100,6 +99,7 @@ impl<D: Decode + 'static> Coordinator<D> {
             groups: Groups::default(),
             stopped: BTreeMap::new(),
             conflicts: BTreeMap::new(),
+            starved: BTreeMap::new(),
             missing: Missing::default(),
             hold: None,
             backoff: Backoff::new(),
@@ -136,9 +136,12 @@ impl<D: Decode + 'static> Coordinator<D> {
     }
 
     fn consumed(&mut self, event: ConsumerEvent) -> Result<(), Error> {
-        self.deps.health.heard();
         match event {
-            ConsumerEvent::Records { records, permit } => self.enqueue(records, permit),
+            // Capture tells its progress also when nothing changes, so silence means that it or Kafka is not there (trap T74).
+            ConsumerEvent::Records { records, permit } => {
+                self.deps.health.heard();
+                self.enqueue(records, permit);
+            }
             ConsumerEvent::Assigned { partitions, reply } => self.assigned(partitions, reply),
             ConsumerEvent::Revoked { partitions, done } => self.revoke(partitions, done),
             ConsumerEvent::Idle => {}
@@ -221,6 +224,9 @@ impl<D: Decode + 'static> Coordinator<D> {
             if lane.paused {
                 self.deps.flow.resume(vec![key.clone()]);
             }
+            // A cut of some of a table's lanes is none: its other lane goes on elsewhere.
+            self.groups.dissolve(&key.0);
+            self.starved.remove(key);
             self.deps.metrics.revoked(&key.0, key.1);
         }
     }
@@ -260,6 +266,12 @@ impl<D: Decode + 'static> Coordinator<D> {
             Some(since) => self.deps.health.behind_since(since),
             None => self.deps.health.caught_up(),
         }
+        let starved = self.starved.iter().map(|((topic, n), reason)| {
+            format!(
+                "topic {topic}, partition {n}, waits for other partitions that do not fit into apply.memory: {reason}"
+            )
+        });
+        self.deps.health.waits_for(starved.collect());
     }
 
     /// Gives the control session its orders, if it is free and something is due.
@@ -331,6 +343,14 @@ impl<D: Decode + 'static> Coordinator<D> {
         for (key, at, next_offset) in findings.passed {
             self.passed(&key, at, next_offset);
         }
+        for (key, error) in findings.refused {
+            let reason = format!("topic {}, partition {}: {}", key.0, key.1, chain(&error));
+            let table = match self.lanes.get(&key).map(|lane| &lane.state) {
+                Some(State::Parked(parked)) => Some(parked.table.to_string()),
+                _ => None,
+            };
+            self.stop(&key.0, table.as_deref(), with_hint(reason, error.hint()));
+        }
         self.missing.found(findings.missing, &self.deps.health);
         Ok(())
     }
@@ -347,10 +367,20 @@ impl<D: Decode + 'static> Coordinator<D> {
             return;
         }
         let Some(assignment) = self.assignments.pop_front() else { return };
+        if !assignment.partitions.iter().any(|(topic, _)| self.is_progress(topic)) {
+            self.deps.health.set_phase("applying");
+            self.deps.health.set_started();
+        }
         let mut starts = Vec::with_capacity(assignment.partitions.len());
         for key in assignment.partitions {
             let claim = findings.assigned.iter().find(|claim| claim.topic == *key.0 && claim.partition == key.1);
-            let start = claim.and_then(|claim| claim.next_offset).map_or(StartOffset::Earliest, StartOffset::At);
+            let start = match claim.and_then(|claim| claim.next_offset) {
+                Some(offset) => StartOffset::At(offset),
+                None if self.is_progress(&key.0) => StartOffset::Oldest,
+                None => StartOffset::Earliest,
+            };
+            // What an earlier owner of the partition in this process has paused is fetched again.
+            self.deps.flow.resume(vec![key.clone()]);
             if let Some(claim) = claim {
                 let mut lane = Lane::new(Arc::clone(&key.0), claim);
                 let listed = usize::try_from(key.1).ok().and_then(|n| self.progress.get(&*key.0)?.get(n));
@@ -373,14 +403,19 @@ impl<D: Decode + 'static> Coordinator<D> {
         if self.lanes.get(key).is_some_and(|lane| lane.state != State::Busy) {
             self.deps.flow.pause(vec![key.clone()]);
             self.lanes.remove(key);
+            self.groups.dissolve(&key.0);
+            self.starved.remove(key);
             self.deps.metrics.revoked(&key.0, key.1);
         }
     }
 
     fn passed(&mut self, key: &TopicPartition, at: Position, next_offset: i64) {
         let Some(lane) = self.lanes.get_mut(key) else { return };
-        if !matches!(&lane.state, State::Parked(parked) if parked.at == at) {
-            return;
+        match &lane.state {
+            State::Parked(parked) if parked.at == at => {}
+            // It joined its group meanwhile.
+            State::Aligning if lane.mark < at => {}
+            _ => return,
         }
         lane.beyond(at, next_offset);
         self.deps.metrics.applied(&key.0, key.1, lane.mark, next_offset);
@@ -424,48 +459,9 @@ impl<D: Decode + 'static> Coordinator<D> {
         }
     }
 
-    fn spawn(&mut self, lanes: Vec<JobLane>, how: How) {
+    pub(super) fn spawn(&mut self, lanes: Vec<JobLane>, how: How) {
         let Some(worker) = self.idle.pop() else { return };
         self.jobs.spawn(job::run(worker, Arc::clone(&self.deps.sink), lanes, self.hold, how));
-    }
-
-    /// Lanes of grouped tables join their group as soon as they are free.
-    fn regroup(&mut self) {
-        for (key, lane) in &mut self.lanes {
-            let grouped = self.groups.contains(&key.0);
-            let free = matches!(lane.state, State::Ready | State::Waits(_) | State::Parked(_) | State::Held(_));
-            if grouped && free {
-                lane.state = State::Aligning;
-                lane.told = false;
-            } else if !grouped && lane.state == State::Aligning {
-                lane.state = State::Ready;
-            }
-        }
-    }
-
-    /// Gives groups whose lanes are all free to idle workers.
-    fn dispatch_groups(&mut self) {
-        let lanes = &self.lanes;
-        let member = |topics: &BTreeSet<Arc<str>>, key: &TopicPartition, lane: &Lane| {
-            topics.contains(&key.0) && lane.state != State::Stopped
-        };
-        let mut idle = self.idle.len();
-        let due = self.groups.due(|topics| {
-            let mut states = lanes.iter().filter(|(key, lane)| member(topics, key, lane)).map(|(_, lane)| &lane.state);
-            let ready = idle > 0 && states.all(|state| *state == State::Aligning);
-            ready && lanes.iter().any(|(key, lane)| member(topics, key, lane))
-        });
-        idle = idle.min(due.len());
-        for topics in due.into_iter().take(idle) {
-            let lanes = self.lanes.iter_mut().filter(|(key, lane)| member(&topics, key, lane));
-            let chosen = lanes
-                .map(|(_, lane)| {
-                    let taken = lane.take(usize::MAX, usize::MAX);
-                    job_lane(lane, taken)
-                })
-                .collect();
-            self.spawn(chosen, How::Aligned);
-        }
     }
 
     fn finished(&mut self, report: JobReport<D>) -> Result<(), Error> {
@@ -488,8 +484,9 @@ impl<D: Decode + 'static> Coordinator<D> {
             }
             None => {}
         }
-        let aligned = report.how == How::Aligned
-            && report.lanes.iter().all(|lane| !matches!(lane.halt, Some(Halt::NoCut | Halt::Lost | Halt::Waits)));
+        let is_aligned =
+            |lane: &LaneReport| !matches!(lane.halt, Some(Halt::NoCut | Halt::Starved(_) | Halt::Lost | Halt::Waits));
+        let aligned = matches!(report.how, How::Aligned { .. }) && report.lanes.iter().all(is_aligned);
         if aligned && let Some(first) = report.lanes.first() {
             self.groups.dissolve(&first.key.0);
         }
@@ -506,14 +503,19 @@ impl<D: Decode + 'static> Coordinator<D> {
         let key = report.key;
         let Some(lane) = self.lanes.get_mut(&key) else { return };
         lane.came(report.stored, report.mark);
+        lane.delay_ms = report.delay_ms.unwrap_or(lane.delay_ms);
         lane.put_back(report.records, report.gone);
         lane.state = State::Ready;
         lane.told = false;
+        self.starved.remove(&key);
         if report.gone > 0 {
             self.conflicts.remove(&key);
         }
         match report.halt {
             None | Some(Halt::NoCut) => {}
+            Some(Halt::Starved(reason)) => {
+                self.starved.insert(key.clone(), reason);
+            }
             Some(Halt::Barrier(parked)) => lane.state = State::Parked(parked),
             Some(Halt::Held(hold)) => {
                 lane.state = State::Held(hold);
@@ -523,8 +525,7 @@ impl<D: Decode + 'static> Coordinator<D> {
             Some(Halt::Lost) => lane.state = State::Lost,
             Some(Halt::Ordering(reason)) => self.conflict(&key, &reason),
             Some(Halt::Stopped(stop)) => {
-                let reason = stop.hint.map_or_else(|| stop.reason.clone(), |hint| format!("{}. {hint}", stop.reason));
-                self.stop(&key.0, report.table.as_deref(), reason);
+                self.stop(&key.0, report.table.as_deref(), with_hint(stop.reason, stop.hint));
             }
         }
         if self.stopped.contains_key(&key.0)
@@ -535,36 +536,8 @@ impl<D: Decode + 'static> Coordinator<D> {
         }
     }
 
-    /// An ordering error: the table's lanes are aligned if they are all here, else the others get time to move on.
-    fn conflict(&mut self, key: &TopicPartition, reason: &str) {
-        let mut topics: BTreeSet<Arc<str>> = self.deps.sink.related(&key.0).into_iter().collect();
-        topics.insert(Arc::clone(&key.0));
-        let here = |topic: &Arc<str>| self.lanes.keys().filter(|(name, _)| name == topic).count();
-        let whole = topics.iter().all(|topic| {
-            let wanted = self.deps.partition_counts.get(&**topic).and_then(|count| usize::try_from(*count).ok());
-            wanted.is_none_or(|wanted| here(topic) >= wanted)
-        });
-        if whole {
-            tracing::debug!(topic = %key.0, reason, "applying the table's partitions together");
-            self.groups.join(topics);
-            return;
-        }
-        let since = *self.conflicts.entry(key.clone()).or_insert_with(Instant::now);
-        if since.elapsed() < CONFLICT_PATIENCE {
-            if let Some(lane) = self.lanes.get_mut(key) {
-                lane.state = State::Waits(Instant::now() + RETRY_EVERY * 5);
-            }
-            return;
-        }
-        let reason = format!(
-            "topic {}, partition {}: {reason}. Apply all partitions of the table in one process.",
-            key.0, key.1
-        );
-        self.stop(&key.0, None, reason);
-    }
-
     /// Stops a table for good: its lanes drop what they have, nothing of it is lost in Kafka.
-    fn stop(&mut self, topic: &Arc<str>, table: Option<&str>, reason: String) {
+    pub(super) fn stop(&mut self, topic: &Arc<str>, table: Option<&str>, reason: String) {
         if self.stopped.contains_key(topic) {
             return;
         }
@@ -580,10 +553,15 @@ impl<D: Decode + 'static> Coordinator<D> {
             }
         }
         self.groups.remove(topic);
+        self.starved.retain(|(name, _), _| name != topic);
     }
 }
 
-fn job_lane(lane: &mut Lane, records: Vec<ConsumedRecord>) -> JobLane {
+fn with_hint(reason: String, hint: Option<String>) -> String {
+    hint.map_or_else(|| reason.clone(), |hint| format!("{reason}. {hint}"))
+}
+
+pub(super) fn job_lane(lane: &mut Lane, records: Vec<ConsumedRecord>) -> JobLane {
     lane.state = State::Busy;
     JobLane {
         key: lane.key(),

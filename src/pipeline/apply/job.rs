@@ -33,7 +33,10 @@ pub enum How {
     /// Each lane as far as its records go.
     Optimistic,
     /// All lanes of some tables up to one common cut.
-    Aligned,
+    Aligned {
+        /// Some lane holds as much as it may, so that no later cut will come.
+        full: bool,
+    },
 }
 
 /// What became of a job.
@@ -80,7 +83,7 @@ pub async fn run<D: Decode>(
             attempts.fatal = fatal;
             match how {
                 How::Optimistic => attempts.together(&mut works).await,
-                How::Aligned => align::apply(&mut attempts, &mut works).await,
+                How::Aligned { full } => align::apply(&mut attempts, &mut works, full).await,
             }
             (trouble, fatal, batches) = (attempts.trouble, attempts.fatal, attempts.batches);
         }

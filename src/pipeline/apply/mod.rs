@@ -33,6 +33,7 @@ mod groups;
 mod job;
 mod lane;
 mod missing;
+mod ordering;
 mod pressure;
 mod supervisor;
 mod work;

@@ -47,6 +47,8 @@ pub enum Halt {
     Ordering(String),
     /// Aligned, but no common cut above all marks is known yet.
     NoCut,
+    /// An ordering error, and what a cut would need does not fit into the memory.
+    Starved(String),
     /// The transaction's fate is unknown, or the lane was fenced: to be claimed again.
     Lost,
     /// A definite error.
@@ -73,6 +75,8 @@ pub struct LaneReport {
     pub applied: Vec<(Op, u64)>,
     /// Events that the target had already.
     pub skipped: u64,
+    /// By how many milliseconds the record of the last event that was seen is younger than its commit.
+    pub delay_ms: Option<i64>,
 }
 
 impl LaneReport {
@@ -107,6 +111,7 @@ pub struct Work {
     table: Option<String>,
     applied: Vec<(Op, u64)>,
     skipped: u64,
+    delay_ms: Option<i64>,
 }
 
 /// Decodes a lane's records up to what stops it.
@@ -121,12 +126,14 @@ pub async fn decode<D: Decode>(decoder: &mut D, mut lane: JobLane, hold: Option<
         table: None,
         applied: Vec::new(),
         skipped: 0,
+        delay_ms: None,
     };
     let mut trouble = None;
     let mut mark = work.lane.mark;
     for record in &records {
         match decoder.decode(record).await {
             Ok(Some(event)) => {
+                work.delay_ms = Some(record.timestamp_ms - event.commit_ms);
                 if work.take(event, record.offset, &mut mark, hold).is_some() {
                     break;
                 }
@@ -236,6 +243,12 @@ impl Work {
         }
     }
 
+    /// Leaves all its events out: its records are done with.
+    pub fn skip(&mut self) {
+        self.skipped += u64::try_from(self.events.len()).unwrap_or(0);
+        self.events.clear();
+    }
+
     /// What became of the lane.
     #[must_use]
     pub fn report(self) -> LaneReport {
@@ -252,6 +265,7 @@ impl Work {
             table: self.table,
             applied: self.applied,
             skipped: self.skipped,
+            delay_ms: self.delay_ms,
         }
     }
 }
