@@ -63,7 +63,6 @@ struct Inner {
 struct Text {
     phase: Cow<'static, str>,
     retrying: Option<String>,
-    barrier: Option<String>,
     stopped: BTreeMap<String, String>,
     /// Since when what is waited for.
     waiting: BTreeMap<String, Instant>,
@@ -80,8 +79,6 @@ pub struct Snapshot {
     pub phase: String,
     /// The trouble that it is retrying after, if any.
     pub retrying: Option<String>,
-    /// The barrier that is not complete, if any has waited too long.
-    pub barrier: Option<String>,
     /// Stopped tables with the reason of each.
     pub stopped: BTreeMap<String, String>,
     /// What it waits for, and for how long.
@@ -156,22 +153,6 @@ impl Health {
         self.text().retrying = None;
     }
 
-    /// A barrier waits for others for too long: the half is not ready until [`Health::gathered`]. Returns whether that is new.
-    #[must_use]
-    pub fn waits_at_barrier(&self, reason: &str) -> bool {
-        let mut text = self.text();
-        let new = text.barrier.as_deref() != Some(reason);
-        if new {
-            text.barrier = Some(reason.to_owned());
-        }
-        new
-    }
-
-    /// No barrier waits for too long.
-    pub fn gathered(&self) {
-        self.text().barrier = None;
-    }
-
     /// A table stopped. The name is `schema.table`, or the topic where the table is not known.
     pub fn stop_table(&self, table: impl Into<String>, reason: impl Into<String>) {
         self.text().stopped.insert(table.into(), reason.into());
@@ -209,22 +190,15 @@ impl Health {
     fn snapshot_at(&self, now_ms: i64) -> Snapshot {
         let heard_ms = self.0.heard_ms.load(Ordering::Relaxed);
         let silent_for = (heard_ms != 0).then(|| since(heard_ms, now_ms));
-        let (phase, retrying, barrier, stopped, waiting) = {
+        let (phase, retrying, stopped, waiting) = {
             let text = self.text();
             let waiting = text.waiting.iter().map(|(reason, since)| (reason.clone(), since.elapsed())).collect();
-            (
-                text.phase.clone().into_owned(),
-                text.retrying.clone(),
-                text.barrier.clone(),
-                text.stopped.clone(),
-                waiting,
-            )
+            (text.phase.clone().into_owned(), text.retrying.clone(), text.stopped.clone(), waiting)
         };
         let mut snapshot = Snapshot {
             half: self.0.half,
             phase,
             retrying,
-            barrier,
             stopped,
             waiting,
             silent_for,
@@ -254,7 +228,6 @@ impl Health {
             reasons.push(format!("nothing heard for {} s", silent.as_secs()));
         }
         reasons.extend(snapshot.retrying.iter().map(|reason| format!("retrying: {reason}")));
-        reasons.extend(snapshot.barrier.clone());
         reasons.extend(snapshot.stopped.iter().map(|(table, reason)| format!("table {table} is stopped: {reason}")));
         let long = snapshot.waiting.iter().filter(|(_, waited)| **waited > self.0.silence);
         reasons.extend(long.map(|(reason, waited)| format!("waiting for {} s: {reason}", waited.as_secs())));
@@ -320,16 +293,6 @@ mod tests {
         assert_eq!(health.snapshot_at(heard).lag, Some(Duration::ZERO), "the source's clock is ahead");
         health.caught_up();
         assert_eq!(health.snapshot_at(heard).lag, Some(Duration::ZERO));
-    }
-
-    #[test]
-    fn a_barrier_that_waits_for_others_makes_it_unready_until_all_have_come() {
-        let (health, _) = started();
-        assert!(health.waits_at_barrier("a truncate waits for t[1]"));
-        assert!(!health.waits_at_barrier("a truncate waits for t[1]"), "told once");
-        assert_eq!(health.snapshot().unready, ["a truncate waits for t[1]"]);
-        health.gathered();
-        assert!(health.snapshot().is_ready());
     }
 
     #[test]

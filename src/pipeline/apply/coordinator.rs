@@ -25,7 +25,6 @@ use crate::{
         groups::Groups,
         job::{self, How, JobReport, Worker},
         lane::{Lane, State},
-        missing::Missing,
         pressure::balance,
         work::{Halt, JobLane, LaneReport},
     },
@@ -62,7 +61,8 @@ pub struct Coordinator<D> {
     pub(super) conflicts: BTreeMap<TopicPartition, Instant>,
     /// Lanes whose ordering error no cut within the memory solves.
     starved: BTreeMap<TopicPartition, String>,
-    missing: Missing,
+    /// Partitions that barriers wait for.
+    missing: Vec<(String, i32)>,
     hold: Option<Lsn>,
     backoff: Backoff,
     rest_until: Option<Instant>,
@@ -100,7 +100,7 @@ impl<D: Decode + 'static> Coordinator<D> {
             stopped: BTreeMap::new(),
             conflicts: BTreeMap::new(),
             starved: BTreeMap::new(),
-            missing: Missing::default(),
+            missing: Vec::new(),
             hold: None,
             backoff: Backoff::new(),
             rest_until: None,
@@ -271,7 +271,8 @@ impl<D: Decode + 'static> Coordinator<D> {
                 "topic {topic}, partition {n}, waits for other partitions that do not fit into apply.memory: {reason}"
             )
         });
-        self.deps.health.waits_for(starved.collect());
+        let absent = self.missing.iter().map(|(topic, n)| format!("a barrier waits for topic {topic}, partition {n}"));
+        self.deps.health.waits_for(starved.chain(absent).collect());
     }
 
     /// Gives the control session its orders, if it is free and something is due.
@@ -351,7 +352,7 @@ impl<D: Decode + 'static> Coordinator<D> {
             };
             self.stop(&key.0, table.as_deref(), with_hint(reason, error.hint()));
         }
-        self.missing.found(findings.missing, &self.deps.health);
+        self.missing = findings.missing;
         Ok(())
     }
 

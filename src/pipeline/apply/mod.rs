@@ -32,7 +32,6 @@ mod error;
 mod groups;
 mod job;
 mod lane;
-mod missing;
 mod ordering;
 mod pressure;
 mod supervisor;
