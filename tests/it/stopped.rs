@@ -16,7 +16,7 @@ async fn a_table_whose_snapshot_was_cut_is_not_streamed_after_a_restart() {
         .source("CREATE TABLE things (id int PRIMARY KEY, body text); CREATE TABLE others (id int PRIMARY KEY)")
         .await;
     scenario.source("INSERT INTO things SELECT i, repeat('x', CASE i WHEN 2 THEN 3000000 ELSE 9 END) FROM generate_series(1, 20) i").await;
-    let _apply = scenario.apply().await;
+    let _apply = scenario.spawn_apply();
     let capture = scenario.spawn_capture();
     await_stopped(&scenario, "public.things").await;
     scenario.source("INSERT INTO others VALUES (1)").await;
