@@ -17,6 +17,7 @@ mod broker;
 mod check;
 mod crash;
 mod gap;
+mod idle;
 mod login;
 mod registry;
 mod round_trip;

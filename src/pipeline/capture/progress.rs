@@ -3,7 +3,11 @@
 //! The progress topic (`walrelay.progress.<prefix>`, one partition) says: every event with a commit LSN below L lies below
 //! these offsets. It settles idle partitions, which say nothing themselves (PROTOCOL, "Consistency at the sink", Progress).
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use tokio::{sync::Mutex, time::MissedTickBehavior};
 
@@ -34,12 +38,23 @@ pub(super) struct Checkpointer {
     pub(super) metrics: CaptureMetrics,
 }
 
+/// A record is repeated after this long without news: a sink that hears nothing cannot know whether capture lives.
+const REPEAT: Duration = Duration::from_secs(5);
+
 /// How far the sinks and the state were told.
-#[derive(Default, PartialEq, Eq)]
+#[derive(Default)]
 struct Told {
     acknowledged: Lsn,
     flush: Lsn,
     ends: BTreeMap<Arc<str>, Vec<i64>>,
+    /// When the sinks were told.
+    at: Option<Instant>,
+}
+
+impl Told {
+    fn is_news(&self, before: &Self) -> bool {
+        (self.acknowledged, self.flush) != (before.acknowledged, before.flush) || self.ends != before.ends
+    }
 }
 
 impl Checkpointer {
@@ -72,8 +87,12 @@ impl Checkpointer {
         // Taken after the LSN, so the offsets cover at least what is below it.
         let ends: BTreeMap<_, _> =
             self.publisher.topics().map(|topic| (Arc::clone(&topic.name), topic.ends())).collect();
-        let now = Told { acknowledged, flush, ends };
-        if now == told {
+        let now = Told { acknowledged, flush, ends, at: Some(Instant::now()) };
+        if !now.is_news(&told) {
+            if told.at.is_some_and(|at| at.elapsed() < REPEAT) {
+                return Ok(told);
+            }
+            self.publisher.send_apart(&self.topic, &self.record(&now)).await?;
             return Ok(now);
         }
         let (closed, mut updates) = self.closed_barriers(acknowledged).await;
