@@ -69,6 +69,18 @@ impl SnapshotReader {
         Ok(Self { client, info, batch_bytes })
     }
 
+    /// Keeps the tables from being truncated or rewritten until [`SnapshotReader::close`]: the snapshot would see them empty
+    /// (trap T79). Taken for all at once, right after the snapshot, so that a table that is truncated again and again does
+    /// not keep the snapshot from ever ending. Reading and writing rows goes on.
+    pub async fn lock(&self, tables: &[PublishedTable]) -> Result<(), Error> {
+        let names: Vec<_> = tables.iter().map(|table| table.relation.name.quoted()).collect();
+        let sql = format!("LOCK TABLE {} IN ACCESS SHARE MODE", names.join(", "));
+        self.client
+            .batch_execute(&sql)
+            .await
+            .map_err(|error| Error::statement("locking the tables of the snapshot", error))
+    }
+
     /// What is known of the snapshot.
     #[must_use]
     pub const fn info(&self) -> &SnapshotInfo {

@@ -70,7 +70,10 @@ impl Settings {
 
     /// Writes the file.
     pub fn write(&self, file: &Path) -> Result<(), Error> {
-        fs::write(file, self.0.to_string()).map_err(|source| Error::Write { path: file.to_owned(), source })
+        let failed = |source| Error::Write { path: file.to_owned(), source };
+        // Another process may be reading the file: it finds the old or the new one, never a part.
+        let next = file.with_extension("next");
+        fs::write(&next, self.0.to_string()).and_then(|()| fs::rename(&next, file)).map_err(failed)
     }
 }
 

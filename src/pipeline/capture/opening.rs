@@ -275,7 +275,9 @@ impl Opening<'_> {
         session.health.set_phase("snapshot");
         let reader = match slot.snapshot_name.filter(|_| copying) {
             Some(snapshot) => {
-                Some(SnapshotReader::open(&session.settings.source, &snapshot, SNAPSHOT_BATCH_BYTES).await?)
+                let reader = SnapshotReader::open(&session.settings.source, &snapshot, SNAPSHOT_BATCH_BYTES).await?;
+                reader.lock(&tables).await?;
+                Some(reader)
             }
             None => None,
         };
