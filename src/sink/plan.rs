@@ -169,7 +169,7 @@ impl Plan {
     pub fn write_whole(&self, manner: Manner, partial_groups: usize) -> String {
         let (table, stage, join) = (self.table().quoted(), &self.stage, &self.join);
         let names = self.names(&self.written, "");
-        let values = self.numbers(&self.written, "s.");
+        let values = numbers(&self.written, "s.");
         let overriding = self.overriding;
         if !self.is_keyed() {
             return format!(
@@ -237,7 +237,7 @@ impl Plan {
     /// Numbers the equality classes of the staged keys.
     #[must_use]
     pub fn classes(&self) -> String {
-        let order = self.numbers(&self.shape.key, "s.");
+        let order = numbers(&self.shape.key, "s.");
         let stage = &self.stage;
         format!(
             "SELECT s.i, dense_rank() OVER (ORDER BY {order}) FROM pg_temp.{stage} AS s WHERE s.g = {}",
@@ -292,11 +292,11 @@ impl Plan {
     fn names(&self, indices: &[usize], prefix: &str) -> String {
         indices.iter().map(|index| format!("{prefix}{}", self.name(*index))).collect::<Vec<_>>().join(", ")
     }
+}
 
-    #[allow(clippy::unused_self)]
-    fn numbers(&self, indices: &[usize], prefix: &str) -> String {
-        indices.iter().map(|index| format!("{prefix}c{index}")).collect::<Vec<_>>().join(", ")
-    }
+/// The staging table's columns.
+fn numbers(indices: &[usize], prefix: &str) -> String {
+    indices.iter().map(|index| format!("{prefix}c{index}")).collect::<Vec<_>>().join(", ")
 }
 
 /// `t.key = s.key` with the operators of the key's unique index.
