@@ -115,7 +115,7 @@ impl World {
             if before == 0 {
                 first = None;
             }
-            if seen >= count {
+            if seen >= count && self.is_through(name).await? {
                 let rate = rate(seen - before, since);
                 self.stop(name).await?;
                 return Ok(rate);
@@ -126,6 +126,12 @@ impl World {
             }
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
+    }
+
+    /// Capture counts what it hands over; its slot streams once every snapshot row is acknowledged.
+    async fn is_through(&self, name: &str) -> Outcome<bool> {
+        let sql = "SELECT count(*) > 0 FROM pg_replication_slots WHERE slot_name = $1 AND active";
+        Ok(name != "capture" || self.source.query_one(sql, &[&self.name]).await?.get(0))
     }
 
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "counts are whole and far below 2^52")]
