@@ -43,7 +43,9 @@ pub(super) async fn run(layers: &Layers, arguments: Arguments) -> Result<Exit, E
     let config = VerifyConfig::new(layers).map_err(Error::usage)?;
     telemetry::init(config.log.format, &config.log.level);
     let applied = TablePatterns::new(&config.apply.include, &config.apply.exclude).map_err(Error::usage)?;
-    let target_table = |source: &TableName| applied.matches(source).then(|| settings::place(&config.apply, source));
+    let captured = settings::publication(&config.capture).map_err(Error::usage)?.tables;
+    let followed = |source: &TableName| captured.matches(source) && applied.matches(source);
+    let target_table = |source: &TableName| followed(source).then(|| settings::place(&config.apply, source));
     // a name that is too long was refused by capture, so it has no topic to wait for
     let topic = |source: &TableName| topic_name(&config.kafka.prefix, source).unwrap_or_default();
     let options = Options {

@@ -80,6 +80,9 @@ impl<O: DeliveryObserver> ProducerContext for Context<O> {
     }
 }
 
+/// Bytes of the queue per record at least: small records are bounded by their number.
+const RECORD_SHARE: usize = 512;
+
 /// Sends records; reports go to the [`DeliveryObserver`].
 pub struct Producer<O: DeliveryObserver> {
     inner: ThreadedProducer<Context<O>>,
@@ -95,7 +98,8 @@ impl<O: DeliveryObserver> Producer<O> {
             .set("batch.size", "1000000")
             .set("batch.num.messages", "100000")
             .set("compression.type", &own.compression)
-            .set("queue.buffering.max.messages", "0")
+            // librdkafka keeps some 200 bytes besides each record, which its bound in bytes leaves out.
+            .set("queue.buffering.max.messages", (own.queue_bytes / RECORD_SHARE).max(1000).to_string())
             .set("queue.buffering.max.kbytes", (own.queue_bytes / 1024).max(1024).to_string())
             // The topic's own limit is checked before a record gets here.
             .set("message.max.bytes", "1000000000")

@@ -55,6 +55,7 @@ impl AckTracker {
         if let Some(unit) = self.unit(sequence) {
             unit.end = Some(end);
         }
+        self.merge_empty();
         self.retire();
     }
 
@@ -101,6 +102,20 @@ impl AckTracker {
         self.units.len()
     }
 
+    /// A last unit that waits for nothing is through when the one before it is; it takes no room of its own, so the ring is
+    /// bounded by the records in flight, however many transactions hold nothing of ours.
+    fn merge_empty(&mut self) {
+        if let Some(Unit { end: Some(end), outstanding: 0 }) = self.units.back() {
+            let end = *end;
+            if let Some(before) = self.units.len().checked_sub(2).and_then(|index| self.units.get_mut(index)) {
+                if let Some(earlier) = &mut before.end {
+                    *earlier = (*earlier).max(end);
+                    self.units.pop_back();
+                }
+            }
+        }
+    }
+
     fn unit(&mut self, sequence: Sequence) -> Option<&mut Unit> {
         let index = usize::try_from(sequence.checked_sub(self.first)?).ok()?;
         self.units.get_mut(index)
@@ -145,6 +160,21 @@ mod tests {
         let unit = tracker.open();
         tracker.close(unit, Lsn(30));
         assert_eq!((tracker.flush(), tracker.acknowledged()), (Lsn(15), Lsn(30)));
+    }
+
+    #[test]
+    fn transactions_without_records_take_no_room_behind_one_that_waits() {
+        let mut tracker = AckTracker::new(Lsn(10));
+        let waiting = tracker.open();
+        tracker.sending(waiting);
+        tracker.close(waiting, Lsn(20));
+        for number in 0..1000 {
+            let empty = tracker.open();
+            tracker.close(empty, Lsn(30 + number));
+        }
+        assert_eq!((tracker.in_flight(), tracker.flush()), (1, Lsn(10)));
+        tracker.acknowledge(waiting);
+        assert_eq!((tracker.in_flight(), tracker.flush()), (0, Lsn(1029)));
     }
 
     proptest! {

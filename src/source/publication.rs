@@ -14,7 +14,7 @@ use crate::{
 pub struct TablePatterns {
     include: GlobSet,
     exclude: GlobSet,
-    shown: String,
+    patterns: (Vec<String>, Vec<String>),
     /// Each include pattern with its own matcher.
     each: Vec<(String, GlobSet)>,
 }
@@ -24,7 +24,20 @@ impl TablePatterns {
     pub fn new(include: &[String], exclude: &[String]) -> Result<Self, Error> {
         let single = |pattern: &String| Ok((pattern.clone(), compile(std::slice::from_ref(pattern))?));
         let each = include.iter().map(single).collect::<Result<_, Error>>()?;
-        Ok(Self { include: compile(include)?, exclude: compile(exclude)?, shown: include.join(", "), each })
+        let patterns = (include.to_vec(), exclude.to_vec());
+        Ok(Self { include: compile(include)?, exclude: compile(exclude)?, patterns, each })
+    }
+
+    /// The globs of what is included.
+    #[must_use]
+    pub fn include(&self) -> &[String] {
+        &self.patterns.0
+    }
+
+    /// The globs of what is left out.
+    #[must_use]
+    pub fn exclude(&self) -> &[String] {
+        &self.patterns.1
     }
 
     /// The include patterns that none of the tables matches: most often a misspelt name.
@@ -176,7 +189,7 @@ pub async fn wanted(client: &Client, spec: &PublicationSpec) -> Result<Vec<Table
     if tables.is_empty() {
         let database = client.query_one("SELECT current_database()::text", &[]).await;
         let database = database.and_then(|row| row.try_get(0)).map_err(failed)?;
-        return Err(Error::NoTableMatches { database, patterns: spec.tables.shown.clone() });
+        return Err(Error::NoTableMatches { database, patterns: spec.tables.include().join(", ") });
     }
     Ok(tables)
 }

@@ -19,6 +19,7 @@ mod crash;
 mod gap;
 mod idle;
 mod login;
+mod options;
 mod registry;
 mod round_trip;
 mod sink_batch;

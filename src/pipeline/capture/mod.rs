@@ -14,6 +14,7 @@ mod barrier;
 mod error;
 mod initial;
 mod opening;
+mod options;
 mod position;
 mod progress;
 mod publisher;

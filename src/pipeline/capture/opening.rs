@@ -7,6 +7,7 @@ use tokio::sync::{Mutex, mpsc, watch};
 use super::{
     Error,
     initial::Copy,
+    options::{EventOptions, OptionHistory},
     position::PositionRecord,
     progress::topic_update,
     publisher::Publisher,
@@ -49,11 +50,23 @@ pub(super) struct Opened {
     pub(super) handle: StreamHandle,
     /// Relation versions by `oid/digest`.
     pub(super) versions: BTreeMap<String, Arc<Relation>>,
+    /// The commit LSN at which the options of this session end.
+    pub(super) below: Option<Lsn>,
+}
+
+/// How a stream goes on.
+struct GoingOn {
+    /// What is recorded from now on.
+    checkpoint: Checkpoint,
+    /// The stream's first commit LSN.
+    from: Lsn,
+    /// The commit LSN at which the options end.
+    below: Option<Lsn>,
 }
 
 /// Everything that is known before the slot is touched.
 struct Opening<'a> {
-    deps: &'a CaptureDeps,
+    deps: CaptureDeps,
     tables: &'a Arc<Tables>,
     client: postgres::Client,
     published: Vec<PublishedTable>,
@@ -71,6 +84,7 @@ pub(super) async fn open(deps: &CaptureDeps, tables: &Arc<Tables>) -> Result<Ope
     let cluster = Topics::new(&settings.kafka, &settings.topics, settings.create_topics)?;
     cluster.ensure_own(&settings.prefix).await?;
     let peeked = StateStore::peek(&settings.kafka, &state_topic(&settings.prefix)).await?;
+    let deps = deps.clone();
     let opening = Opening { deps, tables, client, published: Vec::new(), topics: BTreeMap::new(), cluster };
     opening.begin(peeked).await
 }
@@ -142,20 +156,48 @@ impl Opening<'_> {
         let slot = self.slot().await?;
         let start = start::decide(&settings.slot, peeked.checkpoint.as_ref(), server, slot, settings.on_gap)?;
         tracing::info!(slot = %settings.slot, ?start, "beginning");
-        let goes_on = matches!(start, Start::Resume { .. });
-        self.published = published_tables(self.deps, self.tables, &self.client, goes_on).await?;
-        self.topics = name_topics(self.deps, self.tables, &self.published)?;
         match start {
-            Start::Resume { at, timeline } => self.resume(replication, peeked, (at, timeline)).await,
+            Start::Resume { at, timeline } => {
+                let going_on = self.going_on(&peeked, at, timeline)?;
+                self.survey(true).await?;
+                self.resume(replication, peeked, going_on).await
+            }
             Start::Fresh { drop_slot } => {
+                self.survey(false).await?;
                 let intent = self.intent(server, 0, Phase::Intent);
                 self.copy(replication, peeked, (server, drop_slot), intent).await
             }
             Start::Again { drop_slot, epoch } => {
+                self.survey(false).await?;
                 let intent = self.intent(server, epoch, Phase::Snapshot);
                 self.copy(replication, peeked, (server, drop_slot), intent).await
             }
         }
+    }
+
+    /// Which tables there are, and their topics.
+    async fn survey(&mut self, goes_on: bool) -> Result<(), Error> {
+        self.published = published_tables(&self.deps, self.tables, &self.client, goes_on).await?;
+        self.topics = name_topics(&self.deps, self.tables, &self.published)?;
+        Ok(())
+    }
+
+    /// From where the stream goes on, and under which options: what may have been published is published again as it was.
+    fn going_on(&mut self, peeked: &State, at: Lsn, timeline: u32) -> Result<GoingOn, Error> {
+        let settings = &self.deps.settings;
+        let Some(recorded) = peeked.checkpoint.clone() else {
+            return Err(Error::StateMoved { slot: settings.slot.clone() });
+        };
+        let from = self.tables.begin(at);
+        let options = recorded.options.change(EventOptions::of(settings), recorded.ceiling, at);
+        let (valid, below) = options.at(from);
+        let settings = valid.settings(settings.clone())?;
+        if let Some(below) = below {
+            tracing::info!(%below, publication = settings.publication.name,
+                "what may have been published is published again under the options of its time");
+        }
+        self.deps.settings = settings;
+        Ok(GoingOn { checkpoint: Checkpoint { timeline, options, ..recorded }, from, below })
     }
 
     /// What is recorded before a slot is created: a slot that is found with it is not in use.
@@ -170,6 +212,7 @@ impl Opening<'_> {
             flush: Lsn::ZERO,
             published: Lsn::ZERO,
             ceiling: Lsn::ZERO,
+            options: OptionHistory::new(EventOptions::of(&self.deps.settings)),
         }
     }
 
@@ -213,23 +256,23 @@ impl Opening<'_> {
         mut self,
         replication: ReplicationConnection,
         peeked: State,
-        (at, timeline): (Lsn, u32),
+        going_on: GoingOn,
     ) -> Result<Opened, Error> {
+        let GoingOn { checkpoint, from, below } = going_on;
         let publication = self.deps.settings.publication.name.clone();
-        let stream = start_stream(&self.deps.settings, &publication, replication, at).await?;
+        let stream = start_stream(&self.deps.settings, &publication, replication, from).await?;
         // From here on keepalives are answered, however long Kafka takes (trap T10).
-        let (flush, confirmed) = watch::channel(at);
+        let (flush, confirmed) = watch::channel(checkpoint.flush);
         let (batches, handle) = spawn(stream, self.deps.settings.stream, confirmed);
         let (store, state) = self.fence(&peeked).await?;
-        let Some(checkpoint) = state.checkpoint.clone() else {
-            return Err(Error::StateMoved { slot: self.deps.settings.slot.clone() });
-        };
-        let checkpoint = Checkpoint { timeline, ..checkpoint };
+        if state.checkpoint.as_ref() != Some(&checkpoint) {
+            store.write(&[Update::Checkpoint(checkpoint.clone())]).await?;
+        }
         self.check_barriers(&state)?;
         self.withhold(&state, checkpoint.consistent_point);
-        let publisher = Arc::new(self.publisher(&state, at).await?);
+        let publisher = Arc::new(self.publisher(&state, from).await?);
         let session = Arc::new(self.session(store, &state, checkpoint, flush).await?);
-        Ok(Opened { session, publisher, batches, handle, versions: versions(&state) })
+        Ok(Opened { session, publisher, batches, handle, versions: versions(&state), below })
     }
 
     /// A new slot, and what was committed before it.
@@ -286,7 +329,7 @@ impl Opening<'_> {
         session.position.finish_snapshot(copied).await?;
         let stream = start_stream(&session.settings, &publication, replication, at).await?;
         let (batches, handle) = spawn(stream, session.settings.stream, confirmed);
-        Ok(Opened { session: Arc::new(session), publisher, batches, handle, versions: BTreeMap::new() })
+        Ok(Opened { session: Arc::new(session), publisher, batches, handle, versions: BTreeMap::new(), below: None })
     }
 
     /// Fences earlier writers; what they recorded must be what the decision was made on.

@@ -143,6 +143,7 @@ fn gap(name: &str, checkpoint: &Checkpoint, server: Server, slot: Option<Slot>) 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::pipeline::capture::options::{EventOptions, OptionHistory};
 
     fn checkpoint(phase: Phase) -> Checkpoint {
         Checkpoint {
@@ -155,6 +156,7 @@ mod tests {
             flush: Lsn(200),
             published: Lsn(250),
             ceiling: Lsn(300),
+            options: OptionHistory::new(EventOptions::default()),
         }
     }
 

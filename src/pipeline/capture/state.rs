@@ -10,7 +10,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use super::Error;
+use super::{Error, options::OptionHistory};
 use crate::{
     kafka::{self, StateEntry, StateTopic},
     lsn::{Lsn, Position},
@@ -50,6 +50,8 @@ pub(super) struct Checkpoint {
     pub(super) published: Lsn,
     /// The highest commit LSN that may have been published.
     pub(super) ceiling: Lsn,
+    /// The options of the events, by commit LSN.
+    pub(super) options: OptionHistory,
 }
 
 /// A topic as it was when it was first used.

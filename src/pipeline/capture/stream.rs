@@ -61,10 +61,14 @@ pub(super) struct Streamer {
     previous_commit: Option<Lsn>,
     /// Up to here events may be published.
     ceiling: Lsn,
+    /// The commit LSN at which the options of the session end.
+    below: Option<Lsn>,
+    /// Everything below it was taken.
+    through: bool,
 }
 
 impl Streamer {
-    pub(super) fn new(session: Arc<Session>, routes: Routes, publisher: Arc<Publisher>) -> Self {
+    pub(super) fn new(session: Arc<Session>, routes: Routes, publisher: Arc<Publisher>, below: Option<Lsn>) -> Self {
         Self {
             encoder: session.encoder(),
             session,
@@ -75,17 +79,37 @@ impl Streamer {
             open: None,
             previous_commit: None,
             ceiling: Lsn::ZERO,
+            below,
+            through: false,
         }
     }
 
-    /// Takes the items of one batch.
+    /// Takes the items of one batch, as far as the session's options hold.
     pub(super) async fn take_all(&mut self, items: Vec<StreamItem>) -> Result<(), Error> {
         for item in items {
+            self.through |= self.ends_before(&item);
+            if self.through {
+                break;
+            }
             self.take(item).await?;
         }
         // A batch whose every await was ready must not starve the checkpoint loop.
         tokio::task::yield_now().await;
         Ok(())
+    }
+
+    /// Whether the session is done: what comes next belongs to other options.
+    pub(super) const fn is_through(&self) -> bool {
+        self.through
+    }
+
+    fn ends_before(&self, item: &StreamItem) -> bool {
+        let (Some(below), None) = (self.below, &self.open) else { return false };
+        match item {
+            StreamItem::Keepalive { wal_end } => *wal_end >= below,
+            StreamItem::Message { message: Message::Begin { final_lsn, .. }, .. } => *final_lsn >= below,
+            StreamItem::Message { .. } => false,
+        }
     }
 
     async fn take(&mut self, item: StreamItem) -> Result<(), Error> {

@@ -33,25 +33,37 @@ const DRAIN_LIMIT: Duration = Duration::from_secs(10);
 /// How often the slot's own positions are read for the metrics, and a lost slot is noticed.
 const SLOT_INTERVAL: Duration = Duration::from_secs(10);
 
-/// Runs one session until an error, or until the token is cancelled.
-pub(super) async fn run(deps: &CaptureDeps, tables: &Arc<Tables>, token: &CancellationToken) -> Result<(), Error> {
+/// Why a session ended well.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Ended {
+    /// It was asked to.
+    Cancelled,
+    /// The next transactions are published under other options, by the next session.
+    OptionsEnd,
+}
+
+/// Runs one session until an error, until the token is cancelled, or as far as its options hold.
+pub(super) async fn run(deps: &CaptureDeps, tables: &Arc<Tables>, token: &CancellationToken) -> Result<Ended, Error> {
     let opened = tokio::select! {
         opened = opening::open(deps, tables) => opened?,
-        () = token.cancelled() => return Ok(()),
+        () = token.cancelled() => return Ok(Ended::Cancelled),
     };
-    let Opened { session, publisher, batches, handle, versions } = opened;
+    let Opened { session, publisher, batches, handle, versions, below } = opened;
     session.health.set_started();
     session.health.recovered();
     session.health.set_phase("streaming");
     let stopped = tables.is_stopped(&TableName::new(session.settings.prefix.as_str(), "message"));
     let messages = publisher.topic(&message_topic(&session.settings.prefix)).filter(|_| !stopped);
     let routes = Routes::new(Arc::clone(&session), versions, messages);
-    let streamer = Streamer::new(Arc::clone(&session), routes, Arc::clone(&publisher));
+    let streamer = Streamer::new(Arc::clone(&session), routes, Arc::clone(&publisher), below);
     let outcome = follow(&session, &publisher, streamer, batches, &handle, token).await;
     if outcome.is_ok() {
         finish(&session, &publisher).await;
     }
     handle.stop().await;
+    if let (Ok(Ended::OptionsEnd), Some(below)) = (&outcome, below) {
+        tables.republished(below);
+    }
     outcome
 }
 
@@ -62,7 +74,7 @@ async fn follow(
     mut batches: mpsc::Receiver<Result<Batch, source::Error>>,
     handle: &StreamHandle,
     token: &CancellationToken,
-) -> Result<(), Error> {
+) -> Result<Ended, Error> {
     let checkpoints = checkpointer(session, publisher).run(session.settings.checkpoint_interval);
     let mut checkpoints = AbortOnDropHandle::new(tokio::spawn(checkpoints));
     let slot = watch_slot(Arc::clone(session), handle.status());
@@ -70,19 +82,32 @@ async fn follow(
     loop {
         let batch = tokio::select! {
             biased;
-            () = token.cancelled() => return Ok(()),
-            ended = &mut checkpoints => return ended.unwrap_or(Err(Error::StreamEnded)),
-            ended = &mut slot => return ended.unwrap_or(Err(Error::StreamEnded)),
+            () = token.cancelled() => return Ok(Ended::Cancelled),
+            ended = &mut checkpoints => return Err(end_of(ended)),
+            ended = &mut slot => return Err(end_of(ended)),
             batch = batches.recv() => batch.ok_or(Error::StreamEnded)??,
         };
         let Batch { items, permit } = batch;
         tokio::select! {
             taken = streamer.take_all(items) => taken?,
-            ended = &mut checkpoints => return ended.unwrap_or(Err(Error::StreamEnded)),
-            () = token.cancelled() => return Ok(()),
+            ended = &mut checkpoints => return Err(end_of(ended)),
+            () = token.cancelled() => return Ok(Ended::Cancelled),
         }
         drop(permit);
+        if streamer.is_through() {
+            tokio::select! {
+                drained = publisher.drained() => drained?,
+                ended = &mut checkpoints => return Err(end_of(ended)),
+                () = token.cancelled() => return Ok(Ended::Cancelled),
+            }
+            return Ok(Ended::OptionsEnd);
+        }
     }
+}
+
+/// Why a task beside the stream ended; it has no good end.
+fn end_of(task: Result<Result<(), Error>, tokio::task::JoinError>) -> Error {
+    task.map_or(Error::StreamEnded, |ended| ended.err().unwrap_or(Error::StreamEnded))
 }
 
 fn checkpointer(session: &Arc<Session>, publisher: &Arc<Publisher>) -> Checkpointer {

@@ -4,7 +4,13 @@ use std::{future::Future, sync::Arc, time::Duration};
 
 use tokio_util::sync::CancellationToken;
 
-use super::{Error, settings::CaptureDeps, state::StoppedTable, streaming, tables::Tables};
+use super::{
+    Error,
+    settings::CaptureDeps,
+    state::StoppedTable,
+    streaming::{self, Ended},
+    tables::Tables,
+};
 use crate::{
     kafka,
     lsn::Position,
@@ -29,7 +35,11 @@ async fn supervise(deps: &CaptureDeps, token: &CancellationToken) -> Result<(), 
     let mut backoff = Backoff::new();
     loop {
         let began = tokio::time::Instant::now();
-        let Err(error) = streaming::run(deps, &tables, token).await else { return Ok(()) };
+        let error = match streaming::run(deps, &tables, token).await {
+            Ok(Ended::Cancelled) => return Ok(()),
+            Ok(Ended::OptionsEnd) => continue,
+            Err(error) => error,
+        };
         if token.is_cancelled() {
             return Ok(());
         }

@@ -17,6 +17,7 @@ pub(super) struct Tables(Mutex<Register>);
 struct Register {
     stopped: BTreeMap<TableName, StoppedTable>,
     by_topic: BTreeMap<String, TableName>,
+    republished: Lsn,
 }
 
 impl Tables {
@@ -35,6 +36,16 @@ impl Tables {
     /// The lowest commit at which a table stopped: the flush LSN stays there.
     pub(super) fn lowest_stop(&self) -> Option<Lsn> {
         self.lock().stopped.values().map(|stopped| stopped.position.commit).min()
+    }
+
+    /// Everything below `lsn` is published again, but for stopped tables: a later session may begin there.
+    pub(super) fn republished(&self, lsn: Lsn) {
+        self.lock().republished = lsn;
+    }
+
+    /// Where a session begins whose slot is at `slot`.
+    pub(super) fn begin(&self, slot: Lsn) -> Lsn {
+        self.lock().republished.max(slot)
     }
 
     /// Notes whose topic it is; the other table, if another one has it already (trap T57).
