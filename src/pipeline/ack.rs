@@ -105,14 +105,11 @@ impl AckTracker {
     /// A last unit that waits for nothing is through when the one before it is; it takes no room of its own, so the ring is
     /// bounded by the records in flight, however many transactions hold nothing of ours.
     fn merge_empty(&mut self) {
-        if let Some(Unit { end: Some(end), outstanding: 0 }) = self.units.back() {
-            let end = *end;
-            if let Some(before) = self.units.len().checked_sub(2).and_then(|index| self.units.get_mut(index)) {
-                if let Some(earlier) = &mut before.end {
-                    *earlier = (*earlier).max(end);
-                    self.units.pop_back();
-                }
-            }
+        let Some(&Unit { end: Some(end), outstanding: 0 }) = self.units.back() else { return };
+        let before = self.units.len().checked_sub(2).and_then(|index| self.units.get_mut(index));
+        if let Some(Unit { end: Some(earlier), .. }) = before {
+            *earlier = (*earlier).max(end);
+            self.units.pop_back();
         }
     }
 

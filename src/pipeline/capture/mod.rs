@@ -30,7 +30,6 @@ mod tables;
 mod topics;
 
 pub use error::Error;
-pub use settings::{CaptureDeps, CaptureSettings, SnapshotMode};
-pub use start::GapPolicy;
+pub use settings::{CaptureDeps, CaptureSettings, GapPolicy, SnapshotMode};
 pub use supervisor::run;
 pub use topics::state_topic;

@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::start::GapPolicy;
 use crate::{
     kafka::{self, ProducerSettings, TopicSettings},
     pipeline::{health::Health, metrics::CaptureMetrics},
@@ -22,6 +21,17 @@ pub enum SnapshotMode {
     Initial,
     /// Never: only what changes from now on.
     Never,
+}
+
+/// What to do when the WAL between the recorded position and the slot is gone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum GapPolicy {
+    /// Exit with an error that says what happened.
+    #[default]
+    Stop,
+    /// Drop the slot, empty the tables at the sinks by a barrier, and take a new snapshot.
+    Resnapshot,
 }
 
 /// What a capture is made of.

@@ -5,20 +5,10 @@
 
 use super::{
     Error,
+    settings::GapPolicy,
     state::{Checkpoint, Phase},
 };
 use crate::lsn::Lsn;
-
-/// What to do when the WAL between the recorded position and the slot is gone.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum GapPolicy {
-    /// Exit with an error that says what happened.
-    #[default]
-    Stop,
-    /// Drop the slot, empty the tables at the sinks by a barrier, and take a new snapshot.
-    Resnapshot,
-}
 
 /// What the server says of itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

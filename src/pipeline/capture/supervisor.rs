@@ -35,7 +35,7 @@ async fn supervise(deps: &CaptureDeps, token: &CancellationToken) -> Result<(), 
     let mut backoff = Backoff::new();
     loop {
         let began = tokio::time::Instant::now();
-        let error = match streaming::run(deps, &tables, token).await {
+        let error = match Box::pin(streaming::run(deps, &tables, token)).await {
             Ok(Ended::Cancelled) => return Ok(()),
             Ok(Ended::OptionsEnd) => continue,
             Err(error) => error,

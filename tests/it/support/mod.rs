@@ -40,11 +40,23 @@ where
     F: FnMut() -> T,
     T: Future<Output = bool>,
 {
+    assert!(holds_within(limit, &mut condition).await, "{what}: not within {} s", limit.as_secs());
+}
+
+/// Polls a condition until it holds; false when it does not within the limit.
+pub async fn holds_within<F, T>(limit: Duration, mut condition: F) -> bool
+where
+    F: FnMut() -> T,
+    T: Future<Output = bool>,
+{
     let begun = Instant::now();
     while !condition().await {
-        assert!(begun.elapsed() < limit, "{what}: not within {} s", limit.as_secs());
+        if begun.elapsed() >= limit {
+            return false;
+        }
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
+    true
 }
 
 /// An error with its causes.

@@ -18,7 +18,7 @@ use walrelay::cli::demo::{
     settings::Settings,
 };
 
-use super::{Access, LIMIT, Topics, await_condition, chain, parts};
+use super::{Access, LIMIT, Topics, chain, holds_within, parts};
 
 /// How a run of the program ended.
 #[derive(Debug)]
@@ -105,7 +105,8 @@ impl Scenario {
         );
         let expected = self.source_value(&digest).await;
         let check = async || self.target_value(&digest).await == expected;
-        await_condition(&format!("{table} holds {expected:?} at the target"), LIMIT, check).await;
+        let holds = holds_within(LIMIT, check).await;
+        assert!(holds, "{table} does not hold {expected:?} at the target\n{}", self.picture().await);
     }
 
     /// The first column of the first row at the source, as text; `None` for NULL or no row.
@@ -126,7 +127,8 @@ impl Scenario {
     /// Waits until a query at the target gives this text.
     pub async fn await_target(&self, sql: &str, expected: &str) {
         let check = async || self.target_value(sql).await.as_deref() == Some(expected);
-        await_condition(&format!("target gives {expected} for {sql}"), LIMIT, check).await;
+        let holds = holds_within(LIMIT, check).await;
+        assert!(holds, "target does not give {expected} for {sql}\n{}", self.picture().await);
     }
 
     /// Starts capture; it need not become ready.
@@ -216,6 +218,20 @@ impl Scenario {
         Samples::fetch(self.settings.text(&format!("http.{name}"))).await.unwrap_or_default()
     }
 
+    /// What both halves say of themselves: for the message of a failed test.
+    async fn picture(&self) -> String {
+        let mut text = String::new();
+        for half in ["capture", "apply"] {
+            for page in ["/readyz", "/metrics"] {
+                let body = scrape::fetch(self.settings.text(&format!("http.{half}")), page).await;
+                let body = body.map_or_else(|error| error.to_string(), |page| page.body);
+                let lines = body.lines().filter(|line| !line.starts_with('#') && !line.ends_with(" 0"));
+                text = lines.fold(format!("{text}\n{half} {page}:"), |text, line| format!("{text}\n  {line}"));
+            }
+        }
+        text
+    }
+
     /// The slot's `confirmed_flush_lsn`.
     pub async fn confirmed_flush(&self) -> Option<String> {
         let sql =
@@ -245,6 +261,8 @@ impl Drop for Scenario {
             for name in ["capture", "apply"] {
                 print_tail(&self.log(name));
             }
+            eprintln!("the whole logs are kept in {}", self.folder.path().display());
+            self.folder.disable_cleanup(true);
         }
         let (parts, name) = (self.parts.clone(), self.name.clone());
         // A runtime of its own: the test's may be the one that is being unwound.
