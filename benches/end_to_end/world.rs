@@ -8,11 +8,14 @@ use std::{
 
 use tempfile::TempDir;
 use tokio_postgres::Client;
-use walrelay::cli::demo::{
-    parts::Parts,
-    process::{Half, Process},
-    scrape::Samples,
-    settings::Settings,
+use walrelay::{
+    cli::demo::{
+        parts::Parts,
+        process::{Half, Process},
+        scrape::Samples,
+        settings::Settings,
+    },
+    pipeline::metrics::CAPTURE_UNACKNOWLEDGED,
 };
 
 use crate::Outcome;
@@ -128,8 +131,16 @@ impl World {
         }
     }
 
-    /// Capture counts what it hands over; its slot streams once every snapshot row is acknowledged.
+    /// Capture counts what it hands over: it is through when Kafka has acknowledged all of it, and when its slot streams,
+    /// since it records the end of a snapshot first.
     async fn is_through(&self, name: &str) -> Outcome<bool> {
+        if name == "capture" {
+            let half = self.halves.get(name).ok_or("the half does not run")?;
+            let samples = Samples::fetch(&half.half().http).await.unwrap_or_default();
+            if samples.sum(CAPTURE_UNACKNOWLEDGED) != 0.0 {
+                return Ok(false);
+            }
+        }
         let sql = "SELECT count(*) > 0 FROM pg_replication_slots WHERE slot_name = $1 AND active";
         Ok(name != "capture" || self.source.query_one(sql, &[&self.name]).await?.get(0))
     }

@@ -30,6 +30,8 @@ pub const CAPTURE_POSITION: &str = "walrelay_capture_position_bytes";
 pub const CAPTURE_QUEUE: &str = "walrelay_capture_queue_bytes";
 /// Source transactions with events that Kafka has not acknowledged yet.
 pub const CAPTURE_IN_FLIGHT: &str = "walrelay_capture_in_flight_transactions";
+/// Records that Kafka's producer was handed and has not reported on yet.
+pub const CAPTURE_UNACKNOWLEDGED: &str = "walrelay_capture_unacknowledged_records";
 /// Errors, by `kind`: `transient`, `definite`, `fatal`.
 pub const CAPTURE_ERRORS: &str = "walrelay_capture_errors_total";
 
@@ -132,6 +134,8 @@ pub struct CaptureMetrics {
     pub restart: IntGauge,
     /// Bytes in queues.
     pub queue_bytes: IntGauge,
+    /// Records that wait for acknowledgements.
+    pub unacknowledged: IntGauge,
     /// Transactions that wait for acknowledgements.
     pub in_flight: IntGauge,
     /// Errors by severity.
@@ -158,6 +162,11 @@ impl CaptureMetrics {
             confirmed,
             restart,
             queue_bytes: gauge(registry, CAPTURE_QUEUE, "Bytes between the replication socket and Kafka.")?,
+            unacknowledged: gauge(
+                registry,
+                CAPTURE_UNACKNOWLEDGED,
+                "Records handed to Kafka and not yet acknowledged.",
+            )?,
             in_flight: gauge(registry, CAPTURE_IN_FLIGHT, "Source transactions not yet wholly acknowledged.")?,
             errors: ErrorMetrics(counters(registry, CAPTURE_ERRORS, "Errors by severity.", &["kind"])?),
         })

@@ -390,7 +390,13 @@ impl Opening<'_> {
         }
         ready.push(self.cluster.ensure_data(&message_topic(&settings.prefix), state).await?);
         let smallest = ready.iter().map(|topic| topic.max_message_bytes).min().unwrap_or(usize::MAX);
-        let mut publisher = Publisher::new(&settings.kafka, &settings.producer, start, smallest)?;
+        let mut publisher = Publisher::new(
+            &settings.kafka,
+            &settings.producer,
+            start,
+            smallest,
+            self.deps.metrics.unacknowledged.clone(),
+        )?;
         for topic in ready {
             publisher.add_topic(&topic.name, &topic.ends, topic.max_message_bytes)?;
         }

@@ -12,6 +12,7 @@ use std::{
     time::Duration,
 };
 
+use prometheus::IntGauge;
 use tokio::sync::Notify;
 
 use super::Error;
@@ -69,6 +70,7 @@ impl Topic {
 pub(super) struct Deliveries {
     inner: Mutex<Inner>,
     changed: Notify,
+    unacknowledged: IntGauge,
 }
 
 #[derive(Debug)]
@@ -116,6 +118,7 @@ impl DeliveryObserver for Observer {
             inner.tracker.acknowledge((delivery.token >> TOPIC_BITS) as Sequence);
         }
         drop(inner);
+        self.0.unacknowledged.dec();
         self.0.changed.notify_one();
     }
 }
@@ -145,9 +148,10 @@ impl Publisher {
         settings: &ProducerSettings,
         start: Lsn,
         max_message_bytes: usize,
+        unacknowledged: IntGauge,
     ) -> Result<Self, Error> {
         let inner = Inner { tracker: AckTracker::new(start), topics: Vec::new(), failure: None };
-        let deliveries = Arc::new(Deliveries { inner: Mutex::new(inner), changed: Notify::new() });
+        let deliveries = Arc::new(Deliveries { inner: Mutex::new(inner), changed: Notify::new(), unacknowledged });
         let producer = Producer::new(kafka, &fitting(settings, max_message_bytes), Observer(Arc::clone(&deliveries)))?;
         Ok(Self { producer, deliveries, by_name: BTreeMap::new() })
     }
@@ -224,6 +228,7 @@ impl Publisher {
             // Wakes up by itself too, for reports that came before the wait began.
             let _elapsed = tokio::time::timeout(Duration::from_millis(50), self.deliveries.changed()).await;
         }
+        self.deliveries.unacknowledged.inc();
         Ok(())
     }
 
