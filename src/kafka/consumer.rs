@@ -124,6 +124,8 @@ pub enum ConsumerEvent {
         /// To be answered when their work is finished or rolled back.
         done: oneshot::Sender<()>,
     },
+    /// The brokers say that a topic or a partition that is consumed is not there.
+    Missing,
     /// The consumer is alive: sent at least once a second while there is nothing to consume.
     Idle,
     /// The consumer cannot go on.
@@ -202,6 +204,7 @@ impl Consumer {
             log: ClientLog::default(),
             events: events.clone(),
             assigned: Mutex::default(),
+            starts: Mutex::default(),
             fresh: AtomicBool::new(false),
             revoked: Mutex::default(),
         };
@@ -232,6 +235,8 @@ struct Context {
     log: ClientLog,
     events: mpsc::UnboundedSender<ConsumerEvent>,
     assigned: Mutex<BTreeSet<TopicPartition>>,
+    /// Where consumption of partitions began, as far as an offset was given.
+    starts: Mutex<BTreeMap<TopicPartition, i64>>,
     /// Partitions were assigned since this was last looked at.
     fresh: AtomicBool,
     /// Partitions that were revoked since this was last looked at.
@@ -282,6 +287,11 @@ impl Context {
                 StartOffset::Oldest => Offset::Beginning,
                 StartOffset::At(offset) => Offset::Offset(offset),
             };
+            if let Offset::Offset(offset) = offset
+                && let Ok(mut starts) = self.starts.lock()
+            {
+                starts.insert((Arc::clone(&topic), partition), offset);
+            }
             // An invalid offset (negative) cannot come from the position table.
             let _invalid = list.add_partition_offset(&topic, partition, offset);
         }
@@ -352,6 +362,8 @@ struct Worker {
 impl Worker {
     const BATCH_BYTES: usize = 256 * 1024;
     const BATCH_RECORDS: usize = 2000;
+    /// How long may be looked for an offset that is out of range.
+    const LOOK_LIMIT: Duration = Duration::from_secs(10);
     const WAIT: Duration = Duration::from_millis(20);
 
     fn run(mut self, subscription: &Subscription) {
@@ -493,6 +505,35 @@ impl Worker {
         true
     }
 
+    /// librdkafka does not say which partition it is, so the offsets to be fetched next are compared with the log.
+    fn out_of_range(&self) -> Error {
+        let context = self.consumer.context();
+        let assigned = context.assigned.lock().map(|set| set.clone()).unwrap_or_default();
+        let starts = context.starts.lock().map(|starts| starts.clone()).unwrap_or_default();
+        let positions = self.consumer.position().unwrap_or_default();
+        let deadline = Instant::now() + Self::LOOK_LIMIT;
+        let mut outside = Vec::new();
+        for (topic, partition) in &assigned {
+            let position = positions.find_partition(topic, *partition).map(|element| element.offset());
+            let next = match position {
+                Some(Offset::Offset(next)) => Some(next),
+                _ => starts.get(&(Arc::clone(topic), *partition)).copied(),
+            };
+            let left = deadline.saturating_duration_since(Instant::now());
+            let Some(next) = next.filter(|_| !left.is_zero()) else { continue };
+            let Ok((first, end)) = self.consumer.fetch_watermarks(topic, *partition, left) else { continue };
+            if !(first..=end).contains(&next) {
+                outside
+                    .push(format!("offset {next} of topic {topic}, partition {partition} (it has {first} to {end})"));
+            }
+        }
+        if outside.is_empty() {
+            let topics: BTreeSet<&str> = assigned.iter().map(|(topic, _)| &**topic).collect();
+            outside.push(format!("an offset of one of {}", topics.into_iter().collect::<Vec<_>>().join(", ")));
+        }
+        Error::OffsetOutOfRange { places: outside.join(", ") }
+    }
+
     /// Passing connection troubles are librdkafka's; the rest ends the consumer.
     fn judge(&self, error: KafkaError) -> Result<(), Error> {
         use RDKafkaErrorCode as Code;
@@ -501,8 +542,11 @@ impl Worker {
             return Err(Error::Authentication { brokers: self.brokers.clone(), reason });
         }
         match code {
-            Some(Code::AutoOffsetReset | Code::OffsetOutOfRange) => {
-                Err(Error::OffsetOutOfRange { topic: self.topics.keys().cloned().collect::<Vec<_>>().join(", ") })
+            Some(Code::AutoOffsetReset | Code::OffsetOutOfRange) => Err(self.out_of_range()),
+            Some(Code::UnknownTopicOrPartition | Code::UnknownTopic | Code::UnknownPartition) => {
+                tracing::debug!(?code, "kafka consumer");
+                let _closed = self.events.send(ConsumerEvent::Missing);
+                Ok(())
             }
             Some(
                 Code::BrokerTransportFailure
@@ -511,8 +555,6 @@ impl Worker {
                 | Code::OperationTimedOut
                 | Code::NotLeaderForPartition
                 | Code::LeaderNotAvailable
-                | Code::UnknownTopicOrPartition
-                | Code::UnknownTopic
                 | Code::NotCoordinator
                 | Code::CoordinatorNotAvailable
                 | Code::CoordinatorLoadInProgress

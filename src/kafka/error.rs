@@ -104,10 +104,10 @@ pub enum Error {
         source: KafkaError,
     },
     /// A stored offset is outside what the topic still holds (trap T55).
-    #[error("the offset to continue from is not in topic {topic} any more")]
+    #[error("what is to be consumed next is not in kafka any more: {places}")]
     OffsetOutOfRange {
-        /// The topic, or the list of topics that are consumed where librdkafka does not say which.
-        topic: String,
+        /// Offsets with their topics and partitions; the topics that are consumed where it cannot be told.
+        places: String,
     },
     /// The worker thread of a client is gone.
     #[error("the kafka client was closed")]

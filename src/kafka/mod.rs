@@ -10,6 +10,7 @@ mod producer;
 mod settings;
 mod state;
 mod topic;
+mod topic_id;
 
 pub use consumer::{
     ConsumedRecord, Consumer, ConsumerEvent, ConsumerHandle, ConsumerSettings, StartOffset, Subscription,

@@ -10,7 +10,7 @@ use rdkafka::{
     error::{KafkaError, RDKafkaErrorCode},
 };
 
-use super::{Error, Settings, context::ClientLog};
+use super::{Error, Settings, context::ClientLog, topic_id};
 use crate::retry::Backoff;
 
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(15);
@@ -29,6 +29,8 @@ pub struct TopicSettings {
 /// What the cluster says of one topic.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TopicDescription {
+    /// Its id (base64), which a topic of the same name that is created later does not have; `None` where the broker gives none.
+    pub id: Option<String>,
     /// Number of partitions.
     pub partitions: i32,
     /// Smallest replica count of its partitions.
@@ -96,7 +98,35 @@ impl Admin {
         }
         let partitions = i32::try_from(found.partitions().len()).unwrap_or(i32::MAX);
         let replicas = found.partitions().iter().map(|partition| partition.replicas().len()).min().unwrap_or(0);
-        Ok(Some(TopicDescription { partitions, replicas, config: self.config(topic).await? }))
+        let id = self.id(topic).await?;
+        Ok(Some(TopicDescription { id, partitions, replicas, config: self.config(topic).await? }))
+    }
+
+    /// The id of a topic that is there. Not every broker knows a new topic at once.
+    async fn id(&self, topic: &str) -> Result<Option<String>, Error> {
+        let mut backoff = Backoff::new();
+        let deadline = Instant::now() + REQUEST_TIMEOUT;
+        loop {
+            let mut ids = tokio::task::block_in_place(|| self.topic_ids(&[topic], REQUEST_TIMEOUT))?;
+            match ids.remove(topic) {
+                Some(id) => return Ok(id),
+                None if Instant::now() < deadline => tokio::time::sleep(backoff.next_delay()).await,
+                None => return Err(Error::MissingTopic { topic: topic.to_owned() }),
+            }
+        }
+    }
+
+    /// The ids (base64) of those of the topics that exist; `None` where the broker gives none. Blocks up to `timeout`.
+    pub fn topic_ids(&self, topics: &[&str], timeout: Duration) -> Result<BTreeMap<String, Option<String>>, Error> {
+        topic_id::read(self.client.inner(), topics, timeout).or_else(|refusal| match (refusal.topic, refusal.code) {
+            (None, RDKafkaErrorCode::UnsupportedFeature) => {
+                Ok(topics.iter().map(|topic| ((*topic).to_owned(), None)).collect())
+            }
+            (None, code) => Err(self.unreachable(KafkaError::AdminOp(code))),
+            (Some(topic), code) => {
+                Err(Error::Topic { operation: "read the id of", topic, source: KafkaError::AdminOp(code) })
+            }
+        })
     }
 
     async fn config(&self, topic: &str) -> Result<BTreeMap<String, String>, Error> {

@@ -116,6 +116,16 @@ pub enum Error {
         /// What is missing.
         problem: String,
     },
+    /// A topic has another id than the one whose records were applied.
+    #[error("topic {topic} was deleted and created again: its id is {found}, records were applied from {recorded}")]
+    OtherTopic {
+        /// The topic.
+        topic: String,
+        /// Its id.
+        found: String,
+        /// The recorded one.
+        recorded: String,
+    },
     /// Another process has taken over a partition.
     #[error("partition {partition} of topic {topic} is owned by another process")]
     Fenced {
@@ -196,9 +206,10 @@ impl Error {
     #[must_use]
     pub fn topic(&self) -> Option<&str> {
         match self {
-            Self::TableRefused { topic, .. } | Self::Unfit { topic, .. } | Self::Inconsistent { topic, .. } => {
-                Some(topic)
-            }
+            Self::TableRefused { topic, .. }
+            | Self::Unfit { topic, .. }
+            | Self::Inconsistent { topic, .. }
+            | Self::OtherTopic { topic, .. } => Some(topic),
             _ => None,
         }
     }
@@ -224,7 +235,9 @@ impl Classify for Error {
             Self::Broken { .. } => Severity::Transient,
             Self::Refused { source, .. } if is_transient(&source.code) => Severity::Transient,
             Self::TableRefused { source, .. } if is_transient(&source.code) => Severity::Transient,
-            Self::TableRefused { .. } | Self::Unfit { .. } | Self::Inconsistent { .. } => Severity::Definite,
+            Self::TableRefused { .. } | Self::Unfit { .. } | Self::Inconsistent { .. } | Self::OtherTopic { .. } => {
+                Severity::Definite
+            }
             // The rightful owner goes on; this process must only let go of the partition.
             Self::Fenced { .. } => Severity::Transient,
             Self::Refused { .. } | Self::Owned { .. } | Self::Version { .. } | Self::Damaged(_) => Severity::Fatal,
@@ -239,6 +252,11 @@ impl Classify for Error {
                  apply into an empty target or take a new snapshot."
                     .to_owned()
             }
+            Self::OtherTopic { topic, .. } => format!(
+                "Stored offsets mean other records in topic {topic}, and records that were never applied may be gone: publish \
+                 a new snapshot under a new [kafka] prefix with a new slot and apply it, or rebuild the target from the \
+                 topics with a new [apply] group and bookkeeping_schema if they hold everything since their snapshot."
+            ),
             Self::Owned { .. } => {
                 "Stop the other applier for good and set apply.take_over = true, or choose another target schema."
                     .to_owned()

@@ -4,7 +4,7 @@
 //! |---|---|---|
 //! | `version` | version of this layout | the first applier |
 //! | `topic` | a topic of an instance, its source and target table | the lane that first sees an event |
-//! | `position` | mark, next offset, generation and owner of a partition; where it is parked, held or stopped | its lane |
+//! | `position` | mark, next offset, topic id, generation and owner of a partition; where it is parked, held or stopped | its lane |
 //! | `barrier` | a TRUNCATE that partitions gather at | the first lane that reaches it |
 //! | `moved` | unchanged columns of a key move between partitions | the delete's lane; the create's lane removes it |
 //! | `hold_request` | the commit LSN before which lanes are to stop, and when that expires | `verify` |
@@ -13,7 +13,9 @@
 //! All rows are keyed by the sink *instance* (consumer group and target schema rule), so that two instances never share
 //! positions. Offsets live here and nowhere else: a position moves in the transaction that applies its events (trap T60).
 
-use tokio_postgres::{Client, types::PgLsn};
+use std::collections::BTreeMap;
+
+use tokio_postgres::{Client, Row, types::PgLsn};
 
 use crate::{
     lsn::{Lsn, Position},
@@ -63,6 +65,12 @@ pub struct Owned {
     pub generation: i64,
 }
 
+impl From<&Claim> for Owned {
+    fn from(claim: &Claim) -> Self {
+        Self { topic: claim.topic.clone(), partition: claim.partition, generation: claim.generation }
+    }
+}
+
 impl Ledger {
     /// Names the bookkeeping schema and the instance.
     #[must_use]
@@ -106,13 +114,25 @@ impl Ledger {
         if exists {
             let found = format!("SELECT version FROM {}", self.table("version"));
             let found: i32 = client.query_one(&found, &[]).await.map_err(failed())?.get(0);
-            return if found == VERSION {
-                Ok(())
-            } else {
-                Err(Error::Version { schema: self.schema.clone(), found, known: VERSION })
-            };
+            if found != VERSION {
+                return Err(Error::Version { schema: self.schema.clone(), found, known: VERSION });
+            }
+            return self.add_topic_ids(client).await;
         }
         client.batch_execute(&self.ddl()).await.map_err(failed())
+    }
+
+    /// A layout that was made before topic ids were recorded. Looks first: ALTER TABLE waits for all who apply.
+    async fn add_topic_ids(&self, client: &Client) -> Result<(), Error> {
+        let failed = || Error::query("record topic ids in the bookkeeping schema");
+        let position = self.table("position");
+        let there =
+            "SELECT EXISTS (SELECT FROM pg_attribute WHERE attrelid = to_regclass($1) AND attname = 'topic_id')";
+        if client.query_one(there, &[&position]).await.map_err(failed())?.get(0) {
+            return Ok(());
+        }
+        let add = format!("ALTER TABLE {position} ADD COLUMN IF NOT EXISTS topic_id text");
+        client.batch_execute(&add).await.map_err(failed())
     }
 
     fn ddl(&self) -> String {
@@ -128,7 +148,7 @@ impl Ledger {
                target_schema text NOT NULL, target_table text NOT NULL,
                PRIMARY KEY (instance, topic), UNIQUE (target_schema, target_table));
              CREATE TABLE {position} (
-               instance text, topic text, partition int, next_offset bigint,
+               instance text, topic text, partition int, topic_id text, next_offset bigint,
                epoch bigint NOT NULL DEFAULT 0, commit_lsn pg_lsn NOT NULL DEFAULT '0/0', ordinal bigint NOT NULL DEFAULT 0,
                gen bigint NOT NULL DEFAULT 0, owner text, pid int,
                parked_epoch bigint, parked_lsn pg_lsn, parked_ordinal bigint,
@@ -191,6 +211,45 @@ impl Ledger {
                 })
             })
             .collect()
+    }
+
+    /// Records the ids of the lanes' topics where none is recorded, and gives an error for each topic whose recorded id is
+    /// another one: the topic was deleted and created again, so its offsets mean other records. Topics without an id are not
+    /// compared. `claimed`: the lanes were just claimed, so one may take a new id if nothing was applied under another.
+    pub async fn identify(
+        &self,
+        client: &Client,
+        lanes: &[Owned],
+        ids: &BTreeMap<String, Option<String>>,
+        claimed: bool,
+    ) -> Result<Vec<Error>, Error> {
+        let known = |lane: &Owned| ids.get(&lane.topic)?.clone();
+        let lanes: Vec<(&Owned, String)> = lanes.iter().filter_map(|lane| Some((lane, known(lane)?))).collect();
+        let topics: Vec<&str> = lanes.iter().map(|(lane, _)| lane.topic.as_str()).collect();
+        let numbers: Vec<i32> = lanes.iter().map(|(lane, _)| lane.partition).collect();
+        let generations: Vec<i64> = lanes.iter().map(|(lane, _)| lane.generation).collect();
+        let ids: Vec<&str> = lanes.iter().map(|(_, id)| id.as_str()).collect();
+        let position = self.table("position");
+        let failed = || Error::query("record topic ids");
+        let record = format!(
+            "UPDATE {position} p SET topic_id = u.id FROM unnest($2::text[], $3::int[], $4::bigint[], $5::text[]) AS u(topic, n, gen, id) \
+             WHERE p.instance = $1 AND p.topic = u.topic AND p.partition = u.n AND p.gen = u.gen \
+               AND p.topic_id IS DISTINCT FROM u.id AND (p.topic_id IS NULL OR $6 AND NOT EXISTS (\
+                 SELECT FROM {position} o WHERE o.instance = p.instance AND o.topic = p.topic AND o.next_offset IS NOT NULL \
+                   AND o.topic_id IS DISTINCT FROM u.id))"
+        );
+        client
+            .execute(&record, &[&self.instance, &topics, &numbers, &generations, &ids, &claimed])
+            .await
+            .map_err(failed())?;
+        let compare = format!(
+            "SELECT DISTINCT ON (p.topic) p.topic, p.topic_id, u.id FROM {position} p \
+             JOIN unnest($2::text[], $3::int[], $4::text[]) AS u(topic, n, id) ON p.topic = u.topic AND p.topic_id <> u.id \
+             WHERE p.instance = $1 AND (p.partition = u.n OR p.next_offset IS NOT NULL) ORDER BY p.topic"
+        );
+        let rows = client.query(&compare, &[&self.instance, &topics, &numbers, &ids]).await.map_err(failed())?;
+        let other = |row: &Row| Error::OtherTopic { topic: row.get(0), recorded: row.get(1), found: row.get(2) };
+        Ok(rows.iter().map(other).collect())
     }
 
     /// Ends the transactions that `waiting` (a backend's pid) waits for, where they are this program's own.

@@ -31,3 +31,24 @@ async fn a_lost_slot_stops_capture_and_a_new_snapshot_leaves_no_ghosts_and_takes
     scenario.verify();
     drop((capture, apply));
 }
+
+/// Trap T55: an offset that the log does not have is no reason to begin anywhere else.
+#[tokio::test(flavor = "multi_thread")]
+async fn apply_ends_at_an_offset_that_its_topic_does_not_have_and_says_which() {
+    let scenario = Scenario::new("out_of_range").await;
+    scenario.source("CREATE TABLE things (id int PRIMARY KEY); CREATE TABLE others (id int PRIMARY KEY)").await;
+    scenario.source("INSERT INTO things VALUES (1); INSERT INTO others VALUES (1)").await;
+    let (capture, apply) = (scenario.capture().await, scenario.apply().await);
+    for table in ["things", "others"] {
+        scenario.await_equal(table).await;
+    }
+    drop((capture, apply));
+    scenario
+        .target("UPDATE walrelay.position SET next_offset = 999 WHERE topic LIKE '%.things' AND partition = 1")
+        .await;
+    let outcome = scenario.run_to_end("apply").await;
+    assert_eq!(outcome.code, Some(3), "{}", outcome.text);
+    let place = format!("offset 999 of topic {}.public.things, partition 1 (it has 0 to ", scenario.name);
+    assert!(outcome.text.contains(&place), "{}", outcome.text);
+    assert!(!outcome.text.contains(".public.others, partition"), "{}", outcome.text);
+}

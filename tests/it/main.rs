@@ -20,6 +20,7 @@ mod gap;
 mod idle;
 mod login;
 mod options;
+mod recreated;
 mod registry;
 mod round_trip;
 mod sink_batch;

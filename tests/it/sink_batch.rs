@@ -1,6 +1,6 @@
 //! The sink, batch by batch, on a real target.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use walrelay::{
     event::{Barrier, ChangeEvent, TableShape},
@@ -8,7 +8,7 @@ use walrelay::{
     sink::{
         Applied, Error, LaneDone, LanePart, Manner, Session, Settings, Sink,
         barrier::{Gathering, gather, pass},
-        ledger::Owned,
+        ledger::{Ledger, Owned},
     },
 };
 
@@ -30,7 +30,7 @@ fn settings(db: &Database, instance: &str) -> Settings {
         schema: "walrelay".into(),
         instance: instance.into(),
         owner: "test".into(),
-        schemas: std::collections::BTreeMap::new(),
+        schemas: BTreeMap::new(),
         evolve: true,
         take_over: false,
         replica_role: false,
@@ -290,4 +290,34 @@ async fn a_reader_of_the_table_does_not_hold_a_barrier_up() {
     assert_eq!(rig.db.rows("SELECT count(*) FROM t").await, ["0"]);
     let seen = reader.query_one("SELECT count(*) FROM t", &[]).await.unwrap().get::<_, i64>(0);
     assert_eq!(seen, 1, "the reader's snapshot lost its rows");
+}
+
+#[tokio::test]
+async fn a_topic_id_is_recorded_once_and_another_one_is_refused_where_something_was_applied() {
+    let db = Database::create().await;
+    let ledger = Ledger::new("walrelay", "it");
+    ledger.ensure(&db.client).await.unwrap();
+    let claims = ledger.claim(&db.client, "test", &[("t".to_owned(), 0), ("t".to_owned(), 1)], None).await.unwrap();
+    let lanes: Vec<Owned> = claims.iter().map(Owned::from).collect();
+    let identify = async |id: Option<&str>, claimed| {
+        let ids = BTreeMap::from([("t".to_owned(), id.map(str::to_owned))]);
+        let others = ledger.identify(&db.client, &lanes, &ids, claimed).await.unwrap();
+        others.iter().map(ToString::to_string).collect::<Vec<_>>()
+    };
+    let recorded = "SELECT topic_id FROM walrelay.position ORDER BY partition";
+    assert!(identify(Some("a"), true).await.is_empty());
+    assert_eq!(db.rows(recorded).await, ["a", "a"]);
+    assert_eq!(identify(Some("b"), false).await.len(), 1, "what was consumed may be of another topic");
+    assert!(identify(Some("b"), true).await.is_empty(), "nothing was applied");
+    assert_eq!(db.rows(recorded).await, ["b", "b"]);
+    db.run("UPDATE walrelay.position SET next_offset = 5 WHERE partition = 0").await;
+    let refused = identify(Some("c"), true).await;
+    assert_eq!(refused, ["topic t was deleted and created again: its id is c, records were applied from b"]);
+    assert_eq!(db.rows(recorded).await, ["b", "b"]);
+    assert!(identify(None, true).await.is_empty(), "a broker that tells no ids");
+
+    db.run("ALTER TABLE walrelay.position DROP COLUMN topic_id").await;
+    ledger.ensure(&db.client).await.unwrap();
+    assert!(identify(Some("c"), true).await.is_empty(), "positions of a time before ids were recorded");
+    assert_eq!(db.rows(recorded).await, ["c", "c"]);
 }

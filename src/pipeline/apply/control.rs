@@ -7,7 +7,10 @@ use std::{collections::BTreeMap, sync::Arc};
 use crate::{
     kafka::TopicPartition,
     lsn::{Lsn, Position},
-    pipeline::apply::lane::{Lane, Parked, State},
+    pipeline::apply::{
+        identity::Answer,
+        lane::{Lane, Parked, State},
+    },
     retry::{Classify as _, Severity},
     sink::{
         self, Session, Sink,
@@ -30,6 +33,8 @@ pub struct LaneRef {
 pub struct Orders {
     /// Partitions to claim.
     pub assign: Vec<(String, i32)>,
+    /// What the cluster said of topics, where it was not compared yet, and lanes to compare beside the claimed ones.
+    pub identify: Option<(Answer, Vec<Owned>)>,
     /// Lanes to claim again in their own generation.
     pub reclaim: Vec<LaneRef>,
     /// Lanes at a barrier, and whether the target knows it.
@@ -76,6 +81,8 @@ impl Orders {
 pub struct Findings {
     /// The claims of `assign`.
     pub assigned: Vec<Claim>,
+    /// Number of the cluster's answer that was compared, and the topics that are not the recorded ones.
+    pub identified: Option<(u64, Vec<sink::Error>)>,
     /// Which lanes were to be claimed again, and the claims of those that are still this process's.
     pub reclaimed: (Vec<TopicPartition>, Vec<Claim>),
     /// Lanes whose barrier is known to the target.
@@ -110,6 +117,7 @@ pub async fn carry_out(
     let session = slot.insert(session);
     let mut findings = Findings { hold: sink.ledger().hold(session.client()).await?, ..Findings::default() };
     claims(session, sink, &orders, &mut findings).await?;
+    identities(session, sink, &orders, &mut findings).await?;
     for (lane, reason) in orders.stopped {
         let told = sink.ledger().set_stopped(session.client(), &lane.owned, &reason).await;
         note(told, &lane, &mut findings.fenced, || findings.stopped.push(lane.key.clone()))?;
@@ -136,6 +144,21 @@ async fn claims(session: &Session, sink: &Sink, orders: &Orders, findings: &mut 
         let claims = session.claim(sink, &partitions, Some(&generations)).await?;
         findings.reclaimed = (orders.reclaim.iter().map(|lane| lane.key.clone()).collect(), claims);
     }
+    Ok(())
+}
+
+async fn identities(
+    session: &Session,
+    sink: &Sink,
+    orders: &Orders,
+    findings: &mut Findings,
+) -> Result<(), sink::Error> {
+    let Some((answer, lanes)) = &orders.identify else { return Ok(()) };
+    let (client, ledger) = (session.client(), sink.ledger());
+    let claimed: Vec<Owned> = findings.assigned.iter().map(Owned::from).collect();
+    let mut others = ledger.identify(client, lanes, &answer.ids, false).await?;
+    others.extend(ledger.identify(client, &claimed, &answer.ids, true).await?);
+    findings.identified = Some((answer.number, others));
     Ok(())
 }
 

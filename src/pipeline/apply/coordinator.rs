@@ -1,7 +1,7 @@
 //! The coordinator: owns the lanes, gives jobs to workers and orders to the control session, and does no I/O itself.
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     future::Future,
     pin::pin,
     sync::Arc,
@@ -20,25 +20,28 @@ use crate::{
     pipeline::apply::{
         control::{Findings, Orders, carry_out},
         decode::Decode,
-        deps::Deps,
+        deps::{Deps, TopicIds},
         error::Error,
         groups::Groups,
+        identity::Watch,
         job::{self, How, JobReport, Worker},
         lane::{Lane, State},
         pressure::balance,
         work::{Halt, JobLane, LaneReport},
     },
     progress::Progress,
-    retry::{Backoff, Classify as _, Severity, chain},
+    retry::{Backoff, Severity},
     sink::{self, Session},
 };
 
-type Answer = oneshot::Sender<Vec<(TopicPartition, StartOffset)>>;
+type Reply = oneshot::Sender<Vec<(TopicPartition, StartOffset)>>;
 
 /// An assignment that waits for its claim.
-struct Assignment {
-    partitions: Vec<TopicPartition>,
-    reply: Answer,
+pub(super) struct Assignment {
+    pub(super) partitions: Vec<TopicPartition>,
+    pub(super) reply: Reply,
+    /// Number of the first answer of the cluster that tells the ids of its topics as they are by then.
+    needs: u64,
 }
 
 /// The control session and its outcome.
@@ -49,25 +52,28 @@ pub struct Coordinator<D> {
     pub(super) deps: Deps<D>,
     pub(super) lanes: BTreeMap<TopicPartition, Lane>,
     pub(super) idle: Vec<Worker<D>>,
-    jobs: JoinSet<JobReport<D>>,
+    pub(super) jobs: JoinSet<JobReport<D>>,
     control: JoinSet<ControlOutcome>,
     control_session: Option<Session>,
-    control_due: Instant,
-    control_backoff: Backoff,
-    assignments: VecDeque<Assignment>,
+    pub(super) control_due: Instant,
+    pub(super) control_backoff: Backoff,
+    pub(super) assignments: VecDeque<Assignment>,
+    pub(super) watch: Watch,
+    /// Number of the last answer about topics that was compared.
+    pub(super) compared: u64,
     revoked: Vec<(Vec<TopicPartition>, oneshot::Sender<()>)>,
     pub(super) groups: Groups,
-    stopped: BTreeMap<Arc<str>, String>,
+    pub(super) stopped: BTreeMap<Arc<str>, String>,
     pub(super) conflicts: BTreeMap<TopicPartition, Instant>,
     /// Lanes whose ordering error no cut within the memory solves.
-    starved: BTreeMap<TopicPartition, String>,
+    pub(super) starved: BTreeMap<TopicPartition, String>,
     /// Partitions that barriers wait for.
-    missing: Vec<(String, i32)>,
-    hold: Option<Lsn>,
+    pub(super) missing: Vec<(String, i32)>,
+    pub(super) hold: Option<Lsn>,
     backoff: Backoff,
-    rest_until: Option<Instant>,
+    pub(super) rest_until: Option<Instant>,
     pub(super) progress: BTreeMap<String, Vec<i64>>,
-    progress_position: Position,
+    pub(super) progress_position: Position,
 }
 
 /// How often things are looked at that nobody announces.
@@ -85,6 +91,7 @@ impl<D: Decode + 'static> Coordinator<D> {
         let workers = deps.limits.workers.max(1);
         let idle = (0..workers).map(|_| Worker { session: None, decoder: (deps.decoder)() }).collect();
         deps.health.set_phase("waiting for partitions");
+        let watch = Watch::new(TopicIds::clone(&deps.topic_ids));
         Ok(Self {
             deps,
             lanes: BTreeMap::new(),
@@ -95,6 +102,8 @@ impl<D: Decode + 'static> Coordinator<D> {
             control_due: Instant::now(),
             control_backoff: Backoff::new(),
             assignments: VecDeque::new(),
+            watch,
+            compared: 0,
             revoked: Vec::new(),
             groups: Groups::default(),
             stopped: BTreeMap::new(),
@@ -124,6 +133,7 @@ impl<D: Decode + 'static> Coordinator<D> {
                     self.control_session = session;
                     self.found(outcome)?;
                 }
+                Some(answer) = self.watch.answered() => self.identified(answer?)?,
                 _ = tick.tick() => self.look_around(),
             }
             self.order();
@@ -144,6 +154,7 @@ impl<D: Decode + 'static> Coordinator<D> {
             }
             ConsumerEvent::Assigned { partitions, reply } => self.assigned(partitions, reply),
             ConsumerEvent::Revoked { partitions, done } => self.revoke(partitions, done),
+            ConsumerEvent::Missing => self.watch.hurry(),
             ConsumerEvent::Idle => {}
             ConsumerEvent::Failed(error) => return Err(error.into()),
         }
@@ -184,8 +195,11 @@ impl<D: Decode + 'static> Coordinator<D> {
         self.progress = progress.offsets.into_iter().collect();
     }
 
-    fn assigned(&mut self, partitions: Vec<TopicPartition>, reply: Answer) {
-        self.assignments.push_back(Assignment { partitions, reply });
+    fn assigned(&mut self, partitions: Vec<TopicPartition>, reply: Reply) {
+        let data = partitions.iter().filter(|(topic, _)| !self.is_progress(topic)).map(|(topic, _)| topic.to_string());
+        let topics: BTreeSet<String> = data.collect();
+        let needs = if topics.is_empty() { 0 } else { self.watch.add(topics.into_iter()) };
+        self.assignments.push_back(Assignment { partitions, reply, needs });
         self.control_due = Instant::now();
     }
 
@@ -244,6 +258,7 @@ impl<D: Decode + 'static> Coordinator<D> {
         }
         self.regroup();
         self.balance();
+        self.watch.look();
         self.show();
     }
 
@@ -272,7 +287,7 @@ impl<D: Decode + 'static> Coordinator<D> {
             )
         });
         let absent = self.missing.iter().map(|(topic, n)| format!("a barrier waits for topic {topic}, partition {n}"));
-        self.deps.health.waits_for(starved.chain(absent).collect());
+        self.deps.health.waits_for(starved.chain(absent).chain(self.watch.reasons()).collect());
     }
 
     /// Gives the control session its orders, if it is free and something is due.
@@ -282,9 +297,13 @@ impl<D: Decode + 'static> Coordinator<D> {
         }
         self.control_due = Instant::now() + CONTROL_EVERY;
         let mut orders = Orders::default();
-        if let Some(assignment) = self.assignments.front() {
+        let answer = self.watch.answer.clone();
+        if let Some(assignment) = self.assignments.front().filter(|assignment| assignment.needs <= answer.number) {
             let data = assignment.partitions.iter().filter(|(topic, _)| !self.is_progress(topic));
             orders.assign = data.map(|(topic, partition)| (topic.to_string(), *partition)).collect();
+        }
+        if answer.number > self.compared || !orders.assign.is_empty() {
+            orders.identify = Some((answer, self.lanes.values().map(|lane| lane.owned.clone()).collect()));
         }
         orders.of_lanes(self.lanes.iter(), self.hold, &self.stopped);
         let mut session = self.control_session.take();
@@ -295,131 +314,8 @@ impl<D: Decode + 'static> Coordinator<D> {
         });
     }
 
-    fn is_progress(&self, topic: &str) -> bool {
+    pub(super) fn is_progress(&self, topic: &str) -> bool {
         self.deps.progress_topic.as_deref() == Some(topic)
-    }
-
-    fn found(&mut self, outcome: Result<Findings, sink::Error>) -> Result<(), Error> {
-        let findings = match outcome {
-            Ok(findings) => findings,
-            Err(error) => {
-                self.deps.metrics.errors.count(error.severity());
-                if error.severity() != Severity::Transient {
-                    return Err(error.into());
-                }
-                self.deps.health.retrying(chain(&error));
-                self.control_due = Instant::now() + self.control_backoff.next_delay();
-                return Ok(());
-            }
-        };
-        self.control_backoff.reset();
-        // an idle apply has no job that could tell that the trouble is over
-        if self.jobs.is_empty() && self.rest_until.is_none_or(|until| until <= Instant::now()) {
-            self.deps.health.recovered();
-        }
-        self.hold = findings.hold;
-        self.answer(&findings);
-        let (asked, claims) = &findings.reclaimed;
-        for key in asked {
-            let claim = claims.iter().find(|claim| claim.topic == *key.0 && claim.partition == key.1);
-            match (self.lanes.get_mut(key), claim) {
-                (Some(lane), Some(claim)) if lane.state == State::Lost => lane.reclaimed(claim),
-                (Some(_), None) => self.fenced(key),
-                _ => {}
-            }
-        }
-        for key in &findings.fenced {
-            self.fenced(key);
-        }
-        for key in findings.parked.iter().chain(&findings.stopped) {
-            if let Some(lane) = self.lanes.get_mut(key) {
-                lane.told = true;
-            }
-        }
-        for (key, held) in findings.held {
-            if let Some(lane) = self.lanes.get_mut(&key) {
-                lane.told_held = held;
-            }
-        }
-        for (key, at, next_offset) in findings.passed {
-            self.passed(&key, at, next_offset);
-        }
-        for (key, error) in findings.refused {
-            let reason = format!("topic {}, partition {}: {}", key.0, key.1, chain(&error));
-            let table = match self.lanes.get(&key).map(|lane| &lane.state) {
-                Some(State::Parked(parked)) => Some(parked.table.to_string()),
-                _ => None,
-            };
-            self.stop(&key.0, table.as_deref(), with_hint(reason, error.hint()));
-        }
-        self.missing = findings.missing;
-        Ok(())
-    }
-
-    /// Answers the assignment whose partitions were claimed.
-    fn answer(&mut self, findings: &Findings) {
-        let claimed = |assignment: &Assignment| {
-            assignment.partitions.iter().all(|(topic, partition)| {
-                self.is_progress(topic)
-                    || findings.assigned.iter().any(|claim| *claim.topic == **topic && claim.partition == *partition)
-            })
-        };
-        if !self.assignments.front().is_some_and(claimed) {
-            return;
-        }
-        let Some(assignment) = self.assignments.pop_front() else { return };
-        if !assignment.partitions.iter().any(|(topic, _)| self.is_progress(topic)) {
-            self.deps.health.set_phase("applying");
-            self.deps.health.set_started();
-        }
-        let mut starts = Vec::with_capacity(assignment.partitions.len());
-        for key in assignment.partitions {
-            let claim = findings.assigned.iter().find(|claim| claim.topic == *key.0 && claim.partition == key.1);
-            let start = match claim.and_then(|claim| claim.next_offset) {
-                Some(offset) => StartOffset::At(offset),
-                None if self.is_progress(&key.0) => StartOffset::Oldest,
-                None => StartOffset::Earliest,
-            };
-            // What an earlier owner of the partition in this process has paused is fetched again.
-            self.deps.flow.resume(vec![key.clone()]);
-            if let Some(claim) = claim {
-                let mut lane = Lane::new(Arc::clone(&key.0), claim);
-                let listed = usize::try_from(key.1).ok().and_then(|n| self.progress.get(&*key.0)?.get(n));
-                if let Some(offset) = listed {
-                    lane.progress(*offset, self.progress_position);
-                }
-                if self.stopped.contains_key(&key.0) {
-                    lane.state = State::Stopped;
-                }
-                self.lanes.insert(key.clone(), lane);
-            }
-            starts.push((key, start));
-        }
-        // The consumer may be gone already; then so is the need for an answer.
-        let _gone = assignment.reply.send(starts);
-    }
-
-    fn fenced(&mut self, key: &TopicPartition) {
-        tracing::warn!(topic = %key.0, partition = key.1, "partition is owned by another process");
-        if self.lanes.get(key).is_some_and(|lane| lane.state != State::Busy) {
-            self.deps.flow.pause(vec![key.clone()]);
-            self.lanes.remove(key);
-            self.groups.dissolve(&key.0);
-            self.starved.remove(key);
-            self.deps.metrics.revoked(&key.0, key.1);
-        }
-    }
-
-    fn passed(&mut self, key: &TopicPartition, at: Position, next_offset: i64) {
-        let Some(lane) = self.lanes.get_mut(key) else { return };
-        match &lane.state {
-            State::Parked(parked) if parked.at == at => {}
-            // It joined its group meanwhile.
-            State::Aligning if lane.mark < at => {}
-            _ => return,
-        }
-        lane.beyond(at, next_offset);
-        self.deps.metrics.applied(&key.0, key.1, lane.mark, next_offset);
     }
 
     /// Gives ready lanes to idle workers.
@@ -558,7 +454,7 @@ impl<D: Decode + 'static> Coordinator<D> {
     }
 }
 
-fn with_hint(reason: String, hint: Option<String>) -> String {
+pub(super) fn with_hint(reason: String, hint: Option<String>) -> String {
     hint.map_or_else(|| reason.clone(), |hint| format!("{reason}. {hint}"))
 }
 

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use tokio::sync::mpsc;
 
 use crate::{
-    kafka::{ConsumerEvent, ConsumerHandle, TopicPartition},
+    kafka::{self, ConsumerEvent, ConsumerHandle, TopicPartition},
     pipeline::{health::Health, metrics::ApplyMetrics},
     sink::Sink,
 };
@@ -55,6 +55,9 @@ impl FlowControl for ConsumerHandle {
     }
 }
 
+/// Tells the ids (base64) of those of the topics that exist; `None` where the broker gives none. May block for seconds.
+pub type TopicIds = Arc<dyn Fn(&[&str]) -> Result<BTreeMap<String, Option<String>>, kafka::Error> + Send + Sync>;
+
 /// What apply works with.
 pub struct Deps<D> {
     /// The target.
@@ -71,6 +74,8 @@ pub struct Deps<D> {
     pub progress_topic: Option<String>,
     /// Partition counts of the topics, as far as known.
     pub partition_counts: BTreeMap<String, i32>,
+    /// Tells a topic from another one of its name.
+    pub topic_ids: TopicIds,
     /// Bounds.
     pub limits: Limits,
     /// Counters.

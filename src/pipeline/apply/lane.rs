@@ -99,7 +99,7 @@ impl Lane {
     pub fn new(topic: Arc<str>, claim: &Claim) -> Self {
         Self {
             topic,
-            owned: owned(claim),
+            owned: Owned::from(claim),
             stored: claim.next_offset,
             mark: claim.mark,
             state: State::Ready,
@@ -125,7 +125,7 @@ impl Lane {
 
     /// Takes it over in a new generation, after a connection broke: what the target has already is dropped.
     pub fn reclaimed(&mut self, claim: &Claim) {
-        self.owned = owned(claim);
+        self.owned = Owned::from(claim);
         self.stored = claim.next_offset;
         self.mark = claim.mark;
         self.told_held = None;
@@ -271,8 +271,4 @@ impl Lane {
     pub fn waiting(&self) -> Duration {
         self.oldest.map_or(Duration::ZERO, |since| since.elapsed())
     }
-}
-
-fn owned(claim: &Claim) -> Owned {
-    Owned { topic: claim.topic.clone(), partition: claim.partition, generation: claim.generation }
 }

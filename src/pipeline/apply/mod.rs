@@ -29,7 +29,9 @@ mod coordinator;
 mod decode;
 mod deps;
 mod error;
+mod findings;
 mod groups;
+mod identity;
 mod job;
 mod lane;
 mod ordering;
@@ -40,7 +42,7 @@ mod work;
 use std::future::Future;
 
 pub use decode::{Decode, RecordDecoder};
-pub use deps::{Deps, FlowControl, Limits};
+pub use deps::{Deps, FlowControl, Limits, TopicIds};
 pub use error::Error;
 pub use supervisor::{ApplySettings, supervise};
 

@@ -98,7 +98,8 @@ async fn start(
     metrics: &ApplyMetrics,
     health: &Health,
 ) -> Result<(Coordinator<RecordDecoder<Registry>>, ConsumerHandle), Error> {
-    let partition_counts = partition_counts(&settings.kafka).await?;
+    let admin = Arc::new(Admin::new(&settings.kafka)?);
+    let partition_counts = partition_counts(&admin).await?;
     let topic = progress_topic(&settings.prefix);
     let (events, flow, progress) = consumers(settings, &topic)?;
     let registry = settings.registry.clone();
@@ -110,6 +111,7 @@ async fn start(
         subscribed: Arc::clone(&settings.subscribed),
         progress_topic: Some(topic),
         partition_counts,
+        topic_ids: Arc::new(move |topics| admin.topic_ids(topics, METADATA_LIMIT)),
         limits: settings.limits,
         metrics: metrics.clone(),
         health: health.clone(),
@@ -117,8 +119,8 @@ async fn start(
     Ok((Coordinator::start(deps).await?, progress))
 }
 
-async fn partition_counts(settings: &kafka::Settings) -> Result<BTreeMap<String, i32>, Error> {
-    let admin = Admin::new(settings)?;
+async fn partition_counts(admin: &Arc<Admin>) -> Result<BTreeMap<String, i32>, Error> {
+    let admin = Arc::clone(admin);
     let asked = tokio::task::spawn_blocking(move || admin.partition_counts(METADATA_LIMIT)).await;
     Ok(asked??)
 }

@@ -149,6 +149,16 @@ pub enum Error {
         /// When it was first used.
         recorded: i32,
     },
+    /// A topic has another id than the one that was published to.
+    #[error("topic {topic} was deleted and created again: its id is {found}, events were published to {recorded}")]
+    OtherTopic {
+        /// The topic.
+        topic: String,
+        /// Its id.
+        found: String,
+        /// The recorded one.
+        recorded: String,
+    },
     /// A topic ends below what was acknowledged in it.
     #[error(
         "topic {topic} partition {partition} ends at offset {found}, but {recorded} was acknowledged there: the topic was recreated"
@@ -274,7 +284,7 @@ impl Classify for Error {
             Self::Busy { .. } | Self::SlotInUse { .. } => "This one waits until the other ends.".into(),
             Self::State { topic, .. } => format!("The topic {topic} must be written by walrelay only; a newer version of walrelay may have written it."),
             Self::RecordTooLarge { topic, size, .. } => format!("Raise max.message.bytes of topic {topic} above {size} and restart capture; the table goes on where it stopped."),
-            Self::PartitionsChanged { topic, .. } | Self::TopicRecreated { topic, .. } => {
+            Self::PartitionsChanged { topic, .. } | Self::OtherTopic { topic, .. } | Self::TopicRecreated { topic, .. } => {
                 format!("Keys and positions of topic {topic} no longer hold: publish under a new [kafka] prefix with a new slot.")
             }
             Self::CompactedTopic { topic } => format!("Set cleanup.policy of topic {topic} to \"delete\": compaction would remove truncate barriers and partial updates."),

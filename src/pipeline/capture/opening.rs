@@ -398,7 +398,7 @@ impl Opening<'_> {
             self.deps.metrics.unacknowledged.clone(),
         )?;
         for topic in ready {
-            publisher.add_topic(&topic.name, &topic.ends, topic.max_message_bytes)?;
+            publisher.add_topic(&topic)?;
         }
         if let Some(lowest) = self.tables.lowest_stop() {
             publisher.deliveries().tracker(|tracker| tracker.hold(lowest));

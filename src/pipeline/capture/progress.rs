@@ -130,6 +130,6 @@ impl Checkpointer {
 
 /// How far a topic is acknowledged.
 pub(super) fn topic_update(topic: &Topic) -> Update {
-    let record = TopicRecord { partitions: topic.partitions, ends: topic.ends() };
+    let record = TopicRecord { id: topic.id.clone(), partitions: topic.partitions, ends: topic.ends() };
     Update::Topic { name: topic.name.to_string(), record }
 }

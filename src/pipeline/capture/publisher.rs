@@ -15,7 +15,7 @@ use std::{
 use prometheus::IntGauge;
 use tokio::sync::Notify;
 
-use super::Error;
+use super::{Error, topics::DataTopic};
 use crate::{
     event::{Record, RecordBuf},
     kafka::{self, Delivery, DeliveryObserver, Producer, ProducerSettings},
@@ -37,6 +37,8 @@ pub(super) struct Topic {
     index: usize,
     /// Its name.
     pub(super) name: Arc<str>,
+    /// Its id, where the broker gives one.
+    pub(super) id: Option<String>,
     /// Its partitions.
     pub(super) partitions: i32,
     /// Largest record that it takes, in bytes.
@@ -49,13 +51,14 @@ impl Topic {
     /// Room that a record batch's framing may take beside the record itself.
     const FRAMING_BYTES: usize = 256;
 
-    fn new(index: usize, name: &str, ends: &[i64], max_message_bytes: usize) -> Self {
+    fn new(index: usize, topic: &DataTopic) -> Self {
         Self {
             index,
-            name: name.into(),
-            partitions: i32::try_from(ends.len()).unwrap_or(i32::MAX),
-            max_record_bytes: max_message_bytes.saturating_sub(Self::FRAMING_BYTES),
-            ends: ends.iter().map(|end| AtomicI64::new(*end)).collect(),
+            name: topic.name.as_str().into(),
+            id: topic.id.clone(),
+            partitions: i32::try_from(topic.ends.len()).unwrap_or(i32::MAX),
+            max_record_bytes: topic.max_message_bytes.saturating_sub(Self::FRAMING_BYTES),
+            ends: topic.ends.iter().map(|end| AtomicI64::new(*end)).collect(),
         }
     }
 
@@ -156,14 +159,9 @@ impl Publisher {
         Ok(Self { producer, deliveries, by_name: BTreeMap::new() })
     }
 
-    /// Makes a topic known: the next offset of each of its partitions and the largest record batch that it takes.
-    pub(super) fn add_topic(
-        &mut self,
-        name: &str,
-        ends: &[i64],
-        max_message_bytes: usize,
-    ) -> Result<Arc<Topic>, Error> {
-        if let Some(topic) = self.by_name.get(name) {
+    /// Makes a topic known.
+    pub(super) fn add_topic(&mut self, topic: &DataTopic) -> Result<Arc<Topic>, Error> {
+        if let Some(topic) = self.by_name.get(topic.name.as_str()) {
             return Ok(Arc::clone(topic));
         }
         let mut inner = self.deliveries.lock();
@@ -171,7 +169,7 @@ impl Publisher {
         if index >= 1 << TOPIC_BITS {
             return Err(Error::TooManyTopics { limit: 1 << TOPIC_BITS });
         }
-        let topic = Arc::new(Topic::new(index, name, ends, max_message_bytes));
+        let topic = Arc::new(Topic::new(index, topic));
         inner.topics.push(Arc::clone(&topic));
         drop(inner);
         self.by_name.insert(Arc::clone(&topic.name), Arc::clone(&topic));

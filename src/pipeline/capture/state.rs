@@ -57,9 +57,12 @@ pub(super) struct Checkpoint {
 /// A topic as it was when it was first used.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct TopicRecord {
+    /// Its id, which a topic of the same name that was created later does not have; `None` where it is not known.
+    #[serde(default)]
+    pub(super) id: Option<String>,
     /// Its partition count: another one would break the order of keys (trap T51).
     pub(super) partitions: i32,
-    /// Next offset of each partition as far as acknowledged: a topic that ends below was recreated.
+    /// Next offset of each partition as far as acknowledged: a topic that ends below was recreated, or has lost records.
     pub(super) ends: Vec<i64>,
 }
 

@@ -28,6 +28,8 @@ pub(super) struct Topics {
 pub(super) struct DataTopic {
     /// Its name.
     pub(super) name: String,
+    /// Its id, where the broker gives one.
+    pub(super) id: Option<String>,
     /// Next offset of each partition.
     pub(super) ends: Vec<i64>,
     /// Largest record batch that it takes, in bytes.
@@ -66,9 +68,14 @@ impl Topics {
         }
         let ends = self.ends(name, found.partitions).await?;
         if let Some(recorded) = state.topics.get(name) {
-            check_recorded(name, recorded, &ends)?;
+            check_recorded(name, recorded, found.id.as_deref(), &ends)?;
         }
-        Ok(DataTopic { name: name.to_owned(), ends, max_message_bytes: found.max_message_bytes() })
+        Ok(DataTopic {
+            name: name.to_owned(),
+            id: found.id.clone(),
+            ends,
+            max_message_bytes: found.max_message_bytes(),
+        })
     }
 
     async fn ensure(&self, name: &str, wanted: &TopicSettings) -> Result<TopicDescription, Error> {
@@ -109,8 +116,15 @@ impl Topics {
     }
 }
 
-/// A topic that has other partitions, or that ends below what was acknowledged in it, is not the one that was written.
-fn check_recorded(topic: &str, recorded: &TopicRecord, ends: &[i64]) -> Result<(), Error> {
+/// A topic with another id is not the one that was written, however much is in it. Nor is one that has other partitions, or
+/// that ends below what was acknowledged in it.
+fn check_recorded(topic: &str, recorded: &TopicRecord, id: Option<&str>, ends: &[i64]) -> Result<(), Error> {
+    if let (Some(found), Some(recorded)) = (id, recorded.id.as_deref())
+        && found != recorded
+    {
+        let (topic, found, recorded) = (topic.to_owned(), found.to_owned(), recorded.to_owned());
+        return Err(Error::OtherTopic { topic, found, recorded });
+    }
     let found = i32::try_from(ends.len()).unwrap_or(i32::MAX);
     if found != recorded.partitions {
         return Err(Error::PartitionsChanged { topic: topic.to_owned(), found, recorded: recorded.partitions });
@@ -128,12 +142,25 @@ fn check_recorded(topic: &str, recorded: &TopicRecord, ends: &[i64]) -> Result<(
 mod tests {
     use super::*;
 
+    fn recorded(id: Option<&str>) -> TopicRecord {
+        TopicRecord { id: id.map(str::to_owned), partitions: 2, ends: vec![5, 7] }
+    }
+
     // trap T51
     #[test]
     fn a_topic_with_other_partitions_or_a_lower_end_is_refused() {
-        let recorded = TopicRecord { partitions: 2, ends: vec![5, 7] };
-        assert!(check_recorded("t", &recorded, &[5, 9]).is_ok());
-        assert!(matches!(check_recorded("t", &recorded, &[5, 9, 0]), Err(Error::PartitionsChanged { .. })));
-        assert!(matches!(check_recorded("t", &recorded, &[5, 6]), Err(Error::TopicRecreated { partition: 1, .. })));
+        let check = |ends: &[i64]| check_recorded("t", &recorded(None), None, ends);
+        assert!(check(&[5, 9]).is_ok());
+        assert!(matches!(check(&[5, 9, 0]), Err(Error::PartitionsChanged { .. })));
+        assert!(matches!(check(&[5, 6]), Err(Error::TopicRecreated { partition: 1, .. })));
+    }
+
+    #[test]
+    fn a_topic_with_another_id_is_refused_and_an_unknown_id_is_not_compared() {
+        let check = |known, found| check_recorded("t", &recorded(known), found, &[5, 9]);
+        assert!(matches!(check(Some("a"), Some("b")), Err(Error::OtherTopic { .. })));
+        for (known, found) in [(Some("a"), Some("a")), (None, Some("a")), (Some("a"), None)] {
+            assert!(check(known, found).is_ok(), "{known:?} {found:?}");
+        }
     }
 }

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use rdkafka::{
     ClientConfig, Message, TopicPartitionList,
-    admin::{AdminClient, AdminOptions, AlterConfig, NewPartitions, ResourceSpecifier},
+    admin::{AdminClient, AdminOptions, AlterConfig, NewPartitions, NewTopic, ResourceSpecifier, TopicReplication},
     client::DefaultClientContext,
     consumer::{BaseConsumer, Consumer as _},
     error::KafkaError,
@@ -13,6 +13,8 @@ use rdkafka::{
     producer::{BaseProducer, BaseRecord, Producer as _},
     topic_partition_list::Offset,
 };
+
+use super::await_condition;
 
 const LIMIT: Duration = Duration::from_mins(1);
 
@@ -123,6 +125,24 @@ impl Topics {
         let change = AlterConfig::new(ResourceSpecifier::Topic(&topic)).set(property, value);
         let answers = self.admin().alter_configs([&change], &Self::options()).await.expect("an answer");
         assert!(answers.iter().all(Result::is_ok), "{answers:?}");
+    }
+
+    /// Deletes a table's topic, and waits until it is gone.
+    pub async fn delete(&self, table: &str) {
+        let answers = self.admin().delete_topics(&[&self.name(table)], &Self::options()).await.expect("an answer");
+        assert!(answers.iter().all(Result::is_ok), "{answers:?}");
+        let gone = async || tokio::task::block_in_place(|| self.partitions(table)) == 0;
+        await_condition("the topic is gone", LIMIT, gone).await;
+    }
+
+    /// Creates a table's topic.
+    pub async fn create(&self, table: &str, partitions: i32) {
+        let topic = self.name(table);
+        let new = NewTopic::new(&topic, partitions, TopicReplication::Fixed(1));
+        let answers = self.admin().create_topics([&new], &Self::options()).await.expect("an answer");
+        assert!(answers.iter().all(Result::is_ok), "{answers:?}");
+        let there = async || tokio::task::block_in_place(|| self.partitions(table)) > 0;
+        await_condition("the topic is there", LIMIT, there).await;
     }
 
     /// Adds partitions to a table's topic.
