@@ -1,6 +1,4 @@
-FROM rust:1.95-bookworm AS build
-# The image's own toolchain: rust-toolchain.toml would have it load the linters as well.
-ENV RUSTUP_TOOLCHAIN=1.95.0
+FROM rust:1.95.0-bookworm AS build
 WORKDIR /src
 COPY . .
 RUN cargo build --release --locked --bin walrelay

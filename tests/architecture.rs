@@ -38,6 +38,31 @@ fn the_sources_keep_the_rules() {
     assert!(violations.is_empty(), "{} violations:\n{}", violations.len(), violations.join("\n"));
 }
 
+/// The build in the image sees only what `.dockerignore` lets through.
+#[test]
+fn what_the_program_includes_reaches_the_image() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let ignore = fs::read_to_string(root.join(".dockerignore")).unwrap();
+    let sent: BTreeSet<&str> = ignore.lines().filter_map(|line| line.strip_prefix('!')).collect();
+    let mut sources = Vec::new();
+    collect(&root.join("src"), &root.join("src"), &mut sources);
+    let mut included = 0;
+    for (file, text) in sources.iter().filter(|(file, _)| !file.ends_with("_tests.rs")) {
+        let folder = Path::new("src").join(file).parent().unwrap().to_owned();
+        for macro_ in ["include_str!(\"", "include_bytes!(\"", "include!(\""] {
+            for (at, _) in before_tests(text).match_indices(macro_) {
+                let path = text[at + macro_.len()..].split('"').next().unwrap();
+                let place = fs::canonicalize(root.join(&folder).join(path)).unwrap();
+                let place = place.strip_prefix(fs::canonicalize(root).unwrap()).unwrap();
+                let top = place.iter().next().unwrap().to_str().unwrap();
+                assert!(sent.contains(top), "{file} includes {path}, but .dockerignore keeps {top} from the image");
+                included += 1;
+            }
+        }
+    }
+    assert!(included > 0, "no included file found");
+}
+
 fn collect(root: &Path, folder: &Path, sources: &mut Vec<(String, String)>) {
     for entry in fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();
