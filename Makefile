@@ -1,7 +1,8 @@
 .DEFAULT_GOAL := help
-.PHONY: help deps build demo test bench lint fmt parts-up parts-down clean-parts
+.PHONY: help deps build demo test bench fuzz lint fmt parts-up parts-down clean-parts
 
 STATE ?= .dev
+FUZZ_SECONDS ?= 60
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -12,15 +13,18 @@ demo: ## from a real source to a real target before your eyes, proven equal at t
 test: ## format, lints, all tests on real parts
 	@dev/test $(ARGS)
 
-bench: deps ## measure on real parts: a table and target/bench/report.json
+bench: ## measure on real parts: a table and target/bench/report.json
 	@dev/bench $(ARGS)
+
+fuzz: ## feed the protocol's parser with garbage for FUZZ_SECONDS (60); needs cargo-fuzz
+	@FUZZ_SECONDS=$(FUZZ_SECONDS) dev/fuzz $(ARGS)
 
 build: deps ## release build
 	cargo build --release --locked
 
 lint: ## clippy and shellcheck, warnings denied
 	cargo clippy --all-targets --locked -- -D warnings
-	shellcheck -x dev/parts dev/test dev/bench dev/deps dev/demo dev/check-compose dev/lib/*.sh .ci/run
+	shellcheck -x dev/parts dev/test dev/bench dev/fuzz dev/deps dev/demo dev/check-compose dev/lib/*.sh .ci/run
 
 fmt: ## format the code
 	cargo fmt

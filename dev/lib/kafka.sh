@@ -2,12 +2,17 @@
 # Part kind: one Apache Kafka node, broker and KRaft controller in one process. Needs STATE.
 
 kafka_require() {
-  require java default-jdk-headless
+  require_java
+  [[ -d $(cached kafka) ]] || require mvn maven
+}
+
+require_java() {
   local version
+  require java default-jdk-headless
+  command -v java >/dev/null || return 0
   version=$(java -version 2>&1 | sed -n 's/.*version "\([0-9]*\).*/\1/p')
   ((${version:-0} >= 17)) || die "Kafka needs Java 17 or newer, found ${version:-none}" \
-    "Run: sudo apt-get install openjdk-17-jdk-headless"
-  [[ -d $(cached kafka) ]] || require mvn maven
+    "Install it (Debian's name: openjdk-17-jdk-headless) and put it first on the PATH."
 }
 
 kafka_prepare() { build_with_maven kafka lib; }

@@ -22,12 +22,13 @@ postgres_bin() {
 postgres_require() {
   command -v openssl >/dev/null || ((EUID != 0)) || require openssl openssl
   postgres_bin >/dev/null && return
-  if ((EUID == 0)) && command -v apt-get >/dev/null; then
-    install_packages "PostgreSQL's packaging" postgresql-common
-    without_main_cluster install_packages PostgreSQL "postgresql${PARTS_PG_VERSION:+-$PARTS_PG_VERSION}"
-  else
-    install_packages PostgreSQL "postgresql${PARTS_PG_VERSION:+-$PARTS_PG_VERSION}"
+  local package=postgresql${PARTS_PG_VERSION:+-$PARTS_PG_VERSION}
+  if ! can_install; then
+    install_packages PostgreSQL "$package"
+    return
   fi
+  install_packages "PostgreSQL's packaging" postgresql-common
+  without_main_cluster install_packages PostgreSQL "$package"
   postgres_bin >/dev/null || die "PostgreSQL ${PARTS_PG_VERSION:-} is not in /usr/lib/postgresql" \
     "Set PARTS_PG_BIN to the folder that holds initdb and postgres."
 }

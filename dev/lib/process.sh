@@ -1,13 +1,15 @@
 # shellcheck shell=bash
 # Processes and ports of one state folder. A part is remembered by process id, start time and boot, so that a
-# recycled process id is never taken for it. Needs STATE and CACHE.
+# recycled process id is never taken for it. Needs STATE.
+
+CACHE=${WALRELAY_DEV_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/walrelay-dev}
 
 say() { printf '%-8s  %s\n' "$1" "$2"; }
 
 die() {
-  printf 'parts: %s\n' "$1" >&2
+  printf '%s: %s\n' "$SELF" "$1" >&2
   shift
-  for hint in "$@"; do printf '       %s\n' "$hint" >&2; done
+  for hint in "$@"; do printf '  %s\n' "$hint" >&2; done
   exit 1
 }
 

@@ -4,8 +4,10 @@
 REGISTRY_PATH=/apis/ccompat/v7
 
 registry_require() {
-  require java default-jdk-headless
-  [[ -d $(cached registry) ]] || require mvn maven
+  require_java
+  [[ ! -d $(cached registry) ]] || return 0
+  require javac default-jdk-headless
+  require mvn maven
 }
 
 registry_prepare() { build_with_maven registry registry-1-runner.jar lib; }
