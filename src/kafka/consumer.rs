@@ -373,6 +373,7 @@ impl Worker {
         }
         let mut last_idle = Instant::now();
         while self.obey() && !self.events.is_closed() {
+            self.consumer.context().log.recover(self.consumer.client(), &self.brokers);
             let free = self.budget.available_permits();
             self.choke(free < (self.budget_bytes / 4).max(self.share()));
             match self.fill().map(|()| self.hand_over()) {

@@ -4,15 +4,20 @@ use std::sync::Mutex;
 
 use rdkafka::{
     ClientContext,
+    client::Client,
     config::RDKafkaLogLevel,
     consumer::ConsumerContext,
     error::{KafkaError, RDKafkaErrorCode},
+    producer::{DeliveryResult, ProducerContext},
 };
+
+use super::recovery::Outage;
 
 /// Remembers why connections fail, so that a time-out can be told as what it is.
 #[derive(Debug, Default)]
 pub(super) struct ClientLog {
     authentication: Mutex<Option<String>>,
+    outage: Outage,
 }
 
 impl ClientLog {
@@ -21,12 +26,20 @@ impl ClientLog {
         self.authentication.lock().ok().and_then(|reason| reason.clone())
     }
 
+    /// To be called now and then by whoever works with the client: see [`super::recovery`].
+    pub(super) fn recover<C: ClientContext>(&self, client: &Client<C>, brokers: &str) {
+        self.outage.end(client, brokers);
+    }
+
     pub(super) fn note(&self, error: &KafkaError, reason: &str) {
         let code = error.rdkafka_error_code();
         if code == Some(RDKafkaErrorCode::Authentication)
             && let Ok(mut slot) = self.authentication.lock()
         {
             *slot = Some(reason.to_owned());
+        }
+        if code == Some(RDKafkaErrorCode::AllBrokersDown) {
+            self.outage.note();
         }
         if code != Some(RDKafkaErrorCode::PartitionEOF) {
             tracing::warn!(target: "walrelay::kafka", ?code, reason, "kafka connection");
@@ -57,3 +70,9 @@ impl ClientContext for ClientLog {
 }
 
 impl ConsumerContext for ClientLog {}
+
+impl ProducerContext for ClientLog {
+    type DeliveryOpaque = ();
+
+    fn delivery(&self, _result: &DeliveryResult<'_>, (): ()) {}
+}

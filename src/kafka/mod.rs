@@ -7,6 +7,7 @@ mod consumer;
 mod context;
 mod error;
 mod producer;
+mod recovery;
 mod settings;
 mod state;
 mod topic;

@@ -154,6 +154,11 @@ impl<O: DeliveryObserver> Producer<O> {
         Some(Error::Authentication { brokers: self.brokers.to_string(), reason })
     }
 
+    /// To be called now and then: see [`super::recovery`].
+    pub fn recover(&self) {
+        self.inner.context().log.recover(self.inner.client(), &self.brokers);
+    }
+
     /// Drops everything that is queued or in flight: nothing of it may be written after this returns its reports.
     pub fn purge(&self) {
         self.inner.purge(PurgeConfig::default().queue().inflight());

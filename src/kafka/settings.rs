@@ -27,6 +27,8 @@ impl Settings {
         config.set("client.id", "walrelay");
         config.set("log.connection.close", "false");
         config.set("reconnect.backoff.max.ms", "2000");
+        // A client that gets no answer for so long asks the configured brokers again; by default after five minutes.
+        config.set("metadata.recovery.rebootstrap.trigger.ms", "15000");
         for (name, value) in self.properties.iter().chain(own) {
             config.set(name, value);
         }

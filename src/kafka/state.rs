@@ -9,7 +9,7 @@ use rdkafka::{
     Message, TopicPartitionList,
     consumer::{BaseConsumer, Consumer as _},
     error::{KafkaError, RDKafkaErrorCode},
-    producer::{BaseProducer, BaseRecord, DefaultProducerContext, Producer as _},
+    producer::{BaseProducer, BaseRecord, Producer as _},
     topic_partition_list::Offset,
 };
 
@@ -23,22 +23,23 @@ pub type StateEntry = (String, Option<Vec<u8>>);
 
 /// The writer's end of a state topic. All calls block; run them on a blocking thread.
 pub struct StateTopic {
-    producer: BaseProducer<DefaultProducerContext>,
+    producer: BaseProducer<ClientLog>,
+    brokers: String,
     topic: String,
 }
 
 impl StateTopic {
     /// Fences all earlier writers of `transactional_id` and gets ready to write.
     pub fn open(settings: &Settings, topic: &str, transactional_id: &str) -> Result<Self, Error> {
-        let producer: BaseProducer = settings
+        let producer: BaseProducer<ClientLog> = settings
             .client_config(&BTreeMap::new())
             .set("transactional.id", transactional_id)
             .set("transaction.timeout.ms", "600000")
             .set("linger.ms", "0")
             .set("acks", "all")
-            .create()
+            .create_with_context(ClientLog::default())
             .map_err(|source| Error::Configuration { reason: source.to_string() })?;
-        let state = Self { producer, topic: topic.to_owned() };
+        let state = Self { producer, brokers: settings.address(), topic: topic.to_owned() };
         state.producer.init_transactions(TIMEOUT).map_err(|source| state.failed("fence earlier writers", source))?;
         Ok(state)
     }
@@ -98,6 +99,7 @@ impl StateTopic {
             match self.producer.commit_transaction(COMMIT_ATTEMPT) {
                 Ok(()) => return Ok(()),
                 Err(error) if error.rdkafka_error_code() == Some(RDKafkaErrorCode::OperationTimedOut) => {
+                    self.producer.context().recover(self.producer.client(), &self.brokers);
                     tracing::warn!(
                         topic = self.topic,
                         "kafka does not answer; waiting for the position to be recorded"

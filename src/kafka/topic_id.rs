@@ -1,6 +1,6 @@
 //! Topic ids: what tells a topic from another one of its name that was created after the first was deleted (KIP-516).
 //!
-//! rust-rdkafka has no call for them, so this file speaks to librdkafka itself; no other file of the crate may. Every object
+//! rust-rdkafka has no call for them, so this file speaks to librdkafka itself. Every object
 //! that librdkafka hands out is in a [`Handle`] from the line on that receives it, so no path leaves one behind.
 
 #![expect(unsafe_code, reason = "librdkafka's DescribeTopics has no safe wrapper")]

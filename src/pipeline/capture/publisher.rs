@@ -236,6 +236,7 @@ impl Publisher {
             self.producer.purge();
             return Err(failure.into());
         }
+        self.producer.recover();
         self.producer.authentication_failure().map_or(Ok(()), |error| Err(error.into()))
     }
 
