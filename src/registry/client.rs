@@ -15,6 +15,7 @@ use serde_json::json;
 use crate::{
     avro::store::{SchemaStore, StoreError},
     registry::{
+        difference::difference,
         error::RegistryError,
         settings::{Endpoint, RegistrySettings},
     },
@@ -122,6 +123,7 @@ impl Registry {
                     subject: subject.to_owned(),
                     reason: refusal.reason,
                     registered_version: version,
+                    difference: registered.as_deref().map_or_else(Vec::new, |old| difference(old, schema)),
                     registered,
                     refused: schema.to_owned(),
                 }

@@ -51,7 +51,11 @@ pub enum RegistryError {
         status: u16,
     },
     /// 409: the schema is not compatible with what is registered.
-    #[error("schema for subject {subject} is not compatible with its version {}: {reason}", version(*registered_version))]
+    #[error(
+        "schema for subject {subject} is not compatible with its version {}: {}{reason}",
+        version(*registered_version),
+        lead(difference)
+    )]
     Incompatible {
         /// The subject.
         subject: String,
@@ -63,6 +67,8 @@ pub enum RegistryError {
         registered: Option<String>,
         /// The schema that was refused.
         refused: String,
+        /// The fields in which the two differ.
+        difference: Vec<String>,
     },
     /// The schema is not registered, and registering is off.
     #[error("subject {subject} does not have the schema that its records need, and auto_register is off")]
@@ -130,6 +136,10 @@ impl Classify for RegistryError {
             _ => None,
         }
     }
+}
+
+fn lead(difference: &[String]) -> String {
+    difference.iter().map(|field| format!("{field}; ")).collect()
 }
 
 fn version(version: Option<u32>) -> String {

@@ -9,5 +9,6 @@ pub use error::RegistryError;
 pub use settings::RegistrySettings;
 
 mod client;
+mod difference;
 mod error;
 mod settings;

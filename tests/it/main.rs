@@ -18,6 +18,7 @@ mod check;
 mod crash;
 mod gap;
 mod idle;
+mod incompatible;
 mod login;
 mod options;
 mod recreated;

@@ -1,0 +1,67 @@
+//! A schema that the registry refuses as incompatible: its table stops with the reason, and loses nothing.
+
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+
+use crate::support::{LIMIT, Scenario, await_condition};
+
+/// Sets the compatibility level of a subject.
+async fn set_compatibility(scenario: &Scenario, subject: &str, level: &str) {
+    // Fails only if the process has a provider already, which is then the one to use.
+    let _installed = rustls::crypto::ring::default_provider().install_default();
+    let url = format!("{}/config/{subject}", scenario.parts.registry);
+    let body = json!({ "compatibility": level });
+    let answer = reqwest::Client::new().put(&url).json(&body).send().await.expect("the registry answers");
+    assert!(answer.status().is_success(), "{url}: {}", answer.status());
+}
+
+async fn has_confirmed(scenario: &Scenario, position: &str) -> bool {
+    let confirmed = scenario.confirmed_flush().await.expect("the slot exists");
+    let sql = format!("SELECT '{confirmed}'::pg_lsn >= '{position}'::pg_lsn");
+    scenario.source_value(&sql).await.as_deref() == Some("t")
+}
+
+/// Traps T56, T83.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_incompatible_schema_stops_its_table_alone_until_the_level_is_lowered() {
+    let scenario = Scenario::new("incompatible").await;
+    let sql =
+        "CREATE TABLE things (id int PRIMARY KEY, t text, amount bigint); INSERT INTO things VALUES (1, 'one', 1);
+               CREATE TABLE others (id int PRIMARY KEY); INSERT INTO others VALUES (1)";
+    scenario.source(sql).await;
+    let (mut capture, _apply) = (scenario.capture().await, scenario.apply().await);
+    scenario.await_equal("things").await;
+    let subject = format!("{}-value", scenario.topics().name("public.things"));
+    set_compatibility(&scenario, &subject, "BACKWARD").await;
+
+    // A reader of the new schema cannot read the long of an old record as an int.
+    scenario.source("ALTER TABLE things ALTER COLUMN amount TYPE int").await;
+    scenario.source("UPDATE things SET amount = 7; INSERT INTO things VALUES (2, 'two', 8)").await;
+    let withheld = scenario.source_value("SELECT pg_current_wal_insert_lsn()").await.expect("a position");
+    let told = async || {
+        let (status, body) = scenario.readiness("capture").await;
+        status == 503
+            && ["public.things", &subject, "version 1", "Value.amount is null or int"]
+                .iter()
+                .all(|text| body.contains(text))
+    };
+    await_condition("capture names subject, version and difference", LIMIT, told).await;
+
+    let begun = Instant::now();
+    await_condition("the other table has gone on for a while", LIMIT, async || {
+        scenario.source("INSERT INTO others SELECT max(id) + 1 FROM others").await;
+        assert!(!has_confirmed(&scenario, &withheld).await, "confirmed what was not published");
+        begun.elapsed() > Duration::from_secs(2)
+    })
+    .await;
+    scenario.await_equal("others").await;
+    assert!(!scenario.topics().read("public.things").iter().any(|record| record.holds("two")));
+
+    set_compatibility(&scenario, &subject, "NONE").await;
+    capture.kill_9().expect("capture can be killed");
+    let _capture = scenario.capture().await;
+    scenario.await_equal("things").await;
+    await_condition("the rows are confirmed", LIMIT, || has_confirmed(&scenario, &withheld)).await;
+    scenario.verify();
+}
