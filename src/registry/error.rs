@@ -2,7 +2,7 @@
 
 use std::{error::Error, io, path::PathBuf};
 
-use crate::retry::{Classify, Severity};
+use crate::retry::{Classify, Severity, chain};
 
 /// A registry did not do what was asked.
 #[derive(Debug, thiserror::Error)]
@@ -118,6 +118,11 @@ impl Classify for RegistryError {
     fn hint(&self) -> Option<String> {
         match self {
             Self::NoAddress => Some("Set registry.urls.".into()),
+            Self::Unavailable { source, .. } if is_about_certificates(&**source) => Some(
+                "Set registry.ca to the authority of the registry's certificate, and registry.cert and registry.key if it \
+                 demands a certificate of its clients."
+                    .into(),
+            ),
             Self::Unavailable { address, .. } => Some(format!(
                 "Check that a registry with Confluent's API runs at {address}, path included, and correct registry.urls if not."
             )),
@@ -136,6 +141,11 @@ impl Classify for RegistryError {
             _ => None,
         }
     }
+}
+
+/// Whether a TLS handshake failed over a certificate, the server's or the client's: the HTTP client tells it in words alone.
+fn is_about_certificates(error: &(dyn Error + 'static)) -> bool {
+    chain(error).to_lowercase().contains("certificate")
 }
 
 fn lead(difference: &[String]) -> String {

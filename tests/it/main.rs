@@ -23,6 +23,7 @@ mod login;
 mod options;
 mod recreated;
 mod registry;
+mod registry_tls;
 mod round_trip;
 mod sink_batch;
 mod sink_lanes;
