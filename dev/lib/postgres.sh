@@ -163,11 +163,12 @@ $(tr ';' '\n' <<<"${!extra:-}")
 CONF
 }
 
-# Ready when the postmaster says so in its lock file and a backend answers the request for TLS with yes or no.
+# Ready when the postmaster says so in its lock file, as a primary or a stand-by, and a backend answers the request for
+# TLS with yes or no.
 postgres_answers() {
   local lock
   mapfile -t lock 2>/dev/null <"$(postgres_data "$1")/postmaster.pid" || return 1
-  [[ ${lock[0]:-} == "$(pid_of "$1")" && ${lock[7]:-} == ready* ]] || return 1
+  [[ ${lock[0]:-} == "$(pid_of "$1")" && ${lock[7]:-} == @(ready|standby)* ]] || return 1
   [[ $(ask 127.0.0.1 "$(port_of "$1")" 1 '\0\0\0\10\4\322\26\57') == @(53|4e) ]]
 }
 

@@ -22,6 +22,7 @@ mod incompatible;
 mod login;
 mod options;
 mod recreated;
+mod promotion;
 mod registry;
 mod registry_tls;
 mod round_trip;

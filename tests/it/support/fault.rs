@@ -1,6 +1,6 @@
 //! Faults of the parts: stopped and hung ones, and servers with settings of their own.
 
-use std::process::Command;
+use std::{fs, path::PathBuf, process::Command};
 
 use tempfile::TempDir;
 use walrelay::cli::demo::parts::{Control, Parts};
@@ -68,6 +68,42 @@ impl PrivateParts {
             Parts::from_file(&private.control.state.join("env")).unwrap_or_else(|error| panic!("{}", chain(&error)));
         private.parts.source = own.source;
         private
+    }
+
+    /// Stops the source, copies its data, slots included, and starts it again. Connections to it end.
+    pub fn take_image(&self) {
+        self.control(&["stop", "source"]);
+        let data = self.data();
+        let copied = Command::new("cp").arg("-a").arg(data.join("source")).arg(data.join("image")).status();
+        assert!(copied.is_ok_and(|status| status.success()), "the source's data can be copied");
+        self.control(&["start", "source"]);
+    }
+
+    /// The image takes the source's place, as a stand-by that has heard of nothing since, and is promoted.
+    pub async fn promote_image(&self) {
+        self.control(&["stop", "source"]);
+        let data = self.data();
+        let swap =
+            |from: &str, to: &str| fs::rename(data.join(from), data.join(to)).expect("the folder can be renamed");
+        swap("source", "former");
+        swap("image", "source");
+        fs::write(data.join("source/standby.signal"), "").expect("the data folder can be written");
+        self.control(&["start", "source"]);
+        let server = &self.parts.source;
+        let admin =
+            server.connect("postgres", "postgres", "").await.unwrap_or_else(|error| panic!("{}", chain(&error)));
+        let promoted = admin.query_one("SELECT pg_promote()", &[]).await.expect("the server is a stand-by");
+        assert!(promoted.get::<_, bool>(0), "the stand-by is promoted");
+    }
+
+    /// The folder with the data folders of the state's servers.
+    fn data(&self) -> PathBuf {
+        let root = fs::read_to_string(self.control.state.join("postgres-root")).expect("the state names its data");
+        root.trim_end().into()
+    }
+
+    fn control(&self, arguments: &[&str]) {
+        tokio::task::block_in_place(|| run(&self.control, arguments, &[])).unwrap_or_else(|error| panic!("{error}"));
     }
 }
 

@@ -82,6 +82,11 @@ impl Scenario {
         }
     }
 
+    /// Connects to the source anew, after it was another server for a while.
+    pub async fn reconnect_source(&mut self) {
+        self.source = ok(self.parts.source.connect(&self.name, &self.parts.user, &self.parts.password).await);
+    }
+
     /// Runs statements at the source.
     pub async fn source(&self, sql: &str) {
         ok(self.parts.source.execute(&self.source, &format!("run {}", shortened(sql)), sql).await);
