@@ -191,8 +191,18 @@ async fn was_passed(client: &Client, ledger: &Ledger, at: Position, topic: &str)
 const LOCK_TIMEOUT: &str = "2s";
 
 /// One TRUNCATE of all tables; DELETE where a foreign key of another table forbids it, or a reader stays for long: he would
-/// hold up the control session, and with it every lane of the process. A refusal is laid to the asking topic's table.
+/// hold up the control session, and with it every lane of the process. A refusal is laid to the asking topic's table. A
+/// table that somebody has dropped lacks no row any more, so its topic is as one that was never applied.
 async fn empty(client: &Client, ledger: &Ledger, topics: &[&str], asking: &str) -> Result<(), Error> {
+    let forget = format!(
+        "DELETE FROM {} AS t WHERE instance = $1 AND topic = ANY ($2) AND NOT EXISTS (SELECT FROM pg_class c \
+         JOIN pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname = t.target_schema AND c.relname = t.target_table)",
+        ledger.table("topic")
+    );
+    client
+        .execute(&forget, &[&ledger.instance(), &topics])
+        .await
+        .map_err(Error::query("empty the tables of a barrier"))?;
     let sql = format!(
         "SELECT t.topic, n.nspname::text, c.relname::text FROM {} AS t JOIN pg_namespace n ON n.nspname = t.target_schema \
          JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = t.target_table \

@@ -252,29 +252,28 @@ pub fn bag(run: &Run<'_>, blocked: &mut [Option<usize>]) -> Result<(Staged, Copy
     let mut changes = 0;
     let mut rows = CopyText::default();
     for (number, entry) in (0..).zip(bag.entries()) {
-        let tag = match (&entry.old, &entry.new) {
-            (None, None) => continue,
-            (Some(_), None) => {
-                staged.deletes += 1;
-                group::DELETE
-            }
-            (None, Some(_)) => {
-                staged.wholes += 1;
-                group::WHOLE
-            }
-            (Some(_), Some(_)) => {
-                changes += 1;
-                group::PARTIAL
-            }
+        let tags: &[i64] = match (&entry.old, &entry.new) {
+            (None, None) => &[],
+            (Some(_), None) => &[group::DELETE],
+            (None, Some(_)) => &[group::WHOLE],
+            (Some(_), Some(_)) if plan.changes_in_place() => &[group::PARTIAL],
+            (Some(_), Some(_)) => &[group::DELETE, group::WHOLE],
         };
-        rows.int(tag);
-        rows.int(number);
-        for index in &plan.staged {
-            for row in [&entry.new, &entry.old] {
-                rows.cell(row.as_ref().and_then(|row| row.get(*index)).unwrap_or(&Cell::Null));
+        for tag in tags {
+            match *tag {
+                group::DELETE => staged.deletes += 1,
+                group::WHOLE => staged.wholes += 1,
+                _ => changes += 1,
             }
+            rows.int(*tag);
+            rows.int(number);
+            for index in &plan.staged {
+                for row in [&entry.new, &entry.old] {
+                    rows.cell(row.as_ref().and_then(|row| row.get(*index)).unwrap_or(&Cell::Null));
+                }
+            }
+            rows.end_row();
         }
-        rows.end_row();
     }
     if changes > 0 {
         staged.partial.push(PartialGroup { present: plan.staged.clone(), rows: changes });

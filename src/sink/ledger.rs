@@ -71,6 +71,18 @@ impl From<&Claim> for Owned {
     }
 }
 
+/// What the books say of a target table.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Past {
+    /// Nothing was applied to it, or everything was emptied since: it may be created.
+    Blank,
+    /// It was there, and the topic's positions tell what is in it.
+    Applied {
+        /// The table that holds the positions, quoted.
+        positions: String,
+    },
+}
+
 impl Ledger {
     /// Names the bookkeeping schema and the instance.
     #[must_use]
@@ -296,7 +308,8 @@ impl Ledger {
         Ok(row.map(|row| Lsn(u64::from(row.get::<_, PgLsn>(0)))))
     }
 
-    /// Registers a topic's tables. Refused when another instance or topic applies to the same target table.
+    /// Registers a topic's tables if the target table is there: that it is missing later means that somebody dropped it.
+    /// Refused when another instance or topic applies to the same target table.
     pub async fn register(
         &self,
         client: &Client,
@@ -308,7 +321,9 @@ impl Ledger {
         let [source_schema, source_table, target_schema, target_table] = names;
         let table = self.table("topic");
         let sql = format!(
-            "INSERT INTO {table} VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT (instance, topic) DO UPDATE SET \
+            "INSERT INTO {table} SELECT $1, $2, $3, $4, $5::text, $6::text WHERE EXISTS (SELECT FROM pg_class c \
+             JOIN pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname = $5 AND c.relname = $6) \
+             ON CONFLICT (instance, topic) DO UPDATE SET \
              source_schema = EXCLUDED.source_schema, source_table = EXCLUDED.source_table, \
              target_schema = EXCLUDED.target_schema, target_table = EXCLUDED.target_table"
         );
@@ -319,10 +334,23 @@ impl Ledger {
         if error.code() != Some(&tokio_postgres::error::SqlState::UNIQUE_VIOLATION) {
             return Err(Error::query("register a topic")(error));
         }
-        let sql = format!("SELECT instance, topic FROM {table} WHERE target_schema = $1 AND target_table = $2");
-        let row =
-            client.query_opt(&sql, &[&target_schema, &target_table]).await.map_err(Error::query("register a topic"))?;
-        let (instance, other): (String, String) = row.map(|row| (row.get(0), row.get(1))).unwrap_or_default();
+        self.check_free(client, topic, target).await?;
+        Err(Error::query("register a topic")(error))
+    }
+
+    /// Refuses a target table that another instance or topic is registered for.
+    async fn check_free(&self, client: &Client, topic: &str, target: &TableName) -> Result<(), Error> {
+        let sql = format!(
+            "SELECT instance, topic FROM {} WHERE target_schema = $1 AND target_table = $2 AND (instance, topic) <> ($3, $4)",
+            self.table("topic")
+        );
+        let row = client
+            .query_opt(&sql, &[&&*target.schema, &&*target.table, &self.instance, &topic])
+            .await
+            .map_err(Error::query("look for a table's topic"))?;
+        let Some((instance, other)) = row.map(|row| (row.get::<_, String>(0), row.get::<_, String>(1))) else {
+            return Ok(());
+        };
         Err(Error::Unfit {
             topic: topic.to_owned(),
             table: target.clone(),
@@ -330,6 +358,22 @@ impl Ledger {
             remedy: "Apply one of the two elsewhere (apply.schemas), or leave its table out (apply.exclude)."
                 .to_owned(),
         })
+    }
+
+    /// What the books say of a topic's target table. Refused when another instance or topic applies to it.
+    pub async fn past(&self, client: &Client, topic: &str, target: &TableName) -> Result<Past, Error> {
+        self.check_free(client, topic, target).await?;
+        let sql = format!(
+            "SELECT EXISTS (SELECT FROM {} WHERE instance = $1 AND topic = $2 AND target_schema = $3 AND target_table = $4) \
+             AND EXISTS (SELECT FROM {} WHERE instance = $1 AND topic = $2 AND (epoch, commit_lsn) <> (0, '0/0'))",
+            self.table("topic"),
+            self.table("position")
+        );
+        let row = client
+            .query_one(&sql, &[&self.instance, &topic, &&*target.schema, &&*target.table])
+            .await
+            .map_err(Error::query("read what was applied to a table"))?;
+        Ok(if row.get(0) { Past::Applied { positions: self.table("position") } } else { Past::Blank })
     }
 
     /// Instances other than this one that apply these topics to the tables that `target` gives; with `take_over`, their

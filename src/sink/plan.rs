@@ -168,12 +168,14 @@ impl Plan {
     #[must_use]
     pub fn write_whole(&self, manner: Manner, partial_groups: usize) -> String {
         let (table, stage, join) = (self.table().quoted(), &self.stage, &self.join);
-        let names = self.names(&self.written, "");
+        // Without a list all columns take their defaults, as a table of generated columns must.
+        let names =
+            if self.written.is_empty() { String::new() } else { format!(" ({})", self.names(&self.written, "")) };
         let values = numbers(&self.written, "s.");
         let overriding = self.overriding;
         if !self.is_keyed() {
             return format!(
-                "INSERT INTO {table} ({names}){overriding} SELECT {values} FROM pg_temp.{stage} AS s \
+                "INSERT INTO {table}{names}{overriding} SELECT {values} FROM pg_temp.{stage} AS s \
                  WHERE s.g = {} ORDER BY s.i",
                 group::WHOLE
             );
@@ -184,7 +186,7 @@ impl Plan {
             return format!(
                 "WITH gone AS (DELETE FROM {table} AS t USING pg_temp.{stage} AS s WHERE s.g BETWEEN {whole} AND \
                  {partial_groups} AND {join} RETURNING 1) \
-                 INSERT INTO {table} ({names}){overriding} SELECT {values} FROM (SELECT count(*) FROM gone) AS n, \
+                 INSERT INTO {table}{names}{overriding} SELECT {values} FROM (SELECT count(*) FROM gone) AS n, \
                  pg_temp.{stage} AS s WHERE s.g BETWEEN {whole} AND {partial_groups}",
                 whole = group::WHOLE,
             );
@@ -197,7 +199,7 @@ impl Plan {
             format!("DO UPDATE SET {}", set.collect::<Vec<_>>().join(", "))
         };
         format!(
-            "INSERT INTO {table} ({names}){overriding} SELECT {values} FROM pg_temp.{stage} AS s WHERE s.g = {} \
+            "INSERT INTO {table}{names}{overriding} SELECT {values} FROM pg_temp.{stage} AS s WHERE s.g = {} \
              ON CONFLICT ({keys}) {action}",
             group::WHOLE
         )
@@ -256,7 +258,13 @@ impl Plan {
         )
     }
 
-    /// Keyless: deletes, or with `change` alters, exactly one target row per staged old row. Rows are compared by their
+    /// Keyless: whether a change can be an UPDATE; where the target writes some column by itself the row is replaced.
+    #[must_use]
+    pub fn changes_in_place(&self) -> bool {
+        !self.settable.is_empty() && self.settable.len() == self.written.len()
+    }
+
+    /// Keyless: deletes, or with `change` ([`Plan::changes_in_place`]) alters, exactly one target row per staged old row. Rows are compared by their
     /// text, for not every type has an equality (trap T30), and counted off against each other.
     #[must_use]
     pub fn write_matching(&self, change: bool) -> String {

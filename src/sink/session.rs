@@ -103,9 +103,10 @@ impl Session {
             return Ok(plan);
         }
         let name = sink.target_of(&shape.name);
-        sink.ledger().register(&self.client, topic, &shape.name, &name).await?;
+        let past = sink.ledger().past(&self.client, topic, &name).await?;
         let evolution = Evolution { allowed: sink.settings().evolve };
-        let target = ensure(&self.client, topic, shape, &name, evolution).await?;
+        let target = ensure(&self.client, topic, shape, &name, (evolution, &past)).await?;
+        sink.ledger().register(&self.client, topic, &shape.name, &name).await?;
         let plan = Arc::new(Plan::new(Arc::clone(topic), Arc::clone(shape), target)?);
         sink.remember_plan(Arc::clone(&plan));
         Ok(plan)

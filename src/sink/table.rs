@@ -9,8 +9,11 @@ use tokio_postgres::Client;
 
 use crate::{
     event::TableShape,
-    schema::{TableName, quote_identifier},
-    sink::{error::Error, ledger::lock_ddl},
+    schema::{TableName, quote_identifier, quote_literal},
+    sink::{
+        error::Error,
+        ledger::{Past, lock_ddl},
+    },
 };
 
 /// A column of a target table.
@@ -162,13 +165,14 @@ pub struct Evolution {
     pub allowed: bool,
 }
 
-/// Makes the target table fit the shape, or says what is in the way. Runs in its own transaction.
+/// Makes the target table fit the shape, or says what is in the way. Runs in its own transaction. A table that was applied
+/// to and is missing is not created anew: its rows would be missing.
 pub async fn ensure(
     client: &Client,
     topic: &str,
     shape: &TableShape,
     name: &TableName,
-    evolution: Evolution,
+    (evolution, past): (Evolution, &Past),
 ) -> Result<Target, Error> {
     if let Some(target) = Target::load(client, topic, name).await?
         && missing_columns(&target, shape).is_empty()
@@ -177,7 +181,7 @@ pub async fn ensure(
         return Ok(target);
     }
     client.batch_execute("BEGIN").await.map_err(Error::query("begin"))?;
-    let done = change(client, topic, shape, name, evolution).await;
+    let done = change(client, topic, shape, name, (evolution, past)).await;
     let end = if done.is_ok() { "COMMIT" } else { "ROLLBACK" };
     client.batch_execute(end).await.map_err(Error::table(topic, name, "change"))?;
     let target = done?;
@@ -190,12 +194,13 @@ async fn change(
     topic: &str,
     shape: &TableShape,
     name: &TableName,
-    evolution: Evolution,
+    (evolution, past): (Evolution, &Past),
 ) -> Result<Target, Error> {
     lock_ddl(client).await?;
-    let sql = match Target::load(client, topic, name).await? {
-        None => create_table(client, topic, shape, name).await?,
-        Some(target) => {
+    let sql = match (Target::load(client, topic, name).await?, past) {
+        (None, Past::Applied { positions }) => return Err(dropped(topic, name, positions)),
+        (None, Past::Blank) => create_table(client, topic, shape, name).await?,
+        (Some(target), _) => {
             let missing = missing_columns(&target, shape);
             let mut adds = Vec::with_capacity(missing.len());
             for index in missing {
@@ -217,6 +222,19 @@ async fn change(
         client.batch_execute(&sql).await.map_err(Error::table(topic, name, "change"))?;
     }
     Target::load(client, topic, name).await?.ok_or_else(|| Error::Damaged(format!("table {name} has vanished")))
+}
+
+fn dropped(topic: &str, name: &TableName, positions: &str) -> Error {
+    Error::Unfit {
+        topic: topic.to_owned(),
+        table: name.clone(),
+        problem: "it is missing, and rows were applied to it".to_owned(),
+        remedy: format!(
+            "Stop apply; then restore the table with its rows, or run DELETE FROM {positions} WHERE topic = {} to have it \
+             built from the beginning of the topic; then start again.",
+            quote_literal(topic)
+        ),
+    }
 }
 
 fn missing_columns(target: &Target, shape: &TableShape) -> Vec<usize> {

@@ -44,9 +44,17 @@ impl Rig {
         let session = Session::connect(&sink).await.unwrap();
         sink.ledger().ensure(session.client()).await.unwrap();
         sink.ledger().ensure(session.client()).await.unwrap();
-        let claim = session.claim(&sink, &[("topic".into(), 0)], None).await.unwrap().remove(0);
-        let owned = Owned { topic: claim.topic, partition: 0, generation: claim.generation };
-        Self { db, sink, session, topic: "topic".into(), owned, stored: None, mark: Position::default() }
+        let owned = Owned { topic: "topic".into(), partition: 0, generation: 0 };
+        let mut rig = Self { db, sink, session, topic: "topic".into(), owned, stored: None, mark: Position::default() };
+        rig.claim_anew().await;
+        rig
+    }
+
+    /// Claims the partition as a new process does.
+    async fn claim_anew(&mut self) {
+        let claim = self.session.claim(&self.sink, &[("topic".into(), 0)], None).await.unwrap().remove(0);
+        self.owned.generation = claim.generation;
+        (self.stored, self.mark) = (claim.next_offset, claim.mark);
     }
 
     async fn apply(&mut self, events: Vec<ChangeEvent>) -> Result<LaneDone, Error> {
@@ -320,4 +328,81 @@ async fn a_topic_id_is_recorded_once_and_another_one_is_refused_where_something_
     ledger.ensure(&db.client).await.unwrap();
     assert!(identify(Some("c"), true).await.is_empty(), "positions of a time before ids were recorded");
     assert_eq!(db.rows(recorded).await, ["c", "c"]);
+}
+
+#[tokio::test]
+async fn a_table_that_was_applied_to_and_is_dropped_is_not_created_anew_until_its_positions_are_gone() {
+    let mut rig = Rig::new().await;
+    let t = plain();
+    rig.apply(vec![insert(&t, at(1, 1), &["1", "x", "1"])]).await.unwrap();
+    rig.db.run("DROP TABLE t").await;
+    rig.sink.forget_plans("topic");
+    let error = rig.apply(vec![insert(&t, at(2, 1), &["2", "y", "2"])]).await.unwrap_err();
+    let Error::Unfit { topic, table, remedy, .. } = &error else { panic!("{error:?}") };
+    assert_eq!((topic.as_str(), table.to_string().as_str()), ("topic", "public.t"));
+    assert!(error.to_string().contains("public.t") && error.to_string().contains("missing"), "{error}");
+    assert_eq!(rig.db.rows("SELECT to_regclass('public.t')").await, ["∅"]);
+
+    let (_, rest) = remedy.split_once("DELETE").unwrap();
+    let (statement, _) = rest.split_once(" to have it").unwrap();
+    rig.db.run(&format!("DELETE{statement}")).await;
+    rig.claim_anew().await;
+    rig.apply(vec![insert(&t, at(1, 1), &["1", "x", "1"]), insert(&t, at(2, 1), &["2", "y", "2"])]).await.unwrap();
+    assert_eq!(rig.db.rows("SELECT id FROM t ORDER BY id").await, ["1", "2"]);
+}
+
+#[tokio::test]
+async fn a_dropped_table_that_a_barrier_empties_is_created_anew() {
+    let mut rig = Rig::new().await;
+    let t = plain();
+    rig.apply(vec![insert(&t, at(1, 1), &["1", "x", "1"])]).await.unwrap();
+    rig.db.run("DROP TABLE t").await;
+    rig.sink.forget_plans("topic");
+    let (client, ledger) = (rig.session.client(), rig.sink.ledger());
+    let barrier = Barrier { topics: vec![("topic".into(), 1)] };
+    let name = walrelay::schema::TableName::new("public", "t");
+    ledger.register(client, "topic", &name, &name).await.unwrap();
+    ledger.set_parked(client, &rig.owned, at(2, 1)).await.unwrap();
+    assert_eq!(gather(client, ledger, at(2, 1), &barrier, "topic", &|_| true).await.unwrap(), Gathering::Passed);
+    pass(client, ledger, &rig.owned, at(2, 1), 2).await.unwrap();
+    (rig.stored, rig.mark) = (Some(2), at(2, 1));
+    rig.apply(vec![insert(&t, at(3, 1), &["3", "z", "3"])]).await.unwrap();
+    assert_eq!(rig.db.rows("SELECT id FROM t").await, ["3"]);
+}
+
+// trap T68
+#[tokio::test]
+async fn keyless_rows_with_columns_that_the_target_writes_itself_are_replaced() {
+    let mut rig = Rig::new().await;
+    rig.db
+        .run(
+            "CREATE TABLE counted (id int GENERATED ALWAYS AS IDENTITY); \
+             CREATE TABLE noted (id int GENERATED ALWAYS AS IDENTITY, t text); \
+             CREATE TABLE fixed (n int GENERATED ALWAYS AS (7) STORED)",
+        )
+        .await;
+    let counted = shape("counted", &[("id", "int")]);
+    rig.apply(vec![
+        insert(&counted, at(1, 1), &["1"]),
+        insert(&counted, at(1, 2), &["1"]),
+        change(&counted, at(1, 3), &["1"], &["5"]),
+    ])
+    .await
+    .unwrap();
+    rig.apply(vec![change(&counted, at(2, 1), &["5"], &["6"])]).await.unwrap();
+    assert_eq!(rig.db.rows("SELECT id FROM counted ORDER BY id").await, ["1", "6"]);
+
+    rig.db.run("DELETE FROM walrelay.topic").await;
+    let noted = shape("noted", &[("id", "int"), ("t", "text")]);
+    rig.apply(vec![insert(&noted, at(3, 1), &["1", "x"]), insert(&noted, at(3, 2), &["2", "y"])]).await.unwrap();
+    rig.apply(vec![change(&noted, at(4, 1), &["1", "x"], &["9", "z"]), delete(&noted, at(4, 2), &["2", "y"])])
+        .await
+        .unwrap();
+    assert_eq!(rig.db.rows("SELECT * FROM noted").await, ["9|z"]);
+
+    rig.db.run("DELETE FROM walrelay.topic").await;
+    let fixed = shape("fixed", &[("n", "int")]);
+    rig.apply(vec![insert(&fixed, at(5, 1), &["1"]), insert(&fixed, at(5, 2), &["2"])]).await.unwrap();
+    rig.apply(vec![change(&fixed, at(6, 1), &["1"], &["3"]), delete(&fixed, at(6, 2), &["2"])]).await.unwrap();
+    assert_eq!(rig.db.rows("SELECT n FROM fixed").await, ["7"]);
 }

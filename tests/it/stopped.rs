@@ -90,3 +90,31 @@ async fn records_that_each_fit_a_topic_are_not_batched_beyond_its_limit() {
     scenario.source(&format!("INSERT INTO things {rows}")).await;
     scenario.await_equal("things").await;
 }
+
+/// A table that is created anew would lack all earlier rows.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_target_table_that_is_dropped_by_hand_stops_alone_and_is_built_anew_on_demand() {
+    let scenario = Scenario::new("dropped").await;
+    scenario.source("CREATE TABLE things (id int PRIMARY KEY); CREATE TABLE others (id int PRIMARY KEY)").await;
+    scenario.source("INSERT INTO things SELECT generate_series(1, 30)").await;
+    let _capture = scenario.capture().await;
+    let mut apply = scenario.apply().await;
+    scenario.await_equal("things").await;
+    scenario.target("DROP TABLE things").await;
+    scenario.source("INSERT INTO things SELECT generate_series(31, 40); INSERT INTO others VALUES (1)").await;
+    let topic = scenario.topics().name("public.things");
+    let remedy = format!("DELETE FROM \"walrelay\".\"position\" WHERE topic = '{topic}'");
+    let told = async || {
+        let (status, body) = scenario.readiness("apply").await;
+        status == 503 && body.contains("public.things") && body.contains(&remedy.replace('"', "\\\""))
+    };
+    await_condition("apply names the stopped table and the remedy", LIMIT, told).await;
+    scenario.await_equal("others").await;
+    assert_eq!(scenario.target_value("SELECT to_regclass('things')::text").await, None);
+
+    apply.stop(LIMIT).await.unwrap_or_else(|error| panic!("{error}"));
+    scenario.target(&remedy).await;
+    let _apply = scenario.apply().await;
+    scenario.await_equal("things").await;
+    scenario.verify();
+}
