@@ -149,7 +149,7 @@ fn is_about_certificates(error: &(dyn Error + 'static)) -> bool {
 }
 
 fn lead(difference: &[String]) -> String {
-    difference.iter().map(|field| format!("{field}; ")).collect()
+    if difference.is_empty() { String::new() } else { format!("{}; ", difference.join("; ")) }
 }
 
 fn version(version: Option<u32>) -> String {

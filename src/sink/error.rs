@@ -214,6 +214,13 @@ impl Error {
         }
     }
 
+    /// Whether the server takes no writes: it may have become a stand-by, so that another connection may reach its successor,
+    /// and a session keeps the defaults that it began with.
+    #[must_use]
+    pub fn is_read_only(&self) -> bool {
+        self.code() == Some(&SqlState::READ_ONLY_SQL_TRANSACTION)
+    }
+
     /// Whether another order of the same changes can succeed: a unique, exclusion or foreign key violation (trap T66).
     #[must_use]
     pub fn is_ordering(&self) -> bool {

@@ -53,6 +53,7 @@ pub struct Session {
     filled: BTreeSet<String>,
     /// Staging tables that the open transaction has created.
     created: Vec<String>,
+    retired: bool,
 }
 
 impl Session {
@@ -64,7 +65,7 @@ impl Session {
         }
         let client = connect_with(&sink.settings().server, APPLICATION_NAME, &extra).await?;
         let pid = client.query_one("SELECT pg_backend_pid()", &[]).await.map_err(Error::query("connect"))?.get(0);
-        Ok(Self { client, pid, stages: HashMap::new(), filled: BTreeSet::new(), created: Vec::new() })
+        Ok(Self { client, pid, stages: HashMap::new(), filled: BTreeSet::new(), created: Vec::new(), retired: false })
     }
 
     /// The client, for the ledger's own statements.
@@ -73,10 +74,15 @@ impl Session {
         &self.client
     }
 
-    /// Whether the connection is gone.
+    /// Whether the connection is gone, or is not to be used again.
     #[must_use]
     pub fn is_closed(&self) -> bool {
-        self.client.is_closed()
+        self.retired || self.client.is_closed()
+    }
+
+    /// Another connection is to be made for what comes next.
+    pub const fn retire(&mut self) {
+        self.retired = true;
     }
 
     /// Claims partitions; a stale owner that still holds one after ten seconds has its backend terminated.

@@ -31,4 +31,5 @@ mod sink_lanes;
 mod sink_support;
 mod stopped;
 mod support;
+mod target;
 mod verify;

@@ -94,6 +94,9 @@ impl<'a> Attempts<'a> {
 
     /// Gives an error back that lies in a table; after any other the lanes are lost until they are claimed again.
     pub fn pass_on(&mut self, error: sink::Error, works: &mut [&mut Work]) -> Option<sink::Error> {
+        if error.is_read_only() {
+            self.session.retire();
+        }
         match error.severity() {
             Severity::Definite => return Some(error),
             // Being fenced is no trouble: the partition is someone else's, or its stored offset has moved.

@@ -115,6 +115,19 @@ pub async fn carry_out(
         _ => Session::connect(sink).await?,
     };
     let session = slot.insert(session);
+    let outcome = with_session(session, sink, subscribed, orders).await;
+    if outcome.as_ref().is_err_and(sink::Error::is_read_only) {
+        session.retire();
+    }
+    outcome
+}
+
+async fn with_session(
+    session: &Session,
+    sink: &Sink,
+    subscribed: &(dyn Fn(&str) -> bool + Send + Sync),
+    orders: Orders,
+) -> Result<Findings, sink::Error> {
     let mut findings = Findings { hold: sink.ledger().hold(session.client()).await?, ..Findings::default() };
     claims(session, sink, &orders, &mut findings).await?;
     identities(session, sink, &orders, &mut findings).await?;
