@@ -15,6 +15,7 @@
 mod bad_input;
 mod broker;
 mod check;
+mod consumer;
 mod crash;
 mod gap;
 mod idle;

@@ -119,6 +119,34 @@ impl Topics {
         tokio::task::block_in_place(|| producer.flush(LIMIT)).expect("the record is delivered");
     }
 
+    /// Creates a topic as a table's.
+    pub async fn create(&self, table: &str, partitions: i32) {
+        let topic = self.name(table);
+        let new = NewTopic::new(&topic, partitions, TopicReplication::Fixed(1));
+        let answers = self.admin().create_topics([&new], &Self::options()).await.expect("an answer");
+        assert!(answers.iter().all(Result::is_ok), "{answers:?}");
+    }
+
+    /// Writes so many records of so many bytes into a partition of a table's topic.
+    pub fn fill(&self, table: &str, partition: i32, records: usize, bytes: usize) {
+        // They go as one batch, so that a consumer has all of them at once.
+        let producer: BaseProducer = self.config().set("linger.ms", "200").create().expect("a producer");
+        let (topic, value) = (self.name(table), vec![b'x'; bytes]);
+        for _ in 0..records {
+            let record: BaseRecord<'_, [u8], _> = BaseRecord::to(&topic).partition(partition).payload(&value);
+            producer.send(record).unwrap_or_else(|(error, _)| panic!("cannot write to {topic}: {error}"));
+        }
+        tokio::task::block_in_place(|| producer.flush(LIMIT)).expect("the records are delivered");
+    }
+
+    /// Removes the records below an offset from a partition of a table's topic, as retention does.
+    pub async fn delete_records(&self, table: &str, partition: i32, below: Offset) {
+        let mut offsets = TopicPartitionList::new();
+        offsets.add_partition_offset(&self.name(table), partition, below).expect("a valid offset");
+        let answer = self.admin().delete_records(&offsets, &Self::options()).await.expect("an answer");
+        assert!(answer.elements().iter().all(|element| element.error().is_ok()), "{answer:?}");
+    }
+
     /// Sets a property of a table's topic.
     pub async fn set(&self, table: &str, property: &str, value: &str) {
         let topic = self.name(table);
