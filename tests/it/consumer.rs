@@ -101,7 +101,8 @@ impl Member {
         while idle < 3 {
             match self.next().await {
                 ConsumerEvent::Records { records, permit } => {
-                    (taken.extend(records), shares.push(permit));
+                    taken.extend(records);
+                    shares.push(permit);
                     idle = 0;
                 }
                 ConsumerEvent::Idle => idle += 1,

@@ -119,14 +119,6 @@ impl Topics {
         tokio::task::block_in_place(|| producer.flush(LIMIT)).expect("the record is delivered");
     }
 
-    /// Creates a topic as a table's.
-    pub async fn create(&self, table: &str, partitions: i32) {
-        let topic = self.name(table);
-        let new = NewTopic::new(&topic, partitions, TopicReplication::Fixed(1));
-        let answers = self.admin().create_topics([&new], &Self::options()).await.expect("an answer");
-        assert!(answers.iter().all(Result::is_ok), "{answers:?}");
-    }
-
     /// Writes so many records of so many bytes into a partition of a table's topic.
     pub fn fill(&self, table: &str, partition: i32, records: usize, bytes: usize) {
         // They go as one batch, so that a consumer has all of them at once.
