@@ -1,6 +1,6 @@
 //! Avro's binary encoding (specification, "Binary Encoding"), appended to a buffer.
 
-use crate::types::Value;
+use crate::types::{self, Value};
 
 /// The branch that every nullable field has first.
 const NULL_BRANCH: u8 = 0;
@@ -79,6 +79,18 @@ pub fn value(value: Value<'_>, scratch: &mut Vec<u8>, out: &mut Vec<u8>) {
         Value::Bytes(value) => {
             length(value.len(), out);
             value.append_to(out);
+        }
+        Value::Bits(bits) => {
+            scratch.clear();
+            bits.append_to(scratch);
+            bytes(scratch, out);
+        }
+        Value::Point { x, y } => {
+            out.extend_from_slice(&x.to_le_bytes());
+            out.extend_from_slice(&y.to_le_bytes());
+            present(out);
+            bytes(&types::well_known_binary(x, y), out);
+            null(out);
         }
         Value::Decimal(unscaled) => {
             scratch.clear();

@@ -89,6 +89,7 @@ enum Primitive {
     Decimal,
     String,
     VariableScaleDecimal,
+    Point,
 }
 
 impl DecodePlan {
@@ -136,6 +137,16 @@ impl ColumnPlan {
             Primitive::Bytes => Value::Bytes(ByteString::Raw(cursor.bytes()?)),
             Primitive::Decimal => Value::Decimal(Unscaled::TwosComplement(cursor.bytes()?)),
             Primitive::String => Value::Text(cursor.string()?),
+            Primitive::Point => {
+                let (x, y) = (cursor.double()?, cursor.double()?);
+                if cursor.branch(2)? == 1 {
+                    cursor.bytes()?;
+                }
+                if cursor.branch(2)? == 1 {
+                    cursor.int()?;
+                }
+                Value::Point { x, y }
+            }
             Primitive::VariableScaleDecimal => {
                 let scale = cursor.int()?;
                 Value::VariableScaleDecimal { scale, unscaled: Unscaled::TwosComplement(cursor.bytes()?) }
@@ -223,15 +234,16 @@ fn column(writer: &Writer, field: &Field) -> Result<ColumnPlan, String> {
         .flatten();
     let connect_name = match primitive {
         Primitive::VariableScaleDecimal => Some("io.debezium.data.VariableScaleDecimal"),
+        Primitive::Point => Some("io.debezium.data.geometry.Point"),
         _ => attribute("connect.name"),
     };
-    let codec = Codec::of_field(FieldType { avro, connect_name, decimal_scale })
-        .ok_or_else(|| format!("field {} has the unknown type {}", field.name, connect_name.unwrap_or(avro)))?;
     let parameter = |name: &str| {
         let in_type = ty.attributes[PARAMETERS][name].as_str();
         in_type.or_else(|| field.attributes[PARAMETERS][name].as_str())
     };
     let type_sql = parameter(TYPE_PARAMETER);
+    let codec = Codec::of_field(FieldType { avro, connect_name, decimal_scale, type_sql })
+        .ok_or_else(|| format!("field {} has the unknown type {}", field.name, connect_name.unwrap_or(avro)))?;
     let primitive = match primitive {
         Primitive::Bytes if decimal_scale.is_some() => Primitive::Decimal,
         other => other,
@@ -265,10 +277,22 @@ fn primitive(writer: &Writer, ty: &Type) -> Option<(&'static str, Primitive)> {
             {
                 ("record", Primitive::VariableScaleDecimal)
             }
+            [x, y, wkb, srid] if is_point(writer, [x, y, wkb, srid]) => ("record", Primitive::Point),
             _ => return None,
         },
         _ => return None,
     })
+}
+
+/// Whether the fields are those of Debezium's `Point`, its optional ones with null first.
+fn is_point(writer: &Writer, fields: [&Field; 4]) -> bool {
+    let named = fields.map(|field| field.name.as_str()) == ["x", "y", "wkb", "srid"];
+    let [x, y, wkb, srid] = fields.map(|field| &field.ty);
+    let optional = |ty: &Type, wanted: fn(&Shape) -> bool| matches!(presence(writer, ty), Ok((Presence::Unless { null_branch: 0 }, ty)) if wanted(writer.resolve(&ty.shape)));
+    named
+        && matches!((&x.shape, &y.shape), (Shape::Double, Shape::Double))
+        && optional(wkb, |shape| matches!(shape, Shape::Bytes))
+        && optional(srid, |shape| matches!(shape, Shape::Int))
 }
 
 /// A type with the null of its union taken off.

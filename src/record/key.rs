@@ -49,6 +49,8 @@ fn value_json(value: Value<'_>) -> Json {
         Value::Text(value) => json!(value),
         Value::Short(value) => json!(value.as_str()),
         Value::Bytes(bytes) => base64(|out| bytes.append_to(out)),
+        Value::Bits(bits) => base64(|out| bits.append_to(out)),
+        Value::Point { x, y } => json!({"x": x, "y": y}),
         Value::Decimal(unscaled) => base64(|out| unscaled.append_to(out)),
         Value::VariableScaleDecimal { scale, unscaled } => {
             json!({"scale": scale, "value": base64(|out| unscaled.append_to(out))})

@@ -78,17 +78,20 @@ fn append_text(
     out: &mut Vec<u8>,
 ) -> Result<(), EncodeError> {
     let not_utf8 = |source| not_utf8(plan, column, source);
-    match column.codec.parse(text).map_err(not_utf8)? {
-        Parsed::Value(value) => {
+    let parsed = column.codec.parse(text).map_err(not_utf8)?;
+    if !matches!(parsed, Parsed::Value(_)) {
+        header::append_json_item(&column.name, texts);
+        texts.push(b':');
+        header::append_json_string(std::str::from_utf8(text).map_err(not_utf8)?, texts);
+    }
+    match parsed {
+        Parsed::Value(value) | Parsed::Lossy(value) => {
             if !column.is_key {
                 encode::present(out);
             }
             encode::value(value, scratch, out);
         }
         Parsed::Unrepresentable { stand_in } => {
-            header::append_json_item(&column.name, texts);
-            texts.push(b':');
-            header::append_json_string(std::str::from_utf8(text).map_err(not_utf8)?, texts);
             if column.is_key {
                 encode::value(stand_in, scratch, out);
             } else {
@@ -117,7 +120,7 @@ pub(super) fn key_value<'a>(plan: &'a Plan, row: RowSource<'a>, index: usize) ->
     })?;
     match row.datum(index) {
         Datum::Text(text) => match column.codec.parse_key(text).map_err(|source| not_utf8(plan, column, source))? {
-            Parsed::Value(value) | Parsed::Unrepresentable { stand_in: value } => Ok(value),
+            Parsed::Value(value) | Parsed::Lossy(value) | Parsed::Unrepresentable { stand_in: value } => Ok(value),
         },
         Datum::Null | Datum::Unchanged => Err(key_missing(plan, column)),
         Datum::Binary(_) => Err(binary(plan, column)),

@@ -5,13 +5,13 @@ use std::str::Utf8Error;
 use serde_json::{Value as Json, json};
 
 use super::{
-    boolean, bytea,
+    bits, boolean, bytea,
     column::ColumnType,
-    date, float, integer, json, numeric, other,
+    date, float, integer, interval, json, money, numeric, other, point,
     semantic::{Attributes, SourceType, named, plain},
     text, time, timestamp,
     timestamp::Unit,
-    timestamptz, uuid,
+    timestamptz, timetz, uuid,
     value::{Parsed, RenderError, Value},
 };
 
@@ -27,7 +27,10 @@ enum Family {
     Int8,
     Float4,
     Float8,
-    Decimal { precision: u32, scale: u32 },
+    Decimal {
+        precision: u32,
+        scale: u32,
+    },
     VariableScaleDecimal,
     Text,
     Bpchar,
@@ -36,10 +39,30 @@ enum Family {
     TimeMillis,
     TimeMicros,
     Timestamp(Unit),
-    Timestamptz { digits: u8 },
+    Timestamptz {
+        digits: u8,
+    },
+    Timetz,
+    Interval,
+    /// `bit(1)`, `bit varying(1)`
+    Bit,
+    /// The fixed length of a `bit(n)`; `None`: `bit varying`, and a bit string whose length no schema tells.
+    Bits {
+        length: Option<u32>,
+        limit: i64,
+    },
+    Oid,
+    Money,
+    Point,
+    Xml,
+    Tsvector,
     Uuid,
-    Json { binary: bool },
-    Other { equal_as_text: bool },
+    Json {
+        binary: bool,
+    },
+    Other {
+        equal_as_text: bool,
+    },
 }
 
 /// What a writer's schema says of a field, as far as it decides the codec.
@@ -51,6 +74,8 @@ pub struct FieldType<'a> {
     pub connect_name: Option<&'a str>,
     /// `scale` of a logical type `decimal`.
     pub decimal_scale: Option<u32>,
+    /// `walrelay.type`, where walrelay wrote the schema.
+    pub type_sql: Option<&'a str>,
 }
 
 impl Codec {
@@ -77,6 +102,16 @@ impl Codec {
             1114 if time_digits(ty) <= 3 => Family::Timestamp(Unit::Millis),
             1114 => Family::Timestamp(Unit::Micros),
             1184 => Family::Timestamptz { digits: time_digits(ty) },
+            1266 => Family::Timetz,
+            1186 => Family::Interval,
+            1560 | 1562 if ty.typmod == 1 => Family::Bit,
+            1560 => Family::Bits { length: u32::try_from(ty.typmod).ok(), limit: bits::length(ty.typmod) },
+            1562 => Family::Bits { length: None, limit: bits::length(ty.typmod) },
+            26 => Family::Oid,
+            790 => Family::Money,
+            600 => Family::Point,
+            142 => Family::Xml,
+            3614 => Family::Tsvector,
             2950 => Family::Uuid,
             114 => Family::Json { binary: false },
             3802 => Family::Json { binary: true },
@@ -88,6 +123,7 @@ impl Codec {
     #[must_use]
     pub fn of_field(field: FieldType<'_>) -> Option<Self> {
         Some(Self(match (field.avro, field.connect_name) {
+            ("boolean", _) if field.type_sql.is_some_and(|sql| sql.starts_with("bit")) => Family::Bit,
             ("boolean", _) => Family::Boolean,
             ("int", Some(date::NAME)) => Family::Date,
             ("int", Some(time::MILLIS_NAME)) => Family::TimeMillis,
@@ -98,12 +134,17 @@ impl Codec {
             ("long", None) => Family::Int8,
             ("float", None) => Family::Float4,
             ("double", None) => Family::Float8,
+            ("bytes", Some(bits::NAME)) => Family::Bits { length: field.type_sql.and_then(fixed_bits), limit: 0 },
+            ("bytes", Some(numeric::DECIMAL_NAME)) if field.type_sql == Some("money") => Family::Money,
             ("bytes", Some(numeric::DECIMAL_NAME)) => Family::Decimal { precision: 0, scale: field.decimal_scale? },
             ("bytes", None) => match field.decimal_scale {
                 Some(scale) => Family::Decimal { precision: 0, scale },
                 None => Family::Bytea,
             },
             ("record", Some(numeric::VARIABLE_SCALE_NAME)) => Family::VariableScaleDecimal,
+            ("record", Some(point::NAME)) => Family::Point,
+            ("string", Some(timetz::NAME)) => Family::Timetz,
+            ("string", Some(interval::NAME)) => Family::Interval,
             ("string", Some(timestamptz::NAME)) => Family::Timestamptz { digits: 6 },
             ("string", _) => Family::Text,
             _ => return None,
@@ -118,7 +159,7 @@ impl Codec {
         Ok(match self.0 {
             Family::Boolean => boolean::parse(text),
             Family::Int2 | Family::Int4 => integer::parse_int(text),
-            Family::Int8 => integer::parse_long(text),
+            Family::Int8 | Family::Oid => integer::parse_long(text),
             Family::Float4 => float::parse_float(text),
             Family::Float8 => float::parse_double(text),
             Family::Decimal { precision, scale } => numeric::parse_decimal(text, precision, scale),
@@ -129,9 +170,19 @@ impl Codec {
             Family::TimeMicros => time::parse_micros(text),
             Family::Timestamp(unit) => timestamp::parse(text, unit),
             Family::Timestamptz { digits } => timestamptz::parse(text, digits),
-            Family::Text | Family::Bpchar | Family::Uuid | Family::Json { .. } | Family::Other { .. } => {
-                Parsed::Value(Value::Text(std::str::from_utf8(text)?))
-            }
+            Family::Timetz => timetz::parse(text),
+            Family::Interval => interval::parse(text),
+            Family::Bit => bits::parse_one(text),
+            Family::Bits { length, .. } => bits::parse(text, length.is_none()),
+            Family::Money => money::parse(text),
+            Family::Point => point::parse(text),
+            Family::Text
+            | Family::Bpchar
+            | Family::Uuid
+            | Family::Xml
+            | Family::Tsvector
+            | Family::Json { .. }
+            | Family::Other { .. } => Parsed::Value(Value::Text(std::str::from_utf8(text)?)),
         })
     }
 
@@ -145,7 +196,7 @@ impl Codec {
             Family::Bpchar => self.parse(text::without_padding(text)),
             Family::Float4 | Family::Float8 => Ok(match self.parse(text)? {
                 Parsed::Value(value) => Parsed::Value(float::canonical(value)),
-                unrepresentable @ Parsed::Unrepresentable { .. } => unrepresentable,
+                other => other,
             }),
             _ => self.parse(text),
         }
@@ -158,7 +209,7 @@ impl Codec {
     pub fn render(&self, value: Value<'_>, out: &mut Vec<u8>) -> Result<(), RenderError> {
         match self.0 {
             Family::Boolean => boolean::render(value, out),
-            Family::Int2 | Family::Int4 | Family::Int8 => integer::render(value, out),
+            Family::Int2 | Family::Int4 | Family::Int8 | Family::Oid => integer::render(value, out),
             Family::Float4 | Family::Float8 => float::render(value, out),
             Family::Decimal { scale, .. } => numeric::render_decimal(value, scale, out),
             Family::VariableScaleDecimal => numeric::render_variable(value, out),
@@ -167,9 +218,19 @@ impl Codec {
             Family::TimeMillis | Family::TimeMicros => time::render(value, out),
             Family::Timestamp(unit) => timestamp::render(value, unit, out),
             Family::Timestamptz { .. } => timestamptz::render(value, out),
-            Family::Text | Family::Bpchar | Family::Uuid | Family::Json { .. } | Family::Other { .. } => {
-                text::render(value, out)
-            }
+            Family::Timetz => timetz::render(value, out),
+            Family::Interval => interval::render(value, out),
+            Family::Bit => bits::render_one(value, out),
+            Family::Bits { length, .. } => bits::render(value, length, out),
+            Family::Money => money::render(value, out),
+            Family::Point => point::render(value, out),
+            Family::Text
+            | Family::Bpchar
+            | Family::Uuid
+            | Family::Xml
+            | Family::Tsvector
+            | Family::Json { .. }
+            | Family::Other { .. } => text::render(value, out),
         }
     }
 
@@ -179,7 +240,14 @@ impl Codec {
     #[must_use]
     pub const fn keys_equal_as_bytes(&self) -> bool {
         match self.0 {
-            Family::Float4 | Family::Float8 | Family::Json { .. } => false,
+            Family::Float4
+            | Family::Float8
+            | Family::Json { .. }
+            | Family::Interval
+            | Family::Bits { length: None, .. }
+            | Family::Point
+            | Family::Xml
+            | Family::Tsvector => false,
             Family::Other { equal_as_text } => equal_as_text,
             _ => true,
         }
@@ -197,6 +265,11 @@ impl Codec {
                 | Family::Other { .. }
                 | Family::Uuid
                 | Family::Timestamptz { .. }
+                | Family::Timetz
+                | Family::Interval
+                | Family::Bits { .. }
+                | Family::Xml
+                | Family::Tsvector
         )
     }
 
@@ -219,6 +292,15 @@ impl Codec {
             Family::Timestamp(Unit::Millis) => named("long", timestamp::MILLIS_NAME, parameters),
             Family::Timestamp(Unit::Micros) => named("long", timestamp::MICROS_NAME, parameters),
             Family::Timestamptz { .. } => named("string", timestamptz::NAME, parameters),
+            Family::Timetz => named("string", timetz::NAME, parameters),
+            Family::Interval => named("string", interval::NAME, parameters),
+            Family::Bit => plain("boolean", parameters),
+            Family::Bits { limit, .. } => bits::schema(limit, parameters),
+            Family::Oid => plain("long", parameters),
+            Family::Money => money::schema(parameters),
+            Family::Point => point::schema(parameters),
+            Family::Xml => named("string", XML_NAME, parameters),
+            Family::Tsvector => named("string", TSVECTOR_NAME, parameters),
             Family::Uuid => named("string", uuid::NAME, parameters),
             Family::Json { .. } => named("string", json::NAME, parameters),
             Family::Text | Family::Bpchar | Family::Other { .. } => plain("string", parameters),
@@ -243,6 +325,15 @@ impl Codec {
             Family::Timestamp(Unit::Millis) => "timestamp(3) without time zone",
             Family::Timestamp(Unit::Micros) => "timestamp without time zone",
             Family::Timestamptz { .. } => "timestamp with time zone",
+            Family::Timetz => "time with time zone",
+            Family::Interval => "interval",
+            Family::Bit => "bit(1)",
+            Family::Bits { .. } => "bit varying",
+            Family::Oid => "oid",
+            Family::Money => "money",
+            Family::Point => "point",
+            Family::Xml => "xml",
+            Family::Tsvector => "tsvector",
             Family::Uuid => "uuid",
             Family::Json { binary: false } => "json",
             Family::Json { binary: true } => "jsonb",
@@ -255,6 +346,7 @@ impl Codec {
     pub const fn defines(&self) -> Option<&'static str> {
         match self.0 {
             Family::VariableScaleDecimal => Some(numeric::VARIABLE_SCALE_NAME),
+            Family::Point => Some(point::NAME),
             _ => None,
         }
     }
@@ -298,12 +390,36 @@ impl Codec {
             Family::TimeMillis | Family::TimeMicros => timed("TIME", 8),
             Family::Timestamp(_) => timed("TIMESTAMP", 22),
             Family::Timestamptz { .. } => timed("TIMESTAMPTZ", 28),
+            Family::Timetz => timed("TIMETZ", 14),
+            Family::Interval => SourceType::new("INTERVAL", 49, interval_scale(ty)),
+            Family::Bit | Family::Bits { .. } => {
+                let name = if ty.oid == 1560 { "BIT" } else { "VARBIT" };
+                SourceType::new(name, bits::length(ty.typmod), 0)
+            }
+            Family::Oid => SourceType::new("OID", 10, 0),
+            Family::Money => SourceType::unlimited("MONEY"),
+            Family::Point => SourceType::unlimited("POINT"),
+            Family::Xml => SourceType::unlimited("XML"),
+            Family::Tsvector => SourceType::unlimited("TSVECTOR"),
             Family::Uuid => SourceType::unlimited("UUID"),
             Family::Json { binary: false } => SourceType::unlimited("JSON"),
             Family::Json { binary: true } => SourceType::unlimited("JSONB"),
             Family::Other { .. } => other::source_type(ty),
         }
     }
+}
+
+const XML_NAME: &str = "io.debezium.data.Xml";
+const TSVECTOR_NAME: &str = "io.debezium.data.Tsvector";
+
+/// What the JDBC driver reports as the scale of an interval: its precision, which lies in the low half of the modifier.
+const fn interval_scale(ty: &ColumnType) -> i64 {
+    if ty.typmod < 0 { 6 } else { (ty.typmod & 0xFFFF) as i64 }
+}
+
+/// The length of `bit(n)` as SQL.
+fn fixed_bits(sql: &str) -> Option<u32> {
+    sql.strip_prefix("bit(")?.strip_suffix(')')?.parse().ok()
 }
 
 /// The declared precision of a time type; 6 when none is declared.

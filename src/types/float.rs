@@ -2,9 +2,13 @@
 //!
 //! The server prints the shortest text that reads back as the same number (`extra_float_digits` ≥ 1), and so does Rust.
 
-use std::{fmt::Display, io::Write, str::FromStr};
+use std::{
+    fmt::{self, Display, LowerExp},
+    io::Write,
+    str::FromStr,
+};
 
-use super::value::{Parsed, RenderError, Value};
+use super::value::{Parsed, RenderError, ShortText, Value};
 
 pub(super) fn parse_float(text: &[u8]) -> Parsed<'_> {
     number(text)
@@ -29,8 +33,10 @@ pub(super) const fn canonical(value: Value<'_>) -> Value<'_> {
 
 pub(super) fn render(value: Value<'_>, out: &mut Vec<u8>) -> Result<(), RenderError> {
     match value {
-        Value::Float(number) => write_number(out, number, number.is_infinite(), number < 0.0),
-        Value::Double(number) => write_number(out, number, number.is_infinite(), number < 0.0),
+        Value::Float(number) if number.is_finite() => write_number(out, number, 6),
+        Value::Double(number) if number.is_finite() => write_number(out, number, 15),
+        Value::Float(number) => write_special(out, number.into()),
+        Value::Double(number) => write_special(out, number),
         _ => Err(RenderError("floating-point number")),
     }
 }
@@ -39,11 +45,30 @@ fn number<F: FromStr>(text: &[u8]) -> Option<F> {
     std::str::from_utf8(text).ok()?.parse().ok()
 }
 
-fn write_number(out: &mut Vec<u8>, number: impl Display, infinite: bool, negative: bool) -> Result<(), RenderError> {
-    match (infinite, negative) {
-        (false, _) => write!(out, "{number}").map_err(|_| RenderError("floating-point number"))?,
-        (true, false) => out.extend_from_slice(b"Infinity"),
-        (true, true) => out.extend_from_slice(b"-Infinity"),
+/// Appends a number in PostgreSQL's notation: with an exponent of two digits or more below 10⁻⁴ and from 10 to the power of
+/// `exponent_from` on.
+fn write_number(out: &mut Vec<u8>, number: impl Display + LowerExp, exponent_from: i32) -> Result<(), RenderError> {
+    let failed = |_| RenderError("floating-point number");
+    let mut scientific = ShortText::new();
+    fmt::Write::write_fmt(&mut scientific, format_args!("{number:e}"))
+        .map_err(|_| RenderError("floating-point number"))?;
+    let (mantissa, exponent) = scientific.as_str().split_once('e').unwrap_or(("0", "0"));
+    let exponent: i32 = exponent.parse().unwrap_or(0);
+    if (-4..exponent_from).contains(&exponent) {
+        return write!(out, "{number}").map_err(failed);
     }
+    let sign = if exponent < 0 { '-' } else { '+' };
+    write!(out, "{mantissa}e{sign}{:02}", exponent.unsigned_abs()).map_err(failed)
+}
+
+fn write_special(out: &mut Vec<u8>, number: f64) -> Result<(), RenderError> {
+    let text: &[u8] = if number.is_nan() {
+        b"NaN"
+    } else if number > 0.0 {
+        b"Infinity"
+    } else {
+        b"-Infinity"
+    };
+    out.extend_from_slice(text);
     Ok(())
 }

@@ -7,8 +7,10 @@
 
 pub use codec::{Codec, FieldType};
 pub use column::ColumnType;
-pub use value::{ByteString, Parsed, RenderError, ShortText, Unscaled, Value};
+pub(crate) use point::well_known_binary;
+pub use value::{BitString, ByteString, Parsed, RenderError, ShortText, Unscaled, Value};
 
+mod bits;
 mod boolean;
 mod bytea;
 mod calendar;
@@ -17,15 +19,19 @@ mod column;
 mod date;
 mod float;
 mod integer;
+mod interval;
 mod json;
 mod magnitude;
+mod money;
 mod numeric;
 mod other;
+mod point;
 mod scan;
 mod semantic;
 mod text;
 mod time;
 mod timestamp;
 mod timestamptz;
+mod timetz;
 mod uuid;
 mod value;

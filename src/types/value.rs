@@ -21,6 +21,15 @@ pub enum Value<'a> {
     Short(ShortText),
     /// `bytes`
     Bytes(ByteString<'a>),
+    /// `bytes` of a bit string, the last bit first.
+    Bits(BitString<'a>),
+    /// The record `io.debezium.data.geometry.Point`.
+    Point {
+        /// Its first coordinate.
+        x: f64,
+        /// Its second.
+        y: f64,
+    },
     /// `bytes` with logical type `decimal`; the scale is the schema's.
     Decimal(Unscaled<'a>),
     /// The record `io.debezium.data.VariableScaleDecimal`.
@@ -37,6 +46,8 @@ pub enum Value<'a> {
 pub enum Parsed<'a> {
     /// The Avro type holds it exactly.
     Value(Value<'a>),
+    /// The Avro type holds what Debezium's has of it, which is less: its text must travel besides.
+    Lossy(Value<'a>),
     /// The Avro type cannot hold it; it must travel as text.
     Unrepresentable {
         /// What stands in a field that cannot be null: outside the type's own values where there is room, so that
@@ -96,6 +107,25 @@ const fn nibble(digit: u8) -> u8 {
     }
 }
 
+/// The digits of a bit string, checked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BitString<'a>(&'a [u8]);
+
+impl<'a> BitString<'a> {
+    /// Text of the digits 0 and 1.
+    #[must_use]
+    pub fn new(digits: &'a [u8]) -> Option<Self> {
+        digits.iter().all(|digit| matches!(digit, b'0' | b'1')).then_some(Self(digits))
+    }
+
+    /// Appends the bits, the last one lowest in the first byte, up to the highest that is set (Java's `BitSet.toByteArray`).
+    pub fn append_to(&self, out: &mut Vec<u8>) {
+        let first = self.0.iter().position(|digit| *digit == b'1').unwrap_or(self.0.len());
+        let bits = self.0.get(first..).unwrap_or_default();
+        out.extend(bits.rchunks(8).map(|byte| byte.iter().fold(0, |byte, digit| byte << 1 | (digit & 1))));
+    }
+}
+
 /// An integer of any size, as a decimal's unscaled value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unscaled<'a> {
@@ -136,7 +166,7 @@ impl Unscaled<'_> {
     }
 }
 
-/// Text of at most 40 bytes without an allocation.
+/// Text of at most 64 bytes without an allocation.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct ShortText {
     length: usize,
@@ -144,7 +174,7 @@ pub struct ShortText {
 }
 
 impl ShortText {
-    const CAPACITY: usize = 40;
+    const CAPACITY: usize = 64;
 
     /// Empty.
     #[must_use]

@@ -16,7 +16,7 @@ use crate::{
     support::{Golden, GoldenEvent, Owned, Pipe, Variant, change, data, golden, now, tuple},
 };
 
-const TABLES: [&str; 18] = [
+const TABLES: [&str; 20] = [
     "ev_basic",
     "ev_compkey",
     "ev_ddl",
@@ -28,7 +28,9 @@ const TABLES: [&str; 18] = [
     "t_bytea",
     "t_date",
     "t_float",
+    "t_geo",
     "t_int",
+    "t_interval",
     "t_json",
     "t_numeric",
     "t_text",
@@ -242,16 +244,13 @@ fn every_row_comes_back_as_postgresql_wrote_it() {
             assert_eq!(after.is_some(), new.is_some(), "{table}");
             for (index, (sent, back)) in new.into_iter().flatten().zip(after.into_iter().flatten()).enumerate() {
                 let column = &golden.relation.columns[index];
-                let number = |text: &[u8]| std::str::from_utf8(text).unwrap().parse::<f64>().unwrap();
                 match (sent, back) {
                     (Datum::Null, Cell::Null) | (Datum::Unchanged, Cell::Unchanged) => {}
-                    // Written without an exponent, so equal as a number.
-                    (Datum::Text(sent), Cell::Text(back)) if matches!(column.ty.oid, 700 | 701) => {
-                        let (sent, back) = (number(&sent), number(&back));
-                        assert!(
-                            sent.to_bits() == back.to_bits() || sent.is_nan() && back.is_nan(),
-                            "{table} {sent} {back}"
-                        );
+                    // In ISO 8601, which the input function reads; the round trip through the servers judges it.
+                    (Datum::Text(_), Cell::Text(back)) if column.ty.oid == 1186 => assert_eq!(back[0], b'P'),
+                    (Datum::Text(sent), Cell::Text(back)) if column.ty.oid == 790 => {
+                        let plain: Vec<u8> = sent.iter().copied().filter(|byte| !b"$,".contains(byte)).collect();
+                        assert_eq!(plain, back, "{table}.{}", column.name);
                     }
                     (Datum::Text(sent), Cell::Text(back)) => assert_eq!(sent, back, "{table}.{}", column.name),
                     (sent, back) => panic!("{table}.{}: {sent:?} became {back:?}", column.name),
