@@ -48,6 +48,7 @@ fn settings(config: &ApplyConfig, tables: TablePatterns) -> Result<ApplySettings
         kafka: settings::kafka(kafka),
         consumer: ConsumerSettings { properties, budget_bytes: memory },
         subscription: subscription(apply, &kafka.prefix),
+        siblings_timeout: apply.siblings_timeout.0,
         prefix: kafka.prefix.clone(),
         subscribed: Arc::new(subscribed),
         registry: Registry::new(&settings::registry(&config.registry))?,

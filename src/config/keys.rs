@@ -219,6 +219,12 @@ pub const KEYS: &[Key] = &[
         Some("[]"),
         "Exactly these partitions (topic:partition) instead of a group's assignment.",
     ),
+    key(
+        "apply.siblings_timeout",
+        Kind::Period,
+        Some("\"60s\""),
+        "With partitions: how long the start waits until other processes consume the rest of their topics.",
+    ),
     key("apply.schemas", Kind::Names(rule::identifier), None, "Target schema by source schema, where they differ."),
     key(
         "apply.bookkeeping_schema",

@@ -127,6 +127,7 @@ pub struct Apply {
     pub include: Vec<String>,
     pub exclude: Vec<String>,
     pub partitions: Vec<String>,
+    pub siblings_timeout: Period,
     pub schemas: BTreeMap<String, String>,
     pub bookkeeping_schema: String,
     pub batch_rows: usize,

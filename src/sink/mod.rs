@@ -19,6 +19,7 @@ pub mod moved;
 pub mod plan;
 pub mod session;
 pub mod settings;
+pub mod siblings;
 pub mod table;
 
 pub use batch::{Applied, LaneDone, LanePart};

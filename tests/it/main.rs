@@ -22,6 +22,7 @@ mod idle;
 mod incompatible;
 mod login;
 mod options;
+mod partitions;
 mod promotion;
 mod recreated;
 mod registry;

@@ -96,6 +96,7 @@ impl Applier {
             subscribed: Arc::new(|topic| topic.starts_with("w.")),
             progress_topic: Some("progress".into()),
             partition_counts: topics.iter().map(|(topic, count)| ((*topic).to_owned(), *count)).collect(),
+            explicit: None,
             topic_ids: Arc::new(|topics| Ok(topics.iter().map(|topic| ((*topic).to_owned(), None)).collect())),
             limits: Limits { workers: 3, budget_bytes, ..Limits::default() },
             metrics: ApplyMetrics::new(&Registry::new()).unwrap(),

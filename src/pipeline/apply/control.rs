@@ -16,6 +16,7 @@ use crate::{
         self, Session, Sink,
         barrier::{Gathering, gather, pass},
         ledger::{Claim, Owned},
+        siblings,
     },
 };
 
@@ -31,6 +32,8 @@ pub struct LaneRef {
 /// What is to be done.
 #[derive(Debug, Default)]
 pub struct Orders {
+    /// Explicit partitions, which a new connection announces.
+    pub announce: Vec<(String, i32)>,
     /// Partitions to claim.
     pub assign: Vec<(String, i32)>,
     /// What the cluster said of topics, where it was not compared yet, and lanes to compare beside the claimed ones.
@@ -112,7 +115,11 @@ pub async fn carry_out(
 ) -> Result<Findings, sink::Error> {
     let session = match slot.take() {
         Some(session) if !session.is_closed() => session,
-        _ => Session::connect(sink).await?,
+        _ => {
+            let session = Session::connect(sink).await?;
+            siblings::announce(session.client(), sink.ledger(), &orders.announce).await?;
+            session
+        }
     };
     let session = slot.insert(session);
     let outcome = with_session(session, sink, subscribed, orders).await;

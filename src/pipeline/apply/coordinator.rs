@@ -27,6 +27,7 @@ use crate::{
         job::{self, How, JobReport, Worker},
         lane::{Lane, State},
         pressure::balance,
+        siblings,
         work::{Halt, JobLane, LaneReport},
     },
     progress::Progress,
@@ -88,6 +89,9 @@ impl<D: Decode + 'static> Coordinator<D> {
     pub async fn start(deps: Deps<D>) -> Result<Self, Error> {
         let session = Session::connect(&deps.sink).await?;
         deps.sink.ledger().ensure(session.client()).await?;
+        if let Some(explicit) = &deps.explicit {
+            siblings::gather(&session, &deps.sink, explicit, &deps.partition_counts, &deps.health).await?;
+        }
         let workers = deps.limits.workers.max(1);
         let idle = (0..workers).map(|_| Worker { session: None, decoder: (deps.decoder)() }).collect();
         deps.health.set_phase("waiting for partitions");
@@ -306,6 +310,7 @@ impl<D: Decode + 'static> Coordinator<D> {
             orders.identify = Some((answer, self.lanes.values().map(|lane| lane.owned.clone()).collect()));
         }
         orders.of_lanes(self.lanes.iter(), self.hold, &self.stopped);
+        orders.announce = self.deps.explicit.as_ref().map_or_else(Vec::new, |explicit| explicit.partitions.clone());
         let mut session = self.control_session.take();
         let (sink, subscribed) = (Arc::clone(&self.deps.sink), Arc::clone(&self.deps.subscribed));
         self.control.spawn(async move {

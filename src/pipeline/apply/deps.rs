@@ -6,7 +6,7 @@ use tokio::sync::mpsc;
 
 use crate::{
     kafka::{self, ConsumerEvent, ConsumerHandle, TopicPartition},
-    pipeline::{health::Health, metrics::ApplyMetrics},
+    pipeline::{apply::siblings::Explicit, health::Health, metrics::ApplyMetrics},
     sink::Sink,
 };
 
@@ -74,6 +74,8 @@ pub struct Deps<D> {
     pub progress_topic: Option<String>,
     /// Partition counts of the topics, as far as known.
     pub partition_counts: BTreeMap<String, i32>,
+    /// The partitions that were given to this process; `None`: a group assigns them.
+    pub explicit: Option<Explicit>,
     /// Tells a topic from another one of its name.
     pub topic_ids: TopicIds,
     /// Bounds.

@@ -1,5 +1,7 @@
 //! Errors that end apply.
 
+use std::time::Duration;
+
 use crate::{
     kafka, record,
     retry::{Classify, Severity},
@@ -18,6 +20,32 @@ pub enum Error {
     /// A record or its schema.
     #[error(transparent)]
     Decode(Box<record::DecodeError>),
+    /// A configured partition is not there.
+    #[error("topic {topic} has no partition {partition}: it has {count}, numbered from 0")]
+    NoPartition {
+        /// The topic.
+        topic: String,
+        /// The partition.
+        partition: i32,
+        /// Number of the topic's partitions.
+        count: i32,
+    },
+    /// The brokers know a topic, but not its partitions at present.
+    #[error("the partitions of topic {topic} are not known at present")]
+    Leaderless {
+        /// The topic.
+        topic: String,
+    },
+    /// Others do not consume the partitions that this process leaves to them.
+    #[error("nobody consumes {partitions}: waited for {} s", waited.as_secs())]
+    Unconsumed {
+        /// Topics and partitions.
+        partitions: String,
+        /// The instance.
+        group: String,
+        /// How long.
+        waited: Duration,
+    },
     /// The consumer's thread is gone without a word.
     #[error("the consumer has ended")]
     ConsumerEnded,
@@ -50,8 +78,8 @@ impl Classify for Error {
             Self::Sink(error) => error.severity(),
             Self::Kafka(error) => error.severity(),
             Self::Decode(error) => error.severity(),
-            Self::ConsumerEnded => Severity::Transient,
-            Self::Task(_) => Severity::Fatal,
+            Self::ConsumerEnded | Self::Leaderless { .. } => Severity::Transient,
+            Self::NoPartition { .. } | Self::Unconsumed { .. } | Self::Task(_) => Severity::Fatal,
         }
     }
 
@@ -60,7 +88,12 @@ impl Classify for Error {
             Self::Sink(error) => error.hint(),
             Self::Kafka(error) => error.hint(),
             Self::Decode(error) => error.hint(),
-            Self::ConsumerEnded | Self::Task(_) => None,
+            Self::NoPartition { .. } => Some("Correct [apply] partitions.".into()),
+            Self::Unconsumed { group, .. } => Some(format!(
+                "List them in [apply] partitions, of this process or of another one of group {group} that runs at the same time: \
+                 a truncate waits for every partition of its tables."
+            )),
+            Self::ConsumerEnded | Self::Leaderless { .. } | Self::Task(_) => None,
         }
     }
 }

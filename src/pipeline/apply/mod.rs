@@ -36,6 +36,7 @@ mod job;
 mod lane;
 mod ordering;
 mod pressure;
+mod siblings;
 mod supervisor;
 mod work;
 
@@ -44,6 +45,7 @@ use std::future::Future;
 pub use decode::{Decode, RecordDecoder};
 pub use deps::{Deps, FlowControl, Limits, TopicIds};
 pub use error::Error;
+pub use siblings::Explicit;
 pub use supervisor::{ApplySettings, supervise};
 
 /// Applies until `shutdown` resolves; running transactions are finished, nothing new is begun.

@@ -15,6 +15,7 @@ use crate::{
             decode::RecordDecoder,
             deps::{Deps, Limits},
             error::Error,
+            siblings::{self, Explicit},
         },
         health::Health,
         metrics::ApplyMetrics,
@@ -43,6 +44,8 @@ pub struct ApplySettings {
     pub prefix: String,
     /// Topics of change events that this sink applies, in all its processes.
     pub subscribed: Arc<dyn Fn(&str) -> bool + Send + Sync>,
+    /// How long a process with explicit partitions waits for the owners of the others.
+    pub siblings_timeout: Duration,
     /// The registry.
     pub registry: Registry,
     /// The target.
@@ -63,14 +66,19 @@ pub async fn supervise(
 ) -> Result<(), Error> {
     let mut shutdown = pin!(shutdown);
     let mut backoff = Backoff::new();
+    // Once they were there, a sibling's absence is told by the barriers that wait for it.
+    let mut patience = Some(settings.siblings_timeout);
     loop {
         let began = tokio::time::Instant::now();
         let started = tokio::select! {
-            started = start(settings, metrics, health) => started,
+            started = start(settings, metrics, health, patience) => started,
             () = &mut shutdown => return Ok(()),
         };
         let outcome = match started {
-            Ok((coordinator, _progress)) => coordinator.run(&mut shutdown).await,
+            Ok((coordinator, _progress)) => {
+                patience = None;
+                coordinator.run(&mut shutdown).await
+            }
             Err(error) => Err(error),
         };
         let Err(error) = outcome else { return Ok(()) };
@@ -97,9 +105,17 @@ async fn start(
     settings: &ApplySettings,
     metrics: &ApplyMetrics,
     health: &Health,
+    patience: Option<Duration>,
 ) -> Result<(Coordinator<RecordDecoder<Registry>>, ConsumerHandle), Error> {
     let admin = Arc::new(Admin::new(&settings.kafka)?);
     let partition_counts = partition_counts(&admin).await?;
+    let explicit = match &settings.subscription {
+        Subscription::Group { .. } => None,
+        Subscription::Assigned { partitions, .. } => {
+            check_explicit(&admin, partitions, &partition_counts).await?;
+            Some(Explicit { partitions: partitions.clone(), patience })
+        }
+    };
     let topic = progress_topic(&settings.prefix);
     let (events, flow, progress) = consumers(settings, &topic)?;
     let registry = settings.registry.clone();
@@ -111,6 +127,7 @@ async fn start(
         subscribed: Arc::clone(&settings.subscribed),
         progress_topic: Some(topic),
         partition_counts,
+        explicit,
         topic_ids: Arc::new(move |topics| admin.topic_ids(topics, METADATA_LIMIT)),
         limits: settings.limits,
         metrics: metrics.clone(),
@@ -123,6 +140,15 @@ async fn partition_counts(admin: &Arc<Admin>) -> Result<BTreeMap<String, i32>, E
     let admin = Arc::clone(admin);
     let asked = tokio::task::spawn_blocking(move || admin.partition_counts(METADATA_LIMIT)).await;
     Ok(asked??)
+}
+
+async fn check_explicit(
+    admin: &Arc<Admin>,
+    partitions: &[(String, i32)],
+    counts: &BTreeMap<String, i32>,
+) -> Result<(), Error> {
+    let (admin, partitions, counts) = (Arc::clone(admin), partitions.to_vec(), counts.clone());
+    tokio::task::spawn_blocking(move || siblings::check(&admin, &partitions, &counts, METADATA_LIMIT)).await?
 }
 
 type Consumers = (mpsc::UnboundedReceiver<ConsumerEvent>, ConsumerHandle, ConsumerHandle);

@@ -146,6 +146,14 @@ impl Scenario {
         self.spawn("apply")
     }
 
+    /// Starts another apply beside the scenario's, with settings and a log of its own.
+    pub fn spawn_apply_with(&self, settings: &Settings, name: &str) -> Process {
+        let config = self.folder.path().join(format!("{name}.toml"));
+        ok(settings.write(&config));
+        let http = settings.text("http.apply").to_owned();
+        ok(Half { name: "apply", program: program(), config, log: self.log(name), http }.spawn())
+    }
+
     /// Starts capture and waits until it is ready.
     pub async fn capture(&self) -> Process {
         let mut process = self.spawn_capture();
