@@ -35,8 +35,14 @@ pub(super) fn render(value: Value<'_>, out: &mut Vec<u8>) -> Result<(), RenderEr
     match value {
         Value::Float(number) if number.is_finite() => write_number(out, number, 6),
         Value::Double(number) if number.is_finite() => write_number(out, number, 15),
-        Value::Float(number) => write_special(out, number.into()),
-        Value::Double(number) => write_special(out, number),
+        Value::Float(number) => {
+            out.extend_from_slice(special(number.into()));
+            Ok(())
+        }
+        Value::Double(number) => {
+            out.extend_from_slice(special(number));
+            Ok(())
+        }
         _ => Err(RenderError("floating-point number")),
     }
 }
@@ -61,14 +67,10 @@ fn write_number(out: &mut Vec<u8>, number: impl Display + LowerExp, exponent_fro
     write!(out, "{mantissa}e{sign}{:02}", exponent.unsigned_abs()).map_err(failed)
 }
 
-fn write_special(out: &mut Vec<u8>, number: f64) -> Result<(), RenderError> {
-    let text: &[u8] = if number.is_nan() {
-        b"NaN"
-    } else if number > 0.0 {
-        b"Infinity"
-    } else {
-        b"-Infinity"
-    };
-    out.extend_from_slice(text);
-    Ok(())
+fn special(number: f64) -> &'static [u8] {
+    match (number.is_nan(), number > 0.0) {
+        (true, _) => b"NaN",
+        (false, true) => b"Infinity",
+        (false, false) => b"-Infinity",
+    }
 }
