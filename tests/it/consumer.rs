@@ -4,6 +4,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     process,
+    time::Instant,
 };
 
 use rdkafka::topic_partition_list::Offset;
@@ -40,7 +41,7 @@ impl Topic {
         let own = ConsumerSettings { properties: BTreeMap::new(), budget_bytes };
         let subscription = Subscription::Group { group: self.group.clone(), topics: vec![self.topics.name(TABLE)] };
         let (events, handle) = Consumer::spawn(&settings, &own, subscription).expect("the settings are valid");
-        Member { events, _handle: handle }
+        Member { events, idle_since: Instant::now(), _handle: handle }
     }
 
     async fn remove(self) {
@@ -51,13 +52,19 @@ impl Topic {
 /// A member of the group.
 struct Member {
     events: mpsc::UnboundedReceiver<ConsumerEvent>,
+    idle_since: Instant,
     _handle: ConsumerHandle,
 }
 
 impl Member {
     async fn next(&mut self) -> ConsumerEvent {
         let event = tokio::time::timeout(LIMIT, self.events.recv()).await.expect("the consumer tells something");
-        event.expect("the consumer runs")
+        let event = event.expect("the consumer runs");
+        if !matches!(event, ConsumerEvent::Idle) {
+            self.idle_since = Instant::now();
+        }
+        assert!(self.idle_since.elapsed() < LIMIT, "nothing but idleness for {} s", LIMIT.as_secs());
+        event
     }
 
     /// Answers assignments with this offset until all these partitions have come, and revocations at once.
