@@ -417,9 +417,10 @@ const fn interval_scale(ty: &ColumnType) -> i64 {
     if ty.typmod < 0 { 6 } else { (ty.typmod & 0xFFFF) as i64 }
 }
 
-/// The length of `bit(n)` as SQL.
+/// The length of `bit(n)` as SQL, up to the server's limit: a schema may come from anywhere.
 fn fixed_bits(sql: &str) -> Option<u32> {
-    sql.strip_prefix("bit(")?.strip_suffix(')')?.parse().ok()
+    const LIMIT: u32 = 83_886_080;
+    sql.strip_prefix("bit(")?.strip_suffix(')')?.parse().ok().filter(|length| *length <= LIMIT)
 }
 
 /// The declared precision of a time type; 6 when none is declared.
