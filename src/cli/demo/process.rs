@@ -133,7 +133,8 @@ impl Process {
 
     /// Sends a signal by its name.
     pub fn signal(&self, name: &str) -> Result<(), Error> {
-        let outcome = Command::new("kill").arg(format!("-{name}")).arg(self.child.id().to_string()).status();
+        // every shell has kill built in, while the program of that name is missing from small systems
+        let outcome = Command::new("sh").args(["-c", "kill -s $0 $1", name, &self.child.id().to_string()]).status();
         match outcome {
             Ok(status) if status.success() => Ok(()),
             Ok(_) => Err(self.failed("signal", io::Error::other("kill failed"))),
@@ -215,5 +216,15 @@ mod tests {
         assert!(process.peak_memory().is_some());
         process.kill_9().unwrap();
         assert!(process.exit_status().unwrap().is_some());
+    }
+
+    #[tokio::test]
+    async fn a_process_that_is_asked_to_stop_can_end_in_its_own_way() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut process = shell(folder.path(), "trap 'exit 7' TERM; echo set; while :; do :; done");
+        while process.log_tail(1) != "set" {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(process.stop(Duration::from_secs(10)).await.unwrap().code(), Some(7));
     }
 }

@@ -42,7 +42,7 @@ pub fn guide(parts: &Parts, settings: &Settings, program: &Path, folder: &Path) 
     let (capture, apply) = (settings.text("http.capture"), settings.text("http.apply"));
     format!(
         "Where to look next (configuration and logs: {folder}):
-  topics    kcat -b {kafka} -L | grep {name}
+  topics    kcat -b {kafka} -L | grep {name}   # Debian's package kcat
             kcat -b {kafka} -C -e -t {name}.public.notes -f '%p/%o %h %k\\n'
   schemas   curl -s {registry}/subjects
             curl -s {registry}/subjects/{name}.public.orders-value/versions/latest
