@@ -239,7 +239,8 @@ impl Encoder {
         let before = RowSource::new(plan, old.tuple(), None)?;
         let old_key = self.append_key(plan, before, out)?;
         let new_key = self.append_key(plan, after, out)?;
-        if out.bytes[old_key.clone()] == out.bytes[new_key.clone()] {
+        let same = out.bytes[old_key.clone()] == out.bytes[new_key.clone()];
+        if same && !row::differs_beyond_key_bytes(plan, before, after) {
             out.bytes.truncate(old_key.start);
             let full = matches!(old, OldTuple::Full(_)).then_some(before);
             self.append_single(event(Op::Update, full, Some(after)), after, out)?;

@@ -127,6 +127,16 @@ pub(super) fn key_value<'a>(plan: &'a Plan, row: RowSource<'a>, index: usize) ->
     }
 }
 
+/// Whether two keys of the same bytes are different rows: their columns differ in what Avro's type cannot hold.
+pub(super) fn differs_beyond_key_bytes(plan: &Plan, before: RowSource<'_>, after: RowSource<'_>) -> bool {
+    plan.key.iter().any(|index| match (before.datum(*index), after.datum(*index), plan.columns.get(*index)) {
+        (Datum::Text(before), Datum::Text(after), Some(column)) => {
+            before != after && !matches!(column.codec.parse_key(before), Ok(Parsed::Value(_)))
+        }
+        _ => false,
+    })
+}
+
 fn not_utf8(plan: &Plan, column: &PlanColumn, source: std::str::Utf8Error) -> EncodeError {
     EncodeError::NotUtf8 { table: plan.table.clone(), column: column.name.to_string(), source }
 }

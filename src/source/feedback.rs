@@ -17,10 +17,11 @@ pub struct Feedback {
 }
 
 impl Feedback {
-    /// `start` is where streaming began: everything below it was confirmed before, so no update goes below it.
+    /// `start` is where streaming began, and `confirmed` what is durable: streaming may begin above it, when changes below
+    /// must stay in the WAL.
     #[must_use]
-    pub const fn new(start: Lsn, now: Instant) -> Self {
-        Self { written: start, flush: start, sent_flush: start, last_sent: now }
+    pub const fn new(start: Lsn, confirmed: Lsn, now: Instant) -> Self {
+        Self { written: start, flush: confirmed, sent_flush: confirmed, last_sent: now }
     }
 
     /// The server sent WAL up to here.
@@ -78,7 +79,7 @@ mod tests {
         ) {
             // trap T5
             let now = Instant::now();
-            let mut feedback = Feedback::new(Lsn(start), now);
+            let mut feedback = Feedback::new(Lsn(start), Lsn(start), now);
             let (mut last, mut allowed) = (Lsn(start), Lsn(start));
             for (confirm, lsn) in steps {
                 if confirm {
@@ -100,7 +101,7 @@ mod tests {
         // trap T10
         let now = Instant::now();
         let (short, long) = (Duration::from_millis(100), Duration::from_secs(20));
-        let mut feedback = Feedback::new(Lsn(5), now);
+        let mut feedback = Feedback::new(Lsn(5), Lsn(5), now);
         feedback.received(Lsn(9));
         assert_eq!(feedback.due(short, None), None);
         assert_eq!(feedback.due(short, Some(long)), Some(now + long));
@@ -108,5 +109,12 @@ mod tests {
         assert_eq!(feedback.due(short, Some(long)), Some(now + short));
         feedback.next_update(now, 0, false);
         assert_eq!(feedback.due(short, None), None);
+    }
+
+    #[test]
+    fn a_stream_that_begins_above_what_is_durable_confirms_only_that() {
+        let now = Instant::now();
+        let update = Feedback::new(Lsn(301), Lsn(250), now).next_update(now, 0, false);
+        assert_eq!((update.written, update.flushed), (Lsn(301), Lsn(250)));
     }
 }

@@ -216,6 +216,15 @@ async fn missing_options(client: &Client, publication: &str) -> Result<Option<Ve
     Ok(Some(missing))
 }
 
+/// An error if the publication does not exist: the server would send nothing of any table.
+pub async fn must_exist(client: &Client, publication: &str) -> Result<(), Error> {
+    if missing_options(client, publication).await?.is_some() {
+        return Ok(());
+    }
+    let sql = format!("CREATE PUBLICATION {} FOR TABLE … WITH ({OPTIONS});", quote_identifier(publication));
+    Err(Error::PublicationMissing { publication: publication.to_owned(), sql })
+}
+
 /// The tables that the patterns want and the publication does not hold.
 pub async fn unpublished(client: &Client, spec: &PublicationSpec) -> Result<Vec<TableName>, Error> {
     let published = published(client, &spec.name).await?;

@@ -200,11 +200,12 @@ pub fn spawn(
         buffer_bytes,
     });
     let stop = CancellationToken::new();
+    let confirmed = *flush.borrow();
     let now = Instant::now();
     let task = Task {
         silence_limit: stream.sender_timeout.map_or(settings.receive_timeout, |timeout| timeout * 2),
         held_back_interval: stream.sender_timeout.unwrap_or(settings.receive_timeout) / 3,
-        feedback: Feedback::new(stream.start, now),
+        feedback: Feedback::new(stream.start, confirmed, now),
         wire: stream.wire,
         slot: stream.slot,
         parser: Parser::new(),

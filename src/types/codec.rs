@@ -244,6 +244,7 @@ impl Codec {
             | Family::Float8
             | Family::Json { .. }
             | Family::Interval
+            | Family::Bit
             | Family::Bits { length: None, .. }
             | Family::Point
             | Family::Xml

@@ -16,7 +16,7 @@ pub(super) fn parse(text: &[u8]) -> Parsed<'_> {
     })
 }
 
-/// Written as a plain number, which the input function reads in every locale with a decimal point of its own kind.
+/// Written as a plain number, which the input function reads under `lc_monetary = C`, as every session pins it.
 pub(super) fn render(value: Value<'_>, out: &mut Vec<u8>) -> Result<(), RenderError> {
     numeric::render_decimal(value, SCALE, out)
 }

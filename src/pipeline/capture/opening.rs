@@ -72,6 +72,8 @@ struct Opening<'a> {
     published: Vec<PublishedTable>,
     topics: BTreeMap<TableName, String>,
     cluster: Topics,
+    /// From where on the server can send again: a crash of it may take the slot back, but never below.
+    restart: Lsn,
 }
 
 /// Connects, decides where to begin, and copies if need be.
@@ -85,7 +87,8 @@ pub(super) async fn open(deps: &CaptureDeps, tables: &Arc<Tables>) -> Result<Ope
     cluster.ensure_own(&settings.prefix).await?;
     let peeked = StateStore::peek(&settings.kafka, &state_topic(&settings.prefix)).await?;
     let deps = deps.clone();
-    let opening = Opening { deps, tables, client, published: Vec::new(), topics: BTreeMap::new(), cluster };
+    let opening =
+        Opening { deps, tables, client, published: Vec::new(), topics: BTreeMap::new(), cluster, restart: Lsn::ZERO };
     opening.begin(peeked).await
 }
 
@@ -100,6 +103,7 @@ async fn published_tables(
     let settings = &deps.settings;
     let spec = &settings.publication;
     if goes_on {
+        source::publication::must_exist(client, &spec.name).await?;
         for table in source::publication::unpublished(client, spec).await? {
             let reason = "it joined the configuration after the snapshot and is not in the publication; its rows are not captured";
             tracing::error!(table = %table, reason, "table stopped");
@@ -150,7 +154,7 @@ fn name_topics(
 
 impl Opening<'_> {
     async fn begin(mut self, peeked: State) -> Result<Opened, Error> {
-        let settings = &self.deps.settings;
+        let settings = self.deps.settings.clone();
         let mut replication = ReplicationConnection::connect(&settings.source).await?;
         let server = self.server(&mut replication, peeked.checkpoint.as_ref()).await?;
         let slot = self.slot().await?;
@@ -189,7 +193,7 @@ impl Opening<'_> {
             return Err(Error::StateMoved { slot: settings.slot.clone() });
         };
         let from = self.tables.begin(at);
-        let options = recorded.options.change(EventOptions::of(settings), recorded.ceiling, at);
+        let options = recorded.options.change(EventOptions::of(settings), recorded.ceiling, self.restart.min(at));
         let (valid, below) = options.at(from);
         let settings = valid.settings(settings.clone())?;
         if let Some(below) = below {
@@ -232,9 +236,10 @@ impl Opening<'_> {
         Ok(Server { system_id, timeline, wal_end, switch_point })
     }
 
-    async fn slot(&self) -> Result<Option<Slot>, Error> {
-        let settings = &self.deps.settings;
+    async fn slot(&mut self) -> Result<Option<Slot>, Error> {
+        let settings = self.deps.settings.clone();
         let found = source::slot::read(&self.client, &settings.slot).await?;
+        self.restart = found.as_ref().and_then(|slot| slot.restart_lsn).unwrap_or(Lsn::ZERO);
         let unusable = |reason: String| Error::SlotUnusable { slot: settings.slot.clone(), reason };
         match source::slot::assess(found.as_ref(), &settings.source.database, None) {
             SlotVerdict::Missing => Ok(None),
@@ -272,6 +277,9 @@ impl Opening<'_> {
         self.withhold(&state, checkpoint.consistent_point);
         let publisher = Arc::new(self.publisher(&state, from).await?);
         let session = Arc::new(self.session(store, &state, checkpoint, flush).await?);
+        if below.is_none() {
+            session.forget_topics(&state).await?;
+        }
         Ok(Opened { session, publisher, batches, handle, versions: versions(&state), below })
     }
 
@@ -283,6 +291,8 @@ impl Opening<'_> {
         found: (Server, bool),
         mut checkpoint: Checkpoint,
     ) -> Result<Opened, Error> {
+        // A new snapshot begins anew, also in this process.
+        self.tables.republished(Lsn::ZERO);
         let settings = &self.deps.settings;
         let (server, drop_slot) = found;
         let again = checkpoint.phase == Phase::Snapshot;
@@ -314,6 +324,7 @@ impl Opening<'_> {
         let publication = settings.publication.name.clone();
         let (flush, confirmed) = watch::channel(at);
         let session = self.session(store, &state, checkpoint, flush).await?;
+        session.forget_topics(&state).await?;
         session.health.set_started();
         session.health.set_phase("snapshot");
         let reader = match slot.snapshot_name.filter(|_| copying) {
@@ -431,7 +442,6 @@ impl Opening<'_> {
             barriers: Arc::new(Mutex::new(state.barriers.iter().map(|barrier| barrier.position).collect())),
         };
         session.retry_stopped(state).await?;
-        session.forget_topics(state).await?;
         Ok(session)
     }
 }

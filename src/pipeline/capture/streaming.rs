@@ -57,12 +57,17 @@ pub(super) async fn run(deps: &CaptureDeps, tables: &Arc<Tables>, token: &Cancel
     let routes = Routes::new(Arc::clone(&session), versions, messages);
     let streamer = Streamer::new(Arc::clone(&session), routes, Arc::clone(&publisher), below);
     let outcome = follow(&session, &publisher, streamer, batches, &handle, token).await;
-    if outcome.is_ok() {
-        finish(&session, &publisher).await;
-    }
+    let finished = outcome.is_ok() && finish(&session, &publisher).await;
     handle.stop().await;
     if let (Ok(Ended::OptionsEnd), Some(below)) = (&outcome, below) {
+        if !finished {
+            return Err(Error::StreamEnded);
+        }
         tables.republished(below);
+        // A table that the next options leave out holds nothing any longer.
+        for table in tables.retain(|table| deps.settings.publication.tables.matches(table)) {
+            deps.health.resume_table(&table.to_string());
+        }
     }
     outcome
 }
@@ -123,19 +128,21 @@ fn checkpointer(session: &Arc<Session>, publisher: &Arc<Publisher>) -> Checkpoin
 }
 
 /// Waits a while for what is in flight and records it; what is not acknowledged by then is not confirmed (trap T59).
-async fn finish(session: &Arc<Session>, publisher: &Arc<Publisher>) {
+async fn finish(session: &Arc<Session>, publisher: &Arc<Publisher>) -> bool {
     let settled = tokio::time::timeout(DRAIN_LIMIT, async {
         publisher.settled().await?;
         checkpointer(session, publisher).once().await?;
         publisher.settled().await
     });
-    match settled.await {
+    let settled = settled.await;
+    match &settled {
         Ok(Ok(())) => tracing::info!("everything that was sent is acknowledged and recorded"),
         Ok(Err(error)) => tracing::warn!(%error, "the last records will be published again"),
         Err(_elapsed) => {
             tracing::warn!("kafka did not acknowledge the last records in time; they will be published again");
         }
     }
+    matches!(settled, Ok(Ok(())))
 }
 
 /// Reads the slot's positions at intervals, and ends the session when the server invalidates the slot (trap T13).

@@ -33,6 +33,14 @@ impl Tables {
         self.lock().stopped.entry(table).or_insert(stopped);
     }
 
+    /// Forgets the stops of other tables than these, and tells whose.
+    pub(super) fn retain(&self, keep: impl Fn(&TableName) -> bool) -> Vec<TableName> {
+        let mut register = self.lock();
+        let gone: Vec<_> = register.stopped.keys().filter(|table| !keep(table)).cloned().collect();
+        register.stopped.retain(|table, _| keep(table));
+        gone
+    }
+
     /// The lowest commit at which a table stopped: the flush LSN stays there.
     pub(super) fn lowest_stop(&self) -> Option<Lsn> {
         self.lock().stopped.values().map(|stopped| stopped.position.commit).min()
