@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 
-use crate::lsn::Lsn;
+use crate::lsn::{Lsn, Position};
 
 /// Name of the progress topic of a topic prefix.
 #[must_use]
@@ -26,6 +26,9 @@ pub struct Progress {
     pub lsn: Lsn,
     /// Per topic and partition: offset of the last delivered record plus one.
     pub offsets: BTreeMap<String, Vec<i64>>,
+    /// Topics whose tables capture has stopped, and where: `lsn` says nothing of their events from there on.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub stopped: BTreeMap<String, Position>,
 }
 
 impl Progress {
@@ -38,6 +41,13 @@ impl Progress {
     #[must_use]
     pub fn offset(&self, topic: &str, partition: i32) -> Option<i64> {
         self.offsets.get(topic)?.get(usize::try_from(partition).ok()?).copied()
+    }
+
+    /// The position below which a topic's events are acknowledged.
+    #[must_use]
+    pub fn complete(&self, topic: &str) -> Position {
+        let all = Position { epoch: self.epoch, commit: self.lsn, ordinal: 0 };
+        self.stopped.get(topic).map_or(all, |stopped| all.min(*stopped))
     }
 }
 
@@ -80,7 +90,15 @@ mod tests {
 
     #[test]
     fn what_is_written_is_read_again() {
-        let progress = Progress { epoch: 2, lsn: Lsn(1 << 33), offsets: BTreeMap::from([("a.b".into(), vec![0, 3])]) };
+        let stopped = Position { epoch: 2, commit: Lsn(1 << 32), ordinal: 3 };
+        let progress = Progress {
+            epoch: 2,
+            lsn: Lsn(1 << 33),
+            offsets: BTreeMap::from([("a.b".into(), vec![0, 3])]),
+            stopped: BTreeMap::from([("a.b".into(), stopped)]),
+        };
+        assert_eq!(progress.complete("a.b"), stopped);
+        assert_eq!(progress.complete("a.c"), Position { ordinal: 0, commit: Lsn(1 << 33), ..stopped });
         let text = serde_json::to_vec(&progress).unwrap();
         assert_eq!(Progress::parse(&text).unwrap(), progress);
     }

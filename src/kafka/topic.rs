@@ -6,7 +6,7 @@ use std::{
 };
 
 use rdkafka::{
-    admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication},
+    admin::{AdminClient, AdminOptions, NewTopic, OwnedResourceSpecifier, ResourceSpecifier, TopicReplication},
     error::{KafkaError, RDKafkaErrorCode},
 };
 
@@ -43,8 +43,13 @@ impl TopicDescription {
     /// Largest record batch that the topic takes, in bytes.
     #[must_use]
     pub fn max_message_bytes(&self) -> usize {
-        self.config.get("max.message.bytes").and_then(|text| text.parse().ok()).unwrap_or(1_048_588)
+        max_message_bytes(&self.config)
     }
+}
+
+/// What a configuration says; the brokers' own default where it is silent.
+fn max_message_bytes(config: &BTreeMap<String, String>) -> usize {
+    config.get("max.message.bytes").and_then(|text| text.parse().ok()).unwrap_or(1_048_588)
 }
 
 /// Administration calls. Clones share one client.
@@ -99,7 +104,12 @@ impl Admin {
         let partitions = i32::try_from(found.partitions().len()).unwrap_or(i32::MAX);
         let replicas = found.partitions().iter().map(|partition| partition.replicas().len()).min().unwrap_or(0);
         let id = self.id(topic).await?;
-        Ok(Some(TopicDescription { id, partitions, replicas, config: self.config(topic).await? }))
+        Ok(Some(TopicDescription {
+            id,
+            partitions,
+            replicas,
+            config: self.configs(&[topic]).await?.remove(topic).unwrap_or_default(),
+        }))
     }
 
     /// The id of a topic that is there. Not every broker knows a new topic at once.
@@ -129,13 +139,30 @@ impl Admin {
         })
     }
 
-    async fn config(&self, topic: &str) -> Result<BTreeMap<String, String>, Error> {
-        let failed = |source| Error::Topic { operation: "read the configuration of", topic: topic.to_owned(), source };
-        let answers =
-            self.client.describe_configs([&ResourceSpecifier::Topic(topic)], &options()).await.map_err(failed)?;
-        let Some(answer) = answers.into_iter().next() else { return Ok(BTreeMap::new()) };
-        let resource = answer.map_err(|code| failed(KafkaError::AdminOp(code)))?;
-        Ok(resource.entries.into_iter().filter_map(|entry| Some((entry.name, entry.value?))).collect())
+    /// Largest record batch that each of the topics takes, in bytes.
+    pub async fn max_message_bytes(&self, topics: &[&str]) -> Result<BTreeMap<String, usize>, Error> {
+        let configs = self.configs(topics).await?;
+        Ok(configs.into_iter().map(|(topic, config)| (topic, max_message_bytes(&config))).collect())
+    }
+
+    async fn configs(&self, topics: &[&str]) -> Result<BTreeMap<String, BTreeMap<String, String>>, Error> {
+        let failed = |topic: &str, source| Error::Topic {
+            operation: "read the configuration of",
+            topic: topic.to_owned(),
+            source,
+        };
+        let resources: Vec<_> = topics.iter().map(|topic| ResourceSpecifier::Topic(topic)).collect();
+        let answers = self.client.describe_configs(&resources, &options()).await;
+        let answers = answers.map_err(|source| failed(topics.first().copied().unwrap_or_default(), source))?;
+        let mut configs = BTreeMap::new();
+        for (topic, answer) in topics.iter().zip(answers) {
+            let resource = answer.map_err(|code| failed(topic, KafkaError::AdminOp(code)))?;
+            let entries = resource.entries.into_iter().filter_map(|entry| Some((entry.name, entry.value?)));
+            if let OwnedResourceSpecifier::Topic(topic) = resource.specifier {
+                configs.insert(topic, entries.collect());
+            }
+        }
+        Ok(configs)
     }
 
     /// Creates the topic; `false` if it was there already.

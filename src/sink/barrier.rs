@@ -37,19 +37,34 @@ pub enum Gathering {
     Held,
 }
 
-/// Empties the tables of a barrier if all partitions that it needs have arrived. `subscribed` tells which topics this sink
-/// applies; `topic` is the asking lane's.
+/// What a sink knows of topics beside the asking lane's.
+#[derive(Clone, Copy)]
+pub struct Others<'a> {
+    /// Whether this sink applies a topic.
+    pub subscribed: &'a (dyn Fn(&str) -> bool + Send + Sync),
+    /// Topics whose tables capture has stopped, and where: their copies of later barriers come when the tables go on, for
+    /// themselves.
+    pub withheld: &'a BTreeMap<String, Position>,
+}
+
+impl Others<'_> {
+    fn is_withheld(&self, topic: &str, at: Position) -> bool {
+        self.withheld.get(topic).is_some_and(|stopped| *stopped <= at)
+    }
+}
+
+/// Empties the tables of a barrier if all partitions that it needs have arrived. `topic` is the asking lane's.
 pub async fn gather(
     client: &Client,
     ledger: &Ledger,
     at: Position,
     barrier: &Barrier,
     topic: &str,
-    subscribed: &(dyn Fn(&str) -> bool + Send + Sync),
+    others: Others<'_>,
 ) -> Result<Gathering, Error> {
     let failed = || Error::query("gather at a barrier");
     client.batch_execute("BEGIN").await.map_err(failed())?;
-    let done = gather_in_transaction(client, ledger, at, barrier, topic, subscribed).await;
+    let done = gather_in_transaction(client, ledger, at, barrier, topic, others).await;
     let end = if done.is_ok() { "COMMIT" } else { "ROLLBACK" };
     client.batch_execute(end).await.map_err(failed())?;
     done
@@ -61,7 +76,7 @@ async fn gather_in_transaction(
     at: Position,
     barrier: &Barrier,
     topic: &str,
-    subscribed: &(dyn Fn(&str) -> bool + Send + Sync),
+    others: Others<'_>,
 ) -> Result<Gathering, Error> {
     let emptied = lock(client, ledger, at, barrier).await?;
     if emptied.contains(topic) || was_passed(client, ledger, at, topic).await? {
@@ -70,17 +85,21 @@ async fn gather_in_transaction(
     if ledger.hold(client).await?.is_some_and(|hold| hold <= at.commit) {
         return Ok(Gathering::Held);
     }
-    let due = |name: &str| !emptied.contains(name) && (name == topic || subscribed(name));
+    let due = |name: &str| !emptied.contains(name) && (name == topic || (others.subscribed)(name));
     let listed: Vec<&(String, i32)> = barrier.topics.iter().filter(|(name, _)| due(name)).collect();
     let arrivals = arrivals(client, ledger, at, &listed).await?;
     let (mut ready, mut missing) = (Vec::new(), Vec::new());
     for (name, partitions) in listed {
         let lanes = arrivals.get(name.as_str());
-        if name != topic && lanes.is_some_and(Lanes::stopped) {
+        if name != topic && lanes.is_some_and(|lanes| lanes.stopped() || lanes.passed()) {
             continue;
         }
         let here = |partition: i32| lanes.is_some_and(|lanes| lanes.has_arrived(partition));
-        missing.extend((0..*partitions).filter(|n| !here(*n)).map(|partition| (name.clone(), partition)));
+        let absent: Vec<i32> = (0..*partitions).filter(|n| !here(*n)).collect();
+        if name != topic && !absent.is_empty() && others.is_withheld(name, at) {
+            continue;
+        }
+        missing.extend(absent.into_iter().map(|partition| (name.clone(), partition)));
         ready.push(name.as_str());
     }
     if !missing.is_empty() {
@@ -133,11 +152,17 @@ struct Lanes(BTreeMap<i32, Arrival>);
 struct Arrival {
     stopped: bool,
     arrived: bool,
+    passed: bool,
 }
 
 impl Lanes {
     fn stopped(&self) -> bool {
         self.0.values().any(|lane| lane.stopped)
+    }
+
+    /// Whether some lane's mark is at the barrier or beyond: the table was emptied, and may have newer rows.
+    fn passed(&self) -> bool {
+        self.0.values().any(|lane| lane.passed)
     }
 
     /// Whether a partition is parked at the barrier or beyond it.
@@ -156,7 +181,8 @@ async fn arrivals(
     let topics: Vec<&str> = listed.iter().map(|(topic, _)| topic.as_str()).collect();
     let sql = format!(
         "SELECT topic, partition, stopped IS NOT NULL, (epoch, commit_lsn, ordinal) >= ($3, $4, $5) \
-         OR coalesce((parked_epoch, parked_lsn, parked_ordinal) >= ($3, $4, $5), false) \
+         OR coalesce((parked_epoch, parked_lsn, parked_ordinal) >= ($3, $4, $5), false), \
+         (epoch, commit_lsn, ordinal) >= ($3, $4, $5) \
          FROM {} WHERE instance = $1 AND topic = ANY ($2)",
         ledger.table("position")
     );
@@ -168,7 +194,7 @@ async fn arrivals(
         .map_err(Error::query("read who is at a barrier"))?;
     let mut lanes: BTreeMap<String, Lanes> = BTreeMap::new();
     for row in rows {
-        let arrival = Arrival { stopped: row.get(2), arrived: row.get(3) };
+        let arrival = Arrival { stopped: row.get(2), arrived: row.get(3), passed: row.get(4) };
         lanes.entry(row.get(0)).or_default().0.insert(row.get(1), arrival);
     }
     Ok(lanes)

@@ -7,12 +7,15 @@ use walrelay::{
     lsn::Position,
     sink::{
         Applied, Error, LaneDone, LanePart, Manner, Session, Settings, Sink,
-        barrier::{Gathering, gather, pass},
+        barrier::{Gathering, Others, gather, pass},
         ledger::{Ledger, Owned},
     },
 };
 
 use crate::sink_support::{Database, at, change, delete, insert, shape, update};
+
+static NONE: BTreeMap<String, Position> = BTreeMap::new();
+const EVERYTHING: Others<'static> = Others { subscribed: &|_| true, withheld: &NONE };
 
 struct Rig {
     db: Database,
@@ -267,15 +270,14 @@ async fn a_barrier_that_all_lanes_have_passed_does_not_empty_the_table_again() {
     let barrier = Barrier { topics: vec![("topic".into(), 1)] };
     let ledger = rig.sink.ledger();
     ledger.set_parked(rig.session.client(), &rig.owned, at(2, 1)).await.unwrap();
-    let everything = |_: &str| true;
-    let gathered = gather(rig.session.client(), ledger, at(2, 1), &barrier, "topic", &everything).await.unwrap();
+    let gathered = gather(rig.session.client(), ledger, at(2, 1), &barrier, "topic", EVERYTHING).await.unwrap();
     assert_eq!(gathered, Gathering::Passed);
     pass(rig.session.client(), ledger, &rig.owned, at(2, 1), 2).await.unwrap();
     (rig.stored, rig.mark) = (Some(2), at(2, 1));
     rig.apply(vec![insert(&t, at(3, 1), &["2", "after", "1"])]).await.unwrap();
     // A process that lost its connection after the commit does not know that its lane is beyond the barrier.
     let ledger = rig.sink.ledger();
-    let gathered = gather(rig.session.client(), ledger, at(2, 1), &barrier, "topic", &everything).await.unwrap();
+    let gathered = gather(rig.session.client(), ledger, at(2, 1), &barrier, "topic", EVERYTHING).await.unwrap();
     assert_eq!(gathered, Gathering::Passed);
     assert_eq!(rig.db.rows("SELECT a FROM t").await, ["after"]);
 }
@@ -291,7 +293,7 @@ async fn a_reader_of_the_table_does_not_hold_a_barrier_up() {
     let barrier = Barrier { topics: vec![("topic".into(), 1)] };
     let ledger = rig.sink.ledger();
     ledger.set_parked(rig.session.client(), &rig.owned, at(2, 1)).await.unwrap();
-    let gathering = gather(rig.session.client(), ledger, at(2, 1), &barrier, "topic", &|_| true);
+    let gathering = gather(rig.session.client(), ledger, at(2, 1), &barrier, "topic", EVERYTHING);
     let gathered =
         tokio::time::timeout(Duration::from_secs(20), gathering).await.expect("the reader is not waited for");
     assert_eq!(gathered.unwrap(), Gathering::Passed);
@@ -363,7 +365,7 @@ async fn a_dropped_table_that_a_barrier_empties_is_created_anew() {
     let name = walrelay::schema::TableName::new("public", "t");
     ledger.register(client, "topic", &name, &name).await.unwrap();
     ledger.set_parked(client, &rig.owned, at(2, 1)).await.unwrap();
-    assert_eq!(gather(client, ledger, at(2, 1), &barrier, "topic", &|_| true).await.unwrap(), Gathering::Passed);
+    assert_eq!(gather(client, ledger, at(2, 1), &barrier, "topic", EVERYTHING).await.unwrap(), Gathering::Passed);
     pass(client, ledger, &rig.owned, at(2, 1), 2).await.unwrap();
     (rig.stored, rig.mark) = (Some(2), at(2, 1));
     rig.apply(vec![insert(&t, at(3, 1), &["3", "z", "3"])]).await.unwrap();

@@ -15,7 +15,7 @@ use tokio::{
 use walrelay::{
     event::ChangeEvent,
     kafka::{ConsumedRecord, ConsumerEvent, StartOffset, TopicPartition},
-    lsn::Lsn,
+    lsn::{Lsn, Position},
     pipeline::{
         apply::{Decode, Deps, Error, FlowControl, Limits, run},
         health::{Half, Health},
@@ -143,6 +143,11 @@ impl Applier {
 
     /// Everything below this commit LSN has been sent.
     fn progress(&self, lsn: u64) {
+        self.progress_but(lsn, &[]);
+    }
+
+    /// As `progress`, but for what capture has stopped.
+    fn progress_but(&self, lsn: u64, stopped: &[(&str, Position)]) {
         let mut offsets: BTreeMap<String, Vec<i64>> = BTreeMap::new();
         for ((topic, partition), next) in &self.offsets {
             let of_topic = offsets.entry(topic.clone()).or_default();
@@ -150,7 +155,8 @@ impl Applier {
             of_topic.resize(of_topic.len().max(place + 1), i64::MAX);
             of_topic[place] = *next;
         }
-        let progress = Progress { epoch: 0, lsn: Lsn(lsn), offsets };
+        let stopped = stopped.iter().map(|(topic, position)| ((*topic).to_owned(), *position)).collect();
+        let progress = Progress { epoch: 0, lsn: Lsn(lsn), offsets, stopped };
         self.deliver(vec![record("progress", 0, 0, Some(serde_json::to_string(&progress).unwrap()))]);
     }
 
@@ -234,6 +240,33 @@ async fn a_truncate_waits_for_all_partitions_and_spares_what_comes_after_it() {
     db.until(parked, &["0"]).await;
     applier.send(T, 1, vec![barrier(), insert(&t, at(7, 1), &["11", "later"])]);
     db.until("SELECT id FROM t ORDER BY id", &["10", "11"]).await;
+    db.until("SELECT count(*) FROM walrelay.barrier", &["0"]).await;
+    applier.finish().await;
+}
+
+// trap T32
+#[tokio::test]
+async fn a_barrier_does_not_wait_for_a_table_that_capture_has_stopped_before_it() {
+    let db = Database::create().await;
+    let (t, u) = (shape("t", &[("id*", "int")]), shape("u", &[("id*", "int")]));
+    let topics = [(T, 2), ("w.u", 2)];
+    let mut applier = Applier::start(&db, &topics).await;
+    let barrier = |table| truncate(&shape(table, &[("id", "int")]), at(5, 1), &topics);
+    applier.send(T, 0, vec![insert(&t, at(1, 1), &["1"]), barrier("t"), insert(&t, at(6, 1), &["2"])]);
+    applier.send(T, 1, vec![barrier("t")]);
+    applier.send("w.u", 0, vec![insert(&u, at(1, 2), &["1"])]);
+    let parked = "SELECT count(*) FROM walrelay.position WHERE parked_lsn = '0/5'";
+    db.until(parked, &["2"]).await;
+    // A table that is stopped after the barrier still gets its copies.
+    applier.progress_but(9, &[("w.u", at(5, 2))]);
+    applier.send("w.u", 1, vec![barrier("u")]);
+    db.until(parked, &["3"]).await;
+    applier.progress_but(9, &[("w.u", at(4, 1))]);
+    db.until("SELECT * FROM t", &["2"]).await;
+    assert_eq!(db.rows("SELECT * FROM u").await, ["1"]);
+    applier.send("w.u", 0, vec![insert(&u, at(4, 1), &["7"]), barrier("u"), insert(&u, at(7, 1), &["8"])]);
+    db.until("SELECT * FROM u", &["8"]).await;
+    assert_eq!(db.rows("SELECT * FROM t").await, ["2"]);
     db.until("SELECT count(*) FROM walrelay.barrier", &["0"]).await;
     applier.finish().await;
 }

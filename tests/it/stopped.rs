@@ -91,6 +91,31 @@ async fn records_that_each_fit_a_topic_are_not_batched_beyond_its_limit() {
     scenario.await_equal("things").await;
 }
 
+/// Trap T50: the record that does not fit any longer must not come to the producer, which would lose its order with it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_topic_that_takes_smaller_records_from_now_on_stops_its_table_at_the_first_that_is_larger() {
+    let scenario = Scenario::new("smaller").await;
+    scenario
+        .source("CREATE TABLE things (id int PRIMARY KEY, body text); CREATE TABLE others (id int PRIMARY KEY)")
+        .await;
+    let (mut capture, _apply) = (scenario.capture().await, scenario.apply().await);
+    scenario.source("INSERT INTO things VALUES (1, repeat('x', 30000))").await;
+    scenario.await_equal("things").await;
+    scenario.topics().set("public.things", "max.message.bytes", "20000").await;
+    scenario.await_log(&mut capture, "takes records of another size").await;
+    scenario.source("INSERT INTO things VALUES (2, 'small'), (3, repeat('x', 30000)), (4, 'small')").await;
+    await_stopped(&scenario, "public.things").await;
+    scenario.source("INSERT INTO others VALUES (1)").await;
+    scenario.await_equal("others").await;
+    assert!(scenario.readiness("capture").await.1.contains("does not fit"), "it was refused before it was sent");
+    scenario.await_target("SELECT string_agg(id::text, ',' ORDER BY id) FROM things", "1,2").await;
+    drop(capture);
+
+    scenario.topics().set("public.things", "max.message.bytes", "1000000").await;
+    let _capture = scenario.capture().await;
+    scenario.await_equal("things").await;
+}
+
 /// A table that is created anew would lack all earlier rows.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_target_table_that_is_dropped_by_hand_stops_alone_and_is_built_anew_on_demand() {
@@ -116,5 +141,40 @@ async fn a_target_table_that_is_dropped_by_hand_stops_alone_and_is_built_anew_on
     scenario.target(&remedy).await;
     let _apply = scenario.apply().await;
     scenario.await_equal("things").await;
+    scenario.verify();
+}
+
+/// Trap T32: a TRUNCATE of two tables while one is stopped reaches that one when it goes on, and must not take the rows that
+/// the other has got since.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_truncate_that_a_stopped_table_catches_up_with_spares_what_the_other_tables_got_since() {
+    let scenario = Scenario::new("catchup").await;
+    scenario
+        .source("CREATE TABLE things (id int PRIMARY KEY, body text); CREATE TABLE others (id int PRIMARY KEY)")
+        .await;
+    scenario
+        .source("INSERT INTO things SELECT generate_series(1, 30); INSERT INTO others SELECT generate_series(1, 30)")
+        .await;
+    let (capture, _apply) = (scenario.capture().await, scenario.apply().await);
+    scenario.await_equal("things").await;
+    scenario.source("INSERT INTO things VALUES (31, repeat('x', 3000000))").await;
+    await_stopped(&scenario, "public.things").await;
+    scenario.source("TRUNCATE things, others").await;
+    scenario.source("INSERT INTO others SELECT generate_series(101, 130)").await;
+    scenario.await_equal("others").await;
+    let forgotten = "SELECT count(*)::text FROM walrelay.barrier";
+    scenario.await_target(forgotten, "0").await;
+    let topic = scenario.topics().name("public.things");
+    let progress = scenario.progress();
+    let at = progress.stopped.get(&topic).expect("the sinks are told of the stopped table");
+    assert!(at.ordinal == 1 && at.commit < progress.lsn, "{progress:?}");
+    assert_eq!(progress.stopped.len(), 1);
+    drop(capture);
+
+    scenario.topics().set("public.things", "max.message.bytes", "9000000").await;
+    let _capture = scenario.capture().await;
+    scenario.source("INSERT INTO things VALUES (99, 'new')").await;
+    scenario.await_equal("things").await;
+    scenario.await_equal("others").await;
     scenario.verify();
 }

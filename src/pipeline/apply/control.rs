@@ -14,7 +14,7 @@ use crate::{
     retry::{Classify as _, Severity},
     sink::{
         self, Session, Sink,
-        barrier::{Gathering, gather, pass},
+        barrier::{Gathering, Others, gather, pass},
         ledger::{Claim, Owned},
         siblings,
     },
@@ -42,6 +42,8 @@ pub struct Orders {
     pub reclaim: Vec<LaneRef>,
     /// Lanes at a barrier, and whether the target knows it.
     pub parked: Vec<(LaneRef, Parked, bool)>,
+    /// Topics whose tables capture has stopped, and where.
+    pub withheld: BTreeMap<String, Position>,
     /// Lanes that stand at the hold (`None`: no more).
     pub held: Vec<(LaneRef, Option<Lsn>)>,
     /// Lanes that have stopped.
@@ -142,7 +144,8 @@ async fn with_session(
         let told = sink.ledger().set_stopped(session.client(), &lane.owned, &reason).await;
         note(told, &lane, &mut findings.fenced, || findings.stopped.push(lane.key.clone()))?;
     }
-    barriers(session, sink, subscribed, orders.parked, &mut findings).await?;
+    let others = Others { subscribed, withheld: &orders.withheld };
+    barriers(session, sink, others, orders.parked, &mut findings).await?;
     for (lane, held) in orders.held {
         let told = sink.ledger().set_held(session.client(), &lane.owned, held).await;
         note(told, &lane, &mut findings.fenced, || findings.held.push((lane.key.clone(), held)))?;
@@ -185,7 +188,7 @@ async fn identities(
 async fn barriers(
     session: &Session,
     sink: &Sink,
-    subscribed: &(dyn Fn(&str) -> bool + Send + Sync),
+    others: Others<'_>,
     parked: Vec<(LaneRef, Parked, bool)>,
     findings: &mut Findings,
 ) -> Result<(), sink::Error> {
@@ -209,7 +212,7 @@ async fn barriers(
         }
         let key = (parked.at, Arc::clone(&lane.key.0));
         if !gathered.contains_key(&key) {
-            let gathering = gather(client, ledger, parked.at, &parked.barrier, &lane.key.0, subscribed).await;
+            let gathering = gather(client, ledger, parked.at, &parked.barrier, &lane.key.0, others).await;
             let Some(gathering) = refuse(gathering, &lane, &mut findings.refused)? else { continue };
             gathered.insert(key.clone(), gathering);
         }

@@ -16,7 +16,7 @@ use tokio::{
 
 use crate::{
     kafka::{ConsumedRecord, ConsumerEvent, StartOffset, TopicPartition},
-    lsn::{Lsn, Position},
+    lsn::Lsn,
     pipeline::apply::{
         control::{Findings, Orders, carry_out},
         decode::Decode,
@@ -73,8 +73,7 @@ pub struct Coordinator<D> {
     pub(super) hold: Option<Lsn>,
     backoff: Backoff,
     pub(super) rest_until: Option<Instant>,
-    pub(super) progress: BTreeMap<String, Vec<i64>>,
-    pub(super) progress_position: Position,
+    pub(super) progress: Progress,
 }
 
 /// How often things are looked at that nobody announces.
@@ -117,8 +116,7 @@ impl<D: Decode + 'static> Coordinator<D> {
             hold: None,
             backoff: Backoff::new(),
             rest_until: None,
-            progress: BTreeMap::new(),
-            progress_position: Position::default(),
+            progress: Progress::default(),
         })
     }
 
@@ -190,13 +188,10 @@ impl<D: Decode + 'static> Coordinator<D> {
                 return;
             }
         };
-        self.progress_position = Position { epoch: progress.epoch, commit: progress.lsn, ordinal: 0 };
-        for ((topic, partition), lane) in &mut self.lanes {
-            if let Some(offset) = progress.offset(topic, *partition) {
-                lane.progress(offset, self.progress_position);
-            }
+        for lane in self.lanes.values_mut() {
+            lane.progress(&progress);
         }
-        self.progress = progress.offsets.into_iter().collect();
+        self.progress = progress;
     }
 
     fn assigned(&mut self, partitions: Vec<TopicPartition>, reply: Reply) {
@@ -311,6 +306,7 @@ impl<D: Decode + 'static> Coordinator<D> {
         }
         orders.of_lanes(self.lanes.iter(), self.hold, &self.stopped);
         orders.announce = self.deps.explicit.as_ref().map_or_else(Vec::new, |explicit| explicit.partitions.clone());
+        orders.withheld.clone_from(&self.progress.stopped);
         let mut session = self.control_session.take();
         let (sink, subscribed) = (Arc::clone(&self.deps.sink), Arc::clone(&self.deps.subscribed));
         self.control.spawn(async move {

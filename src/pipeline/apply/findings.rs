@@ -127,10 +127,7 @@ impl<D: Decode + 'static> Coordinator<D> {
             self.deps.flow.resume(vec![key.clone()]);
             if let Some(claim) = claim {
                 let mut lane = Lane::new(Arc::clone(&key.0), claim);
-                let listed = usize::try_from(key.1).ok().and_then(|n| self.progress.get(&*key.0)?.get(n));
-                if let Some(offset) = listed {
-                    lane.progress(*offset, self.progress_position);
-                }
+                lane.progress(&self.progress);
                 if self.stopped.contains_key(&key.0) {
                     lane.state = State::Stopped;
                 }

@@ -12,6 +12,7 @@ use crate::{
     event::Barrier,
     kafka::{ConsumedRecord, TopicPartition},
     lsn::{Lsn, Position},
+    progress::Progress,
     schema::TableName,
     sink::ledger::{Claim, Owned},
 };
@@ -59,6 +60,14 @@ pub enum State {
     Stopped,
 }
 
+/// What holds once a partition is received up to an offset.
+#[derive(Clone, Copy, Debug)]
+struct Settles {
+    offset: i64,
+    complete: Position,
+    silent_below: Lsn,
+}
+
 /// The ordered apply stream of one partition.
 #[derive(Debug)]
 pub struct Lane {
@@ -80,6 +89,8 @@ pub struct Lane {
     pub paused: bool,
     /// All events below this position have been received.
     pub settled: Position,
+    /// Nothing below this commit LSN is still to come, unless capture goes on with a table that it has stopped.
+    silent_below: Lsn,
     /// By how many milliseconds its records are younger than their commits, by the last one that was decoded.
     pub delay_ms: i64,
     queue: VecDeque<ConsumedRecord>,
@@ -87,7 +98,7 @@ pub struct Lane {
     charge: Option<OwnedSemaphorePermit>,
     oldest: Option<Instant>,
     received: i64,
-    pending: VecDeque<(i64, Position)>,
+    pending: VecDeque<Settles>,
 }
 
 impl Lane {
@@ -107,6 +118,7 @@ impl Lane {
             told: false,
             paused: false,
             settled: Position::default(),
+            silent_below: Lsn::ZERO,
             delay_ms: 0,
             queue: VecDeque::new(),
             bytes: 0,
@@ -155,20 +167,23 @@ impl Lane {
         self.settle();
     }
 
-    /// A progress record says that this partition ended at `offset` when everything below `position` was acknowledged.
-    pub fn progress(&mut self, offset: i64, position: Position) {
+    /// A progress record says where this partition ended when everything below a position was acknowledged.
+    pub fn progress(&mut self, progress: &Progress) {
+        let Some(offset) = progress.offset(&self.topic, self.owned.partition) else { return };
         if self.pending.len() < Self::PENDING {
-            self.pending.push_back((offset, position));
+            let complete = progress.complete(&self.topic);
+            self.pending.push_back(Settles { offset, complete, silent_below: progress.lsn });
         }
         self.settle();
     }
 
     fn settle(&mut self) {
-        while let Some((offset, position)) = self.pending.front().copied() {
-            if offset > self.received {
+        while let Some(settles) = self.pending.front().copied() {
+            if settles.offset > self.received {
                 break;
             }
-            self.settled = self.settled.max(position);
+            self.settled = self.settled.max(settles.complete);
+            self.silent_below = self.silent_below.max(settles.silent_below);
             self.pending.pop_front();
         }
     }
@@ -241,7 +256,7 @@ impl Lane {
         match &self.state {
             State::Held(at) => *at == hold,
             State::Parked(parked) => parked.at.commit >= hold,
-            State::Ready => self.queue.is_empty() && self.settled.commit >= hold && self.mark.commit < hold,
+            State::Ready => self.queue.is_empty() && self.silent_below >= hold && self.mark.commit < hold,
             _ => false,
         }
     }

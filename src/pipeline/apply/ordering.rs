@@ -69,7 +69,7 @@ impl<D: Decode + 'static> Coordinator<D> {
         let whole = topics.iter().all(|topic| {
             let known = self.deps.partition_counts.get(&**topic).and_then(|count| usize::try_from(*count).ok());
             // A topic that is younger than this process is known from progress.
-            let wanted = known.or_else(|| self.progress.get(&**topic).map(Vec::len));
+            let wanted = known.or_else(|| self.progress.offsets.get(&**topic).map(Vec::len));
             wanted.is_none_or(|wanted| here(topic) >= wanted)
         });
         if whole {

@@ -139,6 +139,14 @@ pub enum Error {
         /// The largest that fits.
         limit: usize,
     },
+    /// A topic takes smaller record batches than this session's producer makes.
+    #[error("topic {topic} takes record batches of {limit} bytes by now, and the session's are larger")]
+    BatchTooLarge {
+        /// The topic.
+        topic: String,
+        /// What it takes, in bytes.
+        limit: usize,
+    },
     /// The topic's partition count is not what the events were spread over.
     #[error("topic {topic} has {found} partitions, but its events were published to {recorded}")]
     PartitionsChanged {
@@ -257,9 +265,11 @@ impl Classify for Error {
             Self::RecordTooLarge { .. } | Self::KeyChanged { .. } | Self::Renamed { .. } | Self::Replaced { .. } => {
                 Severity::Definite
             }
-            Self::Busy { .. } | Self::SlotInUse { .. } | Self::StateMoved { .. } | Self::StreamEnded => {
-                Severity::Transient
-            }
+            Self::Busy { .. }
+            | Self::SlotInUse { .. }
+            | Self::StateMoved { .. }
+            | Self::StreamEnded
+            | Self::BatchTooLarge { .. } => Severity::Transient,
             _ => Severity::Fatal,
         }
     }
@@ -293,6 +303,7 @@ impl Classify for Error {
             Self::Renamed { .. } | Self::Replaced { .. } => "A new snapshot takes the table in: drop the slot and set [capture] on_gap = \"resnapshot\".".into(),
             Self::Protocol { .. } => "This is a defect of walrelay or of the server; nothing was confirmed past this point.".into(),
             Self::HalfBroadcast { topic, .. } => format!("Capture the table of topic {topic} again until the truncate is through; sinks wait for it."),
+            Self::BatchTooLarge { .. } => "The next session makes smaller ones.".into(),
             Self::TooManyTopics { .. } | Self::StateMoved { .. } | Self::StreamEnded => return None,
         })
     }

@@ -434,12 +434,13 @@ impl Opening<'_> {
             metrics: self.deps.metrics.clone(),
             client: self.client,
             registry,
+            cluster: self.cluster,
             position,
             epoch,
             published: self.published,
             topics: self.topics,
             tables: Arc::clone(self.tables),
-            barriers: Arc::new(Mutex::new(state.barriers.iter().map(|barrier| barrier.position).collect())),
+            barriers: Mutex::new(state.barriers.iter().map(|barrier| barrier.position).collect()),
         };
         session.retry_stopped(state).await?;
         Ok(session)

@@ -9,33 +9,25 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tokio::{sync::Mutex, time::MissedTickBehavior};
+use tokio::time::MissedTickBehavior;
 
 use super::{
     Error,
-    position::PositionRecord,
     publisher::{Publisher, Topic},
+    session::Session,
     state::{TopicRecord, Update},
 };
 use crate::{
     event::{RecordBuf, RecordSpans},
     lsn::{Lsn, Position},
-    pipeline::{
-        health::Health,
-        metrics::{CaptureMetrics, lsn_value},
-    },
-    progress::Progress,
+    pipeline::metrics::lsn_value,
+    progress::{Progress, progress_topic},
 };
 
 /// What the checkpoint loop works with.
 pub(super) struct Checkpointer {
+    pub(super) session: Arc<Session>,
     pub(super) publisher: Arc<Publisher>,
-    pub(super) position: PositionRecord,
-    pub(super) barriers: Arc<Mutex<Vec<Position>>>,
-    pub(super) topic: String,
-    pub(super) epoch: u32,
-    pub(super) health: Health,
-    pub(super) metrics: CaptureMetrics,
 }
 
 /// A record is repeated after this long without news: a sink that hears nothing cannot know whether capture lives.
@@ -47,13 +39,16 @@ struct Told {
     acknowledged: Lsn,
     flush: Lsn,
     ends: BTreeMap<Arc<str>, Vec<i64>>,
+    stopped: BTreeMap<String, Position>,
     /// When the sinks were told.
     at: Option<Instant>,
 }
 
 impl Told {
     fn is_news(&self, before: &Self) -> bool {
-        (self.acknowledged, self.flush) != (before.acknowledged, before.flush) || self.ends != before.ends
+        (self.acknowledged, self.flush) != (before.acknowledged, before.flush)
+            || self.ends != before.ends
+            || self.stopped != before.stopped
     }
 }
 
@@ -80,34 +75,36 @@ impl Checkpointer {
             .publisher
             .deliveries()
             .tracker(|tracker| (tracker.acknowledged(), tracker.flush(), tracker.in_flight()));
-        self.metrics.in_flight.set(i64::try_from(in_flight).unwrap_or(i64::MAX));
+        self.session.metrics.in_flight.set(i64::try_from(in_flight).unwrap_or(i64::MAX));
         if in_flight == 0 {
-            self.health.caught_up();
+            self.session.health.caught_up();
         }
         // Taken after the LSN, so the offsets cover at least what is below it.
         let ends: BTreeMap<_, _> =
             self.publisher.topics().map(|topic| (Arc::clone(&topic.name), topic.ends())).collect();
-        let now = Told { acknowledged, flush, ends, at: Some(Instant::now()) };
+        let stopped = self.session.stopped_topics();
+        let topic = progress_topic(&self.session.settings.prefix);
+        let now = Told { acknowledged, flush, ends, stopped, at: Some(Instant::now()) };
         if !now.is_news(&told) {
             if told.at.is_some_and(|at| at.elapsed() < REPEAT) {
                 return Ok(told);
             }
-            self.publisher.send_apart(&self.topic, &self.record(&now)).await?;
+            self.publisher.send_apart(&topic, &self.record(&now)).await?;
             return Ok(now);
         }
         let (closed, mut updates) = self.closed_barriers(acknowledged).await;
         if now.ends != told.ends {
             updates.extend(self.publisher.topics().map(|topic| topic_update(topic)));
         }
-        self.position.advance(flush, acknowledged, updates).await?;
-        self.barriers.lock().await.retain(|position| !closed.contains(position));
-        self.metrics.flush.set(lsn_value(flush));
-        self.publisher.send_apart(&self.topic, &self.record(&now)).await?;
+        self.session.position.advance(flush, acknowledged, updates).await?;
+        self.session.barriers.lock().await.retain(|position| !closed.contains(position));
+        self.session.metrics.flush.set(lsn_value(flush));
+        self.publisher.send_apart(&topic, &self.record(&now)).await?;
         Ok(now)
     }
 
     async fn closed_barriers(&self, acknowledged: Lsn) -> (Vec<Position>, Vec<Update>) {
-        let open = self.barriers.lock().await;
+        let open = self.session.barriers.lock().await;
         let closed: Vec<_> = open.iter().filter(|position| position.commit < acknowledged).copied().collect();
         let updates = closed.iter().map(|position| Update::CloseBarrier(*position)).collect();
         (closed, updates)
@@ -115,7 +112,8 @@ impl Checkpointer {
 
     fn record(&self, told: &Told) -> RecordBuf {
         let offsets = told.ends.iter().map(|(topic, ends)| (topic.to_string(), ends.clone())).collect();
-        let progress = Progress { epoch: self.epoch, lsn: told.acknowledged, offsets };
+        let progress =
+            Progress { epoch: self.session.epoch, lsn: told.acknowledged, offsets, stopped: told.stopped.clone() };
         let mut records = RecordBuf::default();
         records.bytes.extend_from_slice(b"progress");
         let key = 0..records.bytes.len();

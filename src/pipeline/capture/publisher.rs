@@ -7,7 +7,7 @@ use std::{
     collections::BTreeMap,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicI64, Ordering},
+        atomic::{AtomicI64, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -41,8 +41,8 @@ pub(super) struct Topic {
     pub(super) id: Option<String>,
     /// Its partitions.
     pub(super) partitions: i32,
-    /// Largest record that it takes, in bytes.
-    max_record_bytes: usize,
+    /// Largest record batch that it takes, in bytes.
+    max_message_bytes: AtomicUsize,
     /// Per partition: offset of the last acknowledged record plus one; −1 while nothing is known.
     ends: Vec<AtomicI64>,
 }
@@ -57,9 +57,14 @@ impl Topic {
             name: topic.name.as_str().into(),
             id: topic.id.clone(),
             partitions: i32::try_from(topic.ends.len()).unwrap_or(i32::MAX),
-            max_record_bytes: topic.max_message_bytes.saturating_sub(Self::FRAMING_BYTES),
+            max_message_bytes: AtomicUsize::new(topic.max_message_bytes),
             ends: topic.ends.iter().map(|end| AtomicI64::new(*end)).collect(),
         }
+    }
+
+    /// Largest record that it takes, in bytes.
+    fn max_record_bytes(&self) -> usize {
+        self.max_message_bytes.load(Ordering::Relaxed).saturating_sub(Self::FRAMING_BYTES)
     }
 
     /// Next offset of each partition, as far as records are acknowledged.
@@ -126,14 +131,11 @@ impl DeliveryObserver for Observer {
     }
 }
 
-/// Settings whose batches are no larger than what a topic takes.
-fn fitting(settings: &ProducerSettings, max_message_bytes: usize) -> ProducerSettings {
-    let mut settings = settings.clone();
+/// Size of record batches that are no larger than what a topic takes, in bytes.
+fn batch_bytes(settings: &ProducerSettings, max_message_bytes: usize) -> usize {
     let configured = settings.properties.get("batch.size").and_then(|text| text.parse().ok());
     let limit = max_message_bytes.saturating_sub(Topic::FRAMING_BYTES).max(1);
-    let bytes = limit.min(configured.unwrap_or(DEFAULT_BATCH_BYTES));
-    settings.properties.insert("batch.size".to_owned(), bytes.to_string());
-    settings
+    limit.min(configured.unwrap_or(DEFAULT_BATCH_BYTES))
 }
 
 /// Sends records of units of work.
@@ -141,6 +143,8 @@ pub(super) struct Publisher {
     producer: Producer<Observer>,
     deliveries: Arc<Deliveries>,
     by_name: BTreeMap<Arc<str>, Arc<Topic>>,
+    /// Size of a record batch.
+    batch_bytes: usize,
 }
 
 impl Publisher {
@@ -155,8 +159,11 @@ impl Publisher {
     ) -> Result<Self, Error> {
         let inner = Inner { tracker: AckTracker::new(start), topics: Vec::new(), failure: None };
         let deliveries = Arc::new(Deliveries { inner: Mutex::new(inner), changed: Notify::new(), unacknowledged });
-        let producer = Producer::new(kafka, &fitting(settings, max_message_bytes), Observer(Arc::clone(&deliveries)))?;
-        Ok(Self { producer, deliveries, by_name: BTreeMap::new() })
+        let batch_bytes = batch_bytes(settings, max_message_bytes);
+        let mut settings = settings.clone();
+        settings.properties.insert("batch.size".to_owned(), batch_bytes.to_string());
+        let producer = Producer::new(kafka, &settings, Observer(Arc::clone(&deliveries)))?;
+        Ok(Self { producer, deliveries, by_name: BTreeMap::new(), batch_bytes })
     }
 
     /// Makes a topic known.
@@ -186,6 +193,22 @@ impl Publisher {
         self.by_name.values()
     }
 
+    /// Takes over what the topics take by now, in bytes per record batch. An error where the producer's batches may be too
+    /// large for that: another producer is needed.
+    pub(super) fn fit(&self, limits: &BTreeMap<String, usize>) -> Result<(), Error> {
+        for (name, limit) in limits {
+            let Some(topic) = self.by_name.get(name.as_str()) else { continue };
+            let before = topic.max_message_bytes.swap(*limit, Ordering::Relaxed);
+            if before != *limit {
+                tracing::info!(topic = name, bytes = limit, before, "the topic takes records of another size");
+            }
+            if limit.saturating_sub(Topic::FRAMING_BYTES).max(1) < self.batch_bytes {
+                return Err(Error::BatchTooLarge { topic: name.clone(), limit: *limit });
+            }
+        }
+        Ok(())
+    }
+
     /// What the delivery reports have told.
     pub(super) fn deliveries(&self) -> &Arc<Deliveries> {
         &self.deliveries
@@ -196,12 +219,9 @@ impl Publisher {
     /// Every record's size is checked before the first is sent, so that an oversized row leaves nothing half done and never
     /// enters the producer (trap T50).
     pub(super) async fn send(&self, topic: &Topic, records: &RecordBuf, unit: Sequence) -> Result<(), Error> {
-        if let Some(record) = records.iter().find(|record| record.size() > topic.max_record_bytes) {
-            return Err(Error::RecordTooLarge {
-                topic: topic.name.to_string(),
-                size: record.size(),
-                limit: topic.max_record_bytes,
-            });
+        let limit = topic.max_record_bytes();
+        if let Some(record) = records.iter().find(|record| record.size() > limit) {
+            return Err(Error::RecordTooLarge { topic: topic.name.to_string(), size: record.size(), limit });
         }
         #[expect(clippy::cast_possible_truncation, reason = "only 64-bit targets are built; a unit has 48 bits")]
         let token = (unit as usize) << TOPIC_BITS | topic.index;
@@ -221,12 +241,21 @@ impl Publisher {
     }
 
     async fn hand_over(&self, topic: &str, record: &Record<'_>, token: usize) -> Result<(), Error> {
+        // The report may come before the call is back.
+        self.deliveries.unacknowledged.inc();
+        let sent = self.enqueue(topic, record, token).await;
+        if sent.is_err() {
+            self.deliveries.unacknowledged.dec();
+        }
+        sent
+    }
+
+    async fn enqueue(&self, topic: &str, record: &Record<'_>, token: usize) -> Result<(), Error> {
         while !self.producer.try_send(topic, record, token)? {
             self.check()?;
             // Wakes up by itself too, for reports that came before the wait began.
             let _elapsed = tokio::time::timeout(Duration::from_millis(50), self.deliveries.changed()).await;
         }
-        self.deliveries.unacknowledged.inc();
         Ok(())
     }
 

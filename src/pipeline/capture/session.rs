@@ -14,6 +14,7 @@ use super::{
     settings::CaptureSettings,
     state::{OpenBarrier, State, StoppedTable, Update},
     tables::Tables,
+    topics::Topics,
 };
 use crate::{
     lsn::{Lsn, Position},
@@ -38,6 +39,8 @@ pub(super) struct Session {
     /// An ordinary connection to the source; it also holds the lock that keeps other captures of the slot out.
     pub(super) client: postgres::Client,
     pub(super) registry: Registry,
+    /// The cluster's topics.
+    pub(super) cluster: Topics,
     pub(super) position: PositionRecord,
     /// Epoch of all positions.
     pub(super) epoch: u32,
@@ -48,7 +51,7 @@ pub(super) struct Session {
     /// Stopped tables of this process.
     pub(super) tables: Arc<Tables>,
     /// Barriers that are recorded as open.
-    pub(super) barriers: Arc<Mutex<Vec<Position>>>,
+    pub(super) barriers: Mutex<Vec<Position>>,
 }
 
 impl Session {
@@ -61,6 +64,12 @@ impl Session {
     pub(super) fn received(&self, lsn: Lsn) {
         self.health.heard();
         self.metrics.received.set(lsn_value(lsn));
+    }
+
+    /// Topics of stopped tables, and where they stopped.
+    pub(super) fn stopped_topics(&self) -> BTreeMap<String, Position> {
+        let stops = self.tables.stops();
+        stops.iter().filter_map(|(table, position)| Some((self.topics.get(table)?.clone(), *position))).collect()
     }
 
     /// The topic of a table; `None` if it is not configured.

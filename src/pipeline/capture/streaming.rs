@@ -19,8 +19,8 @@ use super::{
 use crate::{
     pipeline::metrics::{CaptureMetrics, lsn_value},
     postgres,
-    progress::progress_topic,
     record::message_topic,
+    retry::chain,
     schema::TableName,
     source::{
         self,
@@ -30,6 +30,8 @@ use crate::{
 
 /// How long acknowledgements are waited for at the end.
 const DRAIN_LIMIT: Duration = Duration::from_secs(10);
+/// How often the topics' largest record size is read.
+const TOPIC_INTERVAL: Duration = Duration::from_secs(10);
 /// How often the slot's own positions are read for the metrics, and a lost slot is noticed.
 const SLOT_INTERVAL: Duration = Duration::from_secs(10);
 
@@ -84,12 +86,15 @@ async fn follow(
     let mut checkpoints = AbortOnDropHandle::new(tokio::spawn(checkpoints));
     let slot = watch_slot(Arc::clone(session), handle.status());
     let mut slot = AbortOnDropHandle::new(tokio::spawn(slot));
+    let topics = watch_topics(Arc::clone(session), Arc::clone(publisher));
+    let mut topics = AbortOnDropHandle::new(tokio::spawn(topics));
     loop {
         let batch = tokio::select! {
             biased;
             () = token.cancelled() => return Ok(Ended::Cancelled),
             ended = &mut checkpoints => return Err(end_of(ended)),
             ended = &mut slot => return Err(end_of(ended)),
+            ended = &mut topics => return Err(end_of(ended)),
             batch = batches.recv() => batch.ok_or(Error::StreamEnded)??,
         };
         let Batch { items, permit } = batch;
@@ -116,15 +121,7 @@ fn end_of(task: Result<Result<(), Error>, tokio::task::JoinError>) -> Error {
 }
 
 fn checkpointer(session: &Arc<Session>, publisher: &Arc<Publisher>) -> Checkpointer {
-    Checkpointer {
-        publisher: Arc::clone(publisher),
-        position: session.position.clone(),
-        barriers: Arc::clone(&session.barriers),
-        topic: progress_topic(&session.settings.prefix),
-        epoch: session.epoch,
-        health: session.health.clone(),
-        metrics: session.metrics.clone(),
-    }
+    Checkpointer { session: Arc::clone(session), publisher: Arc::clone(publisher) }
 }
 
 /// Waits a while for what is in flight and records it; what is not acknowledged by then is not confirmed (trap T59).
@@ -153,6 +150,20 @@ async fn watch_slot(session: Arc<Session>, status: Arc<StreamStatus>) -> Result<
         if let Some(slot) = read_slot(&session.client, &session.settings.slot).await? {
             session.metrics.confirmed.set(slot.confirmed_flush.map_or(0, lsn_value));
             session.metrics.restart.set(slot.restart_lsn.map_or(0, lsn_value));
+        }
+    }
+}
+
+/// Reads at intervals what size of records the topics take (PROTOCOL, "Producing without gaps"; trap T50).
+async fn watch_topics(session: Arc<Session>, publisher: Arc<Publisher>) -> Result<(), Error> {
+    let names: Vec<_> = publisher.topics().map(|topic| Arc::clone(&topic.name)).collect();
+    let names: Vec<&str> = names.iter().map(|name| &**name).collect();
+    loop {
+        tokio::time::sleep(TOPIC_INTERVAL).await;
+        match session.cluster.limits(&names).await {
+            Ok(limits) => publisher.fit(&limits)?,
+            // Capture waits for Kafka where it needs it, and tells so there.
+            Err(error) => tracing::debug!(error = %chain(&error), "cannot read the topics' configuration"),
         }
     }
 }

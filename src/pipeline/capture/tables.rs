@@ -6,7 +6,10 @@ use std::{
 };
 
 use super::state::StoppedTable;
-use crate::{lsn::Lsn, schema::TableName};
+use crate::{
+    lsn::{Lsn, Position},
+    schema::TableName,
+};
 
 /// What outlives a session: the tables that stopped while this process runs (a new process tries them again), and which
 /// table a topic belongs to.
@@ -39,6 +42,11 @@ impl Tables {
         let gone: Vec<_> = register.stopped.keys().filter(|table| !keep(table)).cloned().collect();
         register.stopped.retain(|table, _| keep(table));
         gone
+    }
+
+    /// The stopped tables, and where each stopped.
+    pub(super) fn stops(&self) -> Vec<(TableName, Position)> {
+        self.lock().stopped.iter().map(|(table, stopped)| (table.clone(), stopped.position)).collect()
     }
 
     /// The lowest commit at which a table stopped: the flush LSN stays there.

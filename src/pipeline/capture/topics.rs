@@ -78,6 +78,11 @@ impl Topics {
         })
     }
 
+    /// Largest record batch that each of these topics takes by now, in bytes.
+    pub(super) async fn limits(&self, names: &[&str]) -> Result<BTreeMap<String, usize>, Error> {
+        Ok(self.admin.max_message_bytes(names).await?)
+    }
+
     async fn ensure(&self, name: &str, wanted: &TopicSettings) -> Result<TopicDescription, Error> {
         let found = match self.admin.describe(name).await? {
             Some(found) => found,

@@ -11,11 +11,14 @@ use std::{
 
 use tempfile::TempDir;
 use tokio_postgres::Client;
-use walrelay::cli::demo::{
-    parts::{Parts, Server},
-    process::{Half, Process, tail},
-    scrape::{self, Samples},
-    settings::Settings,
+use walrelay::{
+    cli::demo::{
+        parts::{Parts, Server},
+        process::{Half, Process, tail},
+        scrape::{self, Samples},
+        settings::Settings,
+    },
+    progress::Progress,
 };
 
 use super::{Access, LIMIT, Topics, chain, holds_within, parts};
@@ -255,6 +258,13 @@ impl Scenario {
     /// The topics of this scenario.
     pub fn topics(&self) -> Topics {
         Topics::new(&self.parts.kafka, &self.name)
+    }
+
+    /// What capture told the sinks last.
+    pub fn progress(&self) -> Progress {
+        let records = Topics::new(&self.parts.kafka, "walrelay.progress").read(&self.name);
+        let last = records.last().and_then(|record| record.value.as_deref()).expect("a progress record");
+        Progress::parse(last).expect("a progress record in its format")
     }
 
     fn log(&self, name: &str) -> PathBuf {
