@@ -17,7 +17,7 @@ use crate::{
         copy::CopyText,
         error::Error,
         ledger::{Ledger, Owned},
-        plan::{Plan, group},
+        plan::{Manner, Plan, group},
     },
 };
 
@@ -163,6 +163,16 @@ pub struct Staged {
     pub partial: Vec<PartialGroup>,
     /// Position of the run's last event.
     pub last: Position,
+}
+
+impl Staged {
+    /// The groups whose rows may have another value in an identity column than the target, where no UPDATE may set it.
+    #[must_use]
+    pub fn renumbered(&self, manner: Manner) -> Vec<i64> {
+        let whole = (self.wholes > 0).then_some((group::WHOLE, self.plan.staged.as_slice()));
+        let partial = (group::PARTIAL..).zip(&self.partial).map(|(number, group)| (number, group.present.as_slice()));
+        self.plan.renumbered(manner, &whole.into_iter().chain(partial).collect::<Vec<_>>())
+    }
 }
 
 /// Partial rows that have the same columns.

@@ -61,6 +61,8 @@ pub struct Plan {
     pub staged: Vec<usize>,
     written: Vec<usize>,
     settable: Vec<usize>,
+    /// A GENERATED ALWAYS identity column outside the key; a table has one identity column at most.
+    identity: Option<usize>,
     join: String,
     overriding: &'static str,
     replaceable: bool,
@@ -76,7 +78,7 @@ impl Plan {
             shape.key.iter().filter_map(|index| shape.columns.get(*index)).map(|column| &*column.name).collect();
         let mut staged = Vec::new();
         let (mut written, mut settable, mut definitions) = (Vec::new(), Vec::new(), Vec::new());
-        let (mut loose_key, mut identity) = (false, false);
+        let (mut loose_key, mut overrides, mut identity) = (false, false, None);
         for (index, column) in shape.columns.iter().enumerate() {
             let stored = target.column(&column.name).ok_or_else(vanished)?;
             let is_key = shape.key.contains(&index);
@@ -91,7 +93,10 @@ impl Plan {
             }
             if !stored.generated {
                 written.push(index);
-                identity |= stored.identity_always;
+                overrides |= stored.identity_always;
+                if stored.identity_always && !is_key {
+                    identity = Some(index);
+                }
                 if !stored.identity_always && (!is_key || !stored.canonical) {
                     settable.push(index);
                 }
@@ -108,7 +113,7 @@ impl Plan {
             .columns
             .iter()
             .any(|stored| !stored.generated && !shape.columns.iter().any(|column| *column.name == *stored.name));
-        let overriding = if identity { " OVERRIDING SYSTEM VALUE" } else { "" };
+        let overriding = if overrides { " OVERRIDING SYSTEM VALUE" } else { "" };
         let replaceable = !beyond && !target.cascades;
         Ok(Self {
             topic,
@@ -120,6 +125,7 @@ impl Plan {
             staged,
             written,
             settable,
+            identity,
             join,
             overriding,
             replaceable,
@@ -209,6 +215,75 @@ impl Plan {
     #[must_use]
     pub fn replaces(&self, manner: Manner) -> bool {
         manner == Manner::Replace && self.replaceable
+    }
+
+    /// Those of a batch's groups whose rows have a value for the identity column that no UPDATE may set, and that are written
+    /// in place; empty for a table without such a column.
+    #[must_use]
+    pub fn renumbered(&self, manner: Manner, staged: &[(i64, &[usize])]) -> Vec<i64> {
+        let Some(identity) = self.identity.filter(|_| self.is_keyed() && !self.replaces(manner)) else {
+            return Vec::new();
+        };
+        staged.iter().filter(|(_, present)| present.contains(&identity)).map(|(number, _)| *number).collect()
+    }
+
+    /// Whether rows may be deleted and inserted again without an effect on rows of other tables.
+    #[must_use]
+    pub const fn may_delete(&self) -> bool {
+        !self.target.cascades
+    }
+
+    /// Gives rows of the target the staged value of their identity column, where it is another one, and leaves everything
+    /// else of them as it is, columns that the source does not have included. An UPDATE must not set the column (trap T68), so
+    /// the rows are deleted and inserted again: in one statement, as [`Plan::write_whole`] does and for the same reasons.
+    #[must_use]
+    pub fn renumber(&self, groups: &[i64]) -> String {
+        let (table, differ) = (self.table().quoted(), self.differ(groups));
+        let identity = self.identity.unwrap_or_default();
+        let kept = self.target.columns.iter().filter(|column| !column.generated && !column.identity_always);
+        let mut names: Vec<String> = kept.map(|column| quote_identifier(&column.name)).collect();
+        let mut values: Vec<String> = names.iter().map(|name| format!("t.{name}")).collect();
+        names.push(self.name(identity));
+        values.push(format!("s.c{identity}"));
+        format!(
+            "WITH gone AS (DELETE FROM {table} AS t USING {differ} RETURNING {}) \
+             INSERT INTO {table} ({}) OVERRIDING SYSTEM VALUE SELECT gone.* FROM (SELECT count(*) FROM gone) AS n, gone",
+            values.join(", "),
+            names.join(", ")
+        )
+    }
+
+    /// One row if [`Plan::renumber`] has something to do.
+    #[must_use]
+    pub fn must_renumber(&self, groups: &[i64]) -> String {
+        let (table, differ) = (self.table().quoted(), self.differ(groups));
+        format!("SELECT FROM {table} AS t, {differ} LIMIT 1")
+    }
+
+    fn differ(&self, groups: &[i64]) -> String {
+        let (stage, join, identity) = (&self.stage, &self.join, self.identity.unwrap_or_default());
+        let groups = groups.iter().map(i64::to_string).collect::<Vec<_>>().join(", ");
+        format!(
+            "pg_temp.{stage} AS s WHERE s.g IN ({groups}) AND {join} AND t.{} IS DISTINCT FROM s.c{identity}",
+            self.name(identity)
+        )
+    }
+
+    /// What is told where [`Plan::renumber`] is needed and rows must not be deleted.
+    #[must_use]
+    pub fn not_renumbered(&self) -> Error {
+        let (table, column) = (self.table().quoted(), self.name(self.identity.unwrap_or_default()));
+        Error::Unfit {
+            topic: self.topic.to_string(),
+            table: self.table().clone(),
+            problem: format!(
+                "the source has changed a value of identity column {column}, which is GENERATED ALWAYS, and foreign keys of \
+                 other tables act when a row is deleted to be inserted again"
+            ),
+            remedy: format!(
+                "Run ALTER TABLE {table} ALTER COLUMN {column} SET GENERATED BY DEFAULT, then start again."
+            ),
+        }
     }
 
     /// Changes the given columns of the rows whose keys are staged in a group; `None` if no column is left to set.

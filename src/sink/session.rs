@@ -390,6 +390,15 @@ impl Session {
     async fn write(&self, staged: &Staged, manner: Manner) -> Result<(), Error> {
         let plan = &staged.plan;
         let mut statements = Vec::new();
+        let renumbered = staged.renumbered(manner);
+        if !renumbered.is_empty() {
+            // Before the rest, so that numbers which become free can be taken by new rows.
+            if plan.may_delete() {
+                statements.push((plan.renumber(&renumbered), None));
+            } else if !self.rows(plan, &plan.must_renumber(&renumbered)).await?.is_empty() {
+                return Err(plan.not_renumbered());
+            }
+        }
         let replaces = plan.replaces(manner);
         if plan.is_keyed() && !replaces {
             for (number, group) in (group::PARTIAL..).zip(&staged.partial) {

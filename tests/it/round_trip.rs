@@ -60,19 +60,25 @@ async fn every_operation_on_every_type_arrives_under_each_replica_identity() {
     scenario.verify();
 }
 
-/// Trap T27.
+/// Traps T27, T68.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_unchanged_toasted_value_stays_in_the_target() {
     let scenario = Scenario::new("toast").await;
+    let numbered = "CREATE TABLE numbered (id int PRIMARY KEY, no int GENERATED ALWAYS AS IDENTITY UNIQUE, body text)";
+    scenario.both(numbered).await;
     let sql = format!(
         "CREATE TABLE by_key (id int PRIMARY KEY, n int, body text, extra bytea);
          CREATE TABLE by_row (LIKE by_key INCLUDING ALL);
          ALTER TABLE by_row REPLICA IDENTITY FULL;
          INSERT INTO by_key SELECT i, 0, {LARGE_TEXT}, decode({LARGE_TEXT}, 'hex') FROM generate_series(1, 9) i;
-         INSERT INTO by_row SELECT * FROM by_key;"
+         INSERT INTO by_row SELECT * FROM by_key;
+         INSERT INTO numbered (id, body) SELECT id, body FROM by_key;"
     );
     scenario.source(&sql).await;
     let (_capture, _apply) = (scenario.capture().await, scenario.apply().await);
+    scenario.await_equal("numbered").await;
+    scenario.source("UPDATE numbered SET no = DEFAULT WHERE id < 5").await;
+    scenario.await_equal("numbered").await;
     for table in ["by_key", "by_row"] {
         scenario.source(&format!("UPDATE {table} SET n = n + id; UPDATE {table} SET body = '' WHERE id = 2")).await;
         scenario.await_equal(table).await;

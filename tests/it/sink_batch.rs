@@ -144,6 +144,91 @@ async fn key_only_identity_generated_and_oddly_named_columns_are_written() {
     assert_eq!(rig.db.rows("SELECT * FROM g").await, ["5|6|12"]);
 }
 
+// trap T68
+#[tokio::test]
+async fn an_identity_column_beside_the_key_takes_the_sources_value_and_the_row_keeps_the_rest() {
+    let mut rig = Rig::new().await;
+    rig.db
+        .run(
+            "CREATE TABLE n (id int PRIMARY KEY, no bigint GENERATED ALWAYS AS IDENTITY UNIQUE, body text, \
+             mine text DEFAULT 'default', twice bigint GENERATED ALWAYS AS (no * 2) STORED); \
+             CREATE TABLE child (n int REFERENCES n)",
+        )
+        .await;
+    let n = shape("n", &[("id*", "int"), ("no", "bigint"), ("body", "text")]);
+    let rows = [["1", "10", "one"], ["2", "20", "two"], ["3", "30", "three"], ["4", "40", "four"]];
+    rig.apply(rows.iter().map(|row| insert(&n, at(1, 1), row)).collect()).await.unwrap();
+    rig.db.run("UPDATE n SET mine = 'mine'; INSERT INTO child SELECT id FROM n").await;
+    for (commit, manner) in [(2, Manner::Upsert), (3, Manner::Replace)] {
+        rig.apply_as(
+            vec![
+                update(&n, at(commit, 1), &["1", "20", "?"]),
+                update(&n, at(commit, 2), &["2", "10", "?"]),
+                delete(&n, at(commit, 3), &["3", "?", "?"]),
+                insert(&n, at(commit, 4), &["3", "33", "again"]),
+                update(&n, at(commit, 5), &["4", "40", "vier"]),
+                insert(&n, at(commit, 6), &["5", "30", "takes a number that is free again"]),
+            ],
+            manner,
+        )
+        .await
+        .unwrap();
+        let rows = rig.db.rows("SELECT id, no, body, mine, twice FROM n ORDER BY id").await;
+        let new = "5|30|takes a number that is free again|default|60";
+        let expected = ["1|20|one|mine|40", "2|10|two|mine|20", "3|33|again|mine|66", "4|40|vier|mine|80", new];
+        assert_eq!(rows, expected, "{manner:?}");
+        rig.apply(rows_back(&n, commit)).await.unwrap();
+    }
+    assert_eq!(rig.db.rows("SELECT n FROM child ORDER BY n").await, ["1", "2", "3", "4"]);
+
+    rig.db.run("DELETE FROM walrelay.topic").await;
+    rig.db.run("CREATE TABLE m (id int PRIMARY KEY, no smallint GENERATED ALWAYS AS IDENTITY UNIQUE, body text)").await;
+    let m = shape("m", &[("id*", "int"), ("no", "smallint"), ("body", "text")]);
+    rig.apply(vec![insert(&m, at(5, 1), &["1", "1", "one"]), insert(&m, at(5, 2), &["2", "2", "two"])]).await.unwrap();
+    let places = vec![update(&m, at(6, 1), &["1", "2", "?"]), update(&m, at(6, 2), &["2", "1", "zwei"])];
+    rig.apply_as(places, Manner::Replace).await.unwrap();
+    assert_eq!(rig.db.rows("SELECT * FROM m ORDER BY id").await, ["1|2|one", "2|1|zwei"]);
+}
+
+/// Events that undo the renumbering, but for the bodies.
+fn rows_back(n: &Arc<TableShape>, commit: u64) -> Vec<ChangeEvent> {
+    vec![
+        delete(n, at(commit, 11), &["5", "?", "?"]),
+        update(n, at(commit, 12), &["1", "10", "?"]),
+        update(n, at(commit, 13), &["2", "20", "?"]),
+        update(n, at(commit, 14), &["3", "30", "?"]),
+    ]
+}
+
+// trap T68
+#[tokio::test]
+async fn a_row_with_an_identity_column_that_others_depend_on_is_not_deleted_but_the_table_is_refused() {
+    let mut rig = Rig::new().await;
+    rig.db
+        .run(
+            "CREATE TABLE n (id int PRIMARY KEY, no bigint GENERATED ALWAYS AS IDENTITY, body text); \
+             CREATE TABLE child (n int REFERENCES n ON DELETE CASCADE)",
+        )
+        .await;
+    let n = shape("n", &[("id*", "int"), ("no", "bigint"), ("body", "text")]);
+    rig.apply(vec![insert(&n, at(1, 1), &["1", "10", "one"])]).await.unwrap();
+    rig.db.run("INSERT INTO child VALUES (1)").await;
+    rig.apply(vec![update(&n, at(2, 1), &["1", "10", "eins"])]).await.unwrap();
+    for manner in [Manner::Upsert, Manner::Replace] {
+        let error = rig.apply_as(vec![update(&n, at(3, 1), &["1", "11", "?"])], manner).await.unwrap_err();
+        let Error::Unfit { remedy, .. } = &error else { panic!("{error:?}") };
+        let (_, rest) = remedy.split_once("ALTER TABLE").unwrap();
+        let (statement, _) = rest.split_once(", then").unwrap();
+        assert_eq!(rig.db.rows("SELECT * FROM n, child").await, ["1|10|eins|1"]);
+        if manner == Manner::Replace {
+            rig.db.run(&format!("ALTER TABLE{statement}")).await;
+        }
+    }
+    rig.sink.forget_plans("topic");
+    rig.apply(vec![update(&n, at(3, 1), &["1", "11", "?"])]).await.unwrap();
+    assert_eq!(rig.db.rows("SELECT * FROM n, child").await, ["1|11|eins|1"]);
+}
+
 // trap T69
 #[tokio::test]
 async fn a_table_without_the_key_constraint_is_refused_with_the_remedy() {
