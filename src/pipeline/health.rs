@@ -175,6 +175,11 @@ impl Health {
         self.text().stopped.remove(table);
     }
 
+    /// Only these tables are stopped still.
+    pub fn retain_stopped(&self, still: impl Fn(&str) -> bool) {
+        self.text().stopped.retain(|table, _| still(table));
+    }
+
     /// Which half this is.
     #[must_use]
     pub fn half(&self) -> Half {
@@ -307,6 +312,15 @@ mod tests {
         health.resume_table("public.orders");
         health.recovered();
         assert!(health.snapshot().is_ready());
+    }
+
+    #[test]
+    fn only_the_tables_that_are_stopped_still_are_shown() {
+        let (health, _) = started();
+        health.stop_table("public.orders", "schema refused");
+        health.stop_table("public.lines", "schema refused");
+        health.retain_stopped(|table| table == "public.lines");
+        assert_eq!(health.snapshot().unready, ["table public.lines is stopped: schema refused"]);
     }
 
     #[test]

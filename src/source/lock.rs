@@ -12,3 +12,10 @@ pub async fn try_lock(client: &Client, slot: &str) -> Result<bool, Error> {
     let failed = |error| Error::statement(format!("locking replication slot {slot}"), error);
     client.query_one(sql, &[&slot]).await.map_err(failed)?.try_get(0).map_err(failed)
 }
+
+/// Gives the lock back that `client` took, before its connection ends.
+pub async fn unlock(client: &Client, slot: &str) -> Result<(), Error> {
+    let sql = "SELECT pg_advisory_unlock(hashtextextended('walrelay capture ' || $1, 0))";
+    let failed = |error| Error::statement(format!("unlocking replication slot {slot}"), error);
+    client.query_one(sql, &[&slot]).await.map_err(failed).map(drop)
+}

@@ -213,6 +213,18 @@ pub enum Error {
         /// The topic.
         topic: String,
     },
+    /// The publication that was configured before is gone too early.
+    #[error(
+        "publication {publication}, which was configured before, does not exist: what may have been published of it, below {below}, cannot be published again"
+    )]
+    FormerPublication {
+        /// The publication.
+        publication: String,
+        /// Where the options end that name it.
+        below: Lsn,
+        /// The statement that creates it.
+        sql: String,
+    },
     /// A relation has another key than before.
     #[error("the key of table {table} changed")]
     KeyChanged {
@@ -299,6 +311,9 @@ impl Classify for Error {
             }
             Self::CompactedTopic { topic } => format!("Set cleanup.policy of topic {topic} to \"delete\": compaction would remove truncate barriers and partial updates."),
             Self::SharedTopic { .. } => "Exclude one of the tables in [capture] exclude.".into(),
+            Self::FormerPublication { publication, sql, .. } => format!(
+                "Create publication {publication} again with the tables that it had ({sql}) and start again; once the slot is past that position it can be dropped."
+            ),
             Self::KeyChanged { .. } => "Publish the table under a new [kafka] prefix with a new slot, so that its keys are laid out anew.".into(),
             Self::Renamed { .. } | Self::Replaced { .. } => "A new snapshot takes the table in: drop the slot and set [capture] on_gap = \"resnapshot\".".into(),
             Self::Protocol { .. } => "This is a defect of walrelay or of the server; nothing was confirmed past this point.".into(),

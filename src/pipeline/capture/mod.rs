@@ -12,6 +12,7 @@
 
 mod barrier;
 mod error;
+mod extent;
 mod initial;
 mod opening;
 mod options;
@@ -26,6 +27,7 @@ mod state;
 mod stream;
 mod streaming;
 mod supervisor;
+mod survey;
 mod tables;
 mod topics;
 

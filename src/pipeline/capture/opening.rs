@@ -15,20 +15,21 @@ use super::{
     settings::{CaptureDeps, CaptureSettings, SnapshotMode},
     start::{self, Server, Slot, Start},
     state::{Checkpoint, Phase, State, StateStore, StoppedTable, Update},
+    survey::{Replay, Survey, report_withheld},
     tables::Tables,
     topics::{Topics, state_topic},
 };
 use crate::{
     lsn::{Lsn, Position},
     postgres,
-    record::{message_topic, topic_name},
+    record::message_topic,
     registry::Registry,
     retry::{Classify as _, Severity, chain},
     schema::{Relation, TableName},
     source::{
         self,
-        catalog::PublishedTable,
         connection::{APPLICATION_NAME, ReplicationConnection, ReplicationStream, SlotOptions, StreamOptions},
+        publication::TablePatterns,
         slot::SlotVerdict,
         snapshot::SnapshotReader,
         stream::{Batch, StreamHandle, spawn},
@@ -39,8 +40,6 @@ use crate::{
 const SLOT_LIMIT: Duration = Duration::from_mins(5);
 /// Rows of the snapshot that are read at a time, in bytes.
 const SNAPSHOT_BATCH_BYTES: usize = 1 << 20;
-
-const COPY_HINT: &str = "A new snapshot takes the table in: drop the slot and set [capture] on_gap = \"resnapshot\".";
 
 /// A session that is ready to stream.
 pub(super) struct Opened {
@@ -66,11 +65,13 @@ struct GoingOn {
 
 /// Everything that is known before the slot is touched.
 struct Opening<'a> {
+    /// With the options of the session, which need not be the configured ones.
     deps: CaptureDeps,
+    /// The tables that the configuration wants.
+    configured: TablePatterns,
     tables: &'a Arc<Tables>,
     client: postgres::Client,
-    published: Vec<PublishedTable>,
-    topics: BTreeMap<TableName, String>,
+    survey: Survey,
     cluster: Topics,
     /// From where on the server can send again: a crash of it may take the slot back, but never below.
     restart: Lsn,
@@ -87,69 +88,9 @@ pub(super) async fn open(deps: &CaptureDeps, tables: &Arc<Tables>) -> Result<Ope
     cluster.ensure_own(&settings.prefix).await?;
     let peeked = StateStore::peek(&settings.kafka, &state_topic(&settings.prefix)).await?;
     let deps = deps.clone();
-    let opening =
-        Opening { deps, tables, client, published: Vec::new(), topics: BTreeMap::new(), cluster, restart: Lsn::ZERO };
+    let configured = deps.settings.publication.tables.clone();
+    let opening = Opening { deps, configured, tables, client, survey: Survey::default(), cluster, restart: Lsn::ZERO };
     opening.begin(peeked).await
-}
-
-/// The tables of the publication that are configured. A stream that goes on never gets a table silently: its earlier rows
-/// would be missing; a snapshot takes all of them.
-async fn published_tables(
-    deps: &CaptureDeps,
-    tables: &Tables,
-    client: &postgres::Client,
-    goes_on: bool,
-) -> Result<Vec<PublishedTable>, Error> {
-    let settings = &deps.settings;
-    let spec = &settings.publication;
-    if goes_on {
-        source::publication::must_exist(client, &spec.name).await?;
-        for table in source::publication::unpublished(client, spec).await? {
-            let reason = "it joined the configuration after the snapshot and is not in the publication; its rows are not captured";
-            tracing::error!(table = %table, reason, "table stopped");
-            deps.health.stop_table(table.to_string(), reason);
-        }
-    } else {
-        let report = source::publication::ensure(client, spec).await?;
-        tracing::info!(
-            publication = spec.name,
-            created = report.created,
-            options_set = report.options_set,
-            added = %list(&report.added),
-            tables = %list(&report.tables),
-            not_configured = %list(&report.extra),
-            "publication is ready"
-        );
-        for pattern in spec.tables.idle(&report.tables) {
-            tracing::warn!(pattern, "no table matches this pattern of capture.include");
-        }
-        for table in report.tables.iter().filter(|table| !tables.is_stopped(table)) {
-            deps.health.resume_table(&table.to_string());
-        }
-    }
-    let published = source::catalog::read(client, &spec.name).await?.tables;
-    Ok(published.into_iter().filter(|table| spec.tables.matches(&table.relation.name)).collect())
-}
-
-fn list(tables: &[TableName]) -> String {
-    tables.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
-}
-
-fn name_topics(
-    deps: &CaptureDeps,
-    tables: &Tables,
-    published: &[PublishedTable],
-) -> Result<BTreeMap<TableName, String>, Error> {
-    let mut topics = BTreeMap::new();
-    for table in published {
-        let name = &table.relation.name;
-        let topic = topic_name(&deps.settings.prefix, name).map_err(crate::record::EncodeError::from)?;
-        if let Some(other) = tables.name_topic(&topic, name) {
-            return Err(Error::SharedTopic { first: other.to_string(), second: name.to_string(), topic });
-        }
-        topics.insert(name.clone(), topic);
-    }
-    Ok(topics)
 }
 
 impl Opening<'_> {
@@ -163,27 +104,26 @@ impl Opening<'_> {
         match start {
             Start::Resume { at, timeline } => {
                 let going_on = self.going_on(&peeked, at, timeline)?;
-                self.survey(true).await?;
+                self.survey = match going_on.below {
+                    Some(below) => {
+                        let replay = Replay { configured: &self.configured, below };
+                        Survey::for_replay(&self.deps, self.tables, &self.client, &peeked, replay).await?
+                    }
+                    None => Survey::for_stream(&self.deps, self.tables, &self.client).await?,
+                };
                 self.resume(replication, peeked, going_on).await
             }
             Start::Fresh { drop_slot } => {
-                self.survey(false).await?;
+                self.survey = Survey::for_snapshot(&self.deps, self.tables, &self.client).await?;
                 let intent = self.intent(server, 0, Phase::Intent);
                 self.copy(replication, peeked, (server, drop_slot), intent).await
             }
             Start::Again { drop_slot, epoch } => {
-                self.survey(false).await?;
+                self.survey = Survey::for_snapshot(&self.deps, self.tables, &self.client).await?;
                 let intent = self.intent(server, epoch, Phase::Snapshot);
                 self.copy(replication, peeked, (server, drop_slot), intent).await
             }
         }
-    }
-
-    /// Which tables there are, and their topics.
-    async fn survey(&mut self, goes_on: bool) -> Result<(), Error> {
-        self.published = published_tables(&self.deps, self.tables, &self.client, goes_on).await?;
-        self.topics = name_topics(&self.deps, self.tables, &self.published)?;
-        Ok(())
     }
 
     /// From where the stream goes on, and under which options: what may have been published is published again as it was.
@@ -193,7 +133,9 @@ impl Opening<'_> {
             return Err(Error::StateMoved { slot: settings.slot.clone() });
         };
         let from = self.tables.begin(at);
-        let options = recorded.options.change(EventOptions::of(settings), recorded.ceiling, self.restart.min(at));
+        let configured = EventOptions::of(settings);
+        let history = recorded.options.unwrap_or_else(|| OptionHistory::new(configured.clone()));
+        let options = history.change(configured, recorded.ceiling, self.restart.min(at));
         let (valid, below) = options.at(from);
         let settings = valid.settings(settings.clone())?;
         if let Some(below) = below {
@@ -201,7 +143,7 @@ impl Opening<'_> {
                 "what may have been published is published again under the options of its time");
         }
         self.deps.settings = settings;
-        Ok(GoingOn { checkpoint: Checkpoint { timeline, options, ..recorded }, from, below })
+        Ok(GoingOn { checkpoint: Checkpoint { timeline, options: Some(options), ..recorded }, from, below })
     }
 
     /// What is recorded before a slot is created: a slot that is found with it is not in use.
@@ -216,7 +158,7 @@ impl Opening<'_> {
             flush: Lsn::ZERO,
             published: Lsn::ZERO,
             ceiling: Lsn::ZERO,
-            options: OptionHistory::new(EventOptions::of(&self.deps.settings)),
+            options: Some(OptionHistory::new(EventOptions::of(&self.deps.settings))),
         }
     }
 
@@ -273,8 +215,11 @@ impl Opening<'_> {
         if state.checkpoint.as_ref() != Some(&checkpoint) {
             store.write(&[Update::Checkpoint(checkpoint.clone())]).await?;
         }
-        self.check_barriers(&state)?;
-        self.withhold(&state, checkpoint.consistent_point);
+        self.survey.check_barriers(&state)?;
+        let withheld = self.survey.withhold(&state, checkpoint.consistent_point);
+        if below.is_none() {
+            report_withheld(&self.deps, withheld);
+        }
         let publisher = Arc::new(self.publisher(&state, from).await?);
         let session = Arc::new(self.session(store, &state, checkpoint, flush).await?);
         if below.is_none() {
@@ -320,7 +265,7 @@ impl Opening<'_> {
         };
         store.write(&[Update::Checkpoint(checkpoint.clone())]).await?;
         let publisher = Arc::new(self.publisher(&state, at).await?);
-        let tables = self.published.clone();
+        let tables = self.survey.published.clone();
         let publication = settings.publication.name.clone();
         let (flush, confirmed) = watch::channel(at);
         let session = self.session(store, &state, checkpoint, flush).await?;
@@ -354,32 +299,6 @@ impl Opening<'_> {
         Ok((store, state))
     }
 
-    /// Leaves out the tables whose rows no snapshot has published in whole: a stream alone would give them a part of their
-    /// rows.
-    fn withhold(&mut self, state: &State, consistent_point: Lsn) {
-        let reasons: Vec<_> = self
-            .topics
-            .iter()
-            .filter_map(|(table, topic)| Some((table.clone(), uncopied(state, consistent_point, table, topic)?)))
-            .collect();
-        for (table, reason) in reasons {
-            self.topics.remove(&table);
-            tracing::error!(table = %table, reason, hint = COPY_HINT, "table stopped");
-            self.deps.health.stop_table(table.to_string(), reason);
-        }
-    }
-
-    /// A barrier whose broadcast was cut is repeated by the replay; that needs its tables to be captured still.
-    fn check_barriers(&self, state: &State) -> Result<(), Error> {
-        for barrier in &state.barriers {
-            let lost = barrier.topics.iter().find(|(topic, _)| !self.topics.values().any(|known| known == topic));
-            if let Some((topic, _)) = lost {
-                return Err(Error::HalfBroadcast { topic: topic.clone(), position: barrier.position });
-            }
-        }
-        Ok(())
-    }
-
     /// Stops a table before anything of it is published by this session.
     fn stop_unpublished(&self, table: &TableName, error: &Error) {
         let reason = chain(error);
@@ -391,11 +310,15 @@ impl Opening<'_> {
     async fn publisher(&self, state: &State, start: Lsn) -> Result<Publisher, Error> {
         let settings = &self.deps.settings;
         let mut ready = Vec::new();
-        for (table, topic) in self.topics.iter().filter(|(table, _)| !self.tables.is_stopped(table)) {
+        for (table, topic) in self.survey.topics.iter().filter(|(table, _)| !self.tables.is_stopped(table)) {
             match self.cluster.ensure_data(topic, state).await {
                 Ok(topic) => ready.push(topic),
                 // The brokers refuse this topic; the others go on, and nothing of its table is confirmed.
                 Err(error) if error.severity() == Severity::Definite => self.stop_unpublished(table, &error),
+                // Only earlier options want it: what has become of its topic since is no reason to end.
+                Err(error) if error.severity() == Severity::Fatal && !self.configured.matches(table) => {
+                    self.stop_unpublished(table, &error);
+                }
                 Err(error) => return Err(error),
             }
         }
@@ -437,8 +360,8 @@ impl Opening<'_> {
             cluster: self.cluster,
             position,
             epoch,
-            published: self.published,
-            topics: self.topics,
+            published: self.survey.published,
+            topics: self.survey.topics,
             tables: Arc::clone(self.tables),
             barriers: Mutex::new(state.barriers.iter().map(|barrier| barrier.position).collect()),
         };
@@ -454,17 +377,6 @@ async fn start_stream(
     at: Lsn,
 ) -> Result<ReplicationStream, Error> {
     Ok(replication.start_replication(&settings.slot, at, &[publication], StreamOptions::default()).await?)
-}
-
-/// Why a table that the stream has must not go on; `None` if all its rows are published.
-fn uncopied(state: &State, consistent_point: Lsn, table: &TableName, topic: &str) -> Option<String> {
-    let in_snapshot =
-        |stopped: &&StoppedTable| stopped.position.commit == consistent_point && stopped.position.ordinal == 0;
-    if let Some(stopped) = state.stopped.get(&table.to_string()).filter(in_snapshot) {
-        return Some(format!("its snapshot was cut: {}", stopped.reason));
-    }
-    let joined = || "it joined the publication after the snapshot; its rows are not captured".to_owned();
-    (!state.topics.contains_key(topic)).then(joined)
 }
 
 fn versions(state: &State) -> BTreeMap<String, Arc<Relation>> {

@@ -10,8 +10,10 @@ use serde::{Deserialize, Serialize};
 use super::{Error, settings::CaptureSettings};
 use crate::{avro::subject::SubjectNaming, lsn::Lsn, source::publication::TablePatterns};
 
-/// What the configuration says of the events.
+/// What the configuration says of the events. An option that a record lacks was not there when it was written; its default
+/// is how events were then.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub(super) struct EventOptions {
     /// The publication: what the server delivers, and with it every ordinal.
     publication: String,
@@ -57,6 +59,7 @@ struct Earlier {
 pub(super) struct OptionHistory {
     current: EventOptions,
     /// In order of their bounds.
+    #[serde(default)]
     earlier: Vec<Earlier>,
 }
 
@@ -66,12 +69,15 @@ impl OptionHistory {
         Self { current, earlier: Vec::new() }
     }
 
-    /// The history once `configured` holds above `ceiling`, the highest commit that may have been published, for a stream
-    /// that begins at `from`.
+    /// The history once `configured` holds from `ceiling` on, below which commits may have been published, for a stream that
+    /// begins at `from`.
     pub(super) fn change(mut self, configured: EventOptions, ceiling: Lsn, from: Lsn) -> Self {
         if self.current != configured {
             let options = std::mem::replace(&mut self.current, configured);
-            self.earlier.push(Earlier { options, below: Lsn(ceiling.0 + 1) });
+            // Options that change once more before anything is published under them leave nothing behind.
+            if self.earlier.last().is_none_or(|last| last.below < ceiling) {
+                self.earlier.push(Earlier { options, below: ceiling });
+            }
         }
         self.earlier.retain(|earlier| earlier.below > from);
         self
@@ -98,26 +104,44 @@ mod tests {
     }
 
     #[test]
-    fn other_options_hold_above_what_may_have_been_published() {
+    fn other_options_hold_behind_what_may_have_been_published() {
         let history = OptionHistory::new(options("a")).change(options("b"), Lsn(100), Lsn(40));
-        assert_eq!(history.at(Lsn(40)), (&options("a"), Some(Lsn(101))));
-        assert_eq!(history.at(Lsn(101)), (&options("b"), None));
+        assert_eq!(history.at(Lsn(40)), (&options("a"), Some(Lsn(100))));
+        assert_eq!(history.at(Lsn(100)), (&options("b"), None));
     }
 
     #[test]
     fn nothing_is_kept_of_options_that_nothing_can_be_published_again_under() {
         let same = OptionHistory::new(options("a"));
         assert_eq!(same.clone().change(options("a"), Lsn(100), Lsn(40)), same);
-        assert_eq!(same.change(options("b"), Lsn(100), Lsn(101)), OptionHistory::new(options("b")));
+        assert_eq!(same.change(options("b"), Lsn(100), Lsn(100)), OptionHistory::new(options("b")));
     }
 
     #[test]
     fn each_of_several_changes_keeps_its_range() {
         let history = OptionHistory::new(options("a"));
         let history = history.change(options("b"), Lsn(100), Lsn(40)).change(options("c"), Lsn(200), Lsn(40));
-        assert_eq!(history.at(Lsn(40)), (&options("a"), Some(Lsn(101))));
-        assert_eq!(history.at(Lsn(101)), (&options("b"), Some(Lsn(201))));
-        assert_eq!(history.at(Lsn(201)), (&options("c"), None));
-        assert_eq!(history.change(options("c"), Lsn(300), Lsn(150)).at(Lsn(150)).1, Some(Lsn(201)));
+        assert_eq!(history.at(Lsn(40)), (&options("a"), Some(Lsn(100))));
+        assert_eq!(history.at(Lsn(100)), (&options("b"), Some(Lsn(200))));
+        assert_eq!(history.at(Lsn(200)), (&options("c"), None));
+        assert_eq!(history.change(options("c"), Lsn(300), Lsn(150)).at(Lsn(150)).1, Some(Lsn(200)));
+    }
+
+    #[test]
+    fn a_second_change_before_anything_new_is_published_ends_the_first_range_where_it_was() {
+        let history = OptionHistory::new(options("a"));
+        let history = history.change(options("b"), Lsn(100), Lsn(40)).change(options("c"), Lsn(100), Lsn(60));
+        assert_eq!(history.at(Lsn(60)), (&options("a"), Some(Lsn(100))));
+        assert_eq!(history.at(Lsn(100)), (&options("c"), None));
+        assert_eq!(history.earlier.len(), 1);
+    }
+
+    #[test]
+    fn a_record_with_fewer_or_more_fields_is_read() {
+        let read = |json| serde_json::from_str::<OptionHistory>(json).unwrap();
+        let history = read(r#"{"current":{"publication":"a","include":["*.*"],"later":1},"later":{}}"#);
+        assert_eq!(history, OptionHistory::new(options("a")));
+        let history = read(r#"{"current":{},"earlier":[{"options":{"publication":"a"},"below":7}]}"#);
+        assert_eq!(history.at(Lsn(6)).1, Some(Lsn(7)));
     }
 }

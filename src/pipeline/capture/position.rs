@@ -1,6 +1,6 @@
 //! The position record while a session runs: raised ahead of what is published, advanced behind what is acknowledged.
 //!
-//! Two invariants, each kept by recording before acting: no event is produced above the recorded ceiling, and nothing is
+//! Two invariants, each kept by recording before acting: every event is produced below the recorded ceiling, and nothing is
 //! confirmed to the server above the recorded flush LSN (PROTOCOL, "State and slot").
 
 use std::sync::Arc;
@@ -28,17 +28,20 @@ impl PositionRecord {
         Self { store, checkpoint: Arc::new(Mutex::new(checkpoint)), flush: Arc::new(flush) }
     }
 
-    /// Makes sure that events up to `wanted` may be published; `end_of_wal` lets one record serve for many transactions.
+    /// Makes sure that events at `wanted` may be published; `end_of_wal` lets one record serve for many transactions.
+    ///
+    /// The ceiling lies above what it allows: a commit that begins where the WAL ended is in none of what is below, so a
+    /// stream that has come to the ceiling is through with it, and a server whose WAL ends there may lack that commit.
     pub(super) async fn raise_ceiling(
         &self,
         wanted: Lsn,
         end_of_wal: impl AsyncFnOnce() -> Result<Lsn, Error>,
     ) -> Result<Lsn, Error> {
         let mut checkpoint = self.checkpoint.lock().await;
-        if checkpoint.ceiling >= wanted {
+        if checkpoint.ceiling > wanted {
             return Ok(checkpoint.ceiling);
         }
-        let ceiling = wanted.max(end_of_wal().await?);
+        let ceiling = Lsn(wanted.0 + 1).max(end_of_wal().await?);
         let raised = Checkpoint { ceiling, ..checkpoint.clone() };
         self.store.write(&[Update::Checkpoint(raised.clone())]).await?;
         *checkpoint = raised;

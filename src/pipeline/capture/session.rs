@@ -54,6 +54,11 @@ pub(super) struct Session {
     pub(super) barriers: Mutex<Vec<Position>>,
 }
 
+/// The name under which logical messages stop, as a table does.
+pub(super) fn messages(prefix: &str) -> TableName {
+    TableName::new(prefix, "message")
+}
+
 impl Session {
     /// An encoder for this capture's events.
     pub(super) fn encoder(&self) -> Encoder {
@@ -77,7 +82,8 @@ impl Session {
         publisher.topic(self.topics.get(table)?)
     }
 
-    /// Makes sure that events up to `commit` may be published. One record serves for everything that the WAL holds by then.
+    /// Makes sure that events at `commit` may be published; below which LSN others may be. One record serves for everything that
+    /// the WAL holds by then.
     pub(super) async fn raise_ceiling(&self, commit: Lsn) -> Result<Lsn, Error> {
         self.position.raise_ceiling(commit, async || Ok(source::wal::flushed(&self.client).await?)).await
     }

@@ -133,7 +133,6 @@ fn gap(name: &str, checkpoint: &Checkpoint, server: Server, slot: Option<Slot>) 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::pipeline::capture::options::{EventOptions, OptionHistory};
 
     fn checkpoint(phase: Phase) -> Checkpoint {
         Checkpoint {
@@ -146,7 +145,7 @@ mod tests {
             flush: Lsn(200),
             published: Lsn(250),
             ceiling: Lsn(300),
-            options: OptionHistory::new(EventOptions::default()),
+            options: None,
         }
     }
 

@@ -48,10 +48,12 @@ pub(super) struct Checkpoint {
     pub(super) flush: Lsn,
     /// Everything below it is published, but for stopped tables.
     pub(super) published: Lsn,
-    /// The highest commit LSN that may have been published.
+    /// Commits below it may have been published.
     pub(super) ceiling: Lsn,
-    /// The options of the events, by commit LSN.
-    pub(super) options: OptionHistory,
+    /// The options of the events, by commit LSN; a record that knows none was written under the configured ones, as far as
+    /// can be told.
+    #[serde(default)]
+    pub(super) options: Option<OptionHistory>,
 }
 
 /// A topic as it was when it was first used.
@@ -210,5 +212,19 @@ async fn blocking<T: Send + 'static>(
     match tokio::task::spawn_blocking(work).await {
         Ok(result) => Ok(result?),
         Err(_stopped) => Err(kafka::Error::Closed.into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_position_record_without_options_is_read() {
+        let json = r#"{"system_id":7,"timeline":1,"slot":"s","epoch":0,"phase":"streaming","consistent_point":100,
+            "flush":200,"published":250,"ceiling":300}"#;
+        let state = State::parse(&BTreeMap::from([("position".to_owned(), json.into())])).unwrap();
+        let checkpoint = state.checkpoint.unwrap();
+        assert_eq!((checkpoint.ceiling, checkpoint.options), (Lsn(300), None));
     }
 }

@@ -9,9 +9,10 @@ use std::{collections::HashMap, sync::Arc};
 use super::{
     Error,
     barrier::Broadcast,
+    extent::Extent,
     publisher::Publisher,
     routes::{Route, Routes, Running},
-    session::Session,
+    session::{Session, messages},
 };
 use crate::{
     event::{EventMeta, Op, RecordBuf, RowChange, SnapshotMark, TransactionMeta},
@@ -19,7 +20,6 @@ use crate::{
     pgoutput::message::{self, Message},
     pipeline::ack::{AckTracker, Sequence},
     record::{Encoder, LogicalMessage, MessagePlan},
-    schema::TableName,
     source::stream::StreamItem,
 };
 
@@ -59,16 +59,15 @@ pub(super) struct Streamer {
     messages: Option<Arc<MessagePlan>>,
     open: Option<Open>,
     previous_commit: Option<Lsn>,
-    /// Up to here events may be published.
+    /// Below it events may be published.
     ceiling: Lsn,
-    /// The commit LSN at which the options of the session end.
-    below: Option<Lsn>,
-    /// Everything below it was taken.
+    extent: Extent,
+    /// Everything inside of the extent was taken.
     through: bool,
 }
 
 impl Streamer {
-    pub(super) fn new(session: Arc<Session>, routes: Routes, publisher: Arc<Publisher>, below: Option<Lsn>) -> Self {
+    pub(super) fn new(session: Arc<Session>, routes: Routes, publisher: Arc<Publisher>, extent: Extent) -> Self {
         Self {
             encoder: session.encoder(),
             session,
@@ -79,7 +78,7 @@ impl Streamer {
             open: None,
             previous_commit: None,
             ceiling: Lsn::ZERO,
-            below,
+            extent,
             through: false,
         }
     }
@@ -87,11 +86,13 @@ impl Streamer {
     /// Takes the items of one batch, as far as the session's options hold.
     pub(super) async fn take_all(&mut self, items: Vec<StreamItem>) -> Result<(), Error> {
         for item in items {
-            self.through |= self.ends_before(&item);
+            self.through |= self.open.is_none() && self.extent.ends_before(&item);
             if self.through {
                 break;
             }
+            let last = self.extent.ends_with(&item);
             self.take(item).await?;
+            self.through = last;
         }
         // A batch whose every await was ready must not starve the checkpoint loop.
         tokio::task::yield_now().await;
@@ -101,15 +102,6 @@ impl Streamer {
     /// Whether the session is done: what comes next belongs to other options.
     pub(super) const fn is_through(&self) -> bool {
         self.through
-    }
-
-    fn ends_before(&self, item: &StreamItem) -> bool {
-        let (Some(below), None) = (self.below, &self.open) else { return false };
-        match item {
-            StreamItem::Keepalive { wal_end } => *wal_end >= below,
-            StreamItem::Message { message: Message::Begin { final_lsn, .. }, .. } => *final_lsn >= below,
-            StreamItem::Message { .. } => false,
-        }
     }
 
     async fn take(&mut self, item: StreamItem) -> Result<(), Error> {
@@ -164,13 +156,18 @@ impl Streamer {
         }
     }
 
+    async fn may_publish(&mut self, at: Lsn) -> Result<(), Error> {
+        if at >= self.ceiling {
+            self.ceiling = self.session.raise_ceiling(at).await?;
+        }
+        Ok(())
+    }
+
     async fn begin(&mut self, commit: Lsn, commit_us: i64, xid: u32) -> Result<(), Error> {
         if self.open.is_some() {
             return Err(Error::Protocol { what: "begin", lsn: commit });
         }
-        if commit > self.ceiling {
-            self.ceiling = self.session.raise_ceiling(commit).await?;
-        }
+        self.may_publish(commit).await?;
         self.session.health.behind_since(commit_us / 1000);
         let meta = TransactionMeta {
             epoch: self.session.epoch,
@@ -275,6 +272,9 @@ impl Streamer {
             }
             return Ok(());
         };
+        if !message.transactional {
+            self.may_publish(message.lsn).await?;
+        }
         let plan = self.message_plan().await?;
         let (meta, unit) = match &mut self.open {
             Some(open) if message.transactional => {
@@ -296,7 +296,7 @@ impl Streamer {
         match sent {
             Err(error) if error.is_of_one_row() => {
                 self.routes.stop_messages();
-                let name = TableName::new(self.session.settings.prefix.as_str(), "message");
+                let name = messages(&self.session.settings.prefix);
                 self.session.stop_table(&name, position, &error, &self.publisher).await
             }
             sent => sent,

@@ -7,21 +7,22 @@ use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
 use super::{
     Error,
+    extent::Extent,
     opening::{self, Opened},
     progress::Checkpointer,
     publisher::Publisher,
     routes::Routes,
-    session::Session,
+    session::{Session, messages},
     settings::CaptureDeps,
     stream::Streamer,
     tables::Tables,
 };
 use crate::{
+    lsn::Lsn,
     pipeline::metrics::{CaptureMetrics, lsn_value},
     postgres,
     record::message_topic,
     retry::chain,
-    schema::TableName,
     source::{
         self,
         stream::{Batch, StreamHandle, StreamStatus},
@@ -54,10 +55,10 @@ pub(super) async fn run(deps: &CaptureDeps, tables: &Arc<Tables>, token: &Cancel
     session.health.set_started();
     session.health.recovered();
     session.health.set_phase("streaming");
-    let stopped = tables.is_stopped(&TableName::new(session.settings.prefix.as_str(), "message"));
-    let messages = publisher.topic(&message_topic(&session.settings.prefix)).filter(|_| !stopped);
-    let routes = Routes::new(Arc::clone(&session), versions, messages);
-    let streamer = Streamer::new(Arc::clone(&session), routes, Arc::clone(&publisher), below);
+    let stopped = tables.is_stopped(&messages(&session.settings.prefix));
+    let message_topic = publisher.topic(&message_topic(&session.settings.prefix)).filter(|_| !stopped);
+    let routes = Routes::new(Arc::clone(&session), versions, message_topic);
+    let streamer = Streamer::new(Arc::clone(&session), routes, Arc::clone(&publisher), Extent::new(below));
     let outcome = follow(&session, &publisher, streamer, batches, &handle, token).await;
     let finished = outcome.is_ok() && finish(&session, &publisher).await;
     handle.stop().await;
@@ -65,13 +66,20 @@ pub(super) async fn run(deps: &CaptureDeps, tables: &Arc<Tables>, token: &Cancel
         if !finished {
             return Err(Error::StreamEnded);
         }
-        tables.republished(below);
-        // A table that the next options leave out holds nothing any longer.
-        for table in tables.retain(|table| deps.settings.publication.tables.matches(table)) {
-            deps.health.resume_table(&table.to_string());
-        }
+        hand_on(deps, tables, below);
+        // Else the next session might find its own predecessor at work: the connection's end takes its time.
+        source::lock::unlock(&session.client, &session.settings.slot).await?;
     }
     outcome
+}
+
+/// Leaves to the next session, which begins at `below`, what holds for it too: a table that only earlier options wanted holds
+/// nothing any longer, and is not shown as stopped. That session itself finds the tables that it must leave out.
+fn hand_on(deps: &CaptureDeps, tables: &Tables, below: Lsn) {
+    tables.republished(below);
+    let (messages, patterns) = (messages(&deps.settings.prefix), &deps.settings.publication.tables);
+    let stopped = tables.retain(|table| *table == messages || patterns.matches(table));
+    deps.health.retain_stopped(|table| stopped.contains(table));
 }
 
 async fn follow(

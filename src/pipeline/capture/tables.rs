@@ -1,7 +1,7 @@
 //! What outlives a session: stopped tables, and whose a topic is.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
@@ -36,12 +36,11 @@ impl Tables {
         self.lock().stopped.entry(table).or_insert(stopped);
     }
 
-    /// Forgets the stops of other tables than these, and tells whose.
-    pub(super) fn retain(&self, keep: impl Fn(&TableName) -> bool) -> Vec<TableName> {
+    /// Forgets the stops of other tables than these; gives the names of those that are stopped still.
+    pub(super) fn retain(&self, keep: impl Fn(&TableName) -> bool) -> BTreeSet<String> {
         let mut register = self.lock();
-        let gone: Vec<_> = register.stopped.keys().filter(|table| !keep(table)).cloned().collect();
         register.stopped.retain(|table, _| keep(table));
-        gone
+        register.stopped.keys().map(ToString::to_string).collect()
     }
 
     /// The stopped tables, and where each stopped.

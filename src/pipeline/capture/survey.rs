@@ -1,0 +1,236 @@
+//! Which tables a session publishes, and to which topics.
+//!
+//! A session that replays what may have been published under options that hold no longer gives no word of its own on the
+//! configuration: the operator has changed it already, and the session behind it judges the new one.
+
+use std::collections::BTreeMap;
+
+use super::{
+    Error,
+    settings::CaptureDeps,
+    state::{State, StoppedTable},
+    tables::Tables,
+};
+use crate::{
+    lsn::Lsn,
+    postgres,
+    record::topic_name,
+    schema::{Relation, TableName},
+    source::{
+        self,
+        catalog::PublishedTable,
+        publication::{PublicationSpec, TablePatterns},
+    },
+};
+
+const COPY_HINT: &str = "A new snapshot takes the table in: drop the slot and set [capture] on_gap = \"resnapshot\".";
+
+/// The tables of a session.
+#[derive(Default)]
+pub(super) struct Survey {
+    /// The configured tables of the publication.
+    pub(super) published: Vec<PublishedTable>,
+    /// Their topics.
+    pub(super) topics: BTreeMap<TableName, String>,
+}
+
+/// Options that hold no longer, as far as the tables depend on them.
+#[derive(Clone, Copy)]
+pub(super) struct Replay<'a> {
+    /// The tables that the configuration wants.
+    pub(super) configured: &'a TablePatterns,
+    /// Commits below it are published again.
+    pub(super) below: Lsn,
+}
+
+impl Survey {
+    /// Before a snapshot, which takes all configured tables.
+    pub(super) async fn for_snapshot(
+        deps: &CaptureDeps,
+        tables: &Tables,
+        client: &postgres::Client,
+    ) -> Result<Self, Error> {
+        let spec = &deps.settings.publication;
+        let report = source::publication::ensure(client, spec).await?;
+        tracing::info!(
+            publication = spec.name,
+            created = report.created,
+            options_set = report.options_set,
+            added = %list(&report.added),
+            tables = %list(&report.tables),
+            not_configured = %list(&report.extra),
+            "publication is ready"
+        );
+        for pattern in spec.tables.idle(&report.tables) {
+            tracing::warn!(pattern, "no table matches this pattern of capture.include");
+        }
+        for table in report.tables.iter().filter(|table| !tables.is_stopped(table)) {
+            deps.health.resume_table(&table.to_string());
+        }
+        let published = published(client, spec).await?;
+        let topics = name_topics(&deps.settings.prefix, tables, &published)?;
+        Ok(Self { published, topics })
+    }
+
+    /// A stream that goes on never gets a table silently: its earlier rows would be missing.
+    pub(super) async fn for_stream(
+        deps: &CaptureDeps,
+        tables: &Tables,
+        client: &postgres::Client,
+    ) -> Result<Self, Error> {
+        let spec = &deps.settings.publication;
+        source::publication::must_exist(client, &spec.name).await?;
+        for table in source::publication::unpublished(client, spec).await? {
+            let reason = "it joined the configuration after the snapshot and is not in the publication; its rows are not captured";
+            tracing::error!(table = %table, reason, "table stopped");
+            deps.health.stop_table(table.to_string(), reason);
+        }
+        let published = published(client, spec).await?;
+        let topics = name_topics(&deps.settings.prefix, tables, &published)?;
+        Ok(Self { published, topics })
+    }
+
+    /// Under the options of `deps`, which hold no longer. That no table matches them is no error: a table that is gone has
+    /// nothing left to read its changes by.
+    pub(super) async fn for_replay(
+        deps: &CaptureDeps,
+        tables: &Tables,
+        client: &postgres::Client,
+        state: &State,
+        replay: Replay<'_>,
+    ) -> Result<Self, Error> {
+        let spec = &deps.settings.publication;
+        match source::publication::must_exist(client, &spec.name).await {
+            Err(source::Error::PublicationMissing { publication, sql }) => {
+                return Err(Error::FormerPublication { publication, below: replay.below, sql });
+            }
+            found => found?,
+        }
+        let published = published(client, spec).await?;
+        let topics = name_replayed(&deps.settings.prefix, &published, state, replay.configured)?;
+        for (table, topic) in &topics {
+            tables.name_topic(topic, table);
+        }
+        Ok(Self { published, topics })
+    }
+
+    /// Leaves out the tables whose rows no snapshot has published in whole: a stream alone would give them a part of their
+    /// rows. Gives each with the reason.
+    pub(super) fn withhold(&mut self, state: &State, consistent_point: Lsn) -> Vec<(TableName, String)> {
+        let withheld: Vec<_> = self
+            .topics
+            .iter()
+            .filter_map(|(table, topic)| Some((table.clone(), uncopied(state, consistent_point, table, topic)?)))
+            .collect();
+        for (table, _) in &withheld {
+            self.topics.remove(table);
+        }
+        withheld
+    }
+
+    /// A barrier whose broadcast was cut is repeated by the replay; that needs its tables to be captured still.
+    pub(super) fn check_barriers(&self, state: &State) -> Result<(), Error> {
+        for barrier in &state.barriers {
+            let lost = barrier.topics.iter().find(|(topic, _)| !self.topics.values().any(|known| known == topic));
+            if let Some((topic, _)) = lost {
+                return Err(Error::HalfBroadcast { topic: topic.clone(), position: barrier.position });
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Shows the tables that a stream leaves out.
+pub(super) fn report_withheld(deps: &CaptureDeps, withheld: Vec<(TableName, String)>) {
+    for (table, reason) in withheld {
+        tracing::error!(table = %table, reason, hint = COPY_HINT, "table stopped");
+        deps.health.stop_table(table.to_string(), reason);
+    }
+}
+
+async fn published(client: &postgres::Client, spec: &PublicationSpec) -> Result<Vec<PublishedTable>, Error> {
+    let published = source::catalog::read(client, &spec.name).await?.tables;
+    Ok(published.into_iter().filter(|table| spec.tables.matches(&table.relation.name)).collect())
+}
+
+fn list(tables: &[TableName]) -> String {
+    tables.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+}
+
+fn name_topics(
+    prefix: &str,
+    tables: &Tables,
+    published: &[PublishedTable],
+) -> Result<BTreeMap<TableName, String>, Error> {
+    let mut topics = BTreeMap::new();
+    for table in published {
+        let name = &table.relation.name;
+        let topic = topic_name(prefix, name).map_err(crate::record::EncodeError::from)?;
+        if let Some(other) = tables.name_topic(&topic, name) {
+            return Err(shared(&other, name, topic));
+        }
+        topics.insert(name.clone(), topic);
+    }
+    Ok(topics)
+}
+
+/// The topics under options that hold no longer. A table that made capture refuse them has published nothing: one without a
+/// legal topic name, and the later one of two that share a topic. They are left out, so that their exclusion, which is the
+/// remedy, helps.
+fn name_replayed(
+    prefix: &str,
+    published: &[PublishedTable],
+    state: &State,
+    configured: &TablePatterns,
+) -> Result<BTreeMap<TableName, String>, Error> {
+    let mut sharing = BTreeMap::<String, Vec<&Relation>>::new();
+    for table in published {
+        if let Ok(topic) = topic_name(prefix, &table.relation.name) {
+            sharing.entry(topic).or_default().push(&table.relation);
+        }
+    }
+    let mut topics = BTreeMap::new();
+    for (topic, relations) in sharing {
+        if let Some(owner) = owner(&topic, &relations, state, configured)? {
+            topics.insert(owner.name.clone(), topic);
+        }
+    }
+    Ok(topics)
+}
+
+/// Whose changes the topic holds: those of the relation with a recorded version. While there is none, no change is
+/// published, and the topic is the configuration's choice.
+fn owner<'a>(
+    topic: &str,
+    relations: &[&'a Relation],
+    state: &State,
+    configured: &TablePatterns,
+) -> Result<Option<&'a Relation>, Error> {
+    if let [only] = relations {
+        return Ok(Some(only));
+    }
+    let is_recorded = |relation: &&&Relation| state.relations.values().any(|version| version.oid == relation.oid);
+    if let Some(recorded) = relations.iter().find(is_recorded) {
+        return Ok(Some(recorded));
+    }
+    let mut wanted = relations.iter().filter(|relation| configured.matches(&relation.name));
+    match (wanted.next(), wanted.next()) {
+        (Some(first), Some(second)) => Err(shared(&first.name, &second.name, topic.to_owned())),
+        (first, _) => Ok(first.copied()),
+    }
+}
+
+fn shared(first: &TableName, second: &TableName, topic: String) -> Error {
+    Error::SharedTopic { first: first.to_string(), second: second.to_string(), topic }
+}
+
+/// Why a table that the stream has must not go on; `None` if all its rows are published.
+fn uncopied(state: &State, consistent_point: Lsn, table: &TableName, topic: &str) -> Option<String> {
+    let in_snapshot =
+        |stopped: &&StoppedTable| stopped.position.commit == consistent_point && stopped.position.ordinal == 0;
+    if let Some(stopped) = state.stopped.get(&table.to_string()).filter(in_snapshot) {
+        return Some(format!("its snapshot was cut: {}", stopped.reason));
+    }
+    let joined = || "it joined the publication after the snapshot; its rows are not captured".to_owned();
+    (!state.topics.contains_key(topic)).then(joined)
+}
