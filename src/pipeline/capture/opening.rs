@@ -90,7 +90,7 @@ pub(super) async fn open(deps: &CaptureDeps, tables: &Arc<Tables>) -> Result<Ope
     let deps = deps.clone();
     let configured = deps.settings.publication.tables.clone();
     let opening = Opening { deps, configured, tables, client, survey: Survey::default(), cluster, restart: Lsn::ZERO };
-    opening.begin(peeked).await
+    Box::pin(opening.begin(peeked)).await
 }
 
 impl Opening<'_> {

@@ -234,3 +234,50 @@ fn uncopied(state: &State, consistent_point: Lsn, table: &TableName, topic: &str
     let joined = || "it joined the publication after the snapshot; its rows are not captured".to_owned();
     (!state.topics.contains_key(topic)).then(joined)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::schema::ReplicaIdentity;
+
+    fn relation(oid: u32, schema: &str, table: &str) -> Relation {
+        let name = TableName::new(schema, table);
+        Relation { oid, name, identity: ReplicaIdentity::Default, columns: Vec::new(), key: Vec::new() }
+    }
+
+    fn published(relation: Relation) -> PublishedTable {
+        PublishedTable { relation, partitioned: false, row_filter: None, estimated_rows: None, problems: Vec::new() }
+    }
+
+    fn replayed(recorded: Option<u32>, exclude: &str) -> Result<Vec<String>, Error> {
+        let (first, second) = (relation(1, "public", "x.y"), relation(2, "public.x", "y"));
+        let mut state = State::default();
+        if let Some(oid) = recorded {
+            state.relations.insert(format!("{oid}/0"), relation(oid, "public", "any"));
+        }
+        let configured = TablePatterns::new(&["*.*".to_owned()], &[exclude.to_owned()])?;
+        let tables = [published(first), published(second), published(relation(3, "public", &"t".repeat(300)))];
+        let topics = name_replayed("p", &tables, &state, &configured)?;
+        Ok(topics.keys().map(ToString::to_string).collect())
+    }
+
+    // trap T57
+    #[test]
+    fn of_two_tables_that_share_a_topic_the_one_with_a_recorded_version_is_published_again() {
+        for exclude in ["*.y", "*.x.y", "none.none"] {
+            assert_eq!(replayed(Some(2), exclude).unwrap(), [relation(2, "public.x", "y").name.to_string()]);
+        }
+    }
+
+    #[test]
+    fn a_shared_topic_without_a_recorded_version_is_the_choice_of_the_configuration() {
+        assert_eq!(replayed(None, "*.y").unwrap(), [relation(1, "public", "x.y").name.to_string()]);
+        assert_eq!(replayed(None, "*.*").unwrap(), [""; 0]);
+        assert!(matches!(replayed(None, "none.none"), Err(Error::SharedTopic { .. })));
+    }
+
+    #[test]
+    fn a_table_without_a_legal_topic_name_is_left_out_of_what_is_published_again() {
+        assert_eq!(replayed(Some(1), "none.none").unwrap().len(), 1);
+    }
+}
