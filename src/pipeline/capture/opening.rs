@@ -138,9 +138,11 @@ impl Opening<'_> {
         let options = history.change(configured, recorded.ceiling, self.restart.min(at));
         let (valid, below) = options.at(from);
         let settings = valid.settings(settings.clone())?;
-        if let Some(below) = below {
-            tracing::info!(%below, publication = settings.publication.name,
-                "what may have been published is published again under the options of its time");
+        let publication = &settings.publication.name;
+        match below {
+            Some(below) => tracing::info!(%from, %below, publication,
+                "what may have been published is published again under the options of its time"),
+            None => tracing::info!(%from, publication, "going on under the configured options"),
         }
         self.deps.settings = settings;
         Ok(GoingOn { checkpoint: Checkpoint { timeline, options: Some(options), ..recorded }, from, below })
