@@ -1,6 +1,6 @@
 //! What every librdkafka client of ours logs and remembers.
 
-use std::sync::Mutex;
+use std::{sync::Mutex, time::Instant};
 
 use rdkafka::{
     ClientContext,
@@ -29,6 +29,17 @@ impl ClientLog {
     /// To be called now and then by whoever works with the client: see [`super::recovery`].
     pub(super) fn recover<C: ClientContext>(&self, client: &Client<C>, brokers: &str) {
         self.outage.end(client, brokers);
+    }
+
+    /// What the outcome of a request, begun at `begun`, tells of the client's brokers.
+    pub(super) fn heed(&self, begun: Instant, failure: Option<RDKafkaErrorCode>) {
+        use RDKafkaErrorCode as Code;
+        match failure {
+            Some(Code::OperationTimedOut | Code::BrokerTransportFailure | Code::AllBrokersDown) => {
+                self.outage.unanswered(begun);
+            }
+            _ => self.outage.answered(),
+        }
     }
 
     pub(super) fn note(&self, error: &KafkaError, reason: &str) {

@@ -8,6 +8,8 @@ mod context;
 mod error;
 mod producer;
 mod recovery;
+#[cfg(test)]
+mod scripted;
 mod settings;
 mod state;
 mod topic;

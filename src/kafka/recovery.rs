@@ -28,6 +28,16 @@ impl Outage {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
     }
 
+    /// Requests are not answered since then; for a client whose errors nobody polls.
+    pub(super) fn unanswered(&self, since: Instant) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(since);
+    }
+
+    /// The client has a broker.
+    pub(super) fn answered(&self) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+
     /// Gives the client its configured brokers again, once, when it has been silent since it lost them.
     pub(super) fn end<C: ClientContext>(&self, client: &Client<C>, brokers: &str) {
         let mut since = self.0.lock().unwrap_or_else(PoisonError::into_inner);

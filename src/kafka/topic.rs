@@ -8,6 +8,7 @@ use std::{
 use rdkafka::{
     admin::{AdminClient, AdminOptions, NewTopic, OwnedResourceSpecifier, ResourceSpecifier, TopicReplication},
     error::{KafkaError, RDKafkaErrorCode},
+    metadata::Metadata,
 };
 
 use super::{Error, Settings, context::ClientLog, topic_id};
@@ -70,13 +71,27 @@ impl Admin {
 
     /// Partition counts of all topics of the cluster; blocks up to `timeout`.
     pub fn partition_counts(&self, timeout: Duration) -> Result<BTreeMap<String, i32>, Error> {
-        let metadata = self.client.inner().fetch_metadata(None, timeout).map_err(|source| self.unreachable(source))?;
+        let metadata = self.metadata(None, timeout)?;
         Ok(metadata
             .topics()
             .iter()
             .filter(|topic| topic.error().is_none())
             .map(|topic| (topic.name().to_owned(), i32::try_from(topic.partitions().len()).unwrap_or(i32::MAX)))
             .collect())
+    }
+
+    /// Notes how a request ended, and reminds the client of its brokers if it was silent for long. rust-rdkafka polls no errors
+    /// of an admin client, so they do not tell that it has lost them.
+    fn heed<T, E>(
+        &self,
+        begun: Instant,
+        outcome: Result<T, E>,
+        code: impl Fn(&E) -> Option<RDKafkaErrorCode>,
+    ) -> Result<T, E> {
+        let client = self.client.inner();
+        client.context().heed(begun, outcome.as_ref().err().and_then(code));
+        client.context().recover(client, &self.brokers);
+        outcome
     }
 
     fn unreachable(&self, source: KafkaError) -> Error {
@@ -86,10 +101,15 @@ impl Admin {
         }
     }
 
+    fn metadata(&self, topic: Option<&str>, timeout: Duration) -> Result<Metadata, Error> {
+        let begun = Instant::now();
+        let fetched = self.client.inner().fetch_metadata(topic, timeout);
+        self.heed(begun, fetched, KafkaError::rdkafka_error_code).map_err(|source| self.unreachable(source))
+    }
+
     /// Partitions and configuration of one topic; `None` if it does not exist.
     pub async fn describe(&self, topic: &str) -> Result<Option<TopicDescription>, Error> {
-        let metadata = tokio::task::block_in_place(|| self.client.inner().fetch_metadata(Some(topic), REQUEST_TIMEOUT))
-            .map_err(|source| self.unreachable(source))?;
+        let metadata = tokio::task::block_in_place(|| self.metadata(Some(topic), REQUEST_TIMEOUT))?;
         let Some(found) = metadata.topics().iter().find(|found| found.name() == topic) else { return Ok(None) };
         if let Some(error) = found.error() {
             return match RDKafkaErrorCode::from(error) {
@@ -128,7 +148,9 @@ impl Admin {
 
     /// The ids (base64) of those of the topics that exist; `None` where the broker gives none. Blocks up to `timeout`.
     pub fn topic_ids(&self, topics: &[&str], timeout: Duration) -> Result<BTreeMap<String, Option<String>>, Error> {
-        topic_id::read(self.client.inner(), topics, timeout).or_else(|refusal| match (refusal.topic, refusal.code) {
+        let begun = Instant::now();
+        let read = topic_id::read(self.client.inner(), topics, timeout);
+        self.heed(begun, read, |refusal| Some(refusal.code)).or_else(|refusal| match (refusal.topic, refusal.code) {
             (None, RDKafkaErrorCode::UnsupportedFeature) => {
                 Ok(topics.iter().map(|topic| ((*topic).to_owned(), None)).collect())
             }
@@ -172,7 +194,9 @@ impl Admin {
             new = new.set(name, value);
         }
         let failed = |source| Error::Topic { operation: "create", topic: topic.to_owned(), source };
-        let answers = self.client.create_topics([&new], &options()).await.map_err(failed)?;
+        let begun = Instant::now();
+        let answers = self.client.create_topics([&new], &options()).await;
+        let answers = self.heed(begun, answers, KafkaError::rdkafka_error_code).map_err(failed)?;
         match answers.into_iter().next() {
             Some(Err((_, RDKafkaErrorCode::TopicAlreadyExists))) => Ok(false),
             Some(Err((_, code))) => Err(failed(KafkaError::AdminOp(code))),
@@ -185,9 +209,10 @@ impl Admin {
         let mut backoff = Backoff::new();
         let deadline = Instant::now() + REQUEST_TIMEOUT;
         loop {
+            let begun = Instant::now();
             let fetched =
                 tokio::task::block_in_place(|| self.client.inner().fetch_watermarks(topic, partition, REQUEST_TIMEOUT));
-            match fetched {
+            match self.heed(begun, fetched, KafkaError::rdkafka_error_code) {
                 Ok(watermarks) => return Ok(watermarks),
                 Err(error) if is_leaderless(&error) && Instant::now() < deadline => {
                     tokio::time::sleep(backoff.next_delay()).await;
@@ -214,4 +239,21 @@ fn is_leaderless(error: &KafkaError) -> bool {
 
 fn options() -> AdminOptions {
     AdminOptions::new().request_timeout(Some(REQUEST_TIMEOUT)).operation_timeout(Some(REQUEST_TIMEOUT))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kafka::scripted;
+
+    #[test]
+    fn an_admin_client_that_knows_no_broker_any_more_is_reminded_of_the_configured_ones() {
+        // Nobody listens there, which leaves the client as helpless as one that has forgotten every broker.
+        let lost = Settings { brokers: vec!["127.0.0.1:1".to_owned()], properties: BTreeMap::new() };
+        let admin = Admin { brokers: scripted::broker().to_string(), ..Admin::new(&lost).unwrap() };
+        let deadline = Instant::now() + Duration::from_secs(40);
+        while let Err(error) = admin.partition_counts(Duration::from_secs(1)) {
+            assert!(Instant::now() < deadline, "{error:?}");
+        }
+    }
 }
