@@ -40,7 +40,7 @@ fn orders() -> Relation {
     let column = |(name, oid, typmod, sql): (&str, u32, i32, &str)| Column {
         name: name.into(),
         attnum: None,
-        ty: ColumnType { oid, typmod, sql: sql.into() },
+        ty: ColumnType::base(oid, typmod, sql),
         nullable: name != "id",
     };
     let columns = [

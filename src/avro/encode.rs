@@ -80,6 +80,24 @@ pub fn value(value: Value<'_>, scratch: &mut Vec<u8>, out: &mut Vec<u8>) {
             length(value.len(), out);
             value.append_to(out);
         }
+        Value::Array(array) => {
+            if !array.is_empty() {
+                length(array.len(), out);
+                array.each(|item| match item {
+                    Some(item) => {
+                        present(out);
+                        self::value(item, scratch, out);
+                    }
+                    None => null(out),
+                });
+            }
+            length(0, out);
+        }
+        Value::Hstore(pairs) => {
+            scratch.clear();
+            pairs.append_json_to(scratch);
+            bytes(scratch, out);
+        }
         Value::Bits(bits) => {
             scratch.clear();
             bits.append_to(scratch);

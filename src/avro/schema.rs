@@ -16,6 +16,10 @@ use crate::{
 
 /// Parameter with the column's whole SQL type.
 pub const TYPE_PARAMETER: &str = "walrelay.type";
+/// Parameter with the SQL type below a domain.
+pub const BASE_PARAMETER: &str = "walrelay.base";
+/// Parameter with the source type's bare name in capitals.
+pub const SOURCE_TYPE_PARAMETER: &str = "__debezium.source.column.type";
 /// Parameter that is `false` on a column declared NOT NULL.
 pub const NULLABLE_PARAMETER: &str = "walrelay.nullable";
 /// Parameter with the column's name as the source has it.
@@ -50,7 +54,7 @@ pub fn key(topic: &str, relation: &Relation, codecs: &[Codec]) -> Option<Schema>
     let columns = relation.key.iter().filter_map(|index| Some((relation.columns.get(*index)?, codecs.get(*index)?)));
     let fields: Vec<Value> = columns
         .map(|(column, codec)| {
-            let ty = reference(codec, &mut defined).unwrap_or_else(|| codec.schema(Map::new()));
+            let ty = codec.defined(&mut defined).unwrap_or_else(|| codec.schema(Map::new(), &mut defined));
             json!({"name": escape(&column.name), "type": ty})
         })
         .collect();
@@ -117,27 +121,17 @@ fn row_field(relation: &Relation, index: usize, codec: &Codec, defined: &mut Vec
     field.insert("name".into(), json!(escape(&column.name)));
     let nullable = !relation.is_key(index);
     let union = |ty: Value| if nullable { json!(["null", ty]) } else { ty };
-    if let Some(name) = reference(codec, defined) {
+    if let Some(name) = codec.defined(defined) {
         // A type that is only named cannot have parameters, so its field has them.
         field.insert("type".into(), union(name));
         field.insert(PARAMETERS.into(), Value::Object(parameters));
     } else {
-        field.insert("type".into(), union(codec.schema(parameters)));
+        field.insert("type".into(), union(codec.schema(parameters, defined)));
     }
     if nullable {
         field.insert("default".into(), Value::Null);
     }
     Value::Object(field)
-}
-
-/// The name of a record that this schema has defined before; notes the first definition.
-fn reference(codec: &Codec, defined: &mut Vec<&'static str>) -> Option<Value> {
-    let name = codec.defines()?;
-    if defined.contains(&name) {
-        return Some(json!(name));
-    }
-    defined.push(name);
-    None
 }
 
 fn record(namespace: &str, name: &str, fields: &Value, version: Option<u32>) -> Schema {

@@ -2,15 +2,10 @@
 
 use std::sync::Arc;
 
-use crate::{
-    avro::{
-        cursor::{Cursor, DecodeError},
-        name::unescape,
-        schema::{NAME_PARAMETER, NULLABLE_PARAMETER, PARAMETERS, TYPE_PARAMETER},
-        writer::{Field, Shape, Type, Writer},
-    },
-    event::ShapeColumn,
-    types::{ByteString, Codec, FieldType, Unscaled, Value},
+use super::column_plan::{ColumnPlan, Presence, presence};
+use crate::avro::{
+    name::unescape,
+    writer::{Field, Shape, Type, Writer},
 };
 
 /// What a value schema turns out to be.
@@ -60,38 +55,6 @@ pub(super) enum TransactionStep {
     Skip(Shape),
 }
 
-/// Whether a field can be null, and by which branch.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Presence {
-    Always,
-    Unless { null_branch: usize },
-}
-
-/// How one column is read.
-#[derive(Debug)]
-pub(super) struct ColumnPlan {
-    pub(super) shape: ShapeColumn,
-    pub(super) codec: Codec,
-    presence: Presence,
-    primitive: Primitive,
-    /// Written by another producer, which has only the placeholder for a value that it was not sent.
-    pub(super) has_only_placeholder: bool,
-}
-
-#[derive(Clone, Copy, Debug)]
-enum Primitive {
-    Boolean,
-    Int,
-    Long,
-    Float,
-    Double,
-    Bytes,
-    Decimal,
-    String,
-    VariableScaleDecimal,
-    Point,
-}
-
 impl DecodePlan {
     /// Compiles the plan of a pair of schemas, or says what the value schema lacks.
     pub(super) fn compile(key: Option<&Writer>, value: &Arc<Writer>) -> Result<Self, String> {
@@ -109,49 +72,6 @@ impl DecodePlan {
         let columns = columns(value, fields)?;
         let key = key.map_or(Ok(Vec::new()), |key| key_columns(key, &columns))?;
         Ok(Self::Envelope(EnvelopePlan { writer: Arc::clone(value), steps, columns: with_key(columns, &key), key }))
-    }
-}
-
-impl Presence {
-    /// Reads the branch, if there is one, and tells whether a value follows.
-    pub(super) fn read(self, cursor: &mut Cursor<'_>) -> Result<bool, DecodeError> {
-        match self {
-            Self::Always => Ok(true),
-            Self::Unless { null_branch } => Ok(cursor.branch(2)? != null_branch),
-        }
-    }
-}
-
-impl ColumnPlan {
-    /// Reads a column: `None` is null.
-    pub(super) fn read<'a>(&self, cursor: &mut Cursor<'a>) -> Result<Option<Value<'a>>, DecodeError> {
-        if !self.presence.read(cursor)? {
-            return Ok(None);
-        }
-        Ok(Some(match self.primitive {
-            Primitive::Boolean => Value::Boolean(cursor.boolean()?),
-            Primitive::Int => Value::Int(cursor.int()?),
-            Primitive::Long => Value::Long(cursor.long()?),
-            Primitive::Float => Value::Float(cursor.float()?),
-            Primitive::Double => Value::Double(cursor.double()?),
-            Primitive::Bytes => Value::Bytes(ByteString::Raw(cursor.bytes()?)),
-            Primitive::Decimal => Value::Decimal(Unscaled::TwosComplement(cursor.bytes()?)),
-            Primitive::String => Value::Text(cursor.string()?),
-            Primitive::Point => {
-                let (x, y) = (cursor.double()?, cursor.double()?);
-                if cursor.branch(2)? == 1 {
-                    cursor.bytes()?;
-                }
-                if cursor.branch(2)? == 1 {
-                    cursor.int()?;
-                }
-                Value::Point { x, y }
-            }
-            Primitive::VariableScaleDecimal => {
-                let scale = cursor.int()?;
-                Value::VariableScaleDecimal { scale, unscaled: Unscaled::TwosComplement(cursor.bytes()?) }
-            }
-        }))
     }
 }
 
@@ -221,89 +141,7 @@ fn columns(writer: &Writer, envelope: &[Field]) -> Result<Vec<ColumnPlan>, Strin
     if before != after {
         return Err("before and after are different records".into());
     }
-    fields.iter().map(|field| column(writer, field)).collect()
-}
-
-fn column(writer: &Writer, field: &Field) -> Result<ColumnPlan, String> {
-    let (presence, ty) = presence(writer, &field.ty)?;
-    let (avro, primitive) =
-        primitive(writer, ty).ok_or_else(|| format!("field {} has a type that no column is written as", field.name))?;
-    let attribute = |name: &str| ty.attributes[name].as_str();
-    let decimal_scale = (attribute("logicalType") == Some("decimal"))
-        .then(|| ty.attributes["scale"].as_u64().map_or(Some(0), |scale| u32::try_from(scale).ok()))
-        .flatten();
-    let connect_name = match primitive {
-        Primitive::VariableScaleDecimal => Some("io.debezium.data.VariableScaleDecimal"),
-        Primitive::Point => Some("io.debezium.data.geometry.Point"),
-        _ => attribute("connect.name"),
-    };
-    let parameter = |name: &str| {
-        let in_type = ty.attributes[PARAMETERS][name].as_str();
-        in_type.or_else(|| field.attributes[PARAMETERS][name].as_str())
-    };
-    let type_sql = parameter(TYPE_PARAMETER);
-    let codec = Codec::of_field(FieldType { avro, connect_name, decimal_scale, type_sql })
-        .ok_or_else(|| format!("field {} has the unknown type {}", field.name, connect_name.unwrap_or(avro)))?;
-    let primitive = match primitive {
-        Primitive::Bytes if decimal_scale.is_some() => Primitive::Decimal,
-        other => other,
-    };
-    Ok(ColumnPlan {
-        shape: ShapeColumn {
-            name: parameter(NAME_PARAMETER).map_or_else(|| unescape(&field.name).into(), Arc::from),
-            type_sql: type_sql.unwrap_or_else(|| codec.sql_name()).into(),
-            nullable: presence != Presence::Always && parameter(NULLABLE_PARAMETER) != Some("false"),
-        },
-        codec,
-        presence,
-        primitive,
-        has_only_placeholder: type_sql.is_none() && codec.has_placeholder(),
-    })
-}
-
-fn primitive(writer: &Writer, ty: &Type) -> Option<(&'static str, Primitive)> {
-    Some(match writer.resolve(&ty.shape) {
-        Shape::Boolean => ("boolean", Primitive::Boolean),
-        Shape::Int => ("int", Primitive::Int),
-        Shape::Long => ("long", Primitive::Long),
-        Shape::Float => ("float", Primitive::Float),
-        Shape::Double => ("double", Primitive::Double),
-        Shape::Bytes => ("bytes", Primitive::Bytes),
-        Shape::String => ("string", Primitive::String),
-        Shape::Record(fields) => match fields.as_slice() {
-            [scale, value]
-                if (scale.name.as_str(), value.name.as_str()) == ("scale", "value")
-                    && matches!((&scale.ty.shape, &value.ty.shape), (Shape::Int, Shape::Bytes)) =>
-            {
-                ("record", Primitive::VariableScaleDecimal)
-            }
-            [x, y, wkb, srid] if is_point(writer, [x, y, wkb, srid]) => ("record", Primitive::Point),
-            _ => return None,
-        },
-        _ => return None,
-    })
-}
-
-/// Whether the fields are those of Debezium's `Point`, its optional ones with null first.
-fn is_point(writer: &Writer, fields: [&Field; 4]) -> bool {
-    let named = fields.map(|field| field.name.as_str()) == ["x", "y", "wkb", "srid"];
-    let [x, y, wkb, srid] = fields.map(|field| &field.ty);
-    let optional = |ty: &Type, wanted: fn(&Shape) -> bool| matches!(presence(writer, ty), Ok((Presence::Unless { null_branch: 0 }, ty)) if wanted(writer.resolve(&ty.shape)));
-    named
-        && matches!((&x.shape, &y.shape), (Shape::Double, Shape::Double))
-        && optional(wkb, |shape| matches!(shape, Shape::Bytes))
-        && optional(srid, |shape| matches!(shape, Shape::Int))
-}
-
-/// A type with the null of its union taken off.
-fn presence<'a>(writer: &'a Writer, ty: &'a Type) -> Result<(Presence, &'a Type), String> {
-    let Shape::Union(branches) = &ty.shape else { return Ok((Presence::Always, ty)) };
-    let is_null = |branch: &Type| matches!(writer.resolve(&branch.shape), Shape::Null);
-    match branches.as_slice() {
-        [null, other] if is_null(null) => Ok((Presence::Unless { null_branch: 0 }, other)),
-        [other, null] if is_null(null) => Ok((Presence::Unless { null_branch: 1 }, other)),
-        _ => Err("it has a union of other than null and one type".into()),
-    }
+    fields.iter().map(|field| ColumnPlan::compile(writer, field)).collect()
 }
 
 fn key_columns(key: &Writer, columns: &[ColumnPlan]) -> Result<Vec<usize>, String> {

@@ -17,11 +17,10 @@ use crate::{
     record::{
         decode_plan::{DecodePlan, EnvelopePlan, SourceStep, Step, TransactionStep},
         error::DecodeError,
-        header::{self, PLACEHOLDER},
+        header,
         source::{position_of_block, position_of_header},
     },
     schema::TableName,
-    types::{ByteString, Value},
 };
 
 /// Reads records by the schemas of their writers.
@@ -283,16 +282,16 @@ impl Reading<'_> {
         let mut cells = Vec::with_capacity(self.plan.columns.len());
         for column in &self.plan.columns {
             let bytes = |source| DecodeError::Bytes { topic: self.topic.to_owned(), id: self.id, source };
-            let value = column.read(cursor).map_err(bytes)?;
+            let found = column.read(cursor).map_err(bytes)?;
             let start = arena.len();
             if let Some(text) = texts.get(&*column.shape.name) {
                 arena.extend_from_slice(text.as_bytes());
-            } else if let Some(value) = value {
-                if column.has_only_placeholder && is_placeholder(value) {
+            } else if let Some(found) = found {
+                if column.is_placeholder(found) {
                     cells.push(Span::Unchanged);
                     continue;
                 }
-                column.codec.render(value, &mut arena).map_err(|source| {
+                column.append_text(found, &mut arena).map_err(|source| {
                     let (topic, column) = (self.topic.to_owned(), column.shape.name.to_string());
                     DecodeError::Render { topic, column, source }
                 })?;
@@ -361,14 +360,6 @@ enum Span {
     Null,
     Unchanged,
     Text(usize, usize),
-}
-
-fn is_placeholder(value: Value<'_>) -> bool {
-    match value {
-        Value::Text(text) => text == PLACEHOLDER,
-        Value::Bytes(ByteString::Raw(bytes)) => bytes == PLACEHOLDER.as_bytes(),
-        _ => false,
-    }
 }
 
 fn json<T: DeserializeOwned>(topic: &str, header: &'static str, value: &[u8]) -> Result<T, DecodeError> {

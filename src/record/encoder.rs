@@ -86,7 +86,7 @@ impl Encoder {
         let value_schema = self.register(store, &topic, Part::Value, envelope).await?;
         let columns = relation.columns.iter().zip(&codecs).enumerate().map(|(index, (column, codec))| PlanColumn {
             name: column.name.clone(),
-            codec: *codec,
+            codec: codec.clone(),
             is_key: relation.is_key(index),
         });
         Ok(Arc::new(Plan {

@@ -49,6 +49,16 @@ fn value_json(value: Value<'_>) -> Json {
         Value::Text(value) => json!(value),
         Value::Short(value) => json!(value.as_str()),
         Value::Bytes(bytes) => base64(|out| bytes.append_to(out)),
+        Value::Array(array) => {
+            let mut items = Vec::with_capacity(array.len());
+            array.each(|item| items.push(item.map_or(Json::Null, value_json)));
+            Json::Array(items)
+        }
+        Value::Hstore(pairs) => {
+            let mut text = Vec::new();
+            pairs.append_json_to(&mut text);
+            json!(String::from_utf8_lossy(&text))
+        }
         Value::Bits(bits) => base64(|out| bits.append_to(out)),
         Value::Point { x, y } => json!({"x": x, "y": y}),
         Value::Decimal(unscaled) => base64(|out| unscaled.append_to(out)),

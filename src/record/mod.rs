@@ -17,6 +17,7 @@ pub use error::{DecodeError, EncodeError};
 pub use plan::{MessagePlan, Plan};
 pub use topic::{TopicNameError, message_topic, table_of_topic, topic_name, topic_pattern};
 
+mod column_plan;
 mod decode_plan;
 mod decoder;
 mod encoder;

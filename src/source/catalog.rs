@@ -8,6 +8,7 @@ use std::collections::HashMap;
 use tokio_postgres::Row;
 
 use super::{
+    column_type::{self, TypeId, Types},
     error::Error,
     identity::IdentityProblem,
     key::{CatalogColumn, CatalogIndex, event_key, identity_problems},
@@ -83,7 +84,9 @@ async fn describe(client: &Client, tables: &[Row]) -> Result<Catalog, tokio_post
     let version = client.server_version();
     let oids = tables.iter().map(|row| row.try_get(0)).collect::<Result<Vec<u32>, _>>()?;
     let columns = client.query(COLUMNS, &[&oids]).await?;
-    let mut columns = by_relation(&columns, column)?;
+    let types = columns.iter().map(type_id).collect::<Result<Vec<_>, _>>()?;
+    let types = column_type::read(client, &types).await?;
+    let mut columns = by_relation(&columns, |row| column(row, &types))?;
     let indexes = client.query(INDEXES, &[&oids]).await?;
     let mut indexes = by_relation(&indexes, index)?;
     let mut catalog = Catalog::default();
@@ -129,8 +132,7 @@ fn tables_query(columns: &str, from: &str) -> String {
     )
 }
 
-const COLUMNS: &str = "SELECT attrelid, attnum, attname::text, atttypid, atttypmod, format_type(atttypid, atttypmod), \
-    attnotnull, attgenerated <> '' FROM pg_attribute \
+const COLUMNS: &str = "SELECT attrelid, attnum, attname::text, atttypid, atttypmod, attnotnull, attgenerated <> '' FROM pg_attribute \
     WHERE attrelid = ANY($1) AND attnum > 0 AND NOT attisdropped ORDER BY attrelid, attnum";
 
 const INDEXES: &str = "SELECT i.indrelid, c.relname::text, i.indisprimary, i.indisreplident, \
@@ -150,14 +152,19 @@ fn by_relation<T>(
     Ok(map)
 }
 
-fn column(row: &Row) -> Result<CatalogColumn, tokio_postgres::Error> {
+fn type_id(row: &Row) -> Result<TypeId, tokio_postgres::Error> {
+    Ok((row.try_get(3)?, row.try_get(4)?))
+}
+
+fn column(row: &Row, types: &Types) -> Result<CatalogColumn, tokio_postgres::Error> {
     let attnum = row.try_get(1)?;
-    let sql: &str = row.try_get(5)?;
-    let ty = ColumnType { oid: row.try_get(3)?, typmod: row.try_get(4)?, sql: sql.into() };
+    let id = type_id(row)?;
+    // A type that was dropped meanwhile took the column with it; the stream tells.
+    let ty = types.find(id).unwrap_or_else(|| ColumnType::base(id.0, id.1, "text"));
     let name: &str = row.try_get(2)?;
-    let not_null: bool = row.try_get(6)?;
+    let not_null: bool = row.try_get(5)?;
     let column = Column { name: name.into(), attnum: Some(attnum), ty, nullable: !not_null };
-    Ok(CatalogColumn { column, attnum, published: true, generated: row.try_get(7)? })
+    Ok(CatalogColumn { column, attnum, published: true, generated: row.try_get(6)? })
 }
 
 fn index(row: &Row) -> Result<CatalogIndex, tokio_postgres::Error> {

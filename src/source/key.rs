@@ -101,7 +101,7 @@ mod tests {
     use crate::types::ColumnType;
 
     fn column(attnum: i16, nullable: bool, published: bool) -> CatalogColumn {
-        let ty = ColumnType { oid: 23, typmod: -1, sql: "integer".into() };
+        let ty = ColumnType::base(23, -1, "integer");
         let column = Column { name: format!("c{attnum}").into(), attnum: Some(attnum), ty, nullable };
         CatalogColumn { column, attnum, published, generated: false }
     }

@@ -10,6 +10,7 @@
 
 pub mod authentication;
 pub mod catalog;
+mod column_type;
 pub mod command;
 pub mod connection;
 pub mod copy_text;

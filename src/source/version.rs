@@ -5,7 +5,7 @@
 
 use std::{collections::HashMap, hash::BuildHasher};
 
-use super::error::Error;
+use super::{column_type, error::Error};
 use crate::{
     pgoutput::message::{ColumnBody, RelationBody, TypeBody},
     postgres::Client,
@@ -50,23 +50,23 @@ pub async fn describe(
     if let Some(catalog) = catalog.filter(|catalog| agrees(message, catalog)) {
         return Ok(Relation { identity: message.identity, ..catalog.clone() });
     }
-    let names = type_names(client, message, types).await?;
-    assemble(message, last.or(catalog), &names)
+    let types = column_types(client, message, types).await?;
+    assemble(message, last.or(catalog), types)
 }
 
-/// Builds a version from the message alone; `names` are the types' SQL names, column by column.
-fn assemble(message: &RelationBody, before: Option<&Relation>, names: &[String]) -> Result<Relation, Error> {
+/// Builds a version from the message alone, with the types of its columns.
+fn assemble(message: &RelationBody, before: Option<&Relation>, types: Vec<ColumnType>) -> Result<Relation, Error> {
     let name = TableName::new(message.schema.clone(), message.table.clone());
-    let column = |(sent, sql): (&ColumnBody, &String)| {
+    let column = |(sent, ty): (&ColumnBody, ColumnType)| {
         let known = before.and_then(|before| before.columns.iter().find(|column| column.name == sent.name));
         Column {
             name: sent.name.clone(),
             attnum: known.and_then(|column| column.attnum),
-            ty: ColumnType { oid: sent.type_oid, typmod: sent.typmod, sql: sql.as_str().into() },
+            ty,
             nullable: known.is_none_or(|column| column.nullable),
         }
     };
-    let columns = message.columns.iter().zip(names).map(column).collect();
+    let columns = message.columns.iter().zip(types).map(column).collect();
     let key = match before {
         Some(before) => carry_key(message, &name, before)?,
         None => flagged_key(message),
@@ -95,30 +95,24 @@ fn flagged_key(message: &RelationBody) -> Vec<usize> {
     columns.filter(|(_, column)| column.identity).map(|(index, _)| index).collect()
 }
 
-/// SQL names of the message's column types. A type that was dropped since has the name of its Type message, or else is
-/// treated as text.
-async fn type_names(
+/// The message's column types. One that was dropped since has the name of its Type message, or else is treated as text.
+async fn column_types(
     client: &Client,
     message: &RelationBody,
     types: &HashMap<u32, TypeBody, impl BuildHasher>,
-) -> Result<Vec<String>, Error> {
-    let failed = |error| Error::statement("reading the names of types", error);
-    let oids: Vec<u32> = message.columns.iter().map(|column| column.type_oid).collect();
-    let typmods: Vec<i32> = message.columns.iter().map(|column| column.typmod).collect();
-    let sql = "SELECT CASE WHEN t.oid IS NOT NULL THEN format_type(u.o, u.m) END \
-               FROM unnest($1::oid[], $2::int4[]) WITH ORDINALITY u(o, m, n) LEFT JOIN pg_type t ON t.oid = u.o \
-               ORDER BY u.n";
-    let rows = client.query(sql, &[&oids, &typmods]).await.map_err(failed)?;
-    let mut names = Vec::with_capacity(rows.len());
-    for (row, oid) in rows.iter().zip(&oids) {
-        let known: Option<String> = row.try_get(0).map_err(failed)?;
-        let sent = || {
-            let body = types.get(oid)?;
-            Some(format!("{}.{}", quote_identifier(&body.schema), quote_identifier(&body.name)))
-        };
-        names.push(known.or_else(sent).unwrap_or_else(|| "text".to_owned()));
-    }
-    Ok(names)
+) -> Result<Vec<ColumnType>, Error> {
+    let wanted: Vec<_> = message.columns.iter().map(|column| (column.type_oid, column.typmod)).collect();
+    let known = column_type::read(client, &wanted).await;
+    let known = known.map_err(|error| Error::statement("reading the types of columns", error))?;
+    let sent = |oid| {
+        let body = types.get(&oid)?;
+        Some(format!("{}.{}", quote_identifier(&body.schema), quote_identifier(&body.name)))
+    };
+    let named = |(oid, typmod)| {
+        let gone = || ColumnType::base(oid, typmod, &sent(oid).unwrap_or_else(|| "text".to_owned()));
+        known.find((oid, typmod)).unwrap_or_else(gone)
+    };
+    Ok(wanted.into_iter().map(named).collect())
 }
 
 #[cfg(test)]
@@ -142,9 +136,12 @@ mod tests {
         }
     }
 
+    fn types(columns: &[(&str, u32)]) -> Vec<ColumnType> {
+        columns.iter().map(|(_, oid)| ColumnType::base(*oid, -1, "any")).collect()
+    }
+
     fn relation(columns: &[(&str, u32)], key: &[usize]) -> Relation {
-        let names: Vec<String> = columns.iter().map(|_| "integer".to_owned()).collect();
-        let mut relation = assemble(&message(columns), None, &names).unwrap();
+        let mut relation = assemble(&message(columns), None, types(columns)).unwrap();
         relation.key = key.to_vec();
         for (attnum, column) in (1..).zip(&mut relation.columns) {
             column.attnum = Some(attnum);
@@ -178,24 +175,23 @@ mod tests {
     fn where_the_catalog_is_ahead_the_key_is_carried_over_by_name() {
         // trap T36
         let before = relation(&[("id", 23), ("a", 25), ("n", 23)], &[2, 0]);
-        let names = vec!["integer".to_owned(); 3];
-        let sent = message(&[("a", 25), ("id", 20), ("n", 23)]);
-        let version = assemble(&sent, Some(&before), &names).unwrap();
+        let columns = [("a", 25), ("id", 20), ("n", 23)];
+        let version = assemble(&message(&columns), Some(&before), types(&columns)).unwrap();
         assert_eq!(version.key, [2, 1]);
         assert_eq!(version.columns[1].attnum, Some(1));
         assert_eq!(version.columns[1].ty.oid, 20);
         assert!(!version.columns[1].nullable);
 
-        let gone = assemble(&message(&[("id", 23)]), Some(&before), &names).unwrap_err();
+        let gone = assemble(&message(&[("id", 23)]), Some(&before), types(&[("id", 23)])).unwrap_err();
         assert!(matches!(gone, Error::KeyColumnsGone { columns, .. } if columns == ["n"]));
     }
 
     #[test]
     fn without_a_version_before_the_flagged_columns_are_the_key_unless_identity_is_full() {
-        let names = vec!["integer".to_owned(); 2];
-        let mut sent = message(&[("a", 25), ("id", 23)]);
-        assert_eq!(assemble(&sent, None, &names).unwrap().key, [1]);
+        let columns = [("a", 25), ("id", 23)];
+        let mut sent = message(&columns);
+        assert_eq!(assemble(&sent, None, types(&columns)).unwrap().key, [1]);
         sent.identity = ReplicaIdentity::Full;
-        assert_eq!(assemble(&sent, None, &names).unwrap().key, [0; 0]);
+        assert_eq!(assemble(&sent, None, types(&columns)).unwrap().key, [0; 0]);
     }
 }

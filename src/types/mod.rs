@@ -5,19 +5,29 @@
 //! A type without a family of its own travels as its text; a value that a family's Avro type cannot hold is
 //! [`Parsed::Unrepresentable`] and travels as text in a header (EVENTS: `walrelay.text`). Nothing is guessed or dropped.
 
-pub use codec::{Codec, FieldType};
-pub use column::ColumnType;
+pub use array::append_item;
+pub use choose::FieldType;
+pub use codec::Codec;
+pub use column::{ColumnType, TypeKind};
+pub use hstore_json::HstoreText;
 pub(crate) use point::well_known_binary;
-pub use value::{BitString, ByteString, Parsed, RenderError, ShortText, Unscaled, Value};
+pub use value::{ArrayText, BitString, ByteString, Parsed, RenderError, ShortText, Unscaled, Value};
 
+mod array;
+mod array_scan;
 mod bits;
 mod boolean;
 mod bytea;
 mod calendar;
+mod choose;
 mod codec;
 mod column;
+mod convert;
 mod date;
+mod describe;
 mod float;
+mod hstore;
+mod hstore_json;
 mod integer;
 mod interval;
 mod json;

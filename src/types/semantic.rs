@@ -41,6 +41,11 @@ impl SourceType {
         Self::new(name, i64::from(i32::MAX), 0)
     }
 
+    /// The type of an array of these.
+    pub(super) fn array(self) -> Self {
+        Self { name: format!("_{}", self.name), ..self }
+    }
+
     pub(super) fn new(name: &str, length: i64, scale: i64) -> Self {
         Self { name: name.to_owned(), length, scale }
     }

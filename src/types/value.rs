@@ -1,6 +1,10 @@
 //! A value between PostgreSQL's text and Avro's bytes, borrowed from whichever side it came from.
 
-use super::magnitude;
+use super::{
+    array_scan::{Item, unescape, walk},
+    hstore_json::HstoreText,
+    magnitude,
+};
 
 /// A non-null column value in the shape of its Avro type.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -21,6 +25,10 @@ pub enum Value<'a> {
     Short(ShortText),
     /// `bytes`
     Bytes(ByteString<'a>),
+    /// `array` of nullable items.
+    Array(ArrayText<'a>),
+    /// `string` with a JSON object.
+    Hstore(HstoreText<'a>),
     /// `bytes` of a bit string, the last bit first.
     Bits(BitString<'a>),
     /// The record `io.debezium.data.geometry.Point`.
@@ -104,6 +112,84 @@ const fn nibble(digit: u8) -> u8 {
         b'a'..=b'f' => digit - b'a' + 10,
         b'A'..=b'F' => digit - b'A' + 10,
         _ => 0,
+    }
+}
+
+/// A checked array of one dimension.
+#[derive(Clone, Copy, Debug)]
+pub struct ArrayText<'a> {
+    /// What stands between the braces.
+    items: &'a [u8],
+    count: usize,
+    element: &'a dyn Element,
+}
+
+/// What reads the items of an array.
+pub trait Element: std::fmt::Debug + Send + Sync {
+    /// The value of an item's text; `None` where it has none.
+    fn parse_item<'a>(&'a self, text: &'a [u8]) -> Option<Parsed<'a>>;
+}
+
+impl PartialEq for ArrayText<'_> {
+    fn eq(&self, other: &Self) -> bool {
+        (self.items, self.count) == (other.items, other.count)
+    }
+}
+
+impl<'a> ArrayText<'a> {
+    /// The array between these braces' contents; `None` if they are malformed.
+    pub(super) fn new(items: &'a [u8], element: &'a dyn Element) -> Option<Self> {
+        let count = walk(items, |_| {})?;
+        Some(Self { items, count, element })
+    }
+
+    /// An array without items.
+    pub(super) fn empty(element: &'a dyn Element) -> Self {
+        Self { items: &[], count: 0, element }
+    }
+}
+
+impl ArrayText<'_> {
+    /// Number of items.
+    #[must_use]
+    pub const fn len(&self) -> usize {
+        self.count
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+
+    /// Calls `visit` with each item's value; `None` is null, and what its Avro type cannot hold.
+    pub fn each(&self, mut visit: impl FnMut(Option<Value<'_>>)) {
+        let mut unescaped = Vec::new();
+        walk(self.items, |item| match self.item(&item, &mut unescaped) {
+            Some(Parsed::Value(value) | Parsed::Lossy(value)) => visit(Some(value)),
+            Some(Parsed::Unrepresentable { .. }) | None => visit(None),
+        });
+    }
+
+    fn item<'b>(&'b self, item: &Item<'b>, unescaped: &'b mut Vec<u8>) -> Option<Parsed<'b>> {
+        let text = match *item {
+            Item::Null => return None,
+            Item::Plain(text) => text,
+            Item::Escaped(text) => {
+                unescape(text, unescaped);
+                unescaped
+            }
+        };
+        Some(self.element.parse_item(text).unwrap_or(Parsed::Unrepresentable { stand_in: Value::Text("") }))
+    }
+
+    /// Whether every item is null or has a value that its Avro type holds exactly.
+    pub(super) fn is_exact(&self) -> bool {
+        let (mut exact, mut unescaped) = (true, Vec::new());
+        walk(self.items, |item| {
+            exact &= matches!(self.item(&item, &mut unescaped), None | Some(Parsed::Value(_)));
+        });
+        exact
     }
 }
 

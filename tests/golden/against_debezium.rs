@@ -16,7 +16,7 @@ use crate::{
     support::{Golden, GoldenEvent, Owned, Pipe, Variant, change, data, golden, now, tuple},
 };
 
-const TABLES: [&str; 20] = [
+const TABLES: [&str; 25] = [
     "ev_basic",
     "ev_compkey",
     "ev_ddl",
@@ -24,15 +24,20 @@ const TABLES: [&str; 20] = [
     "ev_pkupdate",
     "ev_toast",
     "ev_truncate",
+    "t_array",
     "t_bool",
     "t_bytea",
     "t_date",
+    "t_domain",
+    "t_enum",
     "t_float",
     "t_geo",
     "t_int",
     "t_interval",
     "t_json",
+    "t_net",
     "t_numeric",
+    "t_range",
     "t_text",
     "t_time",
     "t_timestamp",

@@ -7,8 +7,11 @@ use walrelay::avro::writer::Writer;
 use crate::support::{Pipe, golden};
 
 /// Tables whose schemas show every shape of a field, with the file that keeps each.
-const PUBLISHED: [(&str, &str); 5] = [
+const PUBLISHED: [(&str, &str); 8] = [
     ("ev_compkey", "composite key"),
+    ("t_array", "arrays"),
+    ("t_domain", "domains"),
+    ("t_enum", "enumerations"),
     ("t_numeric", "decimals"),
     ("t_timestamp", "dates and times"),
     ("t_text", "texts"),

@@ -59,14 +59,19 @@ fn to_json(value: &Value, scales: &Map<String, Json>) -> Json {
         Value::Bytes(bytes) => json!({"$bytes": hex(bytes)}),
         Value::Union(_, inner) => to_json(inner, scales),
         Value::Record(fields) => {
-            let field = |(name, value): &(String, Value)| match value {
-                Value::Union(_, inner) if matches!(**inner, Value::Decimal(_)) => decimal(name, inner, scales),
-                Value::Decimal(_) => decimal(name, value, scales),
-                _ => to_json(value, scales),
-            };
-            Json::Object(fields.iter().map(|entry| (entry.0.clone(), field(entry))).collect())
+            Json::Object(fields.iter().map(|(name, value)| (name.clone(), field_json(name, value, scales))).collect())
         }
         other => panic!("no column is written as {other:?}"),
+    }
+}
+
+/// A decimal's scale is its field's, also in an array.
+fn field_json(name: &str, value: &Value, scales: &Map<String, Json>) -> Json {
+    match value {
+        Value::Union(_, inner) => field_json(name, inner, scales),
+        Value::Array(items) => Json::Array(items.iter().map(|item| field_json(name, item, scales)).collect()),
+        Value::Decimal(_) => decimal(name, value, scales),
+        _ => to_json(value, scales),
     }
 }
 

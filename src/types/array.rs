@@ -1,0 +1,102 @@
+//! Arrays of one dimension: Avro `array` of nullable items.
+//!
+//! PostgreSQL's text (manual, "Array Input and Output Syntax") is read as it is: an optional `[l:u]=`, braces, items that are
+//! quoted where they must be. An array of more dimensions has no Avro form; one with another lower bound than 1, or with an item
+//! that the item's Avro type cannot hold, has less of one, so the text travels besides.
+
+use super::value::{ArrayText, Element, Parsed, Value};
+
+/// Reads an array of `element`; the text is UTF-8.
+pub(super) fn parse<'a>(text: &'a [u8], element: &'a dyn Element) -> Parsed<'a> {
+    let none = Parsed::Unrepresentable { stand_in: Value::Array(ArrayText::empty(element)) };
+    let (bounded, braces) = match text.iter().position(|byte| *byte == b'=') {
+        Some(at) if text.first() == Some(&b'[') => (true, text.get(at + 1..).unwrap_or_default()),
+        _ => (false, text),
+    };
+    let Some(items) = braces.strip_prefix(b"{").and_then(|items| items.strip_suffix(b"}")) else { return none };
+    let Some(array) = ArrayText::new(items, element) else { return none };
+    let value = Value::Array(array);
+    if bounded || !array.is_exact() { Parsed::Lossy(value) } else { Parsed::Value(value) }
+}
+
+/// Appends an item's text, quoted as the server quotes it.
+pub fn append_item(text: &[u8], out: &mut Vec<u8>) {
+    let special = |byte: &u8| b"{}\"\\,".contains(byte) || byte.is_ascii_whitespace() || *byte == 0x0B;
+    if !text.is_empty() && !text.eq_ignore_ascii_case(b"NULL") && !text.iter().any(special) {
+        out.extend_from_slice(text);
+        return;
+    }
+    out.push(b'"');
+    for byte in text {
+        if matches!(byte, b'"' | b'\\') {
+            out.push(b'\\');
+        }
+        out.push(*byte);
+    }
+    out.push(b'"');
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::types::{Codec, ColumnType};
+
+    fn items(codec: &Codec, text: &str) -> (bool, Vec<Option<String>>) {
+        let (exact, value) = match parse(text.as_bytes(), codec) {
+            Parsed::Value(value) => (true, value),
+            Parsed::Lossy(value) => (false, value),
+            Parsed::Unrepresentable { .. } => return (false, vec![]),
+        };
+        let Value::Array(array) = value else { panic!("{value:?}") };
+        let mut items = Vec::new();
+        array.each(|item| {
+            items.push(item.map(|value| {
+                let mut text = Vec::new();
+                codec.render(value, &mut text).unwrap();
+                String::from_utf8(text).unwrap()
+            }));
+        });
+        assert_eq!(array.len(), items.len());
+        (exact, items)
+    }
+
+    fn text_items(text: &str) -> (bool, Vec<Option<String>>) {
+        items(&Codec::of_column(&ColumnType::base(25, -1, "text")), text)
+    }
+
+    fn all(texts: &[&str]) -> Vec<Option<String>> {
+        texts.iter().map(|text| (*text != "NULL").then(|| (*text).to_owned())).collect()
+    }
+
+    #[test]
+    fn items_are_read_and_written_as_the_server_quotes_them() {
+        assert_eq!(text_items("{}"), (true, vec![]));
+        assert_eq!(text_items("{a,NULL,b c}"), (true, all(&["a", "NULL", "b c"])));
+        let quoted = r#"{"","a b","a,b","{x}","q\"uote","back\\slash"}"#;
+        let read = text_items(quoted);
+        assert_eq!(read, (true, all(&["", "a b", "a,b", "{x}", "q\"uote", "back\\slash"])));
+        let mut written = Vec::new();
+        for item in read.1.iter().flatten() {
+            written.push(if written.is_empty() { b'{' } else { b',' });
+            append_item(item.as_bytes(), &mut written);
+        }
+        written.push(b'}');
+        assert_eq!(String::from_utf8(written).unwrap(), quoted);
+        assert_eq!(text_items(r#"{"NULL","null"}"#).1, [Some("NULL".to_owned()), Some("null".to_owned())]);
+    }
+
+    #[test]
+    fn what_one_dimension_from_1_cannot_say_is_not_exact() {
+        assert_eq!(text_items("[0:1]={a,b}"), (false, all(&["a", "b"])));
+        assert_eq!(text_items("{{a,b},{c,d}}"), (false, vec![]));
+        let numeric = Codec::of_column(&ColumnType::base(1700, 655_366, "numeric(10,2)"));
+        assert_eq!(items(&numeric, "{1.50,NaN}"), (false, all(&["1.50", "NULL"])));
+    }
+
+    #[test]
+    fn malformed_text_has_no_items() {
+        for text in ["", "{", "{a", "a}", "{a,}", "{,a}", "{\"a}", "{\"a\"b}", "{\"a\\\"}", "[0:1]=", "{a}b}"] {
+            assert_eq!(text_items(text), (false, vec![]), "{text}");
+        }
+    }
+}

@@ -1,0 +1,165 @@
+//! Which family a type belongs to: chosen once, from the source's catalog or from a writer's schema.
+
+use std::sync::Arc;
+
+use super::{
+    bits,
+    codec::{Codec, Family, TextKind},
+    column::{ColumnType, TypeKind},
+    date, interval, json, numeric, other, point, time, timestamp,
+    timestamp::Unit,
+    timestamptz, timetz,
+};
+
+/// What a writer's schema says of a field, as far as it decides the codec.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct FieldType<'a> {
+    /// The Avro type's name: `int`, `bytes`, `record`, ….
+    pub avro: &'a str,
+    /// `connect.name`
+    pub connect_name: Option<&'a str>,
+    /// `scale` of a logical type `decimal`.
+    pub decimal_scale: Option<u32>,
+    /// The type below all domains as SQL: `walrelay.base` or `walrelay.type`, where walrelay wrote the schema.
+    pub type_sql: Option<&'a str>,
+    /// `__debezium.source.column.type`
+    pub source_type: Option<&'a str>,
+}
+
+impl Codec {
+    /// Chooses by a column's type.
+    #[must_use]
+    pub fn of_column(ty: &ColumnType) -> Self {
+        Self(Family::of_column(ty))
+    }
+
+    /// Chooses by a writer's schema; `None` for an Avro type that no family writes.
+    #[must_use]
+    pub fn of_field(field: FieldType<'_>) -> Option<Self> {
+        Family::of_field(field).map(Self)
+    }
+}
+
+impl Family {
+    /// Chooses by the type's make-up and OID (`pg_type.dat`), and reads its modifier.
+    fn of_column(ty: &ColumnType) -> Self {
+        match &ty.kind {
+            TypeKind::Domain(base) => Self::of_column(base),
+            TypeKind::Enum(labels) => Self::Text(TextKind::Enum(labels.as_slice().into())),
+            TypeKind::Array(element) => Self::of_array(element),
+            TypeKind::Extension(name) => match &**name {
+                "hstore" => Self::Hstore,
+                "ltree" => Self::Text(TextKind::Ltree),
+                _ => Self::Text(TextKind::Other { equal_as_text: false }),
+            },
+            TypeKind::Base => Self::of_base(ty),
+        }
+    }
+
+    fn of_base(ty: &ColumnType) -> Self {
+        match ty.oid {
+            16 => Self::Boolean,
+            21 => Self::Int2,
+            23 => Self::Int4,
+            20 => Self::Int8,
+            700 => Self::Float4,
+            701 => Self::Float8,
+            1700 => match numeric::precision_and_scale(ty.typmod) {
+                Some((precision, scale)) => Self::Decimal { precision, scale },
+                None => Self::VariableScaleDecimal,
+            },
+            25 | 1043 => Self::Text(TextKind::Text),
+            1042 => Self::Text(TextKind::Bpchar),
+            17 => Self::Bytea,
+            1082 => Self::Date,
+            1083 if time_digits(ty) <= 3 => Self::TimeMillis,
+            1083 => Self::TimeMicros,
+            1114 if time_digits(ty) <= 3 => Self::Timestamp(Unit::Millis),
+            1114 => Self::Timestamp(Unit::Micros),
+            1184 => Self::Timestamptz { digits: time_digits(ty) },
+            1266 => Self::Timetz,
+            1186 => Self::Interval,
+            1560 | 1562 if ty.typmod == 1 => Self::Bit,
+            1560 => Self::Bits { length: u32::try_from(ty.typmod).ok(), limit: bits::length(ty.typmod) },
+            1562 => Self::Bits { length: None, limit: bits::length(ty.typmod) },
+            26 => Self::Oid,
+            790 => Self::Money,
+            600 => Self::Point,
+            142 => Self::Text(TextKind::Xml),
+            3614 => Self::Text(TextKind::Tsvector),
+            2950 => Self::Text(TextKind::Uuid),
+            114 => Self::Text(TextKind::Json { binary: false }),
+            3802 => Self::Text(TextKind::Json { binary: true }),
+            oid => Self::Text(TextKind::Other { equal_as_text: other::equal_as_text(oid) }),
+        }
+    }
+
+    /// Arrays of these travel as Avro arrays; those of other types, as Debezium knows none of them, as text.
+    fn of_array(element: &ColumnType) -> Self {
+        let family = Self::of_column(element);
+        let listed = match &family {
+            Self::Bit
+            | Self::Bits { .. }
+            | Self::Interval
+            | Self::Money
+            | Self::Point
+            | Self::Text(TextKind::Xml | TextKind::Tsvector | TextKind::Ltree)
+            | Self::Hstore
+            | Self::Array(_) => false,
+            Self::Text(TextKind::Other { .. }) => other::is_array_element(element.below_domains().oid),
+            _ => true,
+        };
+        if listed { Self::Array(Arc::new(Codec(family))) } else { Self::Text(TextKind::Other { equal_as_text: false }) }
+    }
+
+    /// Chooses by a writer's schema; `None` for an Avro type that no family writes.
+    fn of_field(field: FieldType<'_>) -> Option<Self> {
+        Some(match (field.avro, field.connect_name) {
+            ("boolean", _) if field.type_sql.is_some_and(|sql| sql.starts_with("bit")) => Self::Bit,
+            ("boolean", _) => Self::Boolean,
+            ("int", Some(date::NAME)) => Self::Date,
+            ("int", Some(time::MILLIS_NAME)) => Self::TimeMillis,
+            ("int", None) => Self::Int4,
+            ("long", Some(time::MICROS_NAME)) => Self::TimeMicros,
+            ("long", Some(timestamp::MILLIS_NAME)) => Self::Timestamp(Unit::Millis),
+            ("long", Some(timestamp::MICROS_NAME)) => Self::Timestamp(Unit::Micros),
+            ("long", None) => Self::Int8,
+            ("float", None) => Self::Float4,
+            ("double", None) => Self::Float8,
+            ("bytes", Some(bits::NAME)) => Self::Bits { length: field.type_sql.and_then(fixed_bits), limit: 0 },
+            ("bytes", Some(numeric::DECIMAL_NAME)) if field.type_sql == Some("money") => Self::Money,
+            ("bytes", Some(numeric::DECIMAL_NAME)) => Self::Decimal { precision: 0, scale: field.decimal_scale? },
+            ("bytes", None) => match field.decimal_scale {
+                Some(scale) => Self::Decimal { precision: 0, scale },
+                None => Self::Bytea,
+            },
+            ("record", Some(numeric::VARIABLE_SCALE_NAME)) => Self::VariableScaleDecimal,
+            ("record", Some(point::NAME)) => Self::Point,
+            ("string", Some(timetz::NAME)) => Self::Timetz,
+            ("string", Some(interval::NAME)) => Self::Interval,
+            ("string", Some(timestamptz::NAME)) => Self::Timestamptz { digits: 6 },
+            ("string", Some(json::NAME)) if is_hstore(field) => Self::Hstore,
+            ("string", _) => Self::Text(TextKind::Text),
+            _ => return None,
+        })
+    }
+}
+
+/// A writer other than walrelay names the type only in capitals, and only when it is told to.
+fn is_hstore(field: FieldType<'_>) -> bool {
+    match field.type_sql {
+        Some(sql) => sql.rsplit('.').next() == Some("hstore"),
+        None => field.source_type == Some("HSTORE"),
+    }
+}
+
+/// The length of `bit(n)` as SQL, up to the server's limit: a schema may come from anywhere.
+fn fixed_bits(sql: &str) -> Option<u32> {
+    const LIMIT: u32 = 83_886_080;
+    sql.strip_prefix("bit(")?.strip_suffix(')')?.parse().ok().filter(|length| *length <= LIMIT)
+}
+
+/// The declared precision of a time type; 6 when none is declared.
+pub(super) fn time_digits(ty: &ColumnType) -> u8 {
+    u8::try_from(ty.typmod).map_or(6, |digits| digits.min(6))
+}

@@ -1,0 +1,128 @@
+//! A codec at work: text to value and back.
+
+use std::str::Utf8Error;
+
+use super::{
+    array, bits, boolean, bytea,
+    codec::{Codec, Family, TextKind},
+    date, float, hstore, integer, interval, money, numeric, point, text, time, timestamp, timestamptz, timetz,
+    value::{Element, Parsed, RenderError, Value},
+};
+
+impl Element for Codec {
+    fn parse_item<'a>(&'a self, text: &'a [u8]) -> Option<Parsed<'a>> {
+        self.parse(text).ok()
+    }
+}
+
+impl Codec {
+    /// The Avro value of a text.
+    ///
+    /// # Errors
+    /// A string's text is not UTF-8, which Avro demands (trap T46).
+    pub fn parse<'a>(&'a self, text: &'a [u8]) -> Result<Parsed<'a>, Utf8Error> {
+        Ok(match &self.0 {
+            Family::Boolean => boolean::parse(text),
+            Family::Int2 | Family::Int4 => integer::parse_int(text),
+            Family::Int8 | Family::Oid => integer::parse_long(text),
+            Family::Float4 => float::parse_float(text),
+            Family::Float8 => float::parse_double(text),
+            Family::Decimal { precision, scale } => numeric::parse_decimal(text, *precision, *scale),
+            Family::VariableScaleDecimal => numeric::parse_variable(text, false),
+            Family::Bytea => bytea::parse(text),
+            Family::Date => date::parse(text),
+            Family::TimeMillis => time::parse_millis(text),
+            Family::TimeMicros => time::parse_micros(text),
+            Family::Timestamp(unit) => timestamp::parse(text, *unit),
+            Family::Timestamptz { digits } => timestamptz::parse(text, *digits),
+            Family::Timetz => timetz::parse(text),
+            Family::Interval => interval::parse(text),
+            Family::Bit => bits::parse_one(text),
+            Family::Bits { length, .. } => bits::parse(text, length.is_none()),
+            Family::Money => money::parse(text),
+            Family::Point => point::parse(text),
+            Family::Array(element) => array::parse(std::str::from_utf8(text)?.as_bytes(), &**element),
+            Family::Hstore => hstore::parse(std::str::from_utf8(text)?),
+            Family::Text(_) => Parsed::Value(Value::Text(std::str::from_utf8(text)?)),
+        })
+    }
+
+    /// The Avro value of a key column's text: equal keys give equal values (trap T81; PROTOCOL, keys).
+    ///
+    /// # Errors
+    /// As [`Self::parse`].
+    pub fn parse_key<'a>(&'a self, text: &'a [u8]) -> Result<Parsed<'a>, Utf8Error> {
+        match &self.0 {
+            Family::VariableScaleDecimal => Ok(numeric::parse_variable(text, true)),
+            Family::Text(TextKind::Bpchar) => self.parse(text::without_padding(text)),
+            Family::Float4 | Family::Float8 => Ok(match self.parse(text)? {
+                Parsed::Value(value) => Parsed::Value(float::canonical(value)),
+                other => other,
+            }),
+            _ => self.parse(text),
+        }
+    }
+
+    /// Appends the text of a value, such that the server's input function reads an equal value.
+    ///
+    /// # Errors
+    /// The value is not one that the type has.
+    pub fn render(&self, value: Value<'_>, out: &mut Vec<u8>) -> Result<(), RenderError> {
+        match &self.0 {
+            Family::Boolean => boolean::render(value, out),
+            Family::Int2 | Family::Int4 | Family::Int8 | Family::Oid => integer::render(value, out),
+            Family::Float4 | Family::Float8 => float::render(value, out),
+            Family::Decimal { scale, .. } => numeric::render_decimal(value, *scale, out),
+            Family::VariableScaleDecimal => numeric::render_variable(value, out),
+            Family::Bytea => bytea::render(value, out),
+            Family::Date => date::render(value, out),
+            Family::TimeMillis | Family::TimeMicros => time::render(value, out),
+            Family::Timestamp(unit) => timestamp::render(value, *unit, out),
+            Family::Timestamptz { .. } => timestamptz::render(value, out),
+            Family::Timetz => timetz::render(value, out),
+            Family::Interval => interval::render(value, out),
+            Family::Bit => bits::render_one(value, out),
+            Family::Bits { length, .. } => bits::render(value, *length, out),
+            Family::Money => money::render(value, out),
+            Family::Point => point::render(value, out),
+            Family::Hstore => hstore::render(value, out),
+            Family::Array(_) => Err(RenderError("array")),
+            Family::Text(_) => text::render(value, out),
+        }
+    }
+
+    /// Whether two keys of the type are equal exactly if their canonical bytes are; if not, the table goes to one partition.
+    ///
+    /// Text is taken to have a deterministic collation, since a relation does not tell its columns' collations.
+    #[must_use]
+    pub const fn keys_equal_as_bytes(&self) -> bool {
+        match &self.0 {
+            Family::Float4
+            | Family::Float8
+            | Family::Text(TextKind::Json { .. } | TextKind::Xml | TextKind::Tsvector | TextKind::Ltree)
+            | Family::Interval
+            | Family::Bit
+            | Family::Bits { length: None, .. }
+            | Family::Point
+            | Family::Hstore
+            | Family::Array(_) => false,
+            Family::Text(TextKind::Other { equal_as_text }) => *equal_as_text,
+            _ => true,
+        }
+    }
+
+    /// Whether an unchanged TOAST value has Debezium's placeholder in this field; in the others it is null.
+    #[must_use]
+    pub const fn has_placeholder(&self) -> bool {
+        matches!(
+            &self.0,
+            Family::Text(_)
+                | Family::Bytea
+                | Family::Timestamptz { .. }
+                | Family::Timetz
+                | Family::Interval
+                | Family::Bits { .. }
+                | Family::Hstore
+        )
+    }
+}
