@@ -27,11 +27,17 @@ struct Time {
     micros: i64,
 }
 
-/// Reads the text of `IntervalStyle = postgres`.
+/// Reads the text of `IntervalStyle = postgres`. Infinities (PostgreSQL 17) have no form in ISO 8601.
 pub(super) fn parse(text: &[u8]) -> Parsed<'_> {
-    scan(text)
-        .and_then(|fields| iso(&fields))
-        .map_or(Parsed::Unrepresentable { stand_in: Value::Text("P0D") }, |iso| Parsed::Value(Value::Short(iso)))
+    let stand_in = match text {
+        b"infinity" => "infinity",
+        b"-infinity" => "-infinity",
+        _ => match scan(text).and_then(|fields| iso(&fields)) {
+            Some(iso) => return Parsed::Value(Value::Short(iso)),
+            None => "P0D",
+        },
+    };
+    Parsed::Unrepresentable { stand_in: Value::Text(stand_in) }
 }
 
 /// PostgreSQL reads ISO 8601, with a sign at each field.

@@ -201,6 +201,7 @@ fn special_keys_keep_different_bytes_and_come_back_exactly() {
         (1082, -1, "date", &date[..]),
         (1700, -1, "numeric", &number[..]),
         (1700, (4 << 16) + 4, "numeric(4,0)", &number[..]),
+        (1186, -1, "interval", &date[..2]),
     ] {
         let mut table = Table::new(ReplicaIdentity::Default, 1, vec![column("id", oid, typmod, sql), text("v")]);
         let mut keys = std::collections::HashSet::new();
@@ -214,6 +215,30 @@ fn special_keys_keep_different_bytes_and_come_back_exactly() {
                 [Cell::Text((*value).to_owned().into()), Cell::Unchanged]
             );
         }
+    }
+}
+
+#[test]
+fn keys_that_share_their_bytes_come_back_exactly() {
+    // trap T45
+    let sentinel = "294247-01-10 04:00:25.2";
+    for (oid, typmod, sql, values) in [
+        (1562, 1, "bit varying(1)", ["", "0"]),
+        (1562, -1, "bit varying", ["1", "001"]),
+        (1114, 3, "timestamp(3) without time zone", ["infinity", sentinel]),
+    ] {
+        let mut table = Table::new(ReplicaIdentity::Default, 1, vec![column("id", oid, typmod, sql)]);
+        let mut keys = std::collections::HashSet::new();
+        for value in values {
+            let cells = [Some(value)];
+            let inserted = table.records(&RowChange::Insert(texts(&cells)));
+            let deleted = table.records(&RowChange::Delete(OldTuple::Key(texts(&cells))));
+            keys.insert(inserted[0].key.clone());
+            assert_eq!(inserted[0].key, deleted[0].key);
+            assert_eq!(table.event(&inserted[0]).after.unwrap(), row(&cells), "{sql}");
+            assert_eq!(table.event(&deleted[0]).before.unwrap(), row(&cells), "{sql}");
+        }
+        assert_eq!(keys.len(), 1, "{sql}");
     }
 }
 
