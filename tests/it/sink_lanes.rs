@@ -332,6 +332,8 @@ async fn a_child_row_waits_for_its_parent() {
     let (p, c) = (shape("p", &[("id*", "int")]), shape("c", &[("id*", "int"), ("p", "int")]));
     let mut applier = Applier::start(&db, &[("w.p", 2), ("w.c", 2)]).await;
     applier.send("w.p", 0, vec![insert(&p, at(1, 1), &["1"])]);
+    // A child that came first would wait for a cut, which needs progress.
+    db.until("SELECT id FROM p", &["1"]).await;
     applier.send("w.c", 0, vec![insert(&c, at(1, 2), &["1", "1"])]);
     db.until("SELECT * FROM c", &["1|1"]).await;
     applier.send("w.c", 1, vec![insert(&c, at(2, 2), &["2", "2"])]);
@@ -494,6 +496,7 @@ async fn rows_of_a_snapshot_wait_for_their_parents_although_no_cut_fits_into_the
     let topics = [("w.p", 1), ("w.c", 2)];
     let mut applier = Applier::with_budget(&db, &topics, &[("w.p", 0), ("w.c", 0), ("w.c", 1)], 1).await;
     applier.send("w.p", 0, vec![insert(&p, at(1, 1), &["9"])]);
+    db.until("SELECT id FROM p", &["9"]).await;
     applier.send("w.c", 0, vec![insert(&c, at(1, 2), &["9", "9"])]);
     db.until("SELECT * FROM c", &["9|9"]).await;
     applier.send("w.c", 1, vec![insert(&c, at(5, 0), &["1", "1"])]);
