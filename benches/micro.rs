@@ -42,6 +42,7 @@ fn orders() -> Relation {
         attnum: None,
         ty: ColumnType::base(oid, typmod, sql),
         nullable: name != "id",
+        nondeterministic: false,
     };
     let columns = [
         ("id", 20, -1, "bigint"),

@@ -88,6 +88,9 @@ pub struct Column {
     pub ty: ColumnType,
     /// Whether the source column accepts NULL.
     pub nullable: bool,
+    /// Whether its collation calls texts equal that differ in their bytes (`pg_collation.collisdeterministic` is false).
+    #[serde(default)]
+    pub nondeterministic: bool,
 }
 
 /// One version of a published relation: its published columns in the order of its tuples.

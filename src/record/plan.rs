@@ -78,7 +78,10 @@ pub(super) fn codecs(relation: &Relation) -> Vec<Codec> {
 /// Whether key bytes do not decide which rows are the same: without a key, or with a type of another equality.
 pub(super) fn needs_one_partition(relation: &Relation, codecs: &[Codec]) -> bool {
     relation.key.is_empty()
-        || relation.key.iter().any(|index| codecs.get(*index).is_none_or(|codec| !codec.keys_equal_as_bytes()))
+        || relation.key.iter().any(|index| {
+            codecs.get(*index).is_none_or(|codec| !codec.keys_equal_as_bytes())
+                || relation.columns.get(*index).is_none_or(|column| column.nondeterministic)
+        })
 }
 
 /// How logical messages are encoded. Made by [`Encoder::prepare_messages`](super::Encoder::prepare_messages).

@@ -132,7 +132,8 @@ fn tables_query(columns: &str, from: &str) -> String {
     )
 }
 
-const COLUMNS: &str = "SELECT attrelid, attnum, attname::text, atttypid, atttypmod, attnotnull, attgenerated <> '' FROM pg_attribute \
+const COLUMNS: &str = "SELECT attrelid, attnum, attname::text, atttypid, atttypmod, attnotnull, attgenerated <> '', \
+    NOT coalesce((SELECT collisdeterministic FROM pg_collation c WHERE c.oid = attcollation), true) FROM pg_attribute \
     WHERE attrelid = ANY($1) AND attnum > 0 AND NOT attisdropped ORDER BY attrelid, attnum";
 
 const INDEXES: &str = "SELECT i.indrelid, c.relname::text, i.indisprimary, i.indisreplident, \
@@ -163,7 +164,8 @@ fn column(row: &Row, types: &Types) -> Result<CatalogColumn, tokio_postgres::Err
     let ty = types.find(id).unwrap_or_else(|| ColumnType::base(id.0, id.1, "text"));
     let name: &str = row.try_get(2)?;
     let not_null: bool = row.try_get(5)?;
-    let column = Column { name: name.into(), attnum: Some(attnum), ty, nullable: !not_null };
+    let column =
+        Column { name: name.into(), attnum: Some(attnum), ty, nullable: !not_null, nondeterministic: row.try_get(7)? };
     Ok(CatalogColumn { column, attnum, published: true, generated: row.try_get(6)? })
 }
 

@@ -102,7 +102,8 @@ mod tests {
 
     fn column(attnum: i16, nullable: bool, published: bool) -> CatalogColumn {
         let ty = ColumnType::base(23, -1, "integer");
-        let column = Column { name: format!("c{attnum}").into(), attnum: Some(attnum), ty, nullable };
+        let column =
+            Column { name: format!("c{attnum}").into(), attnum: Some(attnum), ty, nullable, nondeterministic: false };
         CatalogColumn { column, attnum, published, generated: false }
     }
 

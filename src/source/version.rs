@@ -64,6 +64,7 @@ fn assemble(message: &RelationBody, before: Option<&Relation>, types: Vec<Column
             attnum: known.and_then(|column| column.attnum),
             ty,
             nullable: known.is_none_or(|column| column.nullable),
+            nondeterministic: known.is_some_and(|column| column.nondeterministic),
         }
     };
     let columns = message.columns.iter().zip(types).map(column).collect();

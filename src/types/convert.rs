@@ -93,7 +93,7 @@ impl Codec {
 
     /// Whether two keys of the type are equal exactly if their canonical bytes are; if not, the table goes to one partition.
     ///
-    /// Text is taken to have a deterministic collation, since a relation does not tell its columns' collations.
+    /// Text is taken to have a deterministic collation: a column tells when its own is not.
     #[must_use]
     pub const fn keys_equal_as_bytes(&self) -> bool {
         match &self.0 {

@@ -144,7 +144,13 @@ pub fn settings(prefix: &str) -> EncoderSettings {
 }
 
 pub fn column(name: &str, oid: u32, typmod: i32, sql: &str) -> Column {
-    Column { name: name.into(), attnum: None, ty: ColumnType::base(oid, typmod, sql), nullable: true }
+    Column {
+        name: name.into(),
+        attnum: None,
+        ty: ColumnType::base(oid, typmod, sql),
+        nullable: true,
+        nondeterministic: false,
+    }
 }
 
 /// A table `public.t` whose first `keys` columns are its key.
