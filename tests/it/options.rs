@@ -6,7 +6,11 @@
 
 use std::future::ready;
 
-use walrelay::cli::demo::process::Process;
+use walrelay::{
+    cli::demo::process::Process,
+    postgres::{Settings, SslMode},
+    source,
+};
 
 use crate::support::{LIMIT, PrivateParts, Scenario, await_condition};
 
@@ -317,4 +321,29 @@ async fn the_earlier_publication_is_needed_until_all_of_it_is_published_again() 
     let _capture = scenario.capture().await;
     scenario.await_target(NOTES, "a b c").await;
     scenario.verify();
+}
+
+/// The next session of a process must not wait for the end of its predecessor's connection. Trap T17.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_lock_of_a_slot_is_free_as_soon_as_it_is_given_back() {
+    let scenario = Scenario::new("lock").await;
+    let (server, parts) = (&scenario.parts.source, &scenario.parts);
+    let settings = Settings {
+        host: server.host.clone(),
+        port: server.port,
+        database: scenario.name.clone(),
+        user: parts.user.clone(),
+        password: Some(parts.password.clone()),
+        ssl_mode: SslMode::Disable,
+        ssl_root_cert: None,
+        ssl_cert: None,
+        ssl_key: None,
+        connect_timeout_seconds: 10,
+    };
+    let connect = async || source::catalog::connect(&settings, "walrelay test").await.unwrap();
+    let (first, second) = (connect().await, connect().await);
+    assert!(source::lock::try_lock(&first, "s").await.unwrap());
+    assert!(!source::lock::try_lock(&second, "s").await.unwrap());
+    source::lock::unlock(&first, "s").await.unwrap();
+    assert!(source::lock::try_lock(&second, "s").await.unwrap());
 }

@@ -218,7 +218,7 @@ impl Opening<'_> {
             store.write(&[Update::Checkpoint(checkpoint.clone())]).await?;
         }
         self.survey.check_barriers(&state)?;
-        let withheld = self.survey.withhold(&state, checkpoint.consistent_point);
+        let withheld = self.survey.withhold(&self.deps.settings.prefix, &state, checkpoint.consistent_point);
         if below.is_none() {
             report_withheld(&self.deps, withheld);
         }

@@ -3,7 +3,7 @@
 //! A session that replays what may have been published under options that hold no longer gives no word of its own on the
 //! configuration: the operator has changed it already, and the session behind it judges the new one.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
     Error,
@@ -44,6 +44,13 @@ pub(super) struct Replay<'a> {
 }
 
 impl Survey {
+    fn new(tables: &Tables, published: Vec<PublishedTable>, topics: BTreeMap<TableName, String>) -> Self {
+        for (table, topic) in &topics {
+            tables.name_topic(topic, table);
+        }
+        Self { published, topics }
+    }
+
     /// Before a snapshot, which takes all configured tables.
     pub(super) async fn for_snapshot(
         deps: &CaptureDeps,
@@ -68,8 +75,8 @@ impl Survey {
             deps.health.resume_table(&table.to_string());
         }
         let published = published(client, spec).await?;
-        let topics = name_topics(&deps.settings.prefix, tables, &published)?;
-        Ok(Self { published, topics })
+        let topics = name_topics(&deps.settings.prefix, &published)?;
+        Ok(Self::new(tables, published, topics))
     }
 
     /// A stream that goes on never gets a table silently: its earlier rows would be missing.
@@ -86,8 +93,8 @@ impl Survey {
             deps.health.stop_table(table.to_string(), reason);
         }
         let published = published(client, spec).await?;
-        let topics = name_topics(&deps.settings.prefix, tables, &published)?;
-        Ok(Self { published, topics })
+        let topics = name_topics(&deps.settings.prefix, &published)?;
+        Ok(Self::new(tables, published, topics))
     }
 
     /// Under the options of `deps`, which hold no longer. That no table matches them is no error: a table that is gone has
@@ -108,20 +115,18 @@ impl Survey {
         }
         let published = published(client, spec).await?;
         let topics = name_replayed(&deps.settings.prefix, &published, state, replay.configured)?;
-        for (table, topic) in &topics {
-            tables.name_topic(topic, table);
-        }
-        Ok(Self { published, topics })
+        Ok(Self::new(tables, published, topics))
     }
 
     /// Leaves out the tables whose rows no snapshot has published in whole: a stream alone would give them a part of their
     /// rows. Gives each with the reason.
-    pub(super) fn withhold(&mut self, state: &State, consistent_point: Lsn) -> Vec<(TableName, String)> {
-        let withheld: Vec<_> = self
-            .topics
-            .iter()
-            .filter_map(|(table, topic)| Some((table.clone(), uncopied(state, consistent_point, table, topic)?)))
-            .collect();
+    pub(super) fn withhold(&mut self, prefix: &str, state: &State, consistent_point: Lsn) -> Vec<(TableName, String)> {
+        let owners = owners(prefix, state);
+        let reason = |table: &TableName, topic: &String| {
+            uncopied(state, consistent_point, table, topic).or_else(|| foreign(&owners, table, topic))
+        };
+        let withheld: Vec<_> =
+            self.topics.iter().filter_map(|(table, topic)| Some((table.clone(), reason(table, topic)?))).collect();
         for (table, _) in &withheld {
             self.topics.remove(table);
         }
@@ -157,17 +162,15 @@ fn list(tables: &[TableName]) -> String {
     tables.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
 }
 
-fn name_topics(
-    prefix: &str,
-    tables: &Tables,
-    published: &[PublishedTable],
-) -> Result<BTreeMap<TableName, String>, Error> {
+/// Every table has a topic of its own (trap T57).
+fn name_topics(prefix: &str, published: &[PublishedTable]) -> Result<BTreeMap<TableName, String>, Error> {
     let mut topics = BTreeMap::new();
+    let mut tables = BTreeMap::new();
     for table in published {
         let name = &table.relation.name;
         let topic = topic_name(prefix, name).map_err(crate::record::EncodeError::from)?;
-        if let Some(other) = tables.name_topic(&topic, name) {
-            return Err(shared(&other, name, topic));
+        if let Some(other) = tables.insert(topic.clone(), name) {
+            return Err(shared(other, name, topic));
         }
         topics.insert(name.clone(), topic);
     }
@@ -235,10 +238,27 @@ fn uncopied(state: &State, consistent_point: Lsn, table: &TableName, topic: &str
     (!state.topics.contains_key(topic)).then(joined)
 }
 
+/// The tables whose changes may be in each topic.
+fn owners<'a>(prefix: &str, state: &'a State) -> BTreeMap<String, BTreeSet<&'a TableName>> {
+    let mut owners = BTreeMap::<_, BTreeSet<_>>::new();
+    for relation in state.relations.values() {
+        if let Ok(topic) = topic_name(prefix, &relation.name) {
+            owners.entry(topic).or_default().insert(&relation.name);
+        }
+    }
+    owners
+}
+
+/// Why a table must not be published to a topic that the snapshot filled for another table (trap T57).
+fn foreign(owners: &BTreeMap<String, BTreeSet<&TableName>>, table: &TableName, topic: &str) -> Option<String> {
+    let owner = owners.get(topic)?.iter().find(|owner| **owner != table)?;
+    Some(format!("its topic {topic} holds the changes of table {owner}"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::schema::ReplicaIdentity;
+    use crate::{pipeline::capture::state::TopicRecord, schema::ReplicaIdentity};
 
     fn relation(oid: u32, schema: &str, table: &str) -> Relation {
         let name = TableName::new(schema, table);
@@ -279,5 +299,22 @@ mod tests {
     #[test]
     fn a_table_without_a_legal_topic_name_is_left_out_of_what_is_published_again() {
         assert_eq!(replayed(Some(1), "none.none").unwrap().len(), 1);
+    }
+
+    // trap T57
+    #[test]
+    fn a_table_is_not_published_to_the_topic_of_one_that_was_captured_before() {
+        let (former, later) = (relation(1, "public", "x.y"), relation(2, "public.x", "y"));
+        let mut state = State::default();
+        let record = TopicRecord { id: None, partitions: 1, ends: vec![1] };
+        state.topics.insert("p.public.x.y".to_owned(), record);
+        let withheld = |state: &State, relation: &Relation| {
+            let topics = name_topics("p", &[published(relation.clone())]).unwrap();
+            let mut survey = Survey { published: Vec::new(), topics };
+            survey.withhold("p", state, Lsn(1)).len()
+        };
+        assert_eq!(withheld(&state, &later), 0);
+        state.relations.insert("1/0".to_owned(), former.clone());
+        assert_eq!((withheld(&state, &later), withheld(&state, &former)), (1, 0));
     }
 }

@@ -63,9 +63,9 @@ impl Tables {
         self.lock().republished.max(slot)
     }
 
-    /// Notes whose topic it is; the other table, if another one has it already (trap T57).
-    pub(super) fn name_topic(&self, topic: &str, table: &TableName) -> Option<TableName> {
-        self.lock().by_topic.insert(topic.to_owned(), table.clone()).filter(|other| other != table)
+    /// Notes whose topic it is.
+    pub(super) fn name_topic(&self, topic: &str, table: &TableName) {
+        self.lock().by_topic.insert(topic.to_owned(), table.clone());
     }
 
     /// The table that a topic belongs to.
