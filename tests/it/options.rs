@@ -136,8 +136,9 @@ async fn other_options_hold_at_an_idle_source_too() {
 async fn a_capture_that_is_killed_while_it_publishes_again_loses_nothing_and_repeats_no_position() {
     let mut scenario = scenario("replay", &format!("{LOG} CREATE TABLE noise (id serial PRIMARY KEY)")).await;
     let names = ["b", "c"].map(|suffix| format!("{}_{suffix}", scenario.name));
-    scenario.source(&format!("CREATE PUBLICATION {} FOR TABLE log, noise", names[0])).await;
-    scenario.source(&format!("CREATE PUBLICATION {} FOR TABLE log", names[1])).await;
+    for publication in &names {
+        scenario.source(&format!("CREATE PUBLICATION {publication} FOR TABLE log, noise")).await;
+    }
     scenario.settings.set("capture.include", vec!["public.log"]);
     let (mut capture, _apply) = (scenario.capture().await, scenario.apply().await);
     let write = "BEGIN; INSERT INTO noise DEFAULT VALUES; INSERT INTO log SELECT 'x' FROM generate_series(1, 5000);
