@@ -22,6 +22,7 @@ mod idle;
 mod incompatible;
 mod login;
 mod options;
+mod oracle;
 mod partitions;
 mod promotion;
 mod recreated;

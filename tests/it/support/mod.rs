@@ -2,6 +2,7 @@
 
 mod access;
 mod fault;
+pub mod generator;
 mod load;
 mod scenario;
 mod topic;

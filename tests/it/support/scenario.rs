@@ -108,13 +108,17 @@ impl Scenario {
 
     /// Waits until a table holds the same rows at both ends, compared here and not by walrelay.
     pub async fn await_equal(&self, table: &str) {
+        let equal = self.becomes_equal(table).await;
+        assert!(equal, "{table} does not hold the source's rows at the target\n{}", self.picture().await);
+    }
+
+    /// Whether a table comes to hold the same rows at both ends.
+    pub async fn becomes_equal(&self, table: &str) -> bool {
         let digest = format!(
             "SELECT count(*) || ' rows ' || md5(string_agg(t::text, E'\\n' ORDER BY t::text COLLATE \"C\")) FROM {table} t"
         );
         let expected = self.source_value(&digest).await;
-        let check = async || self.target_value(&digest).await == expected;
-        let holds = holds_within(LIMIT, check).await;
-        assert!(holds, "{table} does not hold {expected:?} at the target\n{}", self.picture().await);
+        holds_within(LIMIT, async || self.target_value(&digest).await == expected).await
     }
 
     /// The first column of the first row at the source, as text; `None` for NULL or no row.

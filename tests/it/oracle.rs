@@ -1,0 +1,114 @@
+//! PostgreSQL as the oracle: values of every type that a column can have, made by the server, go both ways to the target and are
+//! the same there by their text and by the server's own comparison.
+//!
+//! `WALRELAY_ORACLE_SEED` and `WALRELAY_ORACLE_ROWS` ask for other and for more of them.
+
+use std::collections::BTreeSet;
+
+use crate::support::{
+    Scenario,
+    generator::{COLUMN_TYPES, Generated, Generator},
+};
+
+/// Columns of one table: a row of the largest values must fit a page.
+const WIDTH: usize = 40;
+/// Nested types.
+const NESTED: usize = 60;
+
+fn setting(name: &str, default: u64) -> u64 {
+    let text = std::env::var(name).ok();
+    text.map_or(default, |text| text.parse().unwrap_or_else(|_| panic!("{name} is not a number: {text}")))
+}
+
+/// A table with its columns' types.
+struct Table {
+    name: String,
+    types: Vec<Generated>,
+}
+
+impl Table {
+    fn columns(&self) -> String {
+        let columns = self.types.iter().enumerate().map(|(number, ty)| format!("c{number} {}", ty.sql));
+        columns.collect::<Vec<_>>().join(", ")
+    }
+
+    fn rows(&self, from: u64, to: u64) -> String {
+        let values = self.types.iter().map(|ty| format!("CASE WHEN random() < 0.9 THEN {}() END", ty.function));
+        let values = values.collect::<Vec<_>>().join(", ");
+        format!("INSERT INTO {} SELECT i, {values} FROM generate_series({from}, {to}) i", self.name)
+    }
+
+    fn changes(&self) -> String {
+        let set = self.types.iter().enumerate().map(|(number, ty)| format!("c{number} = {}()", ty.function));
+        format!("UPDATE {} SET {}", self.name, set.collect::<Vec<_>>().join(", "))
+    }
+
+    /// Waits until both ends have the same, or names the first column that differs.
+    async fn judge(&self, scenario: &Scenario) {
+        let equal = scenario.becomes_equal(&self.name).await;
+        let texts = |number| {
+            format!(
+                "SELECT json_agg(json_build_array(id, CASE WHEN c{number} IS DISTINCT FROM NULL THEN format('%s', c{number}) END) ORDER BY id)::text FROM {}",
+                self.name
+            )
+        };
+        for (number, ty) in self.types.iter().enumerate() {
+            let [source, target] =
+                [scenario.source_value(&texts(number)).await, scenario.target_value(&texts(number)).await];
+            assert_eq!(source, target, "{} of {}", ty.sql, self.name);
+            let differing = format!(
+                "SELECT count(*)::text FROM json_array_elements('{}'::json) e JOIN {} t ON t.id = (e ->> 0)::int \
+                 WHERE differ(e ->> 1, '{}', t.c{number})",
+                target.unwrap_or_default().replace('\'', "''"),
+                self.name,
+                ty.sql
+            );
+            assert_eq!(scenario.source_value(&differing).await.as_deref(), Some("0"), "{} of {}", ty.sql, self.name);
+        }
+        assert!(equal, "{} differs", self.name);
+    }
+}
+
+/// Traps T43 to T46.
+#[tokio::test(flavor = "multi_thread")]
+async fn values_of_every_type_that_a_column_can_have_are_the_same_at_the_target() {
+    let (seed, rows) = (setting("WALRELAY_ORACLE_SEED", 1), setting("WALRELAY_ORACLE_ROWS", 24));
+    println!("WALRELAY_ORACLE_SEED={seed}");
+    let scenario = Scenario::new("oracle").await;
+    let listed = scenario.source_value(COLUMN_TYPES).await.expect("types");
+    let without_case: BTreeSet<&str> = listed.split(' ').collect();
+    let without_case: Vec<_> = without_case.difference(&Generator::built_in().collect()).copied().collect();
+    assert!(without_case.is_empty(), "types without a case: {without_case:?}");
+
+    let mut generator = Generator::new(seed);
+    generator.add_arrays();
+    generator.add_nested(NESTED);
+    println!("{}", generator.definitions);
+    scenario.both(&generator.definitions).await;
+    scenario.source(&generator.functions).await;
+    scenario.source(&format!("SELECT setseed({}::float8 / 1000)", seed % 1000)).await;
+    let columns = generator.unwritable.iter().map(|name| format!("c_{name} pg_catalog.{name}"));
+    let columns = columns.collect::<Vec<_>>().join(", ");
+    scenario
+        .source(&format!("CREATE TABLE unwritable (id int PRIMARY KEY, {columns}); INSERT INTO unwritable VALUES (1)"))
+        .await;
+    let chunks = generator.types.chunks(WIDTH).enumerate();
+    let tables: Vec<Table> =
+        chunks.map(|(number, types)| Table { name: format!("values_{number}"), types: types.to_vec() }).collect();
+    for table in &tables {
+        scenario.source(&format!("CREATE TABLE {} (id int PRIMARY KEY, {})", table.name, table.columns())).await;
+        scenario.source(&table.rows(1, rows)).await;
+    }
+    let (_capture, _apply) = (scenario.capture().await, scenario.apply().await);
+    for table in &tables {
+        table.judge(&scenario).await;
+    }
+    for table in &tables {
+        scenario.source(&format!("{}; {}", table.changes(), table.rows(rows + 1, 2 * rows))).await;
+    }
+    for table in &tables {
+        table.judge(&scenario).await;
+    }
+    scenario.await_equal("unwritable").await;
+    scenario.verify();
+}
