@@ -17,7 +17,7 @@ use walrelay::{
     lsn::Lsn,
     record::{Decoded, Decoder, Encoder, EncoderSettings, Plan},
     schema::{Column, Relation, ReplicaIdentity, TableName},
-    types::ColumnType,
+    types::{ColumnType, Modes},
 };
 
 /// Ids in the order of registration.
@@ -81,6 +81,7 @@ fn prepare(store: &Ids) -> (Encoder, Arc<Plan>) {
         database: "shop".into(),
         version: "0.1.0".into(),
         subjects: SubjectNaming::Topic,
+        modes: Modes::default(),
     });
     let plan = encoder.prepare(&orders(), store).now_or_never().expect("answers at once").unwrap();
     (encoder, plan)

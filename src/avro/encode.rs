@@ -93,6 +93,13 @@ pub fn value(value: Value<'_>, scratch: &mut Vec<u8>, out: &mut Vec<u8>) {
             }
             length(0, out);
         }
+        Value::Encoded(content, mode) => {
+            let mut text = std::mem::take(scratch);
+            text.clear();
+            content.append_encoded_to(mode, &mut Vec::new(), &mut text);
+            bytes(&text, out);
+            *scratch = text;
+        }
         Value::Hstore(pairs) => {
             scratch.clear();
             pairs.append_json_to(scratch);

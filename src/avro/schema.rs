@@ -18,6 +18,8 @@ use crate::{
 pub const TYPE_PARAMETER: &str = "walrelay.type";
 /// Parameter with the SQL type below a domain.
 pub const BASE_PARAMETER: &str = "walrelay.base";
+/// Parameter with the encoding in which bytes are a string.
+pub const ENCODING_PARAMETER: &str = "walrelay.encoding";
 /// Parameter with the source type's bare name in capitals.
 pub const SOURCE_TYPE_PARAMETER: &str = "__debezium.source.column.type";
 /// Parameter that is `false` on a column declared NOT NULL.

@@ -49,6 +49,7 @@ fn settings(config: &CaptureConfig) -> Result<CaptureSettings, source::Error> {
             database: config.source.database.clone(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             subjects: settings::subjects(&config.registry),
+            modes: settings::modes(config.format),
         },
         prefix: kafka.prefix.clone(),
         slot: capture.slot.clone(),

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::{
     avro::subject::SubjectNaming,
-    config::{Apply, Capture, Kafka, Registry, SubjectStrategy},
+    config::{Apply, Capture, Format, Kafka, Registry, SubjectStrategy},
     kafka,
     registry::RegistrySettings,
     schema::TableName,
@@ -12,6 +12,7 @@ use crate::{
         self,
         publication::{PublicationSpec, TablePatterns},
     },
+    types::Modes,
 };
 
 /// Attempts per call before a registry counts as unreachable; the wiring retries beyond that.
@@ -66,6 +67,11 @@ pub(super) fn publication(config: &Capture) -> Result<PublicationSpec, source::E
 pub(super) fn place(config: &Apply, source: &TableName) -> TableName {
     let schema = config.schemas.get(&*source.schema).map_or(&*source.schema, String::as_str);
     TableName::new(schema, source.table.clone())
+}
+
+/// The forms of values.
+pub(super) const fn modes(config: Format) -> Modes {
+    Modes { decimal: config.decimal, interval: config.interval, binary: config.binary }
 }
 
 /// How subjects are named.

@@ -91,6 +91,24 @@ pub const KEYS: &[Key] = &[
         Some("\"250ms\""),
         "How often positions are recorded; the slot moves no further than the record.",
     ),
+    key(
+        "format.decimal",
+        Kind::Choice(&["precise", "string", "double"]),
+        Some("\"precise\""),
+        "numeric and money: exact Avro decimals, strings of digits, or doubles.",
+    ),
+    key(
+        "format.interval",
+        Kind::Choice(&["string", "numeric"]),
+        Some("\"string\""),
+        "interval: a string in ISO 8601, or microseconds with months of 30.4375 days.",
+    ),
+    key(
+        "format.binary",
+        Kind::Choice(&["bytes", "base64", "base64-url-safe", "hex"]),
+        Some("\"bytes\""),
+        "bytea: Avro bytes, or a string in an encoding.",
+    ),
     key("kafka.brokers", Kind::List(rule::address), None, "Bootstrap brokers."),
     key(
         "kafka.prefix",

@@ -28,7 +28,7 @@ pub use self::{
     keys::KEYS,
     layers::{Entry, Layers},
     problem::{Error, Origin, Problem},
-    sections::{Apply, Capture, Kafka, Log, LogFormat, OnGap, Registry, SnapshotMode, SubjectStrategy, Topics},
+    sections::{Apply, Capture, Format, Kafka, Log, LogFormat, OnGap, Registry, SnapshotMode, SubjectStrategy, Topics},
     value::{Bound, ByteSize, ParseError, Period, Secret},
 };
 
@@ -43,6 +43,8 @@ pub struct CaptureConfig {
     pub source: postgres::Settings,
     /// `[capture]`
     pub capture: Capture,
+    /// `[format]`
+    pub format: Format,
     /// `[kafka]`
     pub kafka: Kafka,
     /// `[registry]`
@@ -119,6 +121,7 @@ impl CaptureConfig {
         Ok(Self {
             source: server(sections.source).ok_or_else(unaddressed)?,
             capture: sections.capture,
+            format: sections.format,
             kafka: sections.kafka,
             registry: sections.registry,
             listen: listen(&sections.http.capture),

@@ -7,7 +7,10 @@ use std::{collections::BTreeMap, path::PathBuf};
 use serde::Deserialize;
 
 use super::value::{Bound, ByteSize, Period, Secret};
-use crate::postgres::SslMode;
+use crate::{
+    postgres::SslMode,
+    types::{BinaryMode, DecimalMode, IntervalMode},
+};
 
 /// `[source]` or `[target]`: a PostgreSQL server. Host and database may be missing when nothing needs the server.
 #[derive(Clone, Debug, Deserialize)]
@@ -102,6 +105,15 @@ pub enum SubjectStrategy {
     TopicRecordName,
 }
 
+/// `[format]`: how values are written.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Format {
+    pub decimal: DecimalMode,
+    pub interval: IntervalMode,
+    pub binary: BinaryMode,
+}
+
 /// `[registry]`
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -182,6 +194,7 @@ pub struct Log {
 pub struct Sections {
     pub source: Server,
     pub capture: Capture,
+    pub format: Format,
     pub kafka: Kafka,
     pub registry: Registry,
     pub target: Server,

@@ -6,7 +6,8 @@ use crate::{
         cursor::{Cursor, DecodeError},
         name::unescape,
         schema::{
-            BASE_PARAMETER, NAME_PARAMETER, NULLABLE_PARAMETER, PARAMETERS, SOURCE_TYPE_PARAMETER, TYPE_PARAMETER,
+            BASE_PARAMETER, ENCODING_PARAMETER, NAME_PARAMETER, NULLABLE_PARAMETER, PARAMETERS, SOURCE_TYPE_PARAMETER,
+            TYPE_PARAMETER,
         },
         writer::{Field, Shape, Type, Writer},
     },
@@ -88,7 +89,12 @@ impl ColumnPlan {
         };
         let type_sql = parameter(TYPE_PARAMETER);
         let base = parameter(BASE_PARAMETER).or(type_sql);
-        let value = ValuePlan::compile(writer, &field.ty, base, parameter(SOURCE_TYPE_PARAMETER))
+        let source = SourceSays {
+            type_sql: base,
+            source_type: parameter(SOURCE_TYPE_PARAMETER),
+            encoding: parameter(ENCODING_PARAMETER),
+        };
+        let value = ValuePlan::compile(writer, &field.ty, source)
             .map_err(|problem| format!("field {} has {problem}", field.name))?;
         let shape = ShapeColumn {
             name: parameter(NAME_PARAMETER).map_or_else(|| unescape(&field.name).into(), Into::into),
@@ -114,11 +120,19 @@ impl ColumnPlan {
     }
 }
 
+/// What a field's parameters say of the source's column.
+#[derive(Clone, Copy, Default)]
+struct SourceSays<'a> {
+    type_sql: Option<&'a str>,
+    source_type: Option<&'a str>,
+    encoding: Option<&'a str>,
+}
+
 impl ValuePlan {
-    fn compile(writer: &Writer, ty: &Type, type_sql: Option<&str>, source_type: Option<&str>) -> Result<Self, String> {
+    fn compile(writer: &Writer, ty: &Type, source: SourceSays<'_>) -> Result<Self, String> {
         let (presence, ty) = presence(writer, ty).map_err(|_| "a union of other than null and one type".to_owned())?;
         if let Shape::Array(item) = writer.resolve(&ty.shape) {
-            let item = Self::compile(writer, item, None, None)?;
+            let item = Self::compile(writer, item, SourceSays { encoding: source.encoding, ..SourceSays::default() })?;
             return match item.kind {
                 Kind::Scalar(..) => Ok(Self { presence, kind: Kind::Array(Box::new(item)) }),
                 Kind::Array(_) => Err("an array of arrays".into()),
@@ -134,7 +148,8 @@ impl ValuePlan {
             Form::Point => Some("io.debezium.data.geometry.Point"),
             _ => attribute("connect.name"),
         };
-        let codec = Codec::of_field(FieldType { avro, connect_name, decimal_scale, type_sql, source_type })
+        let SourceSays { type_sql, source_type, encoding } = source;
+        let codec = Codec::of_field(FieldType { avro, connect_name, decimal_scale, type_sql, source_type, encoding })
             .ok_or_else(|| format!("the unknown type {}", connect_name.unwrap_or(avro)))?;
         let form = match form {
             Form::Bytes if decimal_scale.is_some() => Form::Decimal,

@@ -20,6 +20,7 @@ use crate::{
         topic::{message_topic, topic_name},
     },
     schema::Relation,
+    types::Modes,
 };
 
 /// What all events of one capture have in common.
@@ -33,6 +34,8 @@ pub struct EncoderSettings {
     pub version: String,
     /// How subjects are named.
     pub subjects: SubjectNaming,
+    /// The forms of values.
+    pub modes: Modes,
 }
 
 /// Writes change events as records. Holds buffers that it reuses: in steady state no event allocates.
@@ -77,7 +80,7 @@ impl Encoder {
     /// The registry's, or the table has no legal topic name.
     pub async fn prepare<S: SchemaStore>(&mut self, relation: &Relation, store: &S) -> Result<Arc<Plan>, EncodeError> {
         let topic = topic_name(&self.settings.prefix, &relation.name)?;
-        let codecs = codecs(relation);
+        let codecs = codecs(relation, self.settings.modes);
         let key_schema = match schema::key(&topic, relation, &codecs) {
             Some(schema) => Some(self.register(store, &topic, Part::Key, schema).await?),
             None => None,

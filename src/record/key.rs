@@ -49,6 +49,11 @@ fn value_json(value: Value<'_>) -> Json {
         Value::Text(value) => json!(value),
         Value::Short(value) => json!(value.as_str()),
         Value::Bytes(bytes) => base64(|out| bytes.append_to(out)),
+        Value::Encoded(bytes, mode) => {
+            let mut text = Vec::new();
+            bytes.append_encoded_to(mode, &mut Vec::new(), &mut text);
+            json!(String::from_utf8_lossy(&text))
+        }
         Value::Array(array) => {
             let mut items = Vec::with_capacity(array.len());
             array.each(|item| items.push(item.map_or(Json::Null, value_json)));

@@ -6,7 +6,7 @@ use crate::{
     avro::wire::PREFIX_LENGTH,
     record::source::SourceConstants,
     schema::{Relation, TableName},
-    types::Codec,
+    types::{Codec, Modes},
 };
 
 /// How the events of one relation version are encoded. Made by [`Encoder::prepare`](super::Encoder::prepare).
@@ -71,8 +71,8 @@ impl Plan {
 }
 
 /// The columns' codecs.
-pub(super) fn codecs(relation: &Relation) -> Vec<Codec> {
-    relation.columns.iter().map(|column| Codec::of_column(&column.ty)).collect()
+pub(super) fn codecs(relation: &Relation, modes: Modes) -> Vec<Codec> {
+    relation.columns.iter().map(|column| Codec::of_column(&column.ty, modes)).collect()
 }
 
 /// Whether key bytes do not decide which rows are the same: without a key, or with a type of another equality.

@@ -39,7 +39,7 @@ pub fn append_item(text: &[u8], out: &mut Vec<u8>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::types::{Codec, ColumnType};
+    use crate::types::{Codec, ColumnType, Modes};
 
     fn items(codec: &Codec, text: &str) -> (bool, Vec<Option<String>>) {
         let (exact, value) = match parse(text.as_bytes(), codec) {
@@ -61,7 +61,7 @@ mod tests {
     }
 
     fn text_items(text: &str) -> (bool, Vec<Option<String>>) {
-        items(&Codec::of_column(&ColumnType::base(25, -1, "text")), text)
+        items(&Codec::of_column(&ColumnType::base(25, -1, "text"), Modes::default()), text)
     }
 
     fn all(texts: &[&str]) -> Vec<Option<String>> {
@@ -89,7 +89,7 @@ mod tests {
     fn what_one_dimension_from_1_cannot_say_is_not_exact() {
         assert_eq!(text_items("[0:1]={a,b}"), (false, all(&["a", "b"])));
         assert_eq!(text_items("{{a,b},{c,d}}"), (false, vec![]));
-        let numeric = Codec::of_column(&ColumnType::base(1700, 655_366, "numeric(10,2)"));
+        let numeric = Codec::of_column(&ColumnType::base(1700, 655_366, "numeric(10,2)"), Modes::default());
         assert_eq!(items(&numeric, "{1.50,NaN}"), (false, all(&["1.50", "NULL"])));
     }
 

@@ -6,7 +6,11 @@ use super::{
     bits,
     codec::{Codec, Family, TextKind},
     column::{ColumnType, TypeKind},
-    date, interval, json, numeric, other, point, time, timestamp,
+    date,
+    decimal_form::Origin,
+    interval, json,
+    modes::{BinaryMode, DecimalMode, IntervalMode, Modes},
+    numeric, other, point, time, timestamp,
     timestamp::Unit,
     timestamptz, timetz,
 };
@@ -24,13 +28,15 @@ pub struct FieldType<'a> {
     pub type_sql: Option<&'a str>,
     /// `__debezium.source.column.type`
     pub source_type: Option<&'a str>,
+    /// `walrelay.encoding`: how bytes are written as text.
+    pub encoding: Option<&'a str>,
 }
 
 impl Codec {
-    /// Chooses by a column's type.
+    /// Chooses by a column's type, in the forms that consumers want.
     #[must_use]
-    pub fn of_column(ty: &ColumnType) -> Self {
-        Self(Family::of_column(ty))
+    pub fn of_column(ty: &ColumnType, modes: Modes) -> Self {
+        Self(Family::of_column(ty, modes))
     }
 
     /// Chooses by a writer's schema; `None` for an Avro type that no family writes.
@@ -42,21 +48,21 @@ impl Codec {
 
 impl Family {
     /// Chooses by the type's make-up and OID (`pg_type.dat`), and reads its modifier.
-    fn of_column(ty: &ColumnType) -> Self {
+    fn of_column(ty: &ColumnType, modes: Modes) -> Self {
         match &ty.kind {
-            TypeKind::Domain(base) => Self::of_column(base),
+            TypeKind::Domain(base) => Self::of_column(base, modes),
             TypeKind::Enum(labels) => Self::Text(TextKind::Enum(labels.as_slice().into())),
-            TypeKind::Array(element) => Self::of_array(element),
+            TypeKind::Array(element) => Self::of_array(element, modes),
             TypeKind::Extension(name) => match &**name {
                 "hstore" => Self::Hstore,
                 "ltree" => Self::Text(TextKind::Ltree),
                 _ => Self::Text(TextKind::Other { equal_as_text: false }),
             },
-            TypeKind::Base => Self::of_base(ty),
+            TypeKind::Base => Self::of_base(ty, modes),
         }
     }
 
-    fn of_base(ty: &ColumnType) -> Self {
+    fn of_base(ty: &ColumnType, modes: Modes) -> Self {
         match ty.oid {
             16 => Self::Boolean,
             21 => Self::Int2,
@@ -64,13 +70,16 @@ impl Family {
             20 => Self::Int8,
             700 => Self::Float4,
             701 => Self::Float8,
-            1700 => match numeric::precision_and_scale(ty.typmod) {
-                Some((precision, scale)) => Self::Decimal { precision, scale },
-                None => Self::VariableScaleDecimal,
+            1700 => match (modes.decimal, numeric::precision_and_scale(ty.typmod)) {
+                (DecimalMode::Precise, Some((precision, scale))) => Self::Decimal { precision, scale },
+                (DecimalMode::Precise, None) => Self::VariableScaleDecimal,
+                (form, Some(_)) => Self::decimal(form, Origin::Declared),
+                (form, None) => Self::decimal(form, Origin::Own),
             },
             25 | 1043 => Self::Text(TextKind::Text),
             1042 => Self::Text(TextKind::Bpchar),
-            17 => Self::Bytea,
+            17 if modes.binary == BinaryMode::Bytes => Self::Bytea,
+            17 => Self::ByteaText(modes.binary),
             1082 => Self::Date,
             1083 if time_digits(ty) <= 3 => Self::TimeMillis,
             1083 => Self::TimeMicros,
@@ -78,11 +87,13 @@ impl Family {
             1114 => Self::Timestamp(Unit::Micros),
             1184 => Self::Timestamptz { digits: time_digits(ty) },
             1266 => Self::Timetz,
+            1186 if modes.interval == IntervalMode::Numeric => Self::IntervalMicros,
             1186 => Self::Interval,
             1560 | 1562 if ty.typmod == 1 => Self::Bit,
             1560 => Self::Bits { length: u32::try_from(ty.typmod).ok(), limit: bits::length(ty.typmod) },
             1562 => Self::Bits { length: None, limit: bits::length(ty.typmod) },
             26 => Self::Oid,
+            790 if modes.decimal != DecimalMode::Precise => Self::decimal(modes.decimal, Origin::Money),
             790 => Self::Money,
             600 => Self::Point,
             142 => Self::Text(TextKind::Xml),
@@ -94,13 +105,20 @@ impl Family {
         }
     }
 
+    fn decimal(form: DecimalMode, origin: Origin) -> Self {
+        if form == DecimalMode::Double { Self::DecimalDouble(origin) } else { Self::DecimalText(origin) }
+    }
+
     /// Arrays of these travel as Avro arrays; those of other types, as Debezium knows none of them, as text.
-    fn of_array(element: &ColumnType) -> Self {
-        let family = Self::of_column(element);
+    fn of_array(element: &ColumnType, modes: Modes) -> Self {
+        let family = Self::of_column(element, modes);
         let listed = match &family {
             Self::Bit
             | Self::Bits { .. }
             | Self::Interval
+            | Self::IntervalMicros
+            | Self::DecimalText(Origin::Money)
+            | Self::DecimalDouble(Origin::Money)
             | Self::Money
             | Self::Point
             | Self::Text(TextKind::Xml | TextKind::Tsvector | TextKind::Ltree)
@@ -123,6 +141,7 @@ impl Family {
             ("long", Some(time::MICROS_NAME)) => Self::TimeMicros,
             ("long", Some(timestamp::MILLIS_NAME)) => Self::Timestamp(Unit::Millis),
             ("long", Some(timestamp::MICROS_NAME)) => Self::Timestamp(Unit::Micros),
+            ("long", Some(interval::MICROS_NAME)) => Self::IntervalMicros,
             ("long", None) => Self::Int8,
             ("float", None) => Self::Float4,
             ("double", None) => Self::Float8,
@@ -138,6 +157,9 @@ impl Family {
             ("string", Some(timetz::NAME)) => Self::Timetz,
             ("string", Some(interval::NAME)) => Self::Interval,
             ("string", Some(timestamptz::NAME)) => Self::Timestamptz { digits: 6 },
+            ("string", None) if field.encoding.is_some() => {
+                Self::ByteaText(field.encoding.and_then(BinaryMode::of_encoding)?)
+            }
             ("string", Some(json::NAME)) if is_hstore(field) => Self::Hstore,
             ("string", _) => Self::Text(TextKind::Text),
             _ => return None,

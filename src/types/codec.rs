@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::timestamp::Unit;
+use super::{decimal_form::Origin, modes::BinaryMode, timestamp::Unit};
 
 /// A compiled codec; see the module of each family for its rules.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,9 +22,13 @@ pub(super) enum Family {
         scale: u32,
     },
     VariableScaleDecimal,
+    DecimalText(Origin),
+    DecimalDouble(Origin),
     /// Types whose Avro value is the text as it is.
     Text(TextKind),
     Bytea,
+    /// A `bytea` as text.
+    ByteaText(BinaryMode),
     Date,
     TimeMillis,
     TimeMicros,
@@ -34,6 +38,7 @@ pub(super) enum Family {
     },
     Timetz,
     Interval,
+    IntervalMicros,
     /// `bit(1)`, `bit varying(1)`
     Bit,
     /// The fixed length of a `bit(n)`; `None`: `bit varying`, and a bit string whose length no schema tells.

@@ -5,7 +5,9 @@ use std::str::Utf8Error;
 use super::{
     array, bits, boolean, bytea,
     codec::{Codec, Family, TextKind},
-    date, float, hstore, integer, interval, money, numeric, point, text, time, timestamp, timestamptz, timetz,
+    date,
+    decimal_form::{self, Origin},
+    float, hstore, integer, interval, money, numeric, point, text, time, timestamp, timestamptz, timetz,
     value::{Element, Parsed, RenderError, Value},
 };
 
@@ -29,7 +31,10 @@ impl Codec {
             Family::Float8 => float::parse_double(text),
             Family::Decimal { precision, scale } => numeric::parse_decimal(text, *precision, *scale),
             Family::VariableScaleDecimal => numeric::parse_variable(text, false),
+            Family::DecimalText(origin) => decimal_form::parse_text(text, *origin, false),
+            Family::DecimalDouble(origin) => decimal_form::parse_double(text, *origin),
             Family::Bytea => bytea::parse(text),
+            Family::ByteaText(mode) => bytea::parse_encoded(text, *mode),
             Family::Date => date::parse(text),
             Family::TimeMillis => time::parse_millis(text),
             Family::TimeMicros => time::parse_micros(text),
@@ -37,6 +42,7 @@ impl Codec {
             Family::Timestamptz { digits } => timestamptz::parse(text, *digits),
             Family::Timetz => timetz::parse(text),
             Family::Interval => interval::parse(text),
+            Family::IntervalMicros => interval::parse_micros(text),
             Family::Bit => bits::parse_one(text),
             Family::Bits { length, .. } => bits::parse(text, length.is_none()),
             Family::Money => money::parse(text),
@@ -54,6 +60,7 @@ impl Codec {
     pub fn parse_key<'a>(&'a self, text: &'a [u8]) -> Result<Parsed<'a>, Utf8Error> {
         match &self.0 {
             Family::VariableScaleDecimal => Ok(numeric::parse_variable(text, true)),
+            Family::DecimalText(origin) => Ok(decimal_form::parse_text(text, *origin, *origin == Origin::Own)),
             Family::Text(TextKind::Bpchar) => self.parse(text::without_padding(text)),
             Family::Float4 | Family::Float8 => Ok(match self.parse(text)? {
                 Parsed::Value(value) => Parsed::Value(float::canonical(value)),
@@ -74,13 +81,17 @@ impl Codec {
             Family::Float4 | Family::Float8 => float::render(value, out),
             Family::Decimal { scale, .. } => numeric::render_decimal(value, *scale, out),
             Family::VariableScaleDecimal => numeric::render_variable(value, out),
+            Family::DecimalText(_) => text::render(value, out),
+            Family::DecimalDouble(_) => float::render(value, out),
             Family::Bytea => bytea::render(value, out),
+            Family::ByteaText(mode) => bytea::render_encoded(value, *mode, out),
             Family::Date => date::render(value, out),
             Family::TimeMillis | Family::TimeMicros => time::render(value, out),
             Family::Timestamp(unit) => timestamp::render(value, *unit, out),
             Family::Timestamptz { .. } => timestamptz::render(value, out),
             Family::Timetz => timetz::render(value, out),
             Family::Interval => interval::render(value, out),
+            Family::IntervalMicros => interval::render_micros(value, out),
             Family::Bit => bits::render_one(value, out),
             Family::Bits { length, .. } => bits::render(value, *length, out),
             Family::Money => money::render(value, out),
@@ -101,6 +112,8 @@ impl Codec {
             | Family::Float8
             | Family::Text(TextKind::Json { .. } | TextKind::Xml | TextKind::Tsvector | TextKind::Ltree)
             | Family::Interval
+            | Family::IntervalMicros
+            | Family::DecimalDouble(_)
             | Family::Bit
             | Family::Bits { length: None, .. }
             | Family::Point
@@ -118,6 +131,8 @@ impl Codec {
             &self.0,
             Family::Text(_)
                 | Family::Bytea
+                | Family::ByteaText(_)
+                | Family::DecimalText(_)
                 | Family::Timestamptz { .. }
                 | Family::Timetz
                 | Family::Interval

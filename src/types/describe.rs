@@ -7,7 +7,9 @@ use super::{
     choose::time_digits,
     codec::{Codec, Family, TextKind},
     column::{ColumnType, TypeKind},
-    date, integer, interval, json as json_text, money, numeric, other, point,
+    date,
+    decimal_form::Origin,
+    integer, interval, json as json_text, money, numeric, other, point,
     semantic::{Attributes, SourceType, named, plain},
     time, timestamp,
     timestamp::Unit,
@@ -47,7 +49,10 @@ impl Codec {
             Family::Float8 => plain("double", parameters),
             Family::Decimal { precision, scale } => numeric::decimal_schema(*precision, *scale, parameters),
             Family::VariableScaleDecimal => numeric::variable_schema(parameters),
+            Family::DecimalText(_) => plain("string", parameters),
+            Family::DecimalDouble(_) => plain("double", parameters),
             Family::Bytea => plain("bytes", parameters),
+            Family::ByteaText(_) => plain("string", parameters),
             Family::Date => named("int", date::NAME, parameters),
             Family::TimeMillis => named("int", time::MILLIS_NAME, parameters),
             Family::TimeMicros => named("long", time::MICROS_NAME, parameters),
@@ -56,6 +61,7 @@ impl Codec {
             Family::Timestamptz { .. } => named("string", timestamptz::NAME, parameters),
             Family::Timetz => named("string", timetz::NAME, parameters),
             Family::Interval => named("string", interval::NAME, parameters),
+            Family::IntervalMicros => named("long", interval::MICROS_NAME, parameters),
             Family::Bit => plain("boolean", parameters),
             Family::Bits { limit, .. } => bits::schema(*limit, parameters),
             Family::Oid => plain("long", parameters),
@@ -86,8 +92,11 @@ impl Codec {
             Family::Int8 => "bigint",
             Family::Float4 => "real",
             Family::Float8 => "double precision",
-            Family::Decimal { .. } | Family::VariableScaleDecimal => "numeric",
-            Family::Bytea => "bytea",
+            Family::Decimal { .. }
+            | Family::VariableScaleDecimal
+            | Family::DecimalText(_)
+            | Family::DecimalDouble(_) => "numeric",
+            Family::Bytea | Family::ByteaText(_) => "bytea",
             Family::Date => "date",
             Family::TimeMillis => "time(3) without time zone",
             Family::TimeMicros => "time without time zone",
@@ -95,7 +104,7 @@ impl Codec {
             Family::Timestamp(Unit::Micros) => "timestamp without time zone",
             Family::Timestamptz { .. } => "timestamp with time zone",
             Family::Timetz => "time with time zone",
-            Family::Interval => "interval",
+            Family::Interval | Family::IntervalMicros => "interval",
             Family::Bit => "bit(1)",
             Family::Bits { .. } => "bit varying",
             Family::Oid => "oid",
@@ -114,7 +123,7 @@ impl Codec {
     }
 
     /// `connect.parameters` that describe the source column: Debezium's four, `walrelay.type`, and of a domain
-    /// `walrelay.base`, the type below it.
+    /// `walrelay.base`, the type below it, and of bytes as text `walrelay.encoding`.
     #[must_use]
     pub fn column_parameters(&self, name: &str, ty: &ColumnType) -> Attributes {
         let source = self.source_type(ty);
@@ -127,7 +136,19 @@ impl Codec {
         if matches!(ty.kind, TypeKind::Domain(_)) {
             parameters.insert("walrelay.base".into(), json!(&*ty.below_domains().sql));
         }
+        if let Some(encoding) = self.encoding() {
+            parameters.insert("walrelay.encoding".into(), json!(encoding));
+        }
         parameters
+    }
+
+    /// How the bytes of a value, or of its items, are written as text.
+    fn encoding(&self) -> Option<&'static str> {
+        match &self.0 {
+            Family::ByteaText(mode) => mode.encoding(),
+            Family::Array(element) => element.encoding(),
+            _ => None,
+        }
     }
 
     fn source_type(&self, ty: &ColumnType) -> SourceType {
@@ -152,17 +173,23 @@ impl Codec {
             Family::Decimal { precision, scale } => {
                 SourceType::new("NUMERIC", i64::from(*precision), i64::from(*scale))
             }
-            Family::VariableScaleDecimal => SourceType::new("NUMERIC", 131_089, 0),
+            Family::DecimalText(Origin::Money) | Family::DecimalDouble(Origin::Money) => SourceType::unlimited("MONEY"),
+            Family::VariableScaleDecimal | Family::DecimalText(_) | Family::DecimalDouble(_) => {
+                match numeric::precision_and_scale(ty.typmod) {
+                    Some((precision, scale)) => SourceType::new("NUMERIC", i64::from(precision), i64::from(scale)),
+                    None => SourceType::new("NUMERIC", 131_089, 0),
+                }
+            }
             Family::Text(TextKind::Text) if ty.oid == 1043 => text_type("VARCHAR", ty),
             Family::Text(TextKind::Text) => SourceType::unlimited("TEXT"),
             Family::Text(TextKind::Bpchar) => text_type("BPCHAR", ty),
-            Family::Bytea => SourceType::unlimited("BYTEA"),
+            Family::Bytea | Family::ByteaText(_) => SourceType::unlimited("BYTEA"),
             Family::Date => SourceType::new("DATE", 13, 0),
             Family::TimeMillis | Family::TimeMicros => timed("TIME", 8),
             Family::Timestamp(_) => timed("TIMESTAMP", 22),
             Family::Timestamptz { .. } => timed("TIMESTAMPTZ", 28),
             Family::Timetz => timed("TIMETZ", 14),
-            Family::Interval => SourceType::new("INTERVAL", 49, interval_scale(ty)),
+            Family::Interval | Family::IntervalMicros => SourceType::new("INTERVAL", 49, interval_scale(ty)),
             Family::Bit | Family::Bits { .. } => {
                 let name = if ty.oid == 1560 { "BIT" } else { "VARBIT" };
                 SourceType::new(name, bits::length(ty.typmod), 0)

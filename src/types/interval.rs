@@ -40,6 +40,39 @@ pub(super) fn parse(text: &[u8]) -> Parsed<'_> {
     Parsed::Unrepresentable { stand_in: Value::Text(stand_in) }
 }
 
+/// Connect name of an interval in microseconds.
+pub(super) const MICROS_NAME: &str = "io.debezium.time.MicroDuration";
+
+const MICROS_PER_DAY: i128 = 86_400_000_000;
+/// 30.4375 days, as Debezium has it: 365.25 / 12.
+const MICROS_PER_MONTH: i128 = 2_629_800_000_000;
+
+/// Microseconds, which tell months, days and time no longer apart, as far as they fit.
+pub(super) fn parse_micros(text: &[u8]) -> Parsed<'_> {
+    let Some(fields) = scan(text) else {
+        let extreme = if text == b"-infinity" { i64::MIN } else { i64::MAX };
+        return Parsed::Lossy(Value::Long(if text.ends_with(b"infinity") { extreme } else { 0 }));
+    };
+    let time = fields.time.as_ref().map_or(0, |time| {
+        let seconds = (time.hours * 60 + time.minutes) * 60 + time.seconds;
+        let micros = i128::from(seconds) * 1_000_000 + i128::from(time.micros);
+        if time.negative { -micros } else { micros }
+    });
+    let months = i128::from(fields.years) * 12 + i128::from(fields.months);
+    let micros = months * MICROS_PER_MONTH + i128::from(fields.days) * MICROS_PER_DAY + time;
+    let nearest = if micros < 0 { i64::MIN } else { i64::MAX };
+    Parsed::Lossy(Value::Long(i64::try_from(micros).unwrap_or(nearest)))
+}
+
+pub(super) fn render_micros(value: Value<'_>, out: &mut Vec<u8>) -> Result<(), RenderError> {
+    let Value::Long(micros) = value else { return Err(RenderError("interval")) };
+    let sign = if micros < 0 { "-" } else { "" };
+    let micros = micros.unsigned_abs();
+    let text = format!("{sign}{}.{:06} seconds", micros / 1_000_000, micros % 1_000_000);
+    out.extend_from_slice(text.as_bytes());
+    Ok(())
+}
+
 /// PostgreSQL reads ISO 8601, with a sign at each field.
 pub(super) fn render(value: Value<'_>, out: &mut Vec<u8>) -> Result<(), RenderError> {
     let text = match &value {
@@ -135,6 +168,20 @@ mod tests {
         assert_eq!(of("-00:00:00.5"), "P0Y0M0DT0H0M-0.5S");
         assert_eq!(of("1 day -00:00:01"), "P0Y0M1DT0H0M-1S");
         assert_eq!(of("-178000000 years -11 mons -2147483648 days -2562047788:00:54.775808").len(), 54);
+    }
+
+    #[test]
+    fn microseconds_have_months_of_30_4375_days_and_an_end() {
+        let micros = |text: &str| match parse_micros(text.as_bytes()) {
+            Parsed::Lossy(Value::Long(micros)) => micros,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(micros("1 year 2 mons 3 days 04:05:06.789012"), 37_091_106_789_012);
+        assert_eq!(micros("-1 days -00:00:00.000001"), -86_400_000_001);
+        assert_eq!((micros("178000000 years"), micros("-178000000 years")), (i64::MAX, i64::MIN));
+        let mut text = Vec::new();
+        render_micros(Value::Long(-86_400_000_001), &mut text).unwrap();
+        assert_eq!(text, b"-86400.000001 seconds");
     }
 
     #[test]

@@ -37,7 +37,8 @@ pub(super) fn schema(parameters: Attributes) -> Json {
     })
 }
 
-fn cents(text: &[u8]) -> Option<i128> {
+/// The amount in hundredths.
+pub(super) fn cents(text: &[u8]) -> Option<i128> {
     let (negative, text) = text.strip_prefix(b"-").map_or((false, text), |rest| (true, rest));
     let text = text.strip_prefix(b"$")?;
     let (whole, fraction) = text.split_at_checked(text.len().checked_sub(3)?)?;

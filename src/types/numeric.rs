@@ -98,6 +98,23 @@ pub(super) fn variable_schema(parameters: Attributes) -> Json {
     Json::Object(schema)
 }
 
+/// Whether the text is a number with digits.
+pub(super) fn is_number(text: &[u8]) -> bool {
+    split(text).is_some()
+}
+
+/// The text without zeros behind the point that make no difference to equality.
+pub(super) fn without_trailing_zeros(text: &[u8]) -> &[u8] {
+    if !text.contains(&b'.') {
+        return text;
+    }
+    let mut kept = text;
+    while let [rest @ .., b'0'] = kept {
+        kept = rest;
+    }
+    kept.strip_suffix(b".").unwrap_or(kept)
+}
+
 #[derive(Clone, Copy)]
 struct Number<'a> {
     negative: bool,

@@ -1,9 +1,15 @@
 //! A value between PostgreSQL's text and Avro's bytes, borrowed from whichever side it came from.
 
+use base64::{
+    Engine as _,
+    engine::general_purpose::{STANDARD, URL_SAFE},
+};
+
 use super::{
     array_scan::{Item, unescape, walk},
     hstore_json::HstoreText,
     magnitude,
+    modes::BinaryMode,
 };
 
 /// A non-null column value in the shape of its Avro type.
@@ -25,6 +31,8 @@ pub enum Value<'a> {
     Short(ShortText),
     /// `bytes`
     Bytes(ByteString<'a>),
+    /// `string` with bytes in an encoding.
+    Encoded(ByteString<'a>, BinaryMode),
     /// `array` of nullable items.
     Array(ArrayText<'a>),
     /// `string` with a JSON object.
@@ -92,6 +100,26 @@ impl ByteString<'_> {
     #[must_use]
     pub const fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+
+    /// Appends the bytes in an encoding; `scratch` is any buffer, its content is lost.
+    pub fn append_encoded_to(&self, mode: BinaryMode, scratch: &mut Vec<u8>, out: &mut Vec<u8>) {
+        scratch.clear();
+        self.append_to(scratch);
+        let start = out.len();
+        match mode {
+            BinaryMode::Bytes => out.extend_from_slice(scratch),
+            BinaryMode::Hex => {
+                let digits = |byte: &u8| [byte >> 4, byte & 0xF].map(|digit| char::from_digit(digit.into(), 16));
+                out.extend(scratch.iter().flat_map(digits).flatten().map(|digit| digit as u8));
+            }
+            BinaryMode::Base64 | BinaryMode::Base64UrlSafe => {
+                let engine = if mode == BinaryMode::Base64 { STANDARD } else { URL_SAFE };
+                out.resize(start + scratch.len().div_ceil(3) * 4, 0);
+                let written = out.get_mut(start..).and_then(|room| engine.encode_slice(&*scratch, room).ok());
+                out.truncate(start + written.unwrap_or_default());
+            }
+        }
     }
 
     /// Appends the bytes themselves.

@@ -20,7 +20,7 @@ use walrelay::{
     record::{DecodeError, Decoded, Decoder, EncodeError, Encoder, EncoderSettings, Plan},
     retry::{Classify, Severity},
     schema::{Column, Relation, ReplicaIdentity, TableName},
-    types::ColumnType,
+    types::{ColumnType, Modes},
 };
 
 /// A registry in memory: ids count from 1, equal schemas share one.
@@ -140,6 +140,7 @@ pub fn settings(prefix: &str) -> EncoderSettings {
         database: format!("g_{}", prefix.trim_start_matches('g')),
         version: "3.6.3.Final".into(),
         subjects: SubjectNaming::Topic,
+        modes: Modes::default(),
     }
 }
 
@@ -210,7 +211,11 @@ impl From<Record<'_>> for Owned {
 
 impl Pipe {
     pub fn new(prefix: &str) -> Self {
-        let encoder = Encoder::new(settings(prefix));
+        Self::with_modes(prefix, Modes::default())
+    }
+
+    pub fn with_modes(prefix: &str, modes: Modes) -> Self {
+        let encoder = Encoder::new(EncoderSettings { modes, ..settings(prefix) });
         Self { store: MemoryStore::default(), encoder, decoder: Decoder::new() }
     }
 

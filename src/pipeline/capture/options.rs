@@ -8,7 +8,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::{Error, settings::CaptureSettings};
-use crate::{avro::subject::SubjectNaming, lsn::Lsn, source::publication::TablePatterns};
+use crate::{avro::subject::SubjectNaming, lsn::Lsn, source::publication::TablePatterns, types::Modes};
 
 /// What the configuration says of the events. An option that a record lacks was not there when it was written; its default
 /// is how events were then.
@@ -23,6 +23,8 @@ pub(super) struct EventOptions {
     exclude: Vec<String>,
     /// How schemas are registered.
     subjects: SubjectNaming,
+    /// The forms of values.
+    modes: Modes,
 }
 
 impl EventOptions {
@@ -34,6 +36,7 @@ impl EventOptions {
             include: tables.include().to_vec(),
             exclude: tables.exclude().to_vec(),
             subjects: settings.encoder.subjects,
+            modes: settings.encoder.modes,
         }
     }
 
@@ -42,6 +45,7 @@ impl EventOptions {
         settings.publication.name.clone_from(&self.publication);
         settings.publication.tables = TablePatterns::new(&self.include, &self.exclude)?;
         settings.encoder.subjects = self.subjects;
+        settings.encoder.modes = self.modes;
         Ok(settings)
     }
 }
@@ -100,6 +104,7 @@ mod tests {
             include: vec!["*.*".into()],
             exclude: Vec::new(),
             subjects: SubjectNaming::Topic,
+            modes: Modes::default(),
         }
     }
 

@@ -1,0 +1,73 @@
+//! Forms of values that consumers choose between, under Debezium's names (`decimal.handling.mode` and its like).
+
+use serde::{Deserialize, Serialize};
+
+/// How values are written where there is a choice. Whatever it loses travels in `walrelay.text` besides.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Modes {
+    /// `numeric` and `money`
+    pub decimal: DecimalMode,
+    /// `interval`
+    pub interval: IntervalMode,
+    /// `bytea`
+    pub binary: BinaryMode,
+}
+
+/// The form of a `numeric` or `money`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum DecimalMode {
+    /// `bytes` of logical type `decimal`, or the record `VariableScaleDecimal`.
+    #[default]
+    Precise,
+    /// `string`
+    String,
+    /// `double`
+    Double,
+}
+
+/// The form of an `interval`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum IntervalMode {
+    /// `string` in ISO 8601, months, days and time apart.
+    #[default]
+    String,
+    /// `long`: microseconds, a month being 30.4375 days.
+    Numeric,
+}
+
+/// The form of a `bytea`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum BinaryMode {
+    /// `bytes`
+    #[default]
+    Bytes,
+    /// `string` in base64 (RFC 4648, section 4).
+    Base64,
+    /// `string` in base64 with the alphabet for URLs and file names (section 5).
+    Base64UrlSafe,
+    /// `string` of hexadecimal digits in lower case.
+    Hex,
+}
+
+impl BinaryMode {
+    /// Its name in a schema's parameters; `None` for bytes as they are.
+    #[must_use]
+    pub const fn encoding(self) -> Option<&'static str> {
+        match self {
+            Self::Bytes => None,
+            Self::Base64 => Some("base64"),
+            Self::Base64UrlSafe => Some("base64-url-safe"),
+            Self::Hex => Some("hex"),
+        }
+    }
+
+    /// The mode of such a name.
+    #[must_use]
+    pub fn of_encoding(name: &str) -> Option<Self> {
+        [Self::Base64, Self::Base64UrlSafe, Self::Hex].into_iter().find(|mode| mode.encoding() == Some(name))
+    }
+}
