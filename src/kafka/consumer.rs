@@ -135,7 +135,6 @@ pub enum ConsumerEvent {
 enum Command {
     Pause(Vec<TopicPartition>),
     Resume(Vec<TopicPartition>),
-    Seek(TopicPartition, i64),
     Close,
 }
 
@@ -153,11 +152,6 @@ impl ConsumerHandle {
     /// Fetches these partitions again.
     pub fn resume(&self, partitions: Vec<TopicPartition>) {
         let _closed = self.commands.send(Command::Resume(partitions));
-    }
-
-    /// Continues a partition from another offset.
-    pub fn seek(&self, partition: TopicPartition, offset: i64) {
-        let _closed = self.commands.send(Command::Seek(partition, offset));
     }
 }
 
@@ -423,12 +417,6 @@ impl Worker {
                     }
                     if !self.choked {
                         self.set_paused(&partitions, false);
-                    }
-                }
-                Ok(Command::Seek((topic, partition), offset)) => {
-                    let sought = self.consumer.seek(&topic, partition, Offset::Offset(offset), Duration::from_secs(10));
-                    if let Err(source) = sought {
-                        self.fail(Error::Consume { brokers: self.brokers.clone(), source });
                     }
                 }
                 Ok(Command::Close) | Err(std_mpsc::TryRecvError::Disconnected) => return false,

@@ -129,22 +129,9 @@ impl Ledger {
             if found != VERSION {
                 return Err(Error::Version { schema: self.schema.clone(), found, known: VERSION });
             }
-            return self.add_topic_ids(client).await;
-        }
-        client.batch_execute(&self.ddl()).await.map_err(failed())
-    }
-
-    /// A layout that was made before topic ids were recorded. Looks first: ALTER TABLE waits for all who apply.
-    async fn add_topic_ids(&self, client: &Client) -> Result<(), Error> {
-        let failed = || Error::query("record topic ids in the bookkeeping schema");
-        let position = self.table("position");
-        let there =
-            "SELECT EXISTS (SELECT FROM pg_attribute WHERE attrelid = to_regclass($1) AND attname = 'topic_id')";
-        if client.query_one(there, &[&position]).await.map_err(failed())?.get(0) {
             return Ok(());
         }
-        let add = format!("ALTER TABLE {position} ADD COLUMN IF NOT EXISTS topic_id text");
-        client.batch_execute(&add).await.map_err(failed())
+        client.batch_execute(&self.ddl()).await.map_err(failed())
     }
 
     fn ddl(&self) -> String {

@@ -97,8 +97,8 @@ impl Session {
             if let Ok(done) = tokio::time::timeout(ZOMBIE_PATIENCE, &mut claim).await {
                 return done;
             }
-            let helper = Self::connect(sink).await?;
-            let ended = Ledger::terminate_zombies(&helper.client, self.pid).await?;
+            let other = Self::connect(sink).await?;
+            let ended = Ledger::terminate_zombies(&other.client, self.pid).await?;
             tracing::warn!(ended, "partitions are held by an open transaction of an earlier owner");
         }
     }
