@@ -22,7 +22,7 @@ use crate::{
     schema::{TableName, quote_literal},
     sink::{
         error::Error,
-        ledger::{Ledger, Owned},
+        ledger::{Ledger, Standing},
     },
 };
 
@@ -260,23 +260,35 @@ async fn empty(client: &Client, ledger: &Ledger, topics: &[&str], asking: &str) 
     client.batch_execute(&delete).await.map_err(refused())
 }
 
-/// Moves a lane beyond a barrier, and forgets barriers that every partition of the instance has passed.
-pub async fn pass(client: &Client, ledger: &Ledger, lane: &Owned, at: Position, next_offset: i64) -> Result<(), Error> {
+/// Moves a lane beyond a barrier, and forgets barriers that every partition of the instance has passed. A lane that has
+/// gone back, or that is beyond the barrier's record already, is fenced.
+pub async fn pass(
+    client: &Client,
+    ledger: &Ledger,
+    standing: &Standing,
+    at: Position,
+    next_offset: i64,
+) -> Result<(), Error> {
     let failed = || Error::query("pass a barrier");
     let (position, barrier, instance) = (ledger.table("position"), ledger.table("barrier"), ledger.instance_literal());
     let sql = format!(
         "UPDATE {position} SET next_offset = $4, epoch = $5, commit_lsn = $6, ordinal = $7, \
          parked_epoch = NULL, parked_lsn = NULL, parked_ordinal = NULL, held_at = NULL, updated_at = now() \
-         WHERE instance = {instance} AND topic = $1 AND partition = $2 AND gen = $3"
+         WHERE instance = {instance} AND topic = $1 AND partition = $2 AND gen = $3 \
+         AND coalesce(next_offset, -1) >= $8 AND coalesce(next_offset, -1) < $4"
     );
+    let (lane, from) = (&standing.lane, standing.next_offset.unwrap_or(-1));
     let (epoch, commit) = (i64::from(at.epoch), PgLsn::from(at.commit.0));
     let ordinal = i64::try_from(at.ordinal).unwrap_or(i64::MAX);
     let written = client
-        .execute(&sql, &[&lane.topic, &lane.partition, &lane.generation, &next_offset, &epoch, &commit, &ordinal])
+        .execute(
+            &sql,
+            &[&lane.topic, &lane.partition, &lane.generation, &next_offset, &epoch, &commit, &ordinal, &from],
+        )
         .await
         .map_err(failed())?;
     if written != 1 {
-        return Err(Error::Fenced { topic: lane.topic.clone(), partition: lane.partition });
+        return Err(standing.fenced());
     }
     let forget = format!(
         "DELETE FROM {barrier} b WHERE instance = {instance} AND NOT EXISTS (\

@@ -71,6 +71,23 @@ impl From<&Claim> for Owned {
     }
 }
 
+/// Where a lane stands as its process knows it: by what the target has told, or has committed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Standing {
+    /// The lane under its claim.
+    pub lane: Owned,
+    /// The next offset that the target has stored.
+    pub next_offset: Option<i64>,
+    /// The mark that the target has stored.
+    pub mark: Position,
+}
+
+impl Standing {
+    pub(crate) fn fenced(&self) -> Error {
+        Error::Fenced { topic: self.lane.topic.clone(), partition: self.lane.partition }
+    }
+}
+
 /// What the books say of a target table.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Past {
@@ -258,32 +275,34 @@ impl Ledger {
         client.execute(sql, &[&waiting, &APPLICATION_NAME]).await.map_err(Error::query("terminate a stale applier"))
     }
 
-    /// Writes one column of a partition's row, if it is still owned.
-    async fn mark_row(&self, client: &Client, lane: &Owned, set: &str) -> Result<(), Error> {
+    /// Writes one column of a partition's row, if it is still owned and has not gone back.
+    async fn mark_row(&self, client: &Client, standing: &Standing, set: &str) -> Result<(), Error> {
         let sql = format!(
-            "UPDATE {} SET {set}, updated_at = now() WHERE instance = $1 AND topic = $2 AND partition = $3 AND gen = $4",
+            "UPDATE {} SET {set}, updated_at = now() WHERE instance = $1 AND topic = $2 AND partition = $3 AND gen = $4 \
+             AND coalesce(next_offset, -1) >= $5",
             self.table("position")
         );
-        let lane_row = client
-            .execute(&sql, &[&self.instance, &lane.topic, &lane.partition, &lane.generation])
+        let (lane, from) = (&standing.lane, standing.next_offset.unwrap_or(-1));
+        let written = client
+            .execute(&sql, &[&self.instance, &lane.topic, &lane.partition, &lane.generation, &from])
             .await
             .map_err(Error::query("write a position"))?;
-        if lane_row == 1 { Ok(()) } else { Err(Error::Fenced { topic: lane.topic.clone(), partition: lane.partition }) }
+        if written == 1 { Ok(()) } else { Err(standing.fenced()) }
     }
 
     /// Says that a lane stands at a hold and applies nothing at or above it.
-    pub async fn set_held(&self, client: &Client, lane: &Owned, held: Option<Lsn>) -> Result<(), Error> {
+    pub async fn set_held(&self, client: &Client, lane: &Standing, held: Option<Lsn>) -> Result<(), Error> {
         let value = held.map_or("NULL".to_owned(), |lsn| format!("'{lsn}'"));
         self.mark_row(client, lane, &format!("held_at = {value}")).await
     }
 
     /// Says that a lane has stopped, so that barriers do not wait for its table.
-    pub async fn set_stopped(&self, client: &Client, lane: &Owned, reason: &str) -> Result<(), Error> {
+    pub async fn set_stopped(&self, client: &Client, lane: &Standing, reason: &str) -> Result<(), Error> {
         self.mark_row(client, lane, &format!("stopped = {}", quote_literal(reason))).await
     }
 
     /// Says that a lane has committed everything below a barrier and waits at it.
-    pub async fn set_parked(&self, client: &Client, lane: &Owned, at: Position) -> Result<(), Error> {
+    pub async fn set_parked(&self, client: &Client, lane: &Standing, at: Position) -> Result<(), Error> {
         let set = format!("parked_epoch = {}, parked_lsn = '{}', parked_ordinal = {}", at.epoch, at.commit, at.ordinal);
         self.mark_row(client, lane, &set).await
     }

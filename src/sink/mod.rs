@@ -7,13 +7,14 @@
 //!
 //! Invariant: a partition's mark and next offset move only in the transaction that applies the events up to them, and only
 //! under the generation of the partition's present owner (PROTOCOL 9, "Fence"). So a kill at any point loses nothing, and
-//! a stale owner writes nothing.
+//! a stale owner writes nothing. [`history`] says why that also holds where the target goes back in time.
 
 pub mod barrier;
 pub mod batch;
 pub mod buffer;
 pub mod copy;
 pub mod error;
+pub mod history;
 pub mod ledger;
 pub mod moved;
 pub mod plan;

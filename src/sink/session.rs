@@ -64,7 +64,10 @@ impl Session {
             extra.push(("session_replication_role", "replica"));
         }
         let client = connect_with(&sink.settings().server, APPLICATION_NAME, &extra).await?;
-        let pid = client.query_one("SELECT pg_backend_pid()", &[]).await.map_err(Error::query("connect"))?.get(0);
+        // A default that lets a crash take committed batches back is not meant for this; others may be stronger than `on`.
+        let sql = "SELECT pg_backend_pid(), CASE WHEN current_setting('synchronous_commit') = 'off' \
+                   THEN set_config('synchronous_commit', 'on', false) END";
+        let pid = client.query_one(sql, &[]).await.map_err(Error::query("connect"))?.get(0);
         Ok(Self { client, pid, stages: HashMap::new(), filled: BTreeSet::new(), created: Vec::new(), retired: false })
     }
 

@@ -23,6 +23,7 @@ use walrelay::{
     },
     progress::Progress,
     record::DecodeError,
+    retry::{Classify as _, Severity},
     sink::{Settings, Sink},
 };
 
@@ -148,6 +149,12 @@ impl Applier {
 
     /// As `progress`, but for what capture has stopped.
     fn progress_but(&self, lsn: u64, stopped: &[(&str, Position)]) {
+        let stopped = stopped.iter().map(|(topic, position)| ((*topic).to_owned(), *position)).collect();
+        self.tell(Progress { lsn: Lsn(lsn), stopped, ..Progress::default() });
+    }
+
+    /// A progress record about what has been sent.
+    fn tell(&self, progress: Progress) {
         let mut offsets: BTreeMap<String, Vec<i64>> = BTreeMap::new();
         for ((topic, partition), next) in &self.offsets {
             let of_topic = offsets.entry(topic.clone()).or_default();
@@ -155,9 +162,16 @@ impl Applier {
             of_topic.resize(of_topic.len().max(place + 1), i64::MAX);
             of_topic[place] = *next;
         }
-        let stopped = stopped.iter().map(|(topic, position)| ((*topic).to_owned(), *position)).collect();
-        let progress = Progress { epoch: 0, lsn: Lsn(lsn), offsets, stopped };
+        let progress = Progress { offsets, ..progress };
         self.deliver(vec![record("progress", 0, 0, Some(serde_json::to_string(&progress).unwrap()))]);
+    }
+
+    /// Waits until it ends because the target has gone back in time.
+    async fn gone_back(self) {
+        let ended =
+            tokio::time::timeout(Duration::from_secs(20), self.task).await.expect("it sees that the target went back");
+        let error = ended.unwrap().unwrap_err();
+        assert!(matches!(error, Error::WentBack { .. }) && error.severity() == Severity::Transient, "{error:?}");
     }
 
     async fn finish(self) {
@@ -407,6 +421,33 @@ async fn a_hold_stops_every_lane_before_its_lsn_until_it_is_released() {
     applier.finish().await;
 }
 
+// trap T75
+#[tokio::test]
+async fn an_idle_lane_stands_at_no_hold_by_what_was_told_in_an_earlier_epoch() {
+    let db = Database::create().await;
+    let t = shape("t", &[("id*", "int"), ("a", "text")]);
+    let mut applier = Applier::start(&db, &[(T, 2)]).await;
+    applier.send(T, 0, vec![insert(&t, at(1, 1), &["1", "x"])]);
+    applier.progress(100);
+    db.until("SELECT id FROM t", &["1"]).await;
+    // The source went back in time, and commits below what the sinks were told before.
+    let later = |commit| Position { epoch: 1, ..at(commit, 1) };
+    let told = |lsn| Progress { epoch: 1, lsn: Lsn(lsn), ..Progress::default() };
+    applier.tell(told(5));
+    db.run("INSERT INTO walrelay.hold VALUES ('it', '0/10', now(), 'infinity')").await;
+    applier.send(T, 1, vec![insert(&t, later(17), &["4", "above"])]);
+    let held = "SELECT partition FROM walrelay.position WHERE held_at = '0/10' ORDER BY 1";
+    db.until(held, &["1"]).await;
+    applier.send(T, 0, vec![update(&t, later(9), &["1", "below"])]);
+    db.until("SELECT * FROM t", &["1|below"]).await;
+    assert_eq!(db.rows(held).await, ["1"]);
+    applier.tell(told(18));
+    db.until(held, &["0", "1"]).await;
+    db.run("DELETE FROM walrelay.hold").await;
+    db.until("SELECT id FROM t ORDER BY id", &["1", "4"]).await;
+    applier.finish().await;
+}
+
 // trap T72
 #[tokio::test]
 async fn a_poison_record_stops_its_table_at_its_offset_and_no_other() {
@@ -447,6 +488,88 @@ async fn a_broken_connection_is_made_again_and_nothing_is_applied_twice() {
         .await;
     }
     db.until("SELECT count(*), count(DISTINCT a) FROM log", &["20|20"]).await;
+    applier.finish().await;
+}
+
+/// Ends all connections of apply, as a crash or a fail-over does.
+const END: &str = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity \
+                   WHERE application_name = 'walrelay apply' AND datname = current_database()";
+
+// trap T60
+#[tokio::test]
+async fn what_a_target_lost_by_going_back_is_applied_again() {
+    for (idle, forgotten) in [
+        (true, "next_offset = 1, commit_lsn = '0/1'"),
+        (false, "next_offset = 1, commit_lsn = '0/1'"),
+        (true, "gen = gen - 1"),
+    ] {
+        let db = Database::create().await;
+        let t = shape("t", &[("id*", "int")]);
+        let mut applier = Applier::start(&db, &[(T, 2)]).await;
+        applier.send(T, 0, vec![insert(&t, at(1, 1), &["1"]), insert(&t, at(2, 1), &["2"])]);
+        db.until("SELECT next_offset FROM walrelay.position WHERE partition = 0", &["2"]).await;
+        let back = format!("UPDATE walrelay.position SET {forgotten} WHERE partition = 0; DELETE FROM t WHERE id = 2");
+        db.run(&format!("BEGIN; {back}; COMMIT; {END}")).await;
+        if !idle {
+            applier.send(T, 0, vec![insert(&t, at(3, 1), &["3"])]);
+        }
+        applier.gone_back().await;
+        assert_eq!(db.rows("SELECT id FROM t").await, ["1"]);
+        let applier = Applier::start(&db, &[(T, 2)]).await;
+        let expected = db.rows("SELECT next_offset FROM walrelay.position WHERE partition = 0").await;
+        assert_eq!(expected, [applier.offsets[&(T.to_owned(), 0)].to_string()]);
+        applier.finish().await;
+    }
+}
+
+// traps T32, T60
+#[tokio::test]
+async fn a_target_that_has_forgotten_who_is_parked_is_told_again() {
+    let db = Database::create().await;
+    let t = shape("t", &[("id*", "int")]);
+    let mut applier = Applier::start(&db, &[(T, 2)]).await;
+    let barrier = || truncate(&shape("t", &[("id", "int")]), at(5, 1), &[(T, 2)]);
+    applier.send(T, 0, vec![insert(&t, at(1, 1), &["1"]), barrier(), insert(&t, at(6, 1), &["2"])]);
+    db.until("SELECT count(*) FROM walrelay.position WHERE parked_lsn = '0/5'", &["1"]).await;
+    db.run("INSERT INTO walrelay.hold VALUES ('it', '0/3', now(), 'infinity')").await;
+    db.until("SELECT count(*) FROM walrelay.position WHERE held_at = '0/3'", &["1"]).await;
+    let lost =
+        "UPDATE walrelay.position SET parked_epoch = NULL, parked_lsn = NULL, parked_ordinal = NULL, held_at = NULL";
+    db.run(&format!("{lost}; DELETE FROM walrelay.barrier; {END}")).await;
+    db.until("SELECT count(*) FROM walrelay.position WHERE parked_lsn = '0/5' AND held_at = '0/3'", &["1"]).await;
+    db.run("DELETE FROM walrelay.hold").await;
+    applier.send(T, 1, vec![barrier()]);
+    db.until("SELECT id FROM t", &["2"]).await;
+    applier.finish().await;
+}
+
+// traps T60, T74
+#[tokio::test]
+async fn a_partition_that_another_process_has_taken_over_is_left_to_it_and_named() {
+    let db = Database::create().await;
+    let t = shape("t", &[("id*", "int")]);
+    let mut applier = Applier::start(&db, &[(T, 2)]).await;
+    applier.send(T, 0, vec![insert(&t, at(1, 1), &["1"])]);
+    db.until("SELECT id FROM t", &["1"]).await;
+    db.run("UPDATE walrelay.position SET gen = gen + 1, owner = 'elsewhere:7' WHERE partition = 0").await;
+    applier.send(T, 0, vec![insert(&t, at(2, 1), &["2"])]);
+    let named = async |applier: &Applier| {
+        let waits = |text: &String| text.contains("topic w.t, partition 0") && text.contains("elsewhere:7");
+        applier.health.snapshot().waiting.keys().any(waits)
+    };
+    let told = async {
+        while !named(&applier).await {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), told).await.expect("health names the partition and its owner");
+    applier.send(T, 1, vec![insert(&t, at(3, 1), &["3"])]);
+    db.until("SELECT id FROM t ORDER BY id", &["1", "3"]).await;
+    // It is given to this process once more.
+    applier.assign(&[(T, 0)]).await;
+    applier.send(T, 0, vec![insert(&t, at(2, 1), &["2"])]);
+    db.until("SELECT id FROM t ORDER BY id", &["1", "2", "3"]).await;
+    assert!(!named(&applier).await);
     applier.finish().await;
 }
 

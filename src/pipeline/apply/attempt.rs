@@ -99,8 +99,9 @@ impl<'a> Attempts<'a> {
         }
         match error.severity() {
             Severity::Definite => return Some(error),
-            // Being fenced is no trouble: the partition is someone else's, or its stored offset has moved.
-            Severity::Transient if matches!(error, sink::Error::Fenced { .. }) => {}
+            // Being fenced is no trouble: the partition is someone else's, or its stored offset has moved. Or it is that of
+            // another server: then a new connection goes where the control session's goes.
+            Severity::Transient if matches!(error, sink::Error::Fenced { .. }) => self.session.retire(),
             Severity::Transient => self.trouble = Some(chain(&error)),
             Severity::Fatal => self.fatal = Some(error.into()),
         }

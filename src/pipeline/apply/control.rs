@@ -15,7 +15,8 @@ use crate::{
     sink::{
         self, Session, Sink,
         barrier::{Gathering, Others, gather, pass},
-        ledger::{Claim, Owned},
+        history::{Astray, astray},
+        ledger::{Claim, Owned, Standing},
         siblings,
     },
 };
@@ -25,8 +26,8 @@ use crate::{
 pub struct LaneRef {
     /// Topic and partition.
     pub key: TopicPartition,
-    /// The claim.
-    pub owned: Owned,
+    /// The claim, and how far it is.
+    pub standing: Standing,
 }
 
 /// What is to be done.
@@ -34,6 +35,8 @@ pub struct LaneRef {
 pub struct Orders {
     /// Explicit partitions, which a new connection announces.
     pub announce: Vec<(String, i32)>,
+    /// Lanes whose rows are to be where the process has left them.
+    pub compare: Vec<Standing>,
     /// Partitions to claim.
     pub assign: Vec<(String, i32)>,
     /// What the cluster said of topics, where it was not compared yet, and lanes to compare beside the claimed ones.
@@ -51,29 +54,32 @@ pub struct Orders {
 }
 
 impl Orders {
-    /// Adds what the lanes' standing demands. `stopped` has the reasons of stopped topics.
+    /// Adds what the lanes' standing demands. `stopped` has the reasons of stopped topics; a `fresh` session is told what
+    /// an earlier one was told: the target may have forgotten it.
     pub fn of_lanes<'a>(
         &mut self,
         lanes: impl Iterator<Item = (&'a TopicPartition, &'a Lane)>,
         hold: Option<Lsn>,
         stopped: &BTreeMap<Arc<str>, String>,
+        fresh: bool,
     ) {
         for (key, lane) in lanes {
-            let reference = LaneRef { key: key.clone(), owned: lane.owned.clone() };
+            let reference = LaneRef { key: key.clone(), standing: lane.standing() };
+            let told = lane.told && !fresh;
             let holds = hold.filter(|hold| lane.stands_at(*hold));
             match &lane.state {
                 State::Lost => self.reclaim.push(reference),
-                State::Stopped if !lane.told => {
+                State::Stopped if !told => {
                     let reason = stopped.get(&key.0).cloned().unwrap_or_default();
                     self.stopped.push((reference, reason));
                 }
                 State::Busy | State::Stopped => {}
                 state => {
-                    if holds != lane.told_held {
+                    if holds != lane.told_held || fresh && holds.is_some() {
                         self.held.push((reference.clone(), holds));
                     }
                     if let State::Parked(parked) = state {
-                        self.parked.push((reference, Parked::clone(parked), lane.told));
+                        self.parked.push((reference, Parked::clone(parked), told));
                     }
                 }
             }
@@ -84,6 +90,8 @@ impl Orders {
 /// What came of it.
 #[derive(Debug, Default)]
 pub struct Findings {
+    /// Lanes whose rows are not where the process has left them.
+    pub astray: Vec<Astray>,
     /// The claims of `assign`.
     pub assigned: Vec<Claim>,
     /// Number of the cluster's answer that was compared, and the topics that are not the recorded ones.
@@ -108,27 +116,22 @@ pub struct Findings {
     pub hold: Option<Lsn>,
 }
 
-/// Carries orders out on one connection, which is made if need be.
+/// Carries orders out on one connection, which is made if there is none: then `orders` compare all lanes.
 pub async fn carry_out(
     slot: &mut Option<Session>,
     sink: &Sink,
     subscribed: &(dyn Fn(&str) -> bool + Send + Sync),
     orders: Orders,
 ) -> Result<Findings, sink::Error> {
-    let session = match slot.take() {
-        Some(session) if !session.is_closed() => session,
-        _ => {
+    let session = match slot {
+        Some(session) => session,
+        None => {
             let session = Session::connect(sink).await?;
             siblings::announce(session.client(), sink.ledger(), &orders.announce).await?;
-            session
+            slot.insert(session)
         }
     };
-    let session = slot.insert(session);
-    let outcome = with_session(session, sink, subscribed, orders).await;
-    if outcome.as_ref().is_err_and(sink::Error::is_read_only) {
-        session.retire();
-    }
-    outcome
+    with_session(session, sink, subscribed, orders).await
 }
 
 async fn with_session(
@@ -137,17 +140,25 @@ async fn with_session(
     subscribed: &(dyn Fn(&str) -> bool + Send + Sync),
     orders: Orders,
 ) -> Result<Findings, sink::Error> {
-    let mut findings = Findings { hold: sink.ledger().hold(session.client()).await?, ..Findings::default() };
+    let (client, ledger) = (session.client(), sink.ledger());
+    let mut findings = Findings {
+        astray: astray(client, ledger, &sink.settings().owner, &orders.compare).await?,
+        ..Findings::default()
+    };
+    if findings.astray.iter().any(|lane| lane.owner.is_none()) {
+        return Ok(findings);
+    }
+    findings.hold = ledger.hold(client).await?;
     claims(session, sink, &orders, &mut findings).await?;
     identities(session, sink, &orders, &mut findings).await?;
     for (lane, reason) in orders.stopped {
-        let told = sink.ledger().set_stopped(session.client(), &lane.owned, &reason).await;
+        let told = sink.ledger().set_stopped(session.client(), &lane.standing, &reason).await;
         note(told, &lane, &mut findings.fenced, || findings.stopped.push(lane.key.clone()))?;
     }
     let others = Others { subscribed, withheld: &orders.withheld };
     barriers(session, sink, others, orders.parked, &mut findings).await?;
     for (lane, held) in orders.held {
-        let told = sink.ledger().set_held(session.client(), &lane.owned, held).await;
+        let told = sink.ledger().set_held(session.client(), &lane.standing, held).await;
         note(told, &lane, &mut findings.fenced, || findings.held.push((lane.key.clone(), held)))?;
     }
     Ok(findings)
@@ -161,9 +172,8 @@ async fn claims(session: &Session, sink: &Sink, orders: &Orders, findings: &mut 
         findings.assigned = session.claim(sink, &orders.assign, None).await?;
     }
     if !orders.reclaim.is_empty() {
-        let partitions: Vec<_> =
-            orders.reclaim.iter().map(|lane| (lane.owned.topic.clone(), lane.owned.partition)).collect();
-        let generations: Vec<i64> = orders.reclaim.iter().map(|lane| lane.owned.generation).collect();
+        let partitions: Vec<_> = orders.reclaim.iter().map(|lane| (lane.key.0.to_string(), lane.key.1)).collect();
+        let generations: Vec<i64> = orders.reclaim.iter().map(|lane| lane.standing.lane.generation).collect();
         let claims = session.claim(sink, &partitions, Some(&generations)).await?;
         findings.reclaimed = (orders.reclaim.iter().map(|lane| lane.key.clone()).collect(), claims);
     }
@@ -197,11 +207,11 @@ async fn barriers(
     for (lane, parked, told) in &parked {
         if !told {
             let target = sink.target_of(&parked.table);
-            let registered = ledger.register(client, &lane.owned.topic, &parked.table, &target).await;
+            let registered = ledger.register(client, &lane.key.0, &parked.table, &target).await;
             if refuse(registered, lane, &mut findings.refused)?.is_none() {
                 continue;
             }
-            let written = ledger.set_parked(client, &lane.owned, parked.at).await;
+            let written = ledger.set_parked(client, &lane.standing, parked.at).await;
             note(written, lane, &mut findings.fenced, || findings.parked.push(lane.key.clone()))?;
         }
     }
@@ -218,7 +228,7 @@ async fn barriers(
         }
         match gathered.get(&key) {
             Some(Gathering::Passed) => {
-                let passed = pass(client, ledger, &lane.owned, parked.at, parked.offset + 1).await;
+                let passed = pass(client, ledger, &lane.standing, parked.at, parked.offset + 1).await;
                 let beyond = (lane.key.clone(), parked.at, parked.offset + 1);
                 note(passed, &lane, &mut findings.fenced, || findings.passed.push(beyond))?;
             }

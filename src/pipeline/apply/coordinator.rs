@@ -55,7 +55,7 @@ pub struct Coordinator<D> {
     pub(super) idle: Vec<Worker<D>>,
     pub(super) jobs: JoinSet<JobReport<D>>,
     control: JoinSet<ControlOutcome>,
-    control_session: Option<Session>,
+    pub(super) control_session: Option<Session>,
     pub(super) control_due: Instant,
     pub(super) control_backoff: Backoff,
     pub(super) assignments: VecDeque<Assignment>,
@@ -68,6 +68,8 @@ pub struct Coordinator<D> {
     pub(super) conflicts: BTreeMap<TopicPartition, Instant>,
     /// Lanes whose ordering error no cut within the memory solves.
     pub(super) starved: BTreeMap<TopicPartition, String>,
+    /// Partitions that other processes have taken over, and which, until these are revoked or assigned again.
+    pub(super) fenced: BTreeMap<TopicPartition, String>,
     /// Partitions that barriers wait for.
     pub(super) missing: Vec<(String, i32)>,
     pub(super) hold: Option<Lsn>,
@@ -112,6 +114,7 @@ impl<D: Decode + 'static> Coordinator<D> {
             stopped: BTreeMap::new(),
             conflicts: BTreeMap::new(),
             starved: BTreeMap::new(),
+            fenced: BTreeMap::new(),
             missing: Vec::new(),
             hold: None,
             backoff: Backoff::new(),
@@ -233,6 +236,7 @@ impl<D: Decode + 'static> Coordinator<D> {
     }
 
     fn let_go(&mut self, key: &TopicPartition) {
+        self.fenced.remove(key);
         if let Some(lane) = self.lanes.remove(key) {
             if lane.paused {
                 self.deps.flow.resume(vec![key.clone()]);
@@ -286,7 +290,10 @@ impl<D: Decode + 'static> Coordinator<D> {
             )
         });
         let absent = self.missing.iter().map(|(topic, n)| format!("a barrier waits for topic {topic}, partition {n}"));
-        self.deps.health.waits_for(starved.chain(absent).chain(self.watch.reasons()).collect());
+        let fenced = self.fenced.iter().map(|((topic, n), owner)| {
+            format!("topic {topic}, partition {n}, is this process's and was taken over by {owner}: end one of the two")
+        });
+        self.deps.health.waits_for(starved.chain(absent).chain(fenced).chain(self.watch.reasons()).collect());
     }
 
     /// Gives the control session its orders, if it is free and something is due.
@@ -295,7 +302,13 @@ impl<D: Decode + 'static> Coordinator<D> {
             return;
         }
         self.control_due = Instant::now() + CONTROL_EVERY;
-        let mut orders = Orders::default();
+        // A lane is claimed again where new connections go, and after a look at what became of the others.
+        let is_old =
+            |session: &Session| session.is_closed() || self.lanes.values().any(|lane| lane.state == State::Lost);
+        if self.control_session.as_ref().is_some_and(is_old) {
+            self.control_session = None;
+        }
+        let (mut orders, fresh) = (Orders::default(), self.control_session.is_none());
         let answer = self.watch.answer.clone();
         if let Some(assignment) = self.assignments.front().filter(|assignment| assignment.needs <= answer.number) {
             let data = assignment.partitions.iter().filter(|(topic, _)| !self.is_progress(topic));
@@ -304,7 +317,10 @@ impl<D: Decode + 'static> Coordinator<D> {
         if answer.number > self.compared || !orders.assign.is_empty() {
             orders.identify = Some((answer, self.lanes.values().map(|lane| lane.owned.clone()).collect()));
         }
-        orders.of_lanes(self.lanes.iter(), self.hold, &self.stopped);
+        if fresh || orders.identify.is_some() {
+            orders.compare = self.lanes.values().map(Lane::standing).collect();
+        }
+        orders.of_lanes(self.lanes.iter(), self.hold, &self.stopped, fresh);
         orders.announce = self.deps.explicit.as_ref().map_or_else(Vec::new, |explicit| explicit.partitions.clone());
         orders.withheld.clone_from(&self.progress.stopped);
         let mut session = self.control_session.take();

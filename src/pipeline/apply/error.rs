@@ -46,6 +46,14 @@ pub enum Error {
         /// How long.
         waited: Duration,
     },
+    /// The target has lost what this process has seen committed.
+    #[error("the target has gone back in time: topic {topic}, partition {partition}, was further there")]
+    WentBack {
+        /// A topic that shows it.
+        topic: String,
+        /// Its partition.
+        partition: i32,
+    },
     /// The consumer's thread is gone without a word.
     #[error("the consumer has ended")]
     ConsumerEnded,
@@ -78,7 +86,7 @@ impl Classify for Error {
             Self::Sink(error) => error.severity(),
             Self::Kafka(error) => error.severity(),
             Self::Decode(error) => error.severity(),
-            Self::ConsumerEnded | Self::Leaderless { .. } => Severity::Transient,
+            Self::ConsumerEnded | Self::Leaderless { .. } | Self::WentBack { .. } => Severity::Transient,
             Self::NoPartition { .. } | Self::Unconsumed { .. } | Self::Task(_) => Severity::Fatal,
         }
     }
@@ -93,6 +101,10 @@ impl Classify for Error {
                 "List them in [apply] partitions, of this process or of another one of group {group} that runs at the same time: \
                  a truncate waits for every partition of its tables."
             )),
+            Self::WentBack { .. } => Some(
+                "It was restored, or a crash or a fail-over took its last commits: apply goes on from what it has."
+                    .into(),
+            ),
             Self::ConsumerEnded | Self::Leaderless { .. } | Self::Task(_) => None,
         }
     }

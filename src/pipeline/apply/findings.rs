@@ -38,6 +38,7 @@ impl<D: Decode + 'static> Coordinator<D> {
         let findings = match outcome {
             Ok(findings) => findings,
             Err(error) => {
+                self.control_session = None;
                 self.deps.metrics.errors.count(error.severity());
                 if error.severity() != Severity::Transient {
                     return Err(error.into());
@@ -48,6 +49,13 @@ impl<D: Decode + 'static> Coordinator<D> {
             }
         };
         self.control_backoff.reset();
+        for lane in &findings.astray {
+            let key = (Arc::from(&*lane.topic), lane.partition);
+            match &lane.owner {
+                Some(owner) => self.fenced(&key, owner),
+                None => return Err(went_back(&key)),
+            }
+        }
         // an idle apply has no job that could tell that the trouble is over
         if self.jobs.is_empty() && self.rest_until.is_none_or(|until| until <= Instant::now()) {
             self.deps.health.recovered();
@@ -65,13 +73,23 @@ impl<D: Decode + 'static> Coordinator<D> {
         for key in asked {
             let claim = claims.iter().find(|claim| claim.topic == *key.0 && claim.partition == key.1);
             match (self.lanes.get_mut(key), claim) {
-                (Some(lane), Some(claim)) if lane.state == State::Lost => lane.reclaimed(claim),
-                (Some(_), None) => self.fenced(key),
+                (Some(lane), Some(claim)) if lane.has_gone_back(claim) => return Err(went_back(key)),
+                (Some(lane), Some(claim)) if lane.state == State::Lost => {
+                    lane.reclaimed(claim);
+                    // What was made for its shapes may be lost too.
+                    self.deps.sink.forget_plans(&key.0);
+                }
                 _ => {}
             }
         }
         for key in &findings.fenced {
-            self.fenced(key);
+            // Who has it, or where it is, a new session finds out.
+            self.control_session = None;
+            if let Some(lane) = self.lanes.get_mut(key)
+                && !matches!(lane.state, State::Busy | State::Stopped)
+            {
+                lane.state = State::Lost;
+            }
         }
         for key in findings.parked.iter().chain(&findings.stopped) {
             if let Some(lane) = self.lanes.get_mut(key) {
@@ -132,6 +150,7 @@ impl<D: Decode + 'static> Coordinator<D> {
                     lane.state = State::Stopped;
                 }
                 self.lanes.insert(key.clone(), lane);
+                self.fenced.remove(&key);
             }
             starts.push((key, start));
         }
@@ -139,14 +158,16 @@ impl<D: Decode + 'static> Coordinator<D> {
         let _gone = assignment.reply.send(starts);
     }
 
-    fn fenced(&mut self, key: &TopicPartition) {
-        tracing::warn!(topic = %key.0, partition = key.1, "partition is owned by another process");
+    /// Another process has the partition, although it was given to this one: nothing more is done with it here.
+    fn fenced(&mut self, key: &TopicPartition, owner: &str) {
         if self.lanes.get(key).is_some_and(|lane| lane.state != State::Busy) {
+            tracing::warn!(topic = %key.0, partition = key.1, owner, "partition was taken over by another process");
             self.deps.flow.pause(vec![key.clone()]);
             self.lanes.remove(key);
             self.groups.dissolve(&key.0);
             self.starved.remove(key);
             self.deps.metrics.revoked(&key.0, key.1);
+            self.fenced.insert(key.clone(), owner.to_owned());
         }
     }
 
@@ -161,4 +182,8 @@ impl<D: Decode + 'static> Coordinator<D> {
         lane.beyond(at, next_offset);
         self.deps.metrics.applied(&key.0, key.1, lane.mark, next_offset);
     }
+}
+
+fn went_back((topic, partition): &TopicPartition) -> Error {
+    Error::WentBack { topic: topic.to_string(), partition: *partition }
 }

@@ -14,7 +14,7 @@ use crate::{
     lsn::{Lsn, Position},
     progress::Progress,
     schema::TableName,
-    sink::ledger::{Claim, Owned},
+    sink::ledger::{Claim, Owned, Standing},
 };
 
 /// A barrier that a lane stands at.
@@ -65,7 +65,7 @@ pub enum State {
 struct Settles {
     offset: i64,
     complete: Position,
-    silent_below: Lsn,
+    silent_below: Position,
 }
 
 /// The ordered apply stream of one partition.
@@ -89,8 +89,8 @@ pub struct Lane {
     pub paused: bool,
     /// All events below this position have been received.
     pub settled: Position,
-    /// Nothing below this commit LSN is still to come, unless capture goes on with a table that it has stopped.
-    silent_below: Lsn,
+    /// Nothing below this position is still to come, unless capture goes on with a table that it has stopped.
+    silent_below: Position,
     /// By how many milliseconds its records are younger than their commits, by the last one that was decoded.
     pub delay_ms: i64,
     queue: VecDeque<ConsumedRecord>,
@@ -118,7 +118,7 @@ impl Lane {
             told: false,
             paused: false,
             settled: Position::default(),
-            silent_below: Lsn::ZERO,
+            silent_below: Position::default(),
             delay_ms: 0,
             queue: VecDeque::new(),
             bytes: 0,
@@ -135,6 +135,18 @@ impl Lane {
         (Arc::clone(&self.topic), self.owned.partition)
     }
 
+    /// Where it stands.
+    #[must_use]
+    pub fn standing(&self) -> Standing {
+        Standing { lane: self.owned.clone(), next_offset: self.stored, mark: self.mark }
+    }
+
+    /// Whether a claim found it before what the target has stored of it: the records in between are given up.
+    #[must_use]
+    pub fn has_gone_back(&self, claim: &Claim) -> bool {
+        claim.next_offset < self.stored || claim.mark < self.mark
+    }
+
     /// Takes it over in a new generation, after a connection broke: what the target has already is dropped.
     pub fn reclaimed(&mut self, claim: &Claim) {
         self.owned = Owned::from(claim);
@@ -143,6 +155,7 @@ impl Lane {
         self.told_held = None;
         self.told = false;
         self.state = State::Ready;
+        self.received = self.received.max(claim.next_offset.unwrap_or(0));
         while self.queue.front().is_some_and(|record| claim.next_offset.is_some_and(|next| record.offset < next)) {
             if let Some(record) = self.queue.pop_front() {
                 self.release(record.size());
@@ -170,9 +183,14 @@ impl Lane {
     /// A progress record says where this partition ended when everything below a position was acknowledged.
     pub fn progress(&mut self, progress: &Progress) {
         let Some(offset) = progress.offset(&self.topic, self.owned.partition) else { return };
+        let silent_below = Position { epoch: progress.epoch, commit: progress.lsn, ordinal: 0 };
+        if progress.epoch > self.silent_below.epoch {
+            // LSNs of an earlier epoch say nothing of this one's, which may be lower.
+            self.silent_below = Position { commit: Lsn::ZERO, ..silent_below };
+        }
         if self.pending.len() < Self::PENDING {
             let complete = progress.complete(&self.topic);
-            self.pending.push_back(Settles { offset, complete, silent_below: progress.lsn });
+            self.pending.push_back(Settles { offset, complete, silent_below });
         }
         self.settle();
     }
@@ -256,9 +274,13 @@ impl Lane {
         match &self.state {
             State::Held(at) => *at == hold,
             State::Parked(parked) => parked.at.commit >= hold,
-            State::Ready => self.queue.is_empty() && self.silent_below >= hold && self.mark.commit < hold,
+            State::Ready => self.queue.is_empty() && self.is_silent_below(hold) && self.mark.commit < hold,
             _ => false,
         }
+    }
+
+    fn is_silent_below(&self, lsn: Lsn) -> bool {
+        self.silent_below.epoch >= self.mark.epoch && self.silent_below.commit >= lsn
     }
 
     /// When the oldest event that is not applied was committed, in milliseconds since the Unix epoch; what its record has not

@@ -19,8 +19,11 @@
 //! | waits | its next event is the create half of a key move | the delete half is applied |
 //! | aligning | its table met an ordering error (traps T65, T66) | all lanes of the table were applied up to one cut |
 //! | held | `verify` holds lanes below its next event | the hold is released |
-//! | lost | its connection broke with the transaction's fate unknown | it was claimed again in its own generation |
+//! | lost | its connection broke with the transaction's fate unknown, or it was fenced | it was claimed again in its own generation |
 //! | stopped | a definite error | the process starts again |
+//!
+//! A partition that another process has taken over is left to it, and named. A target that went back in time makes apply
+//! begin anew (`sink::history`).
 
 mod align;
 mod attempt;
