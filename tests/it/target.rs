@@ -63,3 +63,36 @@ async fn locks_of_others_are_waited_for_and_the_rest_of_their_class_stops_the_ta
     let stopped = async || scenario.readiness("apply").await.1.contains("public.things");
     await_condition("apply names the stopped table", LIMIT, stopped).await;
 }
+
+// trap T60
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_that_a_target_lost_by_going_back_come_again_without_a_new_event() {
+    let scenario = Scenario::new("went_back").await;
+    scenario.source("CREATE TABLE things (id int PRIMARY KEY, n int); CREATE TABLE log (n int)").await;
+    let (_capture, mut apply) = (scenario.capture().await, scenario.apply().await);
+    let both = async || {
+        scenario.await_equal("things").await;
+        scenario.await_equal("log").await;
+    };
+    scenario.source("INSERT INTO things SELECT i, 0 FROM generate_series(1, 50) i; INSERT INTO log VALUES (1)").await;
+    both().await;
+    let tables = ["public.things", "public.log", "walrelay.position"];
+    let copy = |table: &str| format!("CREATE TABLE old.{} AS TABLE {table};", table.replace('.', "_"));
+    let copies: String = tables.iter().map(|table| copy(table)).collect();
+    scenario.target(&format!("BEGIN ISOLATION LEVEL REPEATABLE READ; CREATE SCHEMA old; {copies} COMMIT")).await;
+    for change in ["UPDATE things SET n = 1", "DELETE FROM things WHERE id > 40", "INSERT INTO log VALUES (2), (2)"] {
+        scenario.source(change).await;
+    }
+    both().await;
+
+    let back = |table: &str| format!("DELETE FROM {table}; INSERT INTO {table} TABLE old.{};", table.replace('.', "_"));
+    let restore: String = tables.iter().map(|table| back(table)).collect();
+    scenario.target(&format!("BEGIN; {restore} COMMIT")).await;
+    end_connections(&scenario).await;
+    both().await;
+    apply.check_alive().unwrap_or_else(|error| panic!("{error}"));
+    scenario.await_log(&mut apply, "gone back in time").await;
+    scenario.source("INSERT INTO log VALUES (3)").await;
+    both().await;
+    scenario.verify();
+}
