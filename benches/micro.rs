@@ -129,7 +129,7 @@ fn micro(criterion: &mut Criterion) {
         decoder.fetch("shop.public.orders", id, &store).now_or_never().expect("answers at once").unwrap();
     }
     group.bench_function("decode by plan", |bencher| {
-        bencher.iter(|| match decoder.decode("shop.public.orders", Some(key), Some(value), []).unwrap() {
+        bencher.iter(|| match decoder.decode("shop.public.orders", Some(key), Some(value), [], 0).unwrap() {
             Decoded::Event(event) => event,
             other => panic!("{other:?}"),
         });

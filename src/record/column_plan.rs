@@ -28,7 +28,7 @@ pub(super) struct ColumnPlan {
     pub(super) shape: ShapeColumn,
     value: ValuePlan,
     /// Written by another producer, which has only the placeholder for a value that it was not sent.
-    has_only_placeholder: bool,
+    pub(super) is_foreign: bool,
 }
 
 /// How a value is read.
@@ -101,7 +101,7 @@ impl ColumnPlan {
             type_sql: type_sql.map_or_else(|| value.sql_name().into(), Into::into),
             nullable: presence != Presence::Always && parameter(NULLABLE_PARAMETER) != Some("false"),
         };
-        Ok(Self { shape, has_only_placeholder: type_sql.is_none(), value })
+        Ok(Self { shape, is_foreign: type_sql.is_none(), value })
     }
 
     /// Reads a column: `None` is null.
@@ -111,7 +111,7 @@ impl ColumnPlan {
 
     /// Whether the value stands for one that was not sent.
     pub(super) fn is_placeholder(&self, found: Found<'_>) -> bool {
-        self.has_only_placeholder && self.value.is_placeholder(found)
+        self.is_foreign && self.value.is_placeholder(found)
     }
 
     /// Appends the value as PostgreSQL's text.
@@ -149,8 +149,10 @@ impl ValuePlan {
             _ => attribute("connect.name"),
         };
         let SourceSays { type_sql, source_type, encoding } = source;
-        let codec = Codec::of_field(FieldType { avro, connect_name, decimal_scale, type_sql, source_type, encoding })
-            .ok_or_else(|| format!("the unknown type {}", connect_name.unwrap_or(avro)))?;
+        let length = ty.attributes[PARAMETERS]["length"].as_str();
+        let codec =
+            Codec::of_field(FieldType { avro, connect_name, decimal_scale, type_sql, source_type, length, encoding })
+                .ok_or_else(|| format!("the unknown type {}", connect_name.unwrap_or(avro)))?;
         let form = match form {
             Form::Bytes if decimal_scale.is_some() => Form::Decimal,
             other => other,

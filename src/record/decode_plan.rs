@@ -25,6 +25,8 @@ pub(super) struct EnvelopePlan {
     pub(super) columns: Vec<ColumnPlan>,
     /// Indices into `columns`, in key order.
     pub(super) key: Vec<usize>,
+    /// Another producer wrote it.
+    pub(super) is_foreign: bool,
 }
 
 /// One field of the envelope, in the order of its bytes.
@@ -71,7 +73,9 @@ impl DecodePlan {
         let steps = fields.iter().map(|field| step(value, field)).collect::<Result<_, _>>()?;
         let columns = columns(value, fields)?;
         let key = key.map_or(Ok(Vec::new()), |key| key_columns(key, &columns))?;
-        Ok(Self::Envelope(EnvelopePlan { writer: Arc::clone(value), steps, columns: with_key(columns, &key), key }))
+        let is_foreign = !columns.is_empty() && columns.iter().all(|column| column.is_foreign);
+        let columns = with_key(columns, &key);
+        Ok(Self::Envelope(EnvelopePlan { writer: Arc::clone(value), steps, columns, key, is_foreign }))
     }
 }
 

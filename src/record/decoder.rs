@@ -18,7 +18,7 @@ use crate::{
         decode_plan::{DecodePlan, EnvelopePlan, SourceStep, Step, TransactionStep},
         error::DecodeError,
         header,
-        source::{position_of_block, position_of_header},
+        source::{position_of_block, position_of_header, position_of_offset},
     },
     schema::TableName,
 };
@@ -64,6 +64,9 @@ impl Decoder {
     /// table with a key is matched by its key and most identities send nothing else. A table without a key has `before` whole.
     /// A record with a null key (op t) has a shape without a key.
     ///
+    /// Another producer's record has no position that rises within its partition: the transaction block of Debezium's, where there
+    /// is one, has the LSN of the event, and transactions overlap (trap T3). Its offset stands in for it.
+    ///
     /// # Errors
     /// The record is not one of ours, or its bytes do not match its schema; the caller adds partition and offset.
     pub fn decode<'h>(
@@ -72,6 +75,7 @@ impl Decoder {
         key: Option<&[u8]>,
         value: Option<&[u8]>,
         headers: impl IntoIterator<Item = (&'h str, &'h [u8])>,
+        offset: i64,
     ) -> Result<Decoded, DecodeError> {
         let Some(value) = value else { return Ok(Decoded::Nothing) };
         let split = |bytes| wire::split(bytes).map_err(|source| DecodeError::Frame { topic: topic.to_owned(), source });
@@ -82,7 +86,7 @@ impl Decoder {
         }
         let known = self.known(topic, key_id, value_id)?;
         let DecodePlan::Envelope(plan) = &*known.plan else { return Ok(Decoded::Nothing) };
-        let reading = Reading { topic, id: value_id, plan, headers: Headers::read(topic, headers)? };
+        let reading = Reading { topic, id: value_id, plan, headers: Headers::read(topic, headers)?, offset };
         let parts = reading.parts(body)?;
         let shape = known.shape_of(plan, &parts);
         if let Some(entry) = self.plans.get_mut(&(key_id, value_id)) {
@@ -147,6 +151,7 @@ struct Reading<'a> {
     id: u32,
     plan: &'a EnvelopePlan,
     headers: Headers,
+    offset: i64,
 }
 
 /// What an envelope holds.
@@ -321,6 +326,7 @@ impl Reading<'_> {
             _ => {}
         }
         let position = match (parts.transaction, self.headers.position) {
+            (_, None) if self.plan.is_foreign => position_of_offset(self.offset),
             (Some((id, total_order)), _) => position_of_block(id, total_order),
             (None, position) => position,
         };
@@ -343,7 +349,8 @@ impl Reading<'_> {
             shape,
             before: parts.before,
             after: parts.after,
-            key_move: self.headers.key_move,
+            // Nobody sends the other half of a foreign move what it lacks.
+            key_move: self.headers.key_move && !self.plan.is_foreign,
             moved_columns: if op == Op::Delete { unchanged } else { Vec::new() },
             barrier: self.headers.barrier,
         })

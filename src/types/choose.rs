@@ -28,6 +28,8 @@ pub struct FieldType<'a> {
     pub type_sql: Option<&'a str>,
     /// `__debezium.source.column.type`
     pub source_type: Option<&'a str>,
+    /// Parameter `length` of `io.debezium.data.Bits`.
+    pub length: Option<&'a str>,
     /// `walrelay.encoding`: how bytes are written as text.
     pub encoding: Option<&'a str>,
 }
@@ -134,6 +136,7 @@ impl Family {
     fn of_field(field: FieldType<'_>) -> Option<Self> {
         Some(match (field.avro, field.connect_name) {
             ("boolean", _) if field.type_sql.is_some_and(|sql| sql.starts_with("bit")) => Self::Bit,
+            ("boolean", _) if field.type_sql.is_none() => Self::BooleanOrBit,
             ("boolean", _) => Self::Boolean,
             ("int", Some(date::NAME)) => Self::Date,
             ("int", Some(time::MILLIS_NAME)) => Self::TimeMillis,
@@ -145,7 +148,11 @@ impl Family {
             ("long", None) => Self::Int8,
             ("float", None) => Self::Float4,
             ("double", None) => Self::Float8,
-            ("bytes", Some(bits::NAME)) => Self::Bits { length: field.type_sql.and_then(fixed_bits), limit: 0 },
+            ("bytes", Some(bits::NAME)) => {
+                // Another producer does not tell a bit(n) from a bit varying(n), which is the rarer.
+                let length = field.type_sql.map_or(field.length.and_then(number_of_bits), fixed_bits);
+                Self::Bits { length, limit: 0 }
+            }
             ("bytes", Some(numeric::DECIMAL_NAME)) if field.type_sql == Some("money") => Self::Money,
             ("bytes", Some(numeric::DECIMAL_NAME)) => Self::Decimal { precision: 0, scale: field.decimal_scale? },
             ("bytes", None) => match field.decimal_scale {
@@ -175,10 +182,15 @@ fn is_hstore(field: FieldType<'_>) -> bool {
     }
 }
 
-/// The length of `bit(n)` as SQL, up to the server's limit: a schema may come from anywhere.
+/// The length of `bit(n)` as SQL.
 fn fixed_bits(sql: &str) -> Option<u32> {
+    number_of_bits(sql.strip_prefix("bit(")?.strip_suffix(')')?)
+}
+
+/// A length up to the server's limit: a schema may come from anywhere.
+fn number_of_bits(text: &str) -> Option<u32> {
     const LIMIT: u32 = 83_886_080;
-    sql.strip_prefix("bit(")?.strip_suffix(')')?.parse().ok().filter(|length| *length <= LIMIT)
+    text.parse().ok().filter(|length| *length <= LIMIT)
 }
 
 /// The declared precision of a time type; 6 when none is declared.

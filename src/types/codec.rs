@@ -12,6 +12,8 @@ pub struct Codec(pub(super) Family);
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Family {
     Boolean,
+    /// A boolean or a `bit(1)`: another producer's schema does not tell which.
+    BooleanOrBit,
     Int2,
     Int4,
     Int8,

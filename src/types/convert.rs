@@ -24,7 +24,7 @@ impl Codec {
     /// A string's text is not UTF-8, which Avro demands (trap T46).
     pub fn parse<'a>(&'a self, text: &'a [u8]) -> Result<Parsed<'a>, Utf8Error> {
         Ok(match &self.0 {
-            Family::Boolean => boolean::parse(text),
+            Family::Boolean | Family::BooleanOrBit => boolean::parse(text),
             Family::Int2 | Family::Int4 => integer::parse_int(text),
             Family::Int8 | Family::Oid => integer::parse_long(text),
             Family::Float4 => float::parse_float(text),
@@ -92,7 +92,8 @@ impl Codec {
             Family::Timetz => timetz::render(value, out),
             Family::Interval => interval::render(value, out),
             Family::IntervalMicros => interval::render_micros(value, out),
-            Family::Bit => bits::render_one(value, out),
+            // Both types read the digits.
+            Family::Bit | Family::BooleanOrBit => bits::render_one(value, out),
             Family::Bits { length, .. } => bits::render(value, *length, out),
             Family::Money => money::render(value, out),
             Family::Point => point::render(value, out),

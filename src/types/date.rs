@@ -12,6 +12,10 @@ use super::{
 
 pub(super) const NAME: &str = "io.debezium.time.Date";
 
+/// What Debezium writes for infinities: its driver's sentinels, cut to an int. No date is that early.
+const DEBEZIUM_INFINITY: i32 = -2_147_472_692;
+const DEBEZIUM_MINUS_INFINITY: i32 = -2_147_472_691;
+
 pub(super) fn parse(text: &[u8]) -> Parsed<'_> {
     let stand_in = match text {
         b"infinity" => i32::MAX,
@@ -26,6 +30,15 @@ pub(super) fn parse(text: &[u8]) -> Parsed<'_> {
 
 pub(super) fn render(value: Value<'_>, out: &mut Vec<u8>) -> Result<(), RenderError> {
     let Value::Int(days) = value else { return Err(RenderError("date")) };
+    match days {
+        DEBEZIUM_INFINITY => out.extend_from_slice(b"infinity"),
+        DEBEZIUM_MINUS_INFINITY => out.extend_from_slice(b"-infinity"),
+        _ => return render_days(days, out),
+    }
+    Ok(())
+}
+
+fn render_days(days: i32, out: &mut Vec<u8>) -> Result<(), RenderError> {
     let date = PgDate::from_days(i64::from(days));
     write!(out, "{date}{}", date.era()).map_err(|_| RenderError("date"))
 }

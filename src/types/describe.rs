@@ -41,7 +41,7 @@ impl Codec {
     #[must_use]
     pub fn schema(&self, parameters: Attributes, defined: &mut Vec<&'static str>) -> Json {
         match &self.0 {
-            Family::Boolean => plain("boolean", parameters),
+            Family::Boolean | Family::BooleanOrBit => plain("boolean", parameters),
             Family::Int2 => integer::int16_schema(parameters),
             Family::Int4 => plain("int", parameters),
             Family::Int8 => plain("long", parameters),
@@ -86,7 +86,7 @@ impl Codec {
     #[must_use]
     pub const fn sql_name(&self) -> &'static str {
         match &self.0 {
-            Family::Boolean => "boolean",
+            Family::Boolean | Family::BooleanOrBit => "boolean",
             Family::Int2 => "smallint",
             Family::Int4 => "integer",
             Family::Int8 => "bigint",
@@ -164,7 +164,7 @@ impl Codec {
             SourceType::new(name, length, scale)
         };
         match &self.0 {
-            Family::Boolean => SourceType::new("BOOL", 1, 0),
+            Family::Boolean | Family::BooleanOrBit => SourceType::new("BOOL", 1, 0),
             Family::Int2 => SourceType::new("INT2", 5, 0),
             Family::Int4 => SourceType::new("INT4", 10, 0),
             Family::Int8 => SourceType::new("INT8", 19, 0),

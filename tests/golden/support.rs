@@ -232,7 +232,7 @@ impl Pipe {
     pub fn decode(&mut self, topic: &str, record: &Owned) -> Result<Decoded, DecodeError> {
         loop {
             let headers = record.headers.iter().map(|(name, value)| (name.as_str(), value.as_slice()));
-            match self.decoder.decode(topic, record.key.as_deref(), record.value.as_deref(), headers)? {
+            match self.decoder.decode(topic, record.key.as_deref(), record.value.as_deref(), headers, 0)? {
                 Decoded::NeedsSchema(id) => now(self.decoder.fetch(topic, id, &self.store))?,
                 decoded => return Ok(decoded),
             }

@@ -115,7 +115,7 @@ async fn a_record_that_is_not_ours_stops_its_table_alone() {
     scenario.source("CREATE TABLE others (id int PRIMARY KEY); INSERT INTO others VALUES (1)").await;
     let (_capture, _apply) = (scenario.capture().await, scenario.apply().await);
     scenario.await_equal("things").await;
-    scenario.topics().write("public.things", 1, b"\0\0\0\0", b"not Avro");
+    scenario.topics().write("public.things", 1, Some(b"\0\0\0\0"), Some(b"not Avro"));
     let topic = scenario.topics().name("public.things");
     let told = async || {
         let (status, body) = scenario.readiness("apply").await;

@@ -17,6 +17,7 @@ mod broker;
 mod check;
 mod consumer;
 mod crash;
+mod debezium;
 mod gap;
 mod idle;
 mod incompatible;

@@ -23,7 +23,7 @@ async fn recreate(scenario: &Scenario) {
     topics.create("public.things", 3).await;
     for record in records.iter().chain(&records) {
         let (key, value) = (record.key.as_deref().unwrap_or_default(), record.value.as_deref().unwrap_or_default());
-        topics.write("public.things", record.partition, key, value);
+        topics.write("public.things", record.partition, Some(key), Some(value));
     }
 }
 

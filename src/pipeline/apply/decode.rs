@@ -37,7 +37,8 @@ impl<S: SchemaStore + Send + Sync> Decode for RecordDecoder<S> {
     async fn decode(&mut self, record: &ConsumedRecord) -> Result<Option<ChangeEvent>, DecodeError> {
         loop {
             let headers = record.headers.iter().map(|(name, value)| (name.as_str(), &value[..]));
-            match self.decoder.decode(&record.topic, record.key.as_deref(), record.value.as_deref(), headers)? {
+            let (key, value) = (record.key.as_deref(), record.value.as_deref());
+            match self.decoder.decode(&record.topic, key, value, headers, record.offset)? {
                 Decoded::Event(event) => return Ok(Some(event)),
                 Decoded::Nothing => return Ok(None),
                 Decoded::NeedsSchema(id) => self.decoder.fetch(&record.topic, id, &self.store).await?,

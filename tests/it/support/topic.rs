@@ -111,12 +111,25 @@ impl Topics {
     }
 
     /// Writes a record into a table's topic.
-    pub fn write(&self, table: &str, partition: i32, key: &[u8], value: &[u8]) {
+    pub fn write(&self, table: &str, partition: i32, key: Option<&[u8]>, value: Option<&[u8]>) {
+        self.write_all(table, partition, [(key, value)]);
+    }
+
+    /// Writes keys and values in order into a table's topic.
+    pub fn write_all<'a>(
+        &self,
+        table: &str,
+        partition: i32,
+        records: impl IntoIterator<Item = (Option<&'a [u8]>, Option<&'a [u8]>)>,
+    ) {
         let producer: BaseProducer = self.config().create().expect("a producer");
         let topic = self.name(table);
-        let record = BaseRecord::to(&topic).partition(partition).key(key).payload(value);
-        producer.send(record).unwrap_or_else(|(error, _)| panic!("cannot write to {topic}: {error}"));
-        tokio::task::block_in_place(|| producer.flush(LIMIT)).expect("the record is delivered");
+        for (key, value) in records {
+            let mut record = BaseRecord::to(&topic).partition(partition);
+            (record.key, record.payload) = (key, value);
+            producer.send(record).unwrap_or_else(|(error, _)| panic!("cannot write to {topic}: {error}"));
+        }
+        tokio::task::block_in_place(|| producer.flush(LIMIT)).expect("the records are delivered");
     }
 
     /// Writes so many records of so many bytes into a partition of a table's topic.
