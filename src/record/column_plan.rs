@@ -132,7 +132,11 @@ impl ValuePlan {
     fn compile(writer: &Writer, ty: &Type, source: SourceSays<'_>) -> Result<Self, String> {
         let (presence, ty) = presence(writer, ty).map_err(|_| "a union of other than null and one type".to_owned())?;
         if let Shape::Array(item) = writer.resolve(&ty.shape) {
-            let item = Self::compile(writer, item, SourceSays { encoding: source.encoding, ..SourceSays::default() })?;
+            let item = Self::compile(
+                writer,
+                item,
+                SourceSays { type_sql: source.type_sql.and_then(|sql| sql.strip_suffix("[]")), ..source },
+            )?;
             return match item.kind {
                 Kind::Scalar(..) => Ok(Self { presence, kind: Kind::Array(Box::new(item)) }),
                 Kind::Array(_) => Err("an array of arrays".into()),
