@@ -94,11 +94,8 @@ pub fn value(value: Value<'_>, scratch: &mut Vec<u8>, out: &mut Vec<u8>) {
             length(0, out);
         }
         Value::Encoded(content, mode) => {
-            let mut text = std::mem::take(scratch);
-            text.clear();
-            content.append_encoded_to(mode, &mut Vec::new(), &mut text);
-            bytes(&text, out);
-            *scratch = text;
+            length(content.encoded_len(mode), out);
+            content.append_encoded_to(mode, scratch, out);
         }
         Value::Hstore(pairs) => {
             scratch.clear();

@@ -6,7 +6,7 @@
 use std::fmt::Write;
 
 use super::{
-    float, money, numeric,
+    money, numeric,
     value::{Parsed, ShortText, Value},
 };
 
@@ -65,13 +65,9 @@ pub(super) fn parse_double(text: &[u8], origin: Origin) -> Parsed<'_> {
     };
     let Some(number) = number else { return Parsed::Unrepresentable { stand_in: Value::Double(0.0) } };
     let value = Value::Double(number);
-    let exact = match origin {
-        Origin::Declared | Origin::Money => text.iter().filter(|byte| byte.is_ascii_digit()).count() <= EXACT_DIGITS,
-        Origin::Own => {
-            let mut back = Vec::new();
-            float::render(value, &mut back).is_ok() && back == text
-        }
-    };
+    let short = text.iter().filter(|byte| byte.is_ascii_digit()).count() <= EXACT_DIGITS;
+    // A scale of its own is shown: zeros behind the point count.
+    let exact = short && (origin != Origin::Own || !(text.contains(&b'.') && text.ends_with(b"0")));
     if exact { Parsed::Value(value) } else { Parsed::Lossy(value) }
 }
 

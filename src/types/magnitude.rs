@@ -1,17 +1,28 @@
 //! Whole numbers of any size between decimal digits and two's complement, for decimals beyond 38 digits.
 
+use std::cell::Cell;
+
+thread_local! {
+    /// The number at hand; kept, so that no value needs an allocation of its own.
+    static LIMBS: Cell<Vec<u32>> = const { Cell::new(Vec::new()) };
+}
+
 const BILLION: u64 = 1_000_000_000;
 
 /// Appends a signed number, given as ASCII digits, in the shortest two's complement, most significant byte first.
 pub(super) fn append_twos_complement(negative: bool, digits: impl Iterator<Item = u8>, out: &mut Vec<u8>) {
-    let mut limbs = limbs_of(digits);
+    let mut limbs = LIMBS.take();
+    read_limbs(digits, &mut limbs);
     if negative {
         negate(&mut limbs);
     }
     let fill = if negative && limbs.iter().any(|limb| *limb != 0) { 0xFF } else { 0 };
-    let bytes: Vec<u8> = std::iter::once(fill).chain(limbs.iter().rev().flat_map(|limb| limb.to_be_bytes())).collect();
-    let skip = bytes.windows(2).take_while(|pair| pair[0] == fill && (pair[1] ^ fill) & 0x80 == 0).count();
-    out.extend_from_slice(&bytes[skip..]);
+    let start = out.len();
+    out.extend(std::iter::once(fill).chain(limbs.iter().rev().flat_map(|limb| limb.to_be_bytes())));
+    let redundant = |pair: &[u8]| matches!(pair, [high, low] if *high == fill && (low ^ fill) & 0x80 == 0);
+    let skip = out.get(start..).unwrap_or_default().windows(2).take_while(|pair| redundant(pair)).count();
+    out.drain(start..start + skip);
+    LIMBS.set(limbs);
 }
 
 /// Sign and decimal digits (no leading zeros, at least one) of a two's complement.
@@ -42,20 +53,20 @@ pub(super) fn decimal_digits(bytes: &[u8]) -> (bool, Vec<u8>) {
 }
 
 /// Little-endian 32-bit limbs, with one limb to spare for the sign.
-fn limbs_of(digits: impl Iterator<Item = u8>) -> Vec<u32> {
-    let mut limbs = vec![0];
+fn read_limbs(digits: impl Iterator<Item = u8>, limbs: &mut Vec<u32>) {
+    limbs.clear();
+    limbs.push(0);
     let (mut group, mut scale) = (0, 1);
     for digit in digits {
         group = group * 10 + u64::from(digit - b'0');
         scale *= 10;
         if scale == BILLION {
-            multiply_add(&mut limbs, scale, group);
+            multiply_add(limbs, scale, group);
             (group, scale) = (0, 1);
         }
     }
-    multiply_add(&mut limbs, scale, group);
+    multiply_add(limbs, scale, group);
     limbs.push(0);
-    limbs
 }
 
 fn multiply_add(limbs: &mut Vec<u32>, factor: u64, addend: u64) {

@@ -1,5 +1,7 @@
 //! A value between PostgreSQL's text and Avro's bytes, borrowed from whichever side it came from.
 
+use std::cell::Cell;
+
 use base64::{
     Engine as _,
     engine::general_purpose::{STANDARD, URL_SAFE},
@@ -102,6 +104,16 @@ impl ByteString<'_> {
         self.len() == 0
     }
 
+    /// Number of bytes of the encoding.
+    #[must_use]
+    pub const fn encoded_len(&self, mode: BinaryMode) -> usize {
+        match mode {
+            BinaryMode::Bytes => self.len(),
+            BinaryMode::Hex => self.len() * 2,
+            BinaryMode::Base64 | BinaryMode::Base64UrlSafe => self.len().div_ceil(3) * 4,
+        }
+    }
+
     /// Appends the bytes in an encoding; `scratch` is any buffer, its content is lost.
     pub fn append_encoded_to(&self, mode: BinaryMode, scratch: &mut Vec<u8>, out: &mut Vec<u8>) {
         scratch.clear();
@@ -115,7 +127,7 @@ impl ByteString<'_> {
             }
             BinaryMode::Base64 | BinaryMode::Base64UrlSafe => {
                 let engine = if mode == BinaryMode::Base64 { STANDARD } else { URL_SAFE };
-                out.resize(start + scratch.len().div_ceil(3) * 4, 0);
+                out.resize(start + self.encoded_len(mode), 0);
                 let written = out.get_mut(start..).and_then(|room| engine.encode_slice(&*scratch, room).ok());
                 out.truncate(start + written.unwrap_or_default());
             }
@@ -150,6 +162,11 @@ pub struct ArrayText<'a> {
     items: &'a [u8],
     count: usize,
     element: &'a dyn Element,
+}
+
+thread_local! {
+    /// An item without its escapes; kept, since most arrays of texts have some.
+    static UNESCAPED: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
 }
 
 /// What reads the items of an array.
@@ -192,11 +209,12 @@ impl ArrayText<'_> {
 
     /// Calls `visit` with each item's value; `None` is null, and what its Avro type cannot hold.
     pub fn each(&self, mut visit: impl FnMut(Option<Value<'_>>)) {
-        let mut unescaped = Vec::new();
+        let mut unescaped = UNESCAPED.take();
         walk(self.items, |item| match self.item(&item, &mut unescaped) {
             Some(Parsed::Value(value) | Parsed::Lossy(value)) => visit(Some(value)),
             Some(Parsed::Unrepresentable { .. }) | None => visit(None),
         });
+        UNESCAPED.set(unescaped);
     }
 
     fn item<'b>(&'b self, item: &Item<'b>, unescaped: &'b mut Vec<u8>) -> Option<Parsed<'b>> {
@@ -213,10 +231,11 @@ impl ArrayText<'_> {
 
     /// Whether every item is null or has a value that its Avro type holds exactly.
     pub(super) fn is_exact(&self) -> bool {
-        let (mut exact, mut unescaped) = (true, Vec::new());
+        let (mut exact, mut unescaped) = (true, UNESCAPED.take());
         walk(self.items, |item| {
             exact &= matches!(self.item(&item, &mut unescaped), None | Some(Parsed::Value(_)));
         });
+        UNESCAPED.set(unescaped);
         exact
     }
 }

@@ -17,7 +17,7 @@ use crate::{
     support::{Golden, GoldenEvent, Owned, Pipe, Variant, change, data, golden, now, tuple},
 };
 
-const TABLES: [&str; 25] = [
+pub const TABLES: [&str; 25] = [
     "ev_basic",
     "ev_compkey",
     "ev_ddl",

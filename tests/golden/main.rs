@@ -8,6 +8,7 @@
 #![allow(clippy::panic, clippy::unwrap_used, reason = "a test says with a panic what is wrong")]
 
 mod against_debezium;
+mod allocation;
 mod decoding;
 mod differences;
 mod history;
