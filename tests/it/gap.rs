@@ -1,6 +1,6 @@
 //! A gap in the source's log: capture stops, and begins anew only when it is told to.
 
-use crate::support::Scenario;
+use crate::support::{LIMIT, Scenario, await_condition};
 
 /// Traps T6 and T26: what happened while nobody looked is gone, and so must be the rows that it removed.
 #[tokio::test(flavor = "multi_thread")]
@@ -30,6 +30,26 @@ async fn a_lost_slot_stops_capture_and_a_new_snapshot_leaves_no_ghosts_and_takes
     scenario.await_equal("later").await;
     scenario.verify();
     drop((capture, apply));
+}
+
+/// Trap T13: nothing reads from the slot while the snapshot runs, so nothing else would tell.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_slot_that_is_lost_during_the_snapshot_is_noticed_before_its_end() {
+    let mut scenario = Scenario::new("slot").await;
+    scenario.source("CREATE TABLE things (id int PRIMARY KEY); INSERT INTO things VALUES (1)").await;
+    scenario.settings.set("registry.urls", vec!["http://127.0.0.1:9"]);
+    let mut capture = scenario.spawn_capture();
+    scenario.await_log(&mut capture, "waiting for the schema registry").await;
+    scenario.lose_slot().await;
+    scenario.await_log(&mut capture, "was lost while it was in use: it was dropped").await;
+    let slots = async || scenario.confirmed_flush().await.is_some();
+    await_condition("the snapshot starts over with a new slot", LIMIT, slots).await;
+    drop(capture);
+
+    let registry = scenario.parts.registry.clone();
+    scenario.settings.set("registry.urls", vec![registry]);
+    let (_capture, _apply) = (scenario.capture().await, scenario.apply().await);
+    scenario.await_equal("things").await;
 }
 
 /// Trap T55: an offset that the log does not have is no reason to begin anywhere else.

@@ -36,4 +36,5 @@ mod sink_support;
 mod stopped;
 mod support;
 mod target;
+mod topics;
 mod verify;

@@ -1,6 +1,6 @@
 //! The source is replaced by an older image of itself that was promoted, as after a failover or a restore.
 
-use crate::support::{LIMIT, PrivateParts, Scenario};
+use crate::support::{LIMIT, PrivateParts, Scenario, await_condition};
 
 /// A source server of its own whose rows are captured and applied; capture has ended in order.
 async fn captured(private: &PrivateParts, name: &str) -> Scenario {
@@ -59,6 +59,37 @@ async fn a_promoted_server_that_lacks_what_was_published_stops_capture_or_is_cop
     let _capture = scenario.capture().await;
     scenario.await_equal("things").await;
     scenario.source("UPDATE things SET t = t || '!' WHERE id % 3 = 0; DELETE FROM things WHERE id = 100").await;
+    scenario.await_equal("things").await;
+    assert_eq!(epochs(&scenario).await, "1");
+    scenario.verify();
+}
+
+/// Trap T16: what was published stays published while a new snapshot has no slot of its own yet.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_capture_that_is_killed_before_its_new_slot_is_there_knows_what_was_published() {
+    let private = tokio::task::block_in_place(|| PrivateParts::with_source_settings(""));
+    let mut scenario = captured(&private, "intent").await;
+    scenario.settings.set("capture.on_gap", "resnapshot");
+    let _apply = scenario.apply().await;
+    private.take_image();
+    scenario.reconnect_source().await;
+    scenario.source("INSERT INTO things SELECT n, 'lost' FROM generate_series(51, 5000) n").await;
+    capture_until_equal(&scenario).await;
+
+    scenario.lose_slot().await;
+    // A running transaction keeps the server from creating the slot.
+    scenario.source("BEGIN; INSERT INTO things VALUES (0, 'open')").await;
+    let mut capture = scenario.spawn_capture();
+    let intended = async || {
+        let records = scenario.state_topics().read(&scenario.name);
+        records.iter().any(|record| record.holds("\"phase\":\"snapshot\",\"consistent_point\":0,"))
+    };
+    await_condition("the new snapshot is recorded", LIMIT, intended).await;
+    capture.kill_9().expect("capture can be killed");
+    private.promote_image().await;
+    scenario.reconnect_source().await;
+
+    let _capture = scenario.capture().await;
     scenario.await_equal("things").await;
     assert_eq!(epochs(&scenario).await, "1");
     scenario.verify();

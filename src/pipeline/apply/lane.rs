@@ -188,6 +188,10 @@ impl Lane {
             // LSNs of an earlier epoch say nothing of this one's, which may be lower.
             self.silent_below = Position { commit: Lsn::ZERO, ..silent_below };
         }
+        // An end that went back is that of a topic that was made anew: what was told of the old one never comes true.
+        while self.pending.back().is_some_and(|told| told.offset > offset) {
+            self.pending.pop_back();
+        }
         if self.pending.len() < Self::PENDING {
             let complete = progress.complete(&self.topic);
             self.pending.push_back(Settles { offset, complete, silent_below });

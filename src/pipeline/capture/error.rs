@@ -32,6 +32,30 @@ pub enum Error {
         /// The slot.
         slot: String,
     },
+    /// A topic holds records, and nothing is recorded of them.
+    #[error("topic {topic} holds records, but capture has no recorded position for them in {state}")]
+    UnknownTopic {
+        /// The topic.
+        topic: String,
+        /// The state topic.
+        state: String,
+    },
+    /// The slot that is in use is gone.
+    #[error("replication slot {slot} was lost while it was in use: {reason}")]
+    SlotGone {
+        /// The slot.
+        slot: String,
+        /// What became of it.
+        reason: String,
+    },
+    /// The state topic would lose what is recorded.
+    #[error("cleanup.policy of state topic {topic} is {policy}: it would forget what is recorded there")]
+    StateNotCompacted {
+        /// The topic.
+        topic: String,
+        /// Its policy.
+        policy: String,
+    },
     /// The state belongs to another slot.
     #[error("the recorded position belongs to replication slot {recorded}, not to {configured}")]
     OtherSlot {
@@ -281,6 +305,7 @@ impl Classify for Error {
             | Self::SlotInUse { .. }
             | Self::StateMoved { .. }
             | Self::StreamEnded
+            | Self::SlotGone { .. }
             | Self::BatchTooLarge { .. } => Severity::Transient,
             _ => Severity::Fatal,
         }
@@ -295,6 +320,13 @@ impl Classify for Error {
             Self::Registry(error) => return error.hint(),
             Self::UnknownSlot { slot } => format!(
                 "If nothing uses the slot, drop it (SELECT pg_drop_replication_slot('{slot}');) and start again, or configure another name in [capture] slot."
+            ),
+            Self::UnknownTopic { topic, .. } => format!(
+                "Publish under a new [kafka] prefix. Or delete topic {topic}, and at the targets what was applied from it: the rows, and the table's lines in walrelay.position."
+            ),
+            Self::SlotGone { .. } => "The next session decides by [capture] on_gap.".into(),
+            Self::StateNotCompacted { topic, .. } => format!(
+                "kafka-configs.sh --alter --entity-type topics --entity-name {topic} --add-config cleanup.policy=compact"
             ),
             Self::OtherSlot { recorded, .. } => {
                 format!("Set [capture] slot = \"{recorded}\" again, or publish under a new [kafka] prefix.")
@@ -314,7 +346,7 @@ impl Classify for Error {
             Self::FormerPublication { publication, sql, .. } => format!(
                 "Create publication {publication} again with the tables that it had ({sql}) and start again; once the slot is past that position it can be dropped."
             ),
-            Self::KeyChanged { .. } => "Publish the table under a new [kafka] prefix with a new slot, so that its keys are laid out anew.".into(),
+            Self::KeyChanged { .. } => "A new snapshot takes the table in with its new key: drop the slot and set [capture] on_gap = \"resnapshot\". Give the target's table the same key.".into(),
             Self::Renamed { .. } | Self::Replaced { .. } => "A new snapshot takes the table in: drop the slot and set [capture] on_gap = \"resnapshot\".".into(),
             Self::Protocol { .. } => "This is a defect of walrelay or of the server; nothing was confirmed past this point.".into(),
             Self::HalfBroadcast { topic, .. } => format!("Capture the table of topic {topic} again until the truncate is through; sinks wait for it."),

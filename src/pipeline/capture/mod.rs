@@ -22,6 +22,7 @@ mod publisher;
 mod routes;
 mod session;
 mod settings;
+mod slot_watch;
 mod start;
 mod state;
 mod stream;

@@ -11,8 +11,9 @@ use super::{
     position::PositionRecord,
     progress::topic_update,
     publisher::Publisher,
-    session::Session,
+    session::{Session, messages},
     settings::{CaptureDeps, CaptureSettings, SnapshotMode},
+    slot_watch,
     start::{self, Server, Slot, Start},
     state::{Checkpoint, Phase, State, StateStore, StoppedTable, Update},
     survey::{Replay, Survey, report_withheld},
@@ -101,6 +102,12 @@ impl Opening<'_> {
         let slot = self.slot().await?;
         let start = start::decide(&settings.slot, peeked.checkpoint.as_ref(), server, slot, settings.on_gap)?;
         tracing::info!(slot = %settings.slot, ?start, "beginning");
+        let streaming = peeked.checkpoint.as_ref().is_some_and(|checkpoint| checkpoint.phase == Phase::Streaming);
+        if streaming && !matches!(start, Start::Resume { .. }) {
+            // What the stopped tables lack is gone with the slot. A snapshot that starts over leaves them out: else one topic
+            // that is refused for good would keep it from ever coming to its end.
+            self.tables.begin_anew();
+        }
         match start {
             Start::Resume { at, timeline } => {
                 let going_on = self.going_on(&peeked, at, timeline)?;
@@ -115,12 +122,16 @@ impl Opening<'_> {
             }
             Start::Fresh { drop_slot } => {
                 self.survey = Survey::for_snapshot(&self.deps, self.tables, &self.client).await?;
-                let intent = self.intent(server, 0, Phase::Intent);
+                self.check_empty().await?;
+                let intent = self.intent(server, 0, Phase::Intent, Lsn::ZERO);
                 self.copy(replication, peeked, (server, drop_slot), intent).await
             }
             Start::Again { drop_slot, epoch } => {
                 self.survey = Survey::for_snapshot(&self.deps, self.tables, &self.client).await?;
-                let intent = self.intent(server, epoch, Phase::Snapshot);
+                // Until the new slot is there, what was published tells a fork.
+                let published = peeked.checkpoint.as_ref().filter(|recorded| recorded.epoch == epoch);
+                let ceiling = published.map_or(Lsn::ZERO, |recorded| recorded.ceiling);
+                let intent = self.intent(server, epoch, Phase::Snapshot, ceiling);
                 self.copy(replication, peeked, (server, drop_slot), intent).await
             }
         }
@@ -149,7 +160,7 @@ impl Opening<'_> {
     }
 
     /// What is recorded before a slot is created: a slot that is found with it is not in use.
-    fn intent(&self, server: Server, epoch: u32, phase: Phase) -> Checkpoint {
+    fn intent(&self, server: Server, epoch: u32, phase: Phase, ceiling: Lsn) -> Checkpoint {
         Checkpoint {
             system_id: server.system_id,
             timeline: server.timeline,
@@ -159,9 +170,20 @@ impl Opening<'_> {
             consistent_point: Lsn::ZERO,
             flush: Lsn::ZERO,
             published: Lsn::ZERO,
-            ceiling: Lsn::ZERO,
+            ceiling,
             options: Some(OptionHistory::new(EventOptions::of(&self.deps.settings))),
         }
+    }
+
+    /// Without a record nobody knows what a topic holds: rows that are deleted by now, or LSNs that are used again.
+    async fn check_empty(&self) -> Result<(), Error> {
+        for topic in self.survey.topics.values() {
+            if self.cluster.has_held_records(topic).await? {
+                let state = state_topic(&self.deps.settings.prefix);
+                return Err(Error::UnknownTopic { topic: topic.clone(), state });
+            }
+        }
+        Ok(())
     }
 
     async fn server(
@@ -238,7 +260,6 @@ impl Opening<'_> {
         found: (Server, bool),
         mut checkpoint: Checkpoint,
     ) -> Result<Opened, Error> {
-        // A new snapshot begins anew, also in this process.
         self.tables.republished(Lsn::ZERO);
         let settings = &self.deps.settings;
         let (server, drop_slot) = found;
@@ -262,10 +283,17 @@ impl Opening<'_> {
             consistent_point: at,
             flush: at,
             published: at,
-            ceiling: at,
+            ceiling: at.max(checkpoint.ceiling),
             ..checkpoint
         };
-        store.write(&[Update::Checkpoint(checkpoint.clone())]).await?;
+        let versions = self.survey.versions();
+        let mut updates = vec![Update::Checkpoint(checkpoint.clone())];
+        updates.extend(
+            versions
+                .iter()
+                .map(|(key, relation)| Update::Relation { key: key.clone(), relation: Arc::clone(relation) }),
+        );
+        store.write(&updates).await?;
         let publisher = Arc::new(self.publisher(&state, at).await?);
         let tables = self.survey.published.clone();
         let publication = settings.publication.name.clone();
@@ -282,12 +310,18 @@ impl Opening<'_> {
             }
             None => None,
         };
-        Copy::new(&session, &publisher, at).run(reader, &tables, again && copying).await?;
-        let copied = publisher.topics().map(|topic| topic_update(topic)).collect();
+        tokio::select! {
+            copied = Copy::new(&session, &publisher, at).run(reader, &tables, again && copying) => copied?,
+            lost = slot_watch::until_lost(&session) => return Err(lost),
+        }
+        let mut copied: Vec<_> = publisher.topics().map(|topic| topic_update(topic)).collect();
+        // A table that was left out is not whole any longer, whatever its topic held before.
+        let left_out = state.topics.keys().filter(|name| publisher.topic(name).is_none());
+        copied.extend(left_out.map(|name| Update::ForgetTopic { name: name.clone() }));
         session.position.finish_snapshot(copied).await?;
         let stream = start_stream(&session.settings, &publication, replication, at).await?;
         let (batches, handle) = spawn(stream, session.settings.stream, confirmed);
-        Ok(Opened { session: Arc::new(session), publisher, batches, handle, versions: BTreeMap::new(), below: None })
+        Ok(Opened { session: Arc::new(session), publisher, batches, handle, versions, below: None })
     }
 
     /// Fences earlier writers; what they recorded must be what the decision was made on.
@@ -324,7 +358,15 @@ impl Opening<'_> {
                 Err(error) => return Err(error),
             }
         }
-        ready.push(self.cluster.ensure_data(&message_topic(&settings.prefix), state).await?);
+        let (messages, topic) = (messages(&settings.prefix), message_topic(&settings.prefix));
+        self.tables.name_topic(&topic, &messages);
+        if !self.tables.is_stopped(&messages) {
+            match self.cluster.ensure_data(&topic, state).await {
+                Ok(topic) => ready.push(topic),
+                Err(error) if error.severity() == Severity::Definite => self.stop_unpublished(&messages, &error),
+                Err(error) => return Err(error),
+            }
+        }
         let smallest = ready.iter().map(|topic| topic.max_message_bytes).min().unwrap_or(usize::MAX);
         let mut publisher = Publisher::new(
             &settings.kafka,

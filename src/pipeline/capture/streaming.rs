@@ -14,13 +14,13 @@ use super::{
     routes::Routes,
     session::{Session, messages},
     settings::CaptureDeps,
+    slot_watch,
     stream::Streamer,
     tables::Tables,
 };
 use crate::{
     lsn::Lsn,
-    pipeline::metrics::{CaptureMetrics, lsn_value},
-    postgres,
+    pipeline::metrics::CaptureMetrics,
     record::message_topic,
     retry::chain,
     source::{
@@ -33,8 +33,8 @@ use crate::{
 const DRAIN_LIMIT: Duration = Duration::from_secs(10);
 /// How often the topics' largest record size is read.
 const TOPIC_INTERVAL: Duration = Duration::from_secs(10);
-/// How often the slot's own positions are read for the metrics, and a lost slot is noticed.
-const SLOT_INTERVAL: Duration = Duration::from_secs(10);
+/// How often the queue behind the stream is shown.
+const QUEUE_INTERVAL: Duration = Duration::from_secs(10);
 
 /// Why a session ended well.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -150,15 +150,11 @@ async fn finish(session: &Arc<Session>, publisher: &Arc<Publisher>) -> bool {
     matches!(settled, Ok(Ok(())))
 }
 
-/// Reads the slot's positions at intervals, and ends the session when the server invalidates the slot (trap T13).
+/// Watches the slot, and shows what waits to be taken from its stream.
 async fn watch_slot(session: Arc<Session>, status: Arc<StreamStatus>) -> Result<(), Error> {
-    loop {
-        tokio::time::sleep(SLOT_INTERVAL).await;
-        show_queue(&session.metrics, &status);
-        if let Some(slot) = read_slot(&session.client, &session.settings.slot).await? {
-            session.metrics.confirmed.set(slot.confirmed_flush.map_or(0, lsn_value));
-            session.metrics.restart.set(slot.restart_lsn.map_or(0, lsn_value));
-        }
+    tokio::select! {
+        lost = slot_watch::until_lost(&session) => Err(lost),
+        () = show_queue(&session.metrics, &status) => Ok(()),
     }
 }
 
@@ -176,10 +172,9 @@ async fn watch_topics(session: Arc<Session>, publisher: Arc<Publisher>) -> Resul
     }
 }
 
-async fn read_slot(client: &postgres::Client, slot: &str) -> Result<Option<source::slot::SlotState>, Error> {
-    Ok(source::slot::read(client, slot).await?)
-}
-
-fn show_queue(metrics: &CaptureMetrics, status: &StreamStatus) {
-    metrics.queue_bytes.set(i64::try_from(status.buffered_bytes()).unwrap_or(i64::MAX));
+async fn show_queue(metrics: &CaptureMetrics, status: &StreamStatus) {
+    loop {
+        tokio::time::sleep(QUEUE_INTERVAL).await;
+        metrics.queue_bytes.set(i64::try_from(status.buffered_bytes()).unwrap_or(i64::MAX));
+    }
 }

@@ -3,7 +3,10 @@
 //! A session that replays what may have been published under options that hold no longer gives no word of its own on the
 //! configuration: the operator has changed it already, and the session behind it judges the new one.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use super::{
     Error,
@@ -44,6 +47,14 @@ pub(super) struct Replay<'a> {
 }
 
 impl Survey {
+    /// The relation versions whose rows a snapshot publishes, by keys of the state. No Relation message has described them yet,
+    /// and a key that changes before the first one must be noticed.
+    pub(super) fn versions(&self) -> BTreeMap<String, Arc<Relation>> {
+        let copied = self.published.iter().map(|table| &table.relation);
+        let copied = copied.filter(|relation| self.topics.contains_key(&relation.name));
+        copied.map(|relation| (format!("{}/snapshot", relation.oid), Arc::new(relation.clone()))).collect()
+    }
+
     fn new(tables: &Tables, published: Vec<PublishedTable>, topics: BTreeMap<TableName, String>) -> Self {
         for (table, topic) in &topics {
             tables.name_topic(topic, table);

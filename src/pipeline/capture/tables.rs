@@ -58,6 +58,13 @@ impl Tables {
         self.lock().republished = lsn;
     }
 
+    /// The stream is given up for a new snapshot, which tries all tables.
+    pub(super) fn begin_anew(&self) {
+        let mut register = self.lock();
+        register.stopped.clear();
+        register.republished = Lsn::ZERO;
+    }
+
     /// Where a session begins whose slot is at `slot`.
     pub(super) fn begin(&self, slot: Lsn) -> Lsn {
         self.lock().republished.max(slot)

@@ -48,8 +48,13 @@ impl Topics {
             ("min.cleanable.dirty.ratio".to_owned(), "0.1".to_owned()),
             ("segment.ms".to_owned(), "600000".to_owned()),
         ]);
-        self.ensure(&state_topic(prefix), &TopicSettings { partitions: 1, config: state, ..self.settings.clone() })
-            .await?;
+        let topic = state_topic(prefix);
+        let settings = TopicSettings { partitions: 1, config: state, ..self.settings.clone() };
+        let found = self.ensure(&topic, &settings).await?;
+        let policy = found.config.get("cleanup.policy").map_or("", String::as_str);
+        if policy != "compact" {
+            return Err(Error::StateNotCompacted { topic, policy: policy.to_owned() });
+        }
         let progress = BTreeMap::from([
             ("cleanup.policy".to_owned(), "compact,delete".to_owned()),
             ("retention.ms".to_owned(), "3600000".to_owned()),
@@ -76,6 +81,12 @@ impl Topics {
             ends,
             max_message_bytes: found.max_message_bytes(),
         })
+    }
+
+    /// Whether records were ever written into a topic.
+    pub(super) async fn has_held_records(&self, name: &str) -> Result<bool, Error> {
+        let Some(found) = self.admin.describe(name).await? else { return Ok(false) };
+        Ok(self.ends(name, found.partitions).await?.iter().any(|end| *end > 0))
     }
 
     /// Largest record batch that each of these topics takes by now, in bytes.

@@ -6,7 +6,10 @@ use super::{
     deps::KafkaDeps,
     finding::{Finding, Findings, Part},
 };
-use crate::kafka::{Admin, TopicDescription};
+use crate::{
+    kafka::{Admin, TopicDescription},
+    pipeline::capture::state_topic,
+};
 
 const TIMEOUT: Duration = Duration::from_secs(15);
 
@@ -40,7 +43,34 @@ pub(super) async fn check(deps: &KafkaDeps) -> Vec<Finding> {
             Err(error) => findings.failed(format!("topic {topic}"), &error),
         }
     }
+    state(&mut findings, deps, &admin, topics.keys()).await;
     findings.into_list()
+}
+
+/// The state topic must forget nothing.
+async fn state(findings: &mut Findings, deps: &KafkaDeps, admin: &Admin, topics: impl Iterator<Item = &String>) {
+    let name = state_topic(&deps.prefix);
+    let subject = format!("topic {name}");
+    for topic in topics.filter(|topic| **topic == name) {
+        let found = match admin.describe(topic).await {
+            Ok(Some(found)) => found,
+            Ok(None) => continue,
+            Err(error) => {
+                findings.failed(&subject, &error);
+                continue;
+            }
+        };
+        let policy = found.config.get("cleanup.policy").map_or("", String::as_str);
+        if policy == "compact" {
+            findings.ok(&subject, "compacted");
+        } else {
+            findings.problem(
+                &subject,
+                format!("cleanup.policy of state topic {name} is {policy}: it would forget what is recorded there"),
+                format!("kafka-configs.sh --alter --entity-type topics --entity-name {name} --add-config cleanup.policy=compact"),
+            );
+        }
+    }
 }
 
 fn describe(findings: &mut Findings, deps: &KafkaDeps, topic: &str, found: &TopicDescription) {

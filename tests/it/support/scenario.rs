@@ -259,6 +259,19 @@ impl Scenario {
         self.source_value(&sql).await
     }
 
+    /// Drops the slot, also under a capture that streams from it.
+    pub async fn lose_slot(&self) {
+        let slot = &self.name;
+        let found = format!("FROM pg_replication_slots WHERE slot_name = '{slot}'");
+        self.source(&format!("SELECT pg_terminate_backend(active_pid, 10000) {found}")).await;
+        self.source(&format!("SELECT pg_drop_replication_slot('{slot}')")).await;
+    }
+
+    /// The state topic, which is named after the scenario.
+    pub fn state_topics(&self) -> Topics {
+        Topics::new(&self.parts.kafka, "walrelay.state")
+    }
+
     /// The topics of this scenario.
     pub fn topics(&self) -> Topics {
         Topics::new(&self.parts.kafka, &self.name)

@@ -1,0 +1,94 @@
+//! Topics that are not as capture would have made them, or that take no records any more.
+
+use crate::support::{LIMIT, Scenario, await_condition};
+
+/// Without its state capture cannot know what it has published, nor of which rows the sinks must be rid.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_first_start_over_topics_that_hold_events_is_refused_until_they_are_gone() {
+    let scenario = Scenario::new("forgotten").await;
+    scenario.source("CREATE TABLE things (id int PRIMARY KEY); CREATE TABLE empty (id int PRIMARY KEY)").await;
+    scenario.source("INSERT INTO things SELECT generate_series(1, 30)").await;
+    let (mut capture, mut apply) = (scenario.capture().await, scenario.apply().await);
+    scenario.await_equal("things").await;
+    for half in [&mut capture, &mut apply] {
+        half.stop(LIMIT).await.unwrap_or_else(|error| panic!("{error}"));
+    }
+    scenario.source("DELETE FROM things WHERE id > 20").await;
+    scenario.state_topics().delete(&scenario.name).await;
+    let outcome = scenario.run_to_end("capture").await;
+    assert_eq!(outcome.code, Some(3), "{}", outcome.text);
+    assert!(outcome.text.contains("no recorded position"), "{}", outcome.text);
+
+    scenario.lose_slot().await;
+    let topic = scenario.topics().name("public.things");
+    for _ in 0..2 {
+        let outcome = scenario.run_to_end("capture").await;
+        assert_eq!(outcome.code, Some(3), "{}", outcome.text);
+        for text in [&*topic, "new [kafka] prefix", "delete"] {
+            assert!(outcome.text.contains(text), "{text:?} is not in\n{}", outcome.text);
+        }
+        assert_eq!(scenario.confirmed_flush().await, None, "a slot was created");
+    }
+
+    scenario.topics().delete("public.things").await;
+    scenario.target("DELETE FROM walrelay.position; DELETE FROM things").await;
+    let (_capture, _apply) = (scenario.capture().await, scenario.apply().await);
+    scenario.await_equal("things").await;
+    scenario.verify();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_state_topic_that_forgets_is_refused_until_it_is_compacted() {
+    let scenario = Scenario::new("expiring").await;
+    scenario.source("CREATE TABLE things (id int PRIMARY KEY)").await;
+    let state = scenario.state_topics();
+    state.create(&scenario.name, 1).await;
+    for policy in ["delete", "compact,delete"] {
+        state.set(&scenario.name, "cleanup.policy", policy).await;
+        let named = format!("cleanup.policy of state topic {} is {policy}", state.name(&scenario.name));
+        let remedy = "--add-config cleanup.policy=compact";
+        let checked = async || {
+            let outcome = tokio::task::block_in_place(|| scenario.run(&["check"]));
+            outcome.code == Some(1) && outcome.text.contains(&named) && outcome.text.contains(remedy)
+        };
+        // Brokers learn of a changed setting one after the other.
+        await_condition("check finds the policy", LIMIT, checked).await;
+        let outcome = scenario.run_to_end("capture").await;
+        assert_eq!(outcome.code, Some(3), "{}", outcome.text);
+        assert!(outcome.text.contains(&named) && outcome.text.contains(remedy), "{}", outcome.text);
+    }
+    state.set(&scenario.name, "cleanup.policy", "compact").await;
+    let sound = async || tokio::task::block_in_place(|| scenario.run(&["check"])).code == Some(0);
+    await_condition("check finds nothing", LIMIT, sound).await;
+    let _capture = scenario.capture().await;
+}
+
+/// A topic of no table is one of many all the same: what it refuses for good stops what it holds, and nothing else.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_message_topic_that_refuses_a_record_stops_the_messages_alone() {
+    let scenario = Scenario::new("refused").await;
+    scenario.source("CREATE TABLE things (id int PRIMARY KEY)").await;
+    let (mut capture, _apply) = (scenario.capture().await, scenario.apply().await);
+    scenario.topics().set("message", "max.message.bytes", "20000").await;
+    let name = scenario.topics().name("message");
+    let stopped = async || {
+        // Large for the brokers by now, and not yet for capture, which asks for the topics' limits at intervals.
+        let message = "SELECT pg_logical_emit_message(true, 'walrelay', 'kept' || repeat('x', 100000))";
+        scenario.source(message).await;
+        let (status, body) = scenario.readiness("capture").await;
+        assert_ne!(status, 0, "capture has ended:\n{}", scenario.log_text("capture"));
+        body.contains(&name)
+    };
+    await_condition("capture names the messages as stopped", LIMIT, stopped).await;
+    scenario.source("INSERT INTO things VALUES (1)").await;
+    scenario.await_equal("things").await;
+    let before = scenario.topics().read("message").len();
+    capture.kill_9().expect("capture can be killed");
+
+    scenario.topics().set("message", "max.message.bytes", "1000000").await;
+    let _capture = scenario.capture().await;
+    let more = async || scenario.topics().read("message").len() > before;
+    await_condition("the refused message is published", LIMIT, more).await;
+    scenario.source("INSERT INTO things VALUES (2)").await;
+    scenario.await_equal("things").await;
+}
