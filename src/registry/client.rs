@@ -15,7 +15,7 @@ use serde_json::json;
 use crate::{
     avro::store::{SchemaStore, StoreError},
     registry::{
-        difference::difference,
+        difference::{difference, without_schema},
         error::RegistryError,
         settings::{Endpoint, RegistrySettings},
     },
@@ -116,14 +116,28 @@ impl Registry {
 
     async fn explain(&self, subject: &str, schema: &str, refusal: Refusal) -> RegistryError {
         match refusal.status {
+            // Two requests that create one subject meet: the second one is refused, whatever its schema.
+            409 if refusal.reason.contains("already exists") => {
+                RegistryError::Creating { address: refusal.address, subject: subject.to_owned() }
+            }
             409 => {
                 let latest = self.call(SrCall::GetLatest(subject)).await.ok().map(|(_, latest)| latest);
                 let (version, registered) = latest.map_or((None, None), |latest| (latest.version, latest.schema));
+                let difference = registered.as_deref().map_or_else(Vec::new, |old| difference(old, schema));
+                // In a line of their own, since they are too long for the one that tells what to do.
+                tracing::warn!(
+                    subject,
+                    difference = difference.join("; "),
+                    version,
+                    registered,
+                    refused = schema,
+                    "schema refused as incompatible with the registered one"
+                );
                 RegistryError::Incompatible {
                     subject: subject.to_owned(),
-                    reason: refusal.reason,
+                    reason: without_schema(&refusal.reason),
                     registered_version: version,
-                    difference: registered.as_deref().map_or_else(Vec::new, |old| difference(old, schema)),
+                    difference,
                     registered,
                     refused: schema.to_owned(),
                 }

@@ -20,6 +20,15 @@ pub(super) fn difference(registered: &str, refused: &str) -> Vec<String> {
     found
 }
 
+/// A registry's reason without the registered schema, which Confluent's quotes whole among its details.
+pub(super) fn without_schema(reason: &str) -> String {
+    let parts = reason.split_once(", {oldSchema: '").and_then(|(before, rest)| {
+        let end = ["'}, {", "'}]"].iter().filter_map(|end| rest.find(end)).min()?;
+        Some([before, rest.get(end + "'}".len()..)?])
+    });
+    parts.map_or_else(|| reason.to_owned(), |parts| parts.concat())
+}
+
 fn fields_of(schema: &str) -> Option<BTreeMap<String, String>> {
     let mut fields = BTreeMap::new();
     collect(&serde_json::from_str(schema).ok()?, &mut fields);
@@ -93,6 +102,19 @@ mod tests {
             "field Value.extra (int without a default) is new",
         ];
         assert_eq!(difference(&old, &new), expected);
+    }
+
+    #[test]
+    fn a_reason_loses_the_schema_that_it_quotes_and_nothing_else() {
+        let quoting =
+            |schema| format!("not compatible, details: [{{oldSchemaVersion: 1}}{schema}, {{compatibility: 'FULL'}}]");
+        let schema = r#", {oldSchema: '{"type":"record","fields":[{"name":"a","type":"int"}]}'}"#;
+        assert_eq!(without_schema(&quoting(schema)), quoting(""));
+        let last = "details: [{oldSchemaVersion: 1}, {oldSchema: '\"int\"'}]";
+        assert_eq!(without_schema(last), "details: [{oldSchemaVersion: 1}]");
+        for whole in ["READER_FIELD_MISSING_DEFAULT_VALUE: b", "a, {oldSchema: '"] {
+            assert_eq!(without_schema(whole), whole);
+        }
     }
 
     #[test]

@@ -42,6 +42,14 @@ pub enum RegistryError {
         /// What it said.
         source: Box<dyn Error + Send + Sync>,
     },
+    /// Somebody else registers the same subject at this moment.
+    #[error("schema registry {address} is just creating subject {subject}")]
+    Creating {
+        /// The address.
+        address: String,
+        /// The subject.
+        subject: String,
+    },
     /// 401 or 403.
     #[error("schema registry {address} refuses these credentials with status {status}")]
     Unauthorized {
@@ -103,7 +111,7 @@ pub enum RegistryError {
 impl Classify for RegistryError {
     fn severity(&self) -> Severity {
         match self {
-            Self::Unavailable { .. } => Severity::Transient,
+            Self::Unavailable { .. } | Self::Creating { .. } => Severity::Transient,
             Self::Incompatible { .. } | Self::NotRegistered { .. } | Self::UnknownId { .. } | Self::Refused { .. } => {
                 Severity::Definite
             }
@@ -130,10 +138,9 @@ impl Classify for RegistryError {
                 "The registry has lost schema {id}, or belongs to another cluster: restore it, or correct registry.urls."
             )),
             Self::Unauthorized { .. } => Some("Check registry.username and registry.password.".into()),
-            Self::Incompatible { subject, registered, refused, .. } => Some(format!(
-                "Lower the compatibility level of subject {subject}, or delete the subject if no reader needs its old records. \
-                 Registered: {}. Refused: {refused}.",
-                registered.as_deref().unwrap_or("unknown")
+            Self::Incompatible { subject, .. } => Some(format!(
+                "Lower the compatibility level of subject {subject}, or delete the subject if no reader needs its old records; \
+                 both schemas are in the log."
             )),
             Self::NotRegistered { subject, schema } => {
                 Some(format!("Register this schema under subject {subject}, or set registry.auto_register: {schema}."))

@@ -1,6 +1,6 @@
 //! A schema that the registry refuses as incompatible: its table stops with the reason, and loses nothing.
 
-use serde_json::json;
+use serde_json::{Value as Json, json};
 
 use crate::support::{LIMIT, Scenario, await_condition};
 
@@ -35,10 +35,25 @@ async fn await_status_update(scenario: &Scenario) {
     await_condition("capture sends a status update", LIMIT, later).await;
 }
 
+fn both_schemas_are_logged_apart_from_the_stop(scenario: &Scenario, subject: &str) {
+    let log = scenario.log_text("capture");
+    let lines = || log.lines().filter_map(|line| serde_json::from_str::<Json>(line).ok());
+    let schemas = lines().find(|line| line["refused"].is_string()).expect("a line with the schemas");
+    assert_eq!(schemas["subject"], subject);
+    assert!(schemas["difference"].as_str().unwrap().contains("Value.amount is null or int"), "{schemas}");
+    for schema in [&schemas["registered"], &schemas["refused"]] {
+        let schema: Json = serde_json::from_str(schema.as_str().unwrap()).unwrap();
+        assert_eq!(schema["name"], "Envelope");
+    }
+    let stop = lines().find(|line| line["message"] == "table stopped").expect("the line of the stop");
+    assert!(!stop.to_string().contains("Envelope"), "{stop}");
+}
+
 /// Traps T56, T83.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_incompatible_schema_stops_its_table_alone_until_the_level_is_lowered() {
-    let scenario = Scenario::new("incompatible").await;
+    let mut scenario = Scenario::new("incompatible").await;
+    scenario.settings.set("log.format", "json");
     // The server asks for capture's position after half of this.
     scenario.source(&format!("ALTER DATABASE {} SET wal_sender_timeout = '3s'", scenario.name)).await;
     let sql =
@@ -62,6 +77,7 @@ async fn an_incompatible_schema_stops_its_table_alone_until_the_level_is_lowered
                 .all(|text| body.contains(text))
     };
     await_condition("capture names subject, version and difference", LIMIT, told).await;
+    both_schemas_are_logged_apart_from_the_stop(&scenario, &subject);
 
     for _ in 0..2 {
         scenario.source("INSERT INTO others SELECT max(id) + 1 FROM others").await;
