@@ -60,10 +60,14 @@ async fn measure(world: &mut World, report: &mut Report) -> Outcome<()> {
     snapshot(world, report, &subscription).await?;
     let raw = RawSlot::create(world).await?;
     inserts(world, report, &mut subscription, &raw).await?;
-    let updates = "UPDATE orders SET status = 'paid', updated_at = now() WHERE id > k AND id <= k + 10";
-    changes(world, report, &mut subscription, &raw, ("updates", "u", updates)).await?;
-    let deletes = "DELETE FROM orders WHERE id > k AND id <= k + 10";
-    changes(world, report, &mut subscription, &raw, ("deletes", "d", deletes)).await?;
+    for change in CHANGES {
+        changes(world, report, &mut subscription, &raw, change).await?;
+    }
+    world.verify().await?;
+    world.source.batch_execute("TRUNCATE orders").await?;
+    let sql = &format!("INSERT INTO orders {}", world::ROW);
+    let refill = Change { what: "inserts after a TRUNCATE", captured: "c", applied: &["c"], sql };
+    changes(world, report, &mut subscription, &raw, &refill).await?;
     world.verify().await?;
     report.add(Measurement::new("peak RSS capture", world.peak("capture"), "MiB"));
     report.add(Measurement::new("peak RSS apply", world.peak("apply"), "MiB"));
@@ -91,12 +95,42 @@ async fn inserts(
     world.write_in_tens(&format!("INSERT INTO orders {}", world::ROW), world.rows).await?;
     let received = raw.drain(world).await?;
     let ours = world.put_through("capture", &["c"], world.rows).await?;
-    report.add(Measurement::new("streaming inserts into Kafka", ours, "events/s").beside(RECVLOGICAL, received));
+    report.add(Measurement::new("streaming inserts into Kafka", ours, "rows/s").beside(RECVLOGICAL, received));
     let replicated = subscription.catch_up(world).await?;
     let ours = world.put_through("apply", &["r", "c"], 2 * world.rows).await?;
     report.add(Measurement::new("apply inserts", ours, "rows/s").beside(REPLICATION, replicated));
     Ok(())
 }
+
+/// A change of the ten rows above `k`: what capture counts a row as, and the events that apply gets of it.
+struct Change<'a> {
+    what: &'a str,
+    captured: &'a str,
+    applied: &'a [&'a str],
+    sql: &'a str,
+}
+
+/// A row that moves keeps its number, so the event that inserts it must not overtake the one that deletes it.
+const CHANGES: &[Change<'_>] = &[
+    Change {
+        what: "updates",
+        captured: "u",
+        applied: &["u"],
+        sql: "UPDATE orders SET status = 'paid', updated_at = now() WHERE id > k AND id <= k + 10",
+    },
+    Change {
+        what: "key moves",
+        captured: "u",
+        applied: &["d", "c"],
+        sql: "UPDATE orders SET id = -id WHERE id > k AND id <= k + 10",
+    },
+    Change {
+        what: "deletes",
+        captured: "d",
+        applied: &["d"],
+        sql: "DELETE FROM orders WHERE id < -k AND id >= -k - 10",
+    },
+];
 
 /// The same change of as many rows through capture, and then through apply.
 async fn changes(
@@ -104,15 +138,17 @@ async fn changes(
     report: &mut Report,
     subscription: &mut Subscription,
     raw: &RawSlot,
-    (what, op, sql): (&str, &str, &str),
+    &Change { what, captured, applied, sql }: &Change<'_>,
 ) -> Outcome<()> {
     world.write_in_tens(sql, 0).await?;
     let received = raw.drain(world).await?;
-    let ours = world.put_through("capture", &[op], world.rows).await?;
-    let streaming = Measurement::new(&format!("streaming {what} into Kafka"), ours, "events/s");
+    let ours = world.put_through("capture", &[captured], world.rows).await?;
+    let streaming = Measurement::new(&format!("streaming {what} into Kafka"), ours, "rows/s");
     report.add(streaming.beside(RECVLOGICAL, received));
     let replicated = subscription.catch_up(world).await?;
-    let ours = world.put_through("apply", &[op], world.rows).await?;
+    // PostgreSQL is measured in rows of the source.
+    let events = u32::try_from(applied.len())?;
+    let ours = world.put_through("apply", applied, u64::from(events) * world.rows).await? / f64::from(events);
     report.add(Measurement::new(&format!("apply {what}"), ours, "rows/s").beside(REPLICATION, replicated));
     Ok(())
 }

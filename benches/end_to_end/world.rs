@@ -20,12 +20,12 @@ use walrelay::{
 
 use crate::Outcome;
 
-/// About 190 bytes a row, as in the figures of the peers.
-const TABLE: &str = "CREATE TABLE orders (id bigint PRIMARY KEY, customer_id int NOT NULL, status text NOT NULL,
-                     amount numeric(12,2) NOT NULL, note text NOT NULL, updated_at timestamptz NOT NULL)";
+/// About 200 bytes a row, as in the figures of the peers; the second unique key makes partitions depend on each other.
+const TABLE: &str = "CREATE TABLE orders (id bigint PRIMARY KEY, number text NOT NULL UNIQUE, customer_id int NOT NULL,
+                     status text NOT NULL, amount numeric(12,2) NOT NULL, note text NOT NULL, updated_at timestamptz NOT NULL)";
 
 /// Ten rows after `k`.
-pub const ROW: &str = "SELECT i, i % 10000, 'new', i * 0.01, repeat(md5(i::text), 3), now() \
+pub const ROW: &str = "SELECT i, 'A-' || i, i % 10000, 'new', i * 0.01, repeat(md5(i::text), 3), now() \
                        FROM generate_series(k + 1, k + 10) i";
 
 const LIMIT: Duration = Duration::from_mins(10);
