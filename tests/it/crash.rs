@@ -2,7 +2,10 @@
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use walrelay::cli::demo::{process::Process, random::Random};
+use walrelay::{
+    cli::demo::{process::Process, random::Random},
+    pipeline::metrics::CAPTURE_UNACKNOWLEDGED,
+};
 
 use crate::support::{LIMIT, Load, Scenario, await_condition};
 
@@ -94,4 +97,23 @@ async fn halves_that_are_asked_to_stop_end_in_order_and_go_on_later() {
     }
     load.stop().await;
     settle(&scenario, scenario.spawn_capture(), scenario.spawn_apply()).await;
+}
+
+/// Trap T59.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_capture_that_stops_in_good_order_confirms_what_it_recorded_last() {
+    let mut scenario = Scenario::new("last_word").await;
+    // The row is recorded only at the end.
+    scenario.settings.set("capture.checkpoint_interval", "1m");
+    scenario.source("CREATE TABLE things (id int PRIMARY KEY)").await;
+    let mut capture = scenario.capture().await;
+    scenario.source("INSERT INTO things VALUES (1)").await;
+    let through = async || {
+        let samples = scenario.metrics("capture").await;
+        samples.sum_where("walrelay_capture_events_total", "op", "c") > 0.0
+            && samples.sum(CAPTURE_UNACKNOWLEDGED) == 0.0
+    };
+    await_condition("the row is acknowledged", LIMIT, through).await;
+    capture.stop(LIMIT).await.unwrap_or_else(|error| panic!("{error}"));
+    assert_eq!(scenario.confirmed_flush().await, Some(scenario.progress().lsn.to_string()));
 }

@@ -51,7 +51,7 @@ pub(super) async fn run(deps: &CaptureDeps, tables: &Arc<Tables>, token: &Cancel
         opened = opening::open(deps, tables) => opened?,
         () = token.cancelled() => return Ok(Ended::Cancelled),
     };
-    let Opened { session, publisher, batches, handle, versions, below } = opened;
+    let Opened { session, publisher, mut batches, handle, versions, below } = opened;
     session.health.set_started();
     session.health.recovered();
     session.health.set_phase("streaming");
@@ -59,8 +59,11 @@ pub(super) async fn run(deps: &CaptureDeps, tables: &Arc<Tables>, token: &Cancel
     let message_topic = publisher.topic(&message_topic(&session.settings.prefix)).filter(|_| !stopped);
     let routes = Routes::new(Arc::clone(&session), versions, message_topic);
     let streamer = Streamer::new(Arc::clone(&session), routes, Arc::clone(&publisher), Extent::new(below));
-    let outcome = follow(&session, &publisher, streamer, batches, &handle, token).await;
+    // The stream lives as long as its receiver: it has to confirm what is recorded last.
+    let outcome = follow(&session, &publisher, streamer, &mut batches, &handle, token).await;
     let finished = outcome.is_ok() && finish(&session, &publisher).await;
+    // An error of the stream would wait for room in the channel.
+    drop(batches);
     handle.stop().await;
     if let (Ok(Ended::OptionsEnd), Some(below)) = (&outcome, below) {
         if !finished {
@@ -86,7 +89,7 @@ async fn follow(
     session: &Arc<Session>,
     publisher: &Arc<Publisher>,
     mut streamer: Streamer,
-    mut batches: mpsc::Receiver<Result<Batch, source::Error>>,
+    batches: &mut mpsc::Receiver<Result<Batch, source::Error>>,
     handle: &StreamHandle,
     token: &CancellationToken,
 ) -> Result<Ended, Error> {
