@@ -2,8 +2,8 @@
 //! data in the same run.
 //!
 //! `WALRELAY_DEV_ENV` names the parts, `BENCH_ROWS` the number of rows (default 200000). Everything shares one machine, so
-//! the ratios of one run say more than its figures. The figures of walrelay begin with its first event, those of PostgreSQL
-//! with their command.
+//! the ratios of one run say more than its figures. No start of a process counts: the figures of walrelay begin with its first
+//! event, those of logical replication with its walsender; only those of COPY and `pg_recvlogical` begin with their command.
 
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a benchmark prints its figures")]
 

@@ -106,11 +106,14 @@ impl Subscription {
         Ok(())
     }
 
-    /// Works the backlog off; rows a second.
+    /// Works the backlog off; rows a second from the first look that shows the walsender, for the server lets a subscription
+    /// start no oftener than every five seconds.
     pub async fn catch_up(&mut self, world: &World) -> Outcome<f64> {
         let end: String = world.source.query_one("SELECT pg_current_wal_lsn()::text", &[]).await?.get(0);
-        let begun = Instant::now();
         self.switch("ENABLE").await?;
+        let there = format!("SELECT EXISTS (SELECT FROM pg_stat_replication WHERE application_name = '{}')", self.name);
+        await_true(&world.source, &there).await?;
+        let begun = Instant::now();
         let done = format!(
             "SELECT EXISTS (SELECT FROM pg_stat_replication WHERE application_name = '{}' AND replay_lsn >= '{end}')",
             self.name

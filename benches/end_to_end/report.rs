@@ -63,13 +63,13 @@ impl Report {
 
     /// The table.
     pub fn table(&self) -> String {
-        let mut text = format!("\n{:<38} {:>12} {:<9}  beside ({} rows a step)\n", "work", "walrelay", "", self.rows);
+        let mut text = format!("\n{:<44} {:>12} {:<9}  beside ({} rows a step)\n", "work", "walrelay", "", self.rows);
         for one in &self.measurements {
             let beside = |(name, value): (&&str, &f64)| {
                 format!("{name} {value:.0} (×{:.2})", one.ratios.get(*name).copied().unwrap_or_default())
             };
             let references: Vec<String> = one.references.iter().map(beside).collect();
-            writeln!(text, "{:<38} {:>12.0} {:<9}  {}", one.name, one.value, one.unit, references.join(", "))
+            writeln!(text, "{:<44} {:>12.0} {:<9}  {}", one.name, one.value, one.unit, references.join(", "))
                 .expect("writing to a string cannot fail");
         }
         text

@@ -107,7 +107,7 @@ impl World {
     }
 
     /// Starts a half, lets it put this many events of these ops through, and stops it; events a second from the first look
-    /// that shows any, so that the start of the process does not count.
+    /// that shows any, so that the start of the process does not count; it does where that look shows all.
     pub async fn put_through(&mut self, name: &'static str, ops: &[&str], count: u64) -> Outcome<f64> {
         let begun = Instant::now();
         self.start(name)?;
@@ -119,7 +119,7 @@ impl World {
                 first = None;
             }
             if seen >= count && self.is_through(name).await? {
-                let rate = rate(seen - before, since);
+                let rate = if before < count { rate(seen - before, since) } else { rate(seen, begun) };
                 self.stop(name).await?;
                 return Ok(rate);
             }
