@@ -129,8 +129,8 @@ impl Registry {
                     subject,
                     difference = difference.join("; "),
                     version,
-                    registered,
-                    refused = schema,
+                    registered = registered.as_deref().map(tracing::field::display),
+                    refused = %schema,
                     "schema refused as incompatible with the registered one"
                 );
                 RegistryError::Incompatible {
