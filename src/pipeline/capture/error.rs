@@ -322,9 +322,9 @@ impl Classify for Error {
                 "If nothing uses the slot, drop it (SELECT pg_drop_replication_slot('{slot}');) and start again, or configure another name in [capture] slot."
             ),
             Self::UnknownTopic { topic, .. } => format!(
-                "Publish under a new [kafka] prefix. Or delete topic {topic}, and at the targets what was applied from it: the rows, and the table's lines in walrelay.position."
+                "Publish under a new [kafka] prefix, or delete topic {topic}. Either way remove at the targets what was applied from it: the rows, and the table's lines in walrelay.position."
             ),
-            Self::SlotGone { .. } => "The next session decides by [capture] on_gap.".into(),
+            Self::SlotGone { .. } => "A snapshot starts over; a stream goes on as [capture] on_gap says. If the server gave the slot up, raise max_slot_wal_keep_size.".into(),
             Self::StateNotCompacted { topic, .. } => format!(
                 "kafka-configs.sh --alter --entity-type topics --entity-name {topic} --add-config cleanup.policy=compact"
             ),
