@@ -83,7 +83,7 @@ fn prepare(store: &Ids) -> (Encoder, Arc<Plan>) {
         subjects: SubjectNaming::Topic,
         modes: Modes::default(),
     });
-    let plan = encoder.prepare(&orders(), store).now_or_never().expect("answers at once").unwrap();
+    let plan = encoder.prepare(&orders(), None, store).now_or_never().expect("answers at once").unwrap();
     (encoder, plan)
 }
 

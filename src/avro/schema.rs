@@ -46,21 +46,43 @@ pub struct Schema {
     pub json: String,
 }
 
-/// The key schema of a relation's topic; `None` if the relation has no key.
-#[must_use]
-pub fn key(topic: &str, relation: &Relation, codecs: &[Codec]) -> Option<Schema> {
-    if relation.key.is_empty() {
-        return None;
+impl Schema {
+    /// The schema that is in use, where this one differs from it in an enumeration's labels only: keys are written alike, and
+    /// the id of another schema would move them to other partitions (trap T53).
+    #[must_use]
+    pub fn keep(self, used: Option<&str>) -> Self {
+        let unlabelled = |json: &str| serde_json::from_str(json).map(without_labels).ok();
+        match used {
+            Some(used) if unlabelled(used).is_some_and(|used| Some(used) == unlabelled(&self.json)) => {
+                Self { json: used.to_owned(), ..self }
+            }
+            _ => self,
+        }
     }
+}
+
+fn without_labels(mut schema: Value) -> Value {
+    match &mut schema {
+        Value::Object(map) => {
+            map.shift_remove("allowed");
+            map.values_mut().for_each(|value| *value = without_labels(value.take()));
+        }
+        Value::Array(items) => items.iter_mut().for_each(|item| *item = without_labels(item.take())),
+        _ => {}
+    }
+    schema
+}
+
+/// The key schema of a topic, of the key's columns in order; `None` if there are none.
+#[must_use]
+pub fn key<'a>(topic: &str, columns: impl IntoIterator<Item = (&'a str, &'a Codec)>) -> Option<Schema> {
     let mut defined = Vec::new();
-    let columns = relation.key.iter().filter_map(|index| Some((relation.columns.get(*index)?, codecs.get(*index)?)));
-    let fields: Vec<Value> = columns
-        .map(|(column, codec)| {
-            let ty = codec.defined(&mut defined).unwrap_or_else(|| codec.schema(Map::new(), &mut defined));
-            json!({"name": escape(&column.name), "type": ty})
-        })
-        .collect();
-    Some(record(&namespace(topic), "Key", &Value::Array(fields), None))
+    let mut field = |(name, codec): (&str, &Codec)| {
+        let ty = codec.defined(&mut defined).unwrap_or_else(|| codec.schema(Map::new(), &mut defined));
+        json!({"name": escape(name), "type": ty})
+    };
+    let fields: Vec<Value> = columns.into_iter().map(&mut field).collect();
+    (!fields.is_empty()).then(|| record(&namespace(topic), "Key", &Value::Array(fields), None))
 }
 
 /// The value schema of a relation's topic.

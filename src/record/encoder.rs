@@ -13,7 +13,7 @@ use crate::{
     record::{
         error::EncodeError,
         header, key,
-        plan::{MessagePlan, Plan, PlanColumn, RegisteredSchema, codecs, needs_one_partition},
+        plan::{KeyForm, MessagePlan, Plan, PlanColumn, RegisteredSchema, codecs, key_columns, needs_one_partition},
         row::{self, RowSource},
         scratch::{Scratch, push_header},
         source::{SourceConstants, append_transaction},
@@ -75,14 +75,26 @@ impl Encoder {
     }
 
     /// Registers the relation's schemas and compiles its plan. To be called before the first event of a relation version.
+    /// `kept` is the key form of the topic, if it has records: keys go on in its forms of values.
     ///
     /// # Errors
     /// The registry's, or the table has no legal topic name.
-    pub async fn prepare<S: SchemaStore>(&mut self, relation: &Relation, store: &S) -> Result<Arc<Plan>, EncodeError> {
+    pub async fn prepare<S: SchemaStore>(
+        &mut self,
+        relation: &Relation,
+        kept: Option<&KeyForm>,
+        store: &S,
+    ) -> Result<Arc<Plan>, EncodeError> {
         let topic = topic_name(&self.settings.prefix, &relation.name)?;
         let codecs = codecs(relation, self.settings.modes);
-        let key_schema = match schema::key(&topic, relation, &codecs) {
-            Some(schema) => Some(self.register(store, &topic, Part::Key, schema).await?),
+        let key_modes = kept.map_or(self.settings.modes, |kept| kept.modes);
+        let key = key_columns(relation, key_modes);
+        let fields = key.iter().map(|column| (&*column.name, &column.codec));
+        let key_schema = match schema::key(&topic, fields) {
+            Some(schema) => {
+                let kept = kept.and_then(|kept| kept.schema.as_ref()).map(|(_, json)| json.as_str());
+                Some(self.register(store, &topic, Part::Key, schema.keep(kept)).await?)
+            }
             None => None,
         };
         let envelope = schema::envelope(&topic, relation, &codecs);
@@ -96,11 +108,12 @@ impl Encoder {
             columns: columns.collect(),
             table: relation.name.clone(),
             topic: topic.into(),
-            key: relation.key.clone(),
             key_schema,
             value_schema,
             source: self.source(&relation.name.schema, &relation.name.table),
-            one_partition: needs_one_partition(relation, &codecs),
+            one_partition: needs_one_partition(relation, &key),
+            key_modes,
+            key,
         }))
     }
 
@@ -367,7 +380,7 @@ impl Encoder {
     ) -> Result<RegisteredSchema, EncodeError> {
         let subject = self.settings.subjects.subject(topic, part, &schema.name);
         let id = store.register(&subject, &schema.json).await?;
-        Ok(RegisteredSchema { prefix: wire::prefix(id), json: schema.json })
+        Ok(RegisteredSchema { id, prefix: wire::prefix(id), json: schema.json })
     }
 
     fn source(&self, schema: &str, table: &str) -> SourceConstants {

@@ -4,7 +4,7 @@ use base64::{Engine as _, engine::general_purpose::STANDARD};
 use serde_json::{Map, Value as Json, json};
 
 use crate::{
-    avro::encode,
+    avro::{encode, name::escape},
     record::{
         error::EncodeError,
         plan::Plan,
@@ -23,8 +23,8 @@ pub(super) fn append(
     if let Some(schema) = &plan.key_schema {
         out.extend_from_slice(&schema.prefix);
     }
-    for index in &plan.key {
-        encode::value(key_value(plan, row, *index)?, scratch, out);
+    for column in &plan.key {
+        encode::value(key_value(plan, row, column)?, scratch, out);
     }
     Ok(())
 }
@@ -32,9 +32,8 @@ pub(super) fn append(
 /// The key as Kafka Connect's JSON converter writes a struct without its schema.
 pub(super) fn json(plan: &Plan, row: RowSource<'_>) -> Result<String, EncodeError> {
     let mut key = Map::new();
-    for index in &plan.key {
-        let name = plan.columns.get(*index).map(|column| crate::avro::name::escape(&column.name).into_owned());
-        key.insert(name.unwrap_or_default(), value_json(key_value(plan, row, *index)?));
+    for column in &plan.key {
+        key.insert(escape(&column.name).into_owned(), value_json(key_value(plan, row, column)?));
     }
     Ok(Json::Object(key).to_string())
 }

@@ -14,7 +14,7 @@
 pub use decoder::{Decoded, Decoder};
 pub use encoder::{Encoder, EncoderSettings, LogicalMessage};
 pub use error::{DecodeError, EncodeError};
-pub use plan::{MessagePlan, Plan};
+pub use plan::{KeyForm, MessagePlan, Plan};
 pub use topic::{TopicNameError, message_topic, table_of_topic, topic_name, topic_pattern};
 
 mod column_plan;

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
+
 use crate::{
     avro::wire::PREFIX_LENGTH,
     record::source::SourceConstants,
@@ -15,13 +17,35 @@ pub struct Plan {
     pub(super) table: TableName,
     pub(super) topic: Arc<str>,
     pub(super) columns: Vec<PlanColumn>,
-    /// Indices into `columns`, in key order.
-    pub(super) key: Vec<usize>,
+    /// The key's columns, in key order.
+    pub(super) key: Vec<KeyColumn>,
     pub(super) key_schema: Option<RegisteredSchema>,
     pub(super) value_schema: RegisteredSchema,
     pub(super) source: SourceConstants,
     /// Everything goes to partition 0, since key bytes do not decide equality (PROTOCOL, keys).
     pub(super) one_partition: bool,
+    pub(super) key_modes: Modes,
+}
+
+/// What decides where a row's records lie, besides the key's values. It stays for a topic's life, else the later records of
+/// a row would be in another partition than the earlier ones (trap T53).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeyForm {
+    /// The key schema and the registry's id of it, which begins the key's bytes; `None` without a key.
+    pub schema: Option<(u32, String)>,
+    /// Whether all events go to partition 0.
+    pub one_partition: bool,
+    /// The forms of the key's values; those of the row's may change.
+    pub modes: Modes,
+}
+
+#[derive(Debug)]
+pub(super) struct KeyColumn {
+    /// Index into the plan's columns.
+    pub(super) index: usize,
+    pub(super) name: Arc<str>,
+    /// How the value is written in the key.
+    pub(super) codec: Codec,
 }
 
 #[derive(Debug)]
@@ -34,6 +58,7 @@ pub(super) struct PlanColumn {
 /// A schema with the id that the registry gave it.
 #[derive(Debug)]
 pub(super) struct RegisteredSchema {
+    pub(super) id: u32,
     pub(super) prefix: [u8; PREFIX_LENGTH],
     pub(super) json: String,
 }
@@ -57,6 +82,13 @@ impl Plan {
         self.key_schema.as_ref().map(|schema| schema.json.as_str())
     }
 
+    /// What later plans of the topic have to keep.
+    #[must_use]
+    pub fn key_form(&self) -> KeyForm {
+        let schema = self.key_schema.as_ref().map(|schema| (schema.id, schema.json.clone()));
+        KeyForm { schema, one_partition: self.one_partition, modes: self.key_modes }
+    }
+
     /// The registered value schema.
     #[must_use]
     pub fn value_schema(&self) -> &str {
@@ -75,13 +107,22 @@ pub(super) fn codecs(relation: &Relation, modes: Modes) -> Vec<Codec> {
     relation.columns.iter().map(|column| Codec::of_column(&column.ty, modes)).collect()
 }
 
-/// Whether key bytes do not decide which rows are the same: without a key, or with a type of another equality.
-pub(super) fn needs_one_partition(relation: &Relation, codecs: &[Codec]) -> bool {
-    relation.key.is_empty()
-        || relation.key.iter().any(|index| {
-            codecs.get(*index).is_none_or(|codec| !codec.keys_equal_as_bytes())
-                || relation.columns.get(*index).is_none_or(|column| column.nondeterministic)
+/// The columns of the key, in key order.
+pub(super) fn key_columns(relation: &Relation, modes: Modes) -> Vec<KeyColumn> {
+    let columns = relation.key.iter().filter_map(|index| Some((*index, relation.columns.get(*index)?)));
+    columns
+        .map(|(index, column)| KeyColumn {
+            index,
+            name: column.name.clone(),
+            codec: Codec::of_column(&column.ty, modes),
         })
+        .collect()
+}
+
+/// Whether key bytes do not decide which rows are the same: without a key, or with a type of another equality.
+pub(super) fn needs_one_partition(relation: &Relation, key: &[KeyColumn]) -> bool {
+    let is_nondeterministic = |index: usize| relation.columns.get(index).is_none_or(|column| column.nondeterministic);
+    key.is_empty() || key.iter().any(|column| !column.codec.keys_equal_as_bytes() || is_nondeterministic(column.index))
 }
 
 /// How logical messages are encoded. Made by [`Encoder::prepare_messages`](super::Encoder::prepare_messages).

@@ -6,7 +6,7 @@ use crate::{
     record::{
         error::EncodeError,
         header::{self, PLACEHOLDER},
-        plan::{Plan, PlanColumn},
+        plan::{KeyColumn, Plan, PlanColumn},
     },
     types::{Parsed, Value},
 };
@@ -112,14 +112,15 @@ fn append_placeholder(column: &PlanColumn, out: &mut Vec<u8>) {
 }
 
 /// The canonical value of a key column.
-pub(super) fn key_value<'a>(plan: &'a Plan, row: RowSource<'a>, index: usize) -> Result<Value<'a>, EncodeError> {
+pub(super) fn key_value<'a>(plan: &'a Plan, row: RowSource<'a>, key: &'a KeyColumn) -> Result<Value<'a>, EncodeError> {
+    let index = key.index;
     let column = plan.columns.get(index).ok_or_else(|| EncodeError::Width {
         table: plan.table.clone(),
         expected: index + 1,
         actual: plan.columns.len(),
     })?;
     match row.datum(index) {
-        Datum::Text(text) => match column.codec.parse_key(text).map_err(|source| not_utf8(plan, column, source))? {
+        Datum::Text(text) => match key.codec.parse_key(text).map_err(|source| not_utf8(plan, column, source))? {
             Parsed::Value(value) | Parsed::Lossy(value) | Parsed::Unrepresentable { stand_in: value } => Ok(value),
         },
         Datum::Null | Datum::Unchanged => Err(key_missing(plan, column)),
@@ -129,9 +130,9 @@ pub(super) fn key_value<'a>(plan: &'a Plan, row: RowSource<'a>, index: usize) ->
 
 /// Whether two keys of the same bytes are different rows: their columns differ in what Avro's type cannot hold.
 pub(super) fn differs_beyond_key_bytes(plan: &Plan, before: RowSource<'_>, after: RowSource<'_>) -> bool {
-    plan.key.iter().any(|index| match (before.datum(*index), after.datum(*index), plan.columns.get(*index)) {
-        (Datum::Text(before), Datum::Text(after), Some(column)) => {
-            before != after && !matches!(column.codec.parse_key(before), Ok(Parsed::Value(_)))
+    plan.key.iter().any(|key| match (before.datum(key.index), after.datum(key.index)) {
+        (Datum::Text(before), Datum::Text(after)) => {
+            before != after && !matches!(key.codec.parse_key(before), Ok(Parsed::Value(_)))
         }
         _ => false,
     })

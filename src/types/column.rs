@@ -50,6 +50,18 @@ impl ColumnType {
         Self { oid, typmod, sql: sql.into(), kind: TypeKind::Base }
     }
 
+    /// Whether a column of it may have a collation. Of an extension's or a user's own type that is not known.
+    #[must_use]
+    pub fn is_collatable(&self) -> bool {
+        const FIRST_USER_OID: u32 = 16_384;
+        match &self.kind {
+            TypeKind::Base => matches!(self.oid, 19 | 25 | 1042 | 1043 | FIRST_USER_OID..),
+            TypeKind::Enum(_) => false,
+            TypeKind::Domain(inner) | TypeKind::Array(inner) => inner.is_collatable(),
+            TypeKind::Extension(_) => true,
+        }
+    }
+
     /// The type below all domains.
     #[must_use]
     pub fn below_domains(&self) -> &Self {

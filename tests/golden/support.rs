@@ -220,7 +220,7 @@ impl Pipe {
     }
 
     pub fn plan(&mut self, relation: &Relation) -> Arc<Plan> {
-        now(self.encoder.prepare(relation, &self.store)).unwrap()
+        now(self.encoder.prepare(relation, None, &self.store)).unwrap()
     }
 
     pub fn encode(&mut self, plan: &Plan, change: &RowChange) -> Result<Vec<Owned>, EncodeError> {

@@ -21,6 +21,7 @@ mod debezium;
 mod gap;
 mod idle;
 mod incompatible;
+mod keys;
 mod login;
 mod options;
 mod oracle;

@@ -255,6 +255,16 @@ pub enum Error {
         /// The table.
         table: String,
     },
+    /// The key schema of a topic has another id, and with it every key other bytes.
+    #[error("the registry gives the key schema of table {table} the id {found}, where its records have {kept}")]
+    KeySchemaId {
+        /// The table.
+        table: String,
+        /// The id in the topic's records.
+        kept: u32,
+        /// The registry's id.
+        found: u32,
+    },
     /// A captured table has another name.
     #[error("table {table} was renamed to {name}")]
     Renamed {
@@ -298,9 +308,11 @@ impl Classify for Error {
             Self::Kafka(error) => error.severity(),
             Self::Record(error) => error.severity(),
             Self::Registry(error) => error.severity(),
-            Self::RecordTooLarge { .. } | Self::KeyChanged { .. } | Self::Renamed { .. } | Self::Replaced { .. } => {
-                Severity::Definite
-            }
+            Self::RecordTooLarge { .. }
+            | Self::KeyChanged { .. }
+            | Self::KeySchemaId { .. }
+            | Self::Renamed { .. }
+            | Self::Replaced { .. } => Severity::Definite,
             Self::Busy { .. }
             | Self::SlotInUse { .. }
             | Self::StateMoved { .. }
@@ -347,6 +359,9 @@ impl Classify for Error {
                 "Create publication {publication} again with the tables that it had ({sql}) and start again; once the slot is past that position it can be dropped."
             ),
             Self::KeyChanged { .. } => "A new snapshot takes the table in with its new key: drop the slot and set [capture] on_gap = \"resnapshot\". Give the target's table the same key.".into(),
+            Self::KeySchemaId { kept, .. } => format!(
+                "If the registry lost its schemas, restore it with their ids, or else with schema {kept} under the key's subject, and restart capture. Otherwise take a new snapshot: drop the slot and set [capture] on_gap = \"resnapshot\"."
+            ),
             Self::Renamed { .. } | Self::Replaced { .. } => "A new snapshot takes the table in: drop the slot and set [capture] on_gap = \"resnapshot\".".into(),
             Self::Protocol { .. } => "This is a defect of walrelay or of the server; nothing was confirmed past this point.".into(),
             Self::HalfBroadcast { topic, .. } => format!("Capture the table of topic {topic} again until the truncate is through; sinks wait for it."),

@@ -40,11 +40,17 @@ impl Running {
         relation: Arc<Relation>,
         topic: Arc<Topic>,
     ) -> Result<Self, Error> {
-        let plan = session.patiently(async |registry| encoder.prepare(&relation, registry).await).await?;
+        let kept = session.key_form(&topic.name).await;
+        let plan =
+            session.patiently(async |registry| encoder.prepare(&relation, kept.as_ref(), registry).await).await?;
+        session.keep_key_form(&plan, kept.as_ref()).await?;
         let metrics = session.metrics.table(&relation.name.to_string());
         Ok(Self { relation, plan, topic, metrics })
     }
 }
+
+/// Behind the OID, the key of the version that a snapshot read, which no message has described.
+pub(super) const SNAPSHOT_VERSION: &str = "/snapshot";
 
 /// What happens to the changes of a relation.
 pub(super) enum Route {
@@ -183,13 +189,20 @@ impl Routes {
     /// A plan for a stopped table; without one every change counts as one.
     async fn counting_plan(&self, body: &RelationBody, encoder: &mut Encoder) -> Option<Arc<Plan>> {
         let relation = self.session.describe(body, &self.types, self.last_version(body.oid).as_deref()).await.ok()?;
-        encoder.prepare(&relation, &Unregistered).await.ok()
+        let kept = match self.session.topics.get(&relation.name) {
+            Some(topic) => self.session.key_form(topic).await,
+            None => None,
+        };
+        encoder.prepare(&relation, kept.as_ref(), &Unregistered).await.ok()
     }
 
     /// The recorded version that this message describes, or a new one, recorded before it is used.
     async fn version(&mut self, body: &RelationBody) -> Result<Arc<Relation>, Error> {
         let key = format!("{}/{:016x}", body.oid, digest(body));
         if let Some(known) = self.versions.get(&key) {
+            if self.session.collation_changed(known).await? {
+                return Err(Error::KeyChanged { table: known.name.to_string() });
+            }
             return Ok(Arc::clone(known));
         }
         let last = self.last_version(body.oid);
@@ -203,14 +216,15 @@ impl Routes {
         Ok(relation)
     }
 
-    /// Any version of the relation that is known.
+    /// The version before the next one: that in use, or else any that is known. What the snapshot read is the oldest.
     fn last_version(&self, oid: u32) -> Option<Arc<Relation>> {
+        if let Some(Route::Running(running)) = self.by_oid.get(&oid) {
+            return Some(Arc::clone(&running.relation));
+        }
         let prefix = format!("{oid}/");
-        self.versions
-            .range(prefix.clone()..)
-            .take_while(|(key, _)| key.starts_with(&prefix))
-            .last()
-            .map(|(_, v)| Arc::clone(v))
+        let known = self.versions.range(prefix.clone()..).take_while(|(key, _)| key.starts_with(&prefix));
+        let newest = known.max_by_key(|(key, _)| !key.ends_with(SNAPSHOT_VERSION));
+        newest.map(|(_, version)| Arc::clone(version))
     }
 }
 

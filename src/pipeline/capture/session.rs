@@ -24,7 +24,7 @@ use crate::{
         metrics::{CaptureMetrics, lsn_value},
     },
     postgres,
-    record::{EncodeError, Encoder, message_topic},
+    record::{EncodeError, Encoder, KeyForm, Plan, message_topic},
     registry::Registry,
     retry::{Backoff, Classify, Severity, chain},
     schema::{Relation, TableName},
@@ -52,6 +52,8 @@ pub(super) struct Session {
     pub(super) tables: Arc<Tables>,
     /// Barriers that are recorded as open.
     pub(super) barriers: Mutex<Vec<Position>>,
+    /// Recorded key forms by topic.
+    pub(super) keys: Mutex<BTreeMap<String, KeyForm>>,
 }
 
 /// The name under which logical messages stop, as a table does.
@@ -142,6 +144,16 @@ impl Session {
         Ok(source::version::describe(&self.client, body, catalog, last, types).await?)
     }
 
+    /// Whether equal keys may have other bytes by now than when the version was described. The collation is in no message.
+    pub(super) async fn collation_changed(&self, version: &Relation) -> Result<bool, Error> {
+        let key: Vec<_> = version.key.iter().filter_map(|index| version.columns.get(*index)).collect();
+        if key.iter().all(|column| column.nondeterministic || !column.ty.is_collatable()) {
+            return Ok(false);
+        }
+        let lenient = source::version::nondeterministic(&self.client, version.oid).await?;
+        Ok(key.iter().any(|column| !column.nondeterministic && lenient.iter().any(|name| **name == *column.name)))
+    }
+
     /// Asks the registry until it answers: while it is down, nothing is lost by waiting.
     pub(super) async fn patiently<T>(
         &self,
@@ -162,6 +174,31 @@ impl Session {
                     tokio::time::sleep(delay).await;
                 }
                 Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    /// The recorded key form of a topic.
+    pub(super) async fn key_form(&self, topic: &str) -> Option<KeyForm> {
+        self.keys.lock().await.get(topic).cloned()
+    }
+
+    /// Records the key form of a topic before its first record; an error if it is another one than `kept` (trap T53).
+    pub(super) async fn keep_key_form(&self, plan: &Plan, kept: Option<&KeyForm>) -> Result<(), Error> {
+        let (form, table) = (plan.key_form(), plan.table().to_string());
+        match kept {
+            Some(kept) if *kept == form => Ok(()),
+            Some(kept) => Err(match (&kept.schema, &form.schema) {
+                (Some((kept, before)), Some((found, now))) if before == now => {
+                    Error::KeySchemaId { table, kept: *kept, found: *found }
+                }
+                _ => Error::KeyChanged { table },
+            }),
+            None => {
+                let topic = plan.topic().to_string();
+                self.position.record(&[Update::Key { topic: topic.clone(), form: form.clone() }]).await?;
+                self.keys.lock().await.insert(topic, form);
+                Ok(())
             }
         }
     }

@@ -14,6 +14,7 @@ use super::{Error, options::OptionHistory};
 use crate::{
     kafka::{self, StateEntry, StateTopic},
     lsn::{Lsn, Position},
+    record::KeyForm,
     schema::Relation,
 };
 
@@ -93,6 +94,8 @@ pub(super) struct State {
     /// Relation versions by `oid/digest`.
     pub(super) relations: BTreeMap<String, Relation>,
     pub(super) topics: BTreeMap<String, TopicRecord>,
+    /// Key forms by topic.
+    pub(super) keys: BTreeMap<String, KeyForm>,
     pub(super) barriers: Vec<OpenBarrier>,
     pub(super) stopped: BTreeMap<String, StoppedTable>,
 }
@@ -117,6 +120,15 @@ pub(super) enum Update {
     ForgetTopic {
         name: String,
     },
+    /// The key form of a topic, before its first record.
+    Key {
+        topic: String,
+        form: KeyForm,
+    },
+    /// One from before a new snapshot.
+    ForgetKey {
+        topic: String,
+    },
     OpenBarrier(OpenBarrier),
     CloseBarrier(Position),
     Stopped {
@@ -136,6 +148,8 @@ impl Update {
             Self::ForgetRelation { key } => (format!("relation/{key}"), None),
             Self::Topic { name, record } => (format!("topic/{name}"), Some(serde_json::to_vec(record)?)),
             Self::ForgetTopic { name } => (format!("topic/{name}"), None),
+            Self::Key { topic, form } => (format!("key/{topic}"), Some(serde_json::to_vec(form)?)),
+            Self::ForgetKey { topic } => (format!("key/{topic}"), None),
             Self::OpenBarrier(barrier) => (format!("barrier/{}", barrier.position), Some(serde_json::to_vec(barrier)?)),
             Self::CloseBarrier(position) => (format!("barrier/{position}"), None),
             Self::Stopped { table, stopped } => (format!("table/{table}"), Some(serde_json::to_vec(stopped)?)),
@@ -158,6 +172,9 @@ impl State {
                 }
                 Some(("topic", name)) => {
                     state.topics.insert(name.to_owned(), serde_json::from_slice(value).map_err(wrong)?);
+                }
+                Some(("key", name)) => {
+                    state.keys.insert(name.to_owned(), serde_json::from_slice(value).map_err(wrong)?);
                 }
                 Some(("barrier", _)) => state.barriers.push(serde_json::from_slice(value).map_err(wrong)?),
                 Some(("table", name)) => {

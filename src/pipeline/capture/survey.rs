@@ -10,6 +10,7 @@ use std::{
 
 use super::{
     Error,
+    routes::SNAPSHOT_VERSION,
     settings::CaptureDeps,
     state::{State, StoppedTable},
     tables::Tables,
@@ -52,7 +53,7 @@ impl Survey {
     pub(super) fn versions(&self) -> BTreeMap<String, Arc<Relation>> {
         let copied = self.published.iter().map(|table| &table.relation);
         let copied = copied.filter(|relation| self.topics.contains_key(&relation.name));
-        copied.map(|relation| (format!("{}/snapshot", relation.oid), Arc::new(relation.clone()))).collect()
+        copied.map(|relation| (format!("{}{SNAPSHOT_VERSION}", relation.oid), Arc::new(relation.clone()))).collect()
     }
 
     fn new(tables: &Tables, published: Vec<PublishedTable>, topics: BTreeMap<TableName, String>) -> Self {

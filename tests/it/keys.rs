@@ -1,0 +1,141 @@
+//! A row's records share one partition for the topic's life: whatever the key's bytes are made of stays, or the table stops.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::support::{LIMIT, Scenario, await_condition};
+
+/// Partitions in which each key's records lie; a key is what its bytes are behind the schema's id.
+fn partitions_by_key(scenario: &Scenario, table: &str) -> BTreeMap<Vec<u8>, BTreeSet<i32>> {
+    let mut partitions = BTreeMap::<_, BTreeSet<_>>::new();
+    for record in scenario.topics().read(table) {
+        if let Some(key) = record.key {
+            partitions.entry(key[5..].to_vec()).or_default().insert(record.partition);
+        }
+    }
+    partitions
+}
+
+fn assert_keys_stay(scenario: &Scenario, table: &str, keys: usize) {
+    let partitions = partitions_by_key(scenario, table);
+    assert_eq!(partitions.len(), keys, "keys in {table}");
+    assert!(partitions.values().all(|of_key| of_key.len() == 1), "a key moved in {table}: {partitions:?}");
+    let used: BTreeSet<_> = partitions.values().flatten().collect();
+    assert!(used.len() > 1, "a topic with one used partition tells nothing");
+}
+
+async fn await_stopped(scenario: &Scenario, reason: &str) {
+    let stopped = async || scenario.readiness("capture").await.1.contains(reason);
+    await_condition(&format!("capture says: {reason}"), LIMIT, stopped).await;
+}
+
+/// trap T53.
+#[tokio::test(flavor = "multi_thread")]
+async fn other_forms_of_values_leave_the_keys_of_a_topic_as_they_are() {
+    let mut scenario = Scenario::new("key_forms").await;
+    for (table, key) in [("numbers", "numeric(9,2)"), ("bare", "numeric"), ("sums", "money"), ("codes", "bytea")] {
+        scenario.source(&format!("CREATE TABLE {table} (id {key} PRIMARY KEY, n int NOT NULL)")).await;
+    }
+    let insert = "INSERT INTO numbers SELECT n * 1.25, 0 FROM generate_series(1, 20) n;
+        INSERT INTO bare SELECT n * 1.125, 0 FROM generate_series(1, 20) n;
+        INSERT INTO sums SELECT n::money, 0 FROM generate_series(1, 20) n;
+        INSERT INTO codes SELECT n::text::bytea, 0 FROM generate_series(1, 20) n";
+    scenario.source(insert).await;
+    let (mut capture, _apply) = (scenario.capture().await, scenario.apply().await);
+    let tables = ["numbers", "bare", "sums", "codes"];
+    for table in tables {
+        scenario.await_equal(table).await;
+    }
+    capture.stop(LIMIT).await.unwrap_or_else(|error| panic!("{error}"));
+
+    scenario.settings.set("format.decimal", "string");
+    scenario.settings.set("format.binary", "hex");
+    let _capture = scenario.capture().await;
+    for table in tables {
+        scenario.source(&format!("UPDATE {table} SET n = 1")).await;
+        scenario.await_equal(table).await;
+        assert_keys_stay(&scenario, &format!("public.{table}"), 20);
+    }
+    scenario.verify();
+}
+
+/// trap T53.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_new_label_of_an_enum_in_the_key_moves_no_row() {
+    let scenario = Scenario::new("key_labels").await;
+    let labels: Vec<_> = (0..12).map(|n| format!("'label {n}'")).collect();
+    scenario.both(&format!("CREATE TYPE kind AS ENUM ({})", labels.join(", "))).await;
+    scenario.source("CREATE TABLE kinds (kind kind PRIMARY KEY, n int NOT NULL)").await;
+    scenario.source("INSERT INTO kinds SELECT unnest(enum_range(NULL::kind)), 0").await;
+    let (mut capture, _apply) = (scenario.capture().await, scenario.apply().await);
+    scenario.await_equal("kinds").await;
+    capture.stop(LIMIT).await.unwrap_or_else(|error| panic!("{error}"));
+
+    scenario.both("ALTER TYPE kind ADD VALUE 'label 12'").await;
+    let _capture = scenario.capture().await;
+    // Another column makes another version of the relation, with the labels of today.
+    scenario.both("ALTER TABLE kinds ADD COLUMN more int").await;
+    scenario.source("UPDATE kinds SET n = 1; INSERT INTO kinds VALUES ('label 12', 1, 1)").await;
+    scenario.await_equal("kinds").await;
+    assert_keys_stay(&scenario, "public.kinds", 13);
+    scenario.verify();
+}
+
+/// trap T53.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_whose_schema_changes_with_a_modifier_stops_its_table() {
+    let scenario = Scenario::new("key_modifier").await;
+    scenario
+        .source("CREATE TABLE sums (id numeric(10,2) PRIMARY KEY, n int); CREATE TABLE others (id int PRIMARY KEY)")
+        .await;
+    scenario.source("INSERT INTO sums SELECT n, 0 FROM generate_series(1, 20) n").await;
+    let (_capture, _apply) = (scenario.capture().await, scenario.apply().await);
+    scenario.await_equal("sums").await;
+    scenario.source("ALTER TABLE sums ALTER COLUMN id TYPE numeric(12,2)").await;
+    scenario.source("UPDATE sums SET n = 1; INSERT INTO others VALUES (1)").await;
+    await_stopped(&scenario, "the key of table public.sums changed").await;
+    scenario.await_equal("others").await;
+    assert!(partitions_by_key(&scenario, "public.sums").values().all(|of_key| of_key.len() == 1));
+}
+
+/// Equal keys may then have other bytes, so that one partition has to hold them all.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_whose_collation_becomes_nondeterministic_stops_its_table() {
+    let scenario = Scenario::new("key_collation").await;
+    let collation = "CREATE COLLATION lenient (provider = icu, locale = 'und-u-ks-level2', deterministic = false)";
+    scenario.source(collation).await;
+    scenario.source("CREATE TABLE names (id text PRIMARY KEY, n int); CREATE TABLE others (id int PRIMARY KEY)").await;
+    scenario.source("INSERT INTO names SELECT 'name ' || n, 0 FROM generate_series(1, 20) n").await;
+    let (_capture, _apply) = (scenario.capture().await, scenario.apply().await);
+    scenario.await_equal("names").await;
+    scenario.source("UPDATE names SET n = 1").await;
+    scenario.await_equal("names").await;
+    scenario.source("ALTER TABLE names ALTER COLUMN id TYPE text COLLATE lenient").await;
+    scenario.source("UPDATE names SET n = 2, id = upper(id); INSERT INTO others VALUES (1)").await;
+    await_stopped(&scenario, "the key of table public.names changed").await;
+    scenario.await_equal("others").await;
+}
+
+/// Trap T53.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_registry_that_gives_the_key_schema_another_id_stops_the_table() {
+    let scenario = Scenario::new("key_id").await;
+    scenario.source("CREATE TABLE things (id int PRIMARY KEY); CREATE TABLE others (id int PRIMARY KEY)").await;
+    scenario.source("INSERT INTO things SELECT generate_series(1, 9)").await;
+    let (mut capture, _apply) = (scenario.capture().await, scenario.apply().await);
+    scenario.await_equal("things").await;
+    capture.stop(LIMIT).await.unwrap_or_else(|error| panic!("{error}"));
+
+    // What capture knows of the records is in its state: there the id is that of another registry.
+    let entry = format!("key/{}", scenario.topics().name("public.things"));
+    let state = scenario.state_topics().read(&scenario.name);
+    let known = state.iter().rfind(|record| record.key.as_deref() == Some(entry.as_bytes())).unwrap();
+    let mut form: serde_json::Value = serde_json::from_slice(known.value.as_deref().unwrap()).unwrap();
+    form["schema"][0] = 4_000_000_000_u32.into();
+    let form = form.to_string();
+    scenario.state_topics().write(&scenario.name, 0, Some(entry.as_bytes()), Some(form.as_bytes()));
+    let _capture = scenario.capture().await;
+    scenario.source("INSERT INTO things VALUES (10); INSERT INTO others VALUES (1)").await;
+    await_stopped(&scenario, "where its records have 4000000000").await;
+    scenario.await_equal("others").await;
+    assert_eq!(partitions_by_key(&scenario, "public.things").len(), 9);
+}
