@@ -116,17 +116,34 @@ async fn a_schema_is_registered_once_and_then_known() {
 
 #[tokio::test]
 async fn a_subject_that_somebody_else_creates_at_the_moment_is_asked_for_again() {
-    let peer = Peer::new(vec![
-        Answer::Status(
-            409,
-            r#"{"error_code":409,"message":"An artifact with ID 't-value' in group 'null' already exists."}"#,
-        ),
-        Answer::Status(200, r#"{"id":7}"#),
-    ]);
-    let registry = client(&[&peer.url]);
-    let error = registry.register_schema("t-value", SCHEMA).await.unwrap_err();
-    assert_eq!(error.severity(), Severity::Transient, "{error}");
-    assert_eq!(registry.register_schema("t-value", SCHEMA).await.unwrap(), 7);
+    let apicurio = [
+        r#"{"message":"An artifact with ID 't-value' in group 'null' already exists.","error_code":409}"#,
+        r#"{"message":"An artifact version 'null' for artifact ID 't-value' in group 'null' already exists.","error_code":0}"#,
+    ];
+    for answer in apicurio {
+        let peer = Peer::new(vec![Answer::Status(409, answer), Answer::Status(200, r#"{"id":7}"#)]);
+        let registry = client(&[&peer.url]);
+        let error = registry.register_schema("t-value", SCHEMA).await.unwrap_err();
+        assert_eq!(error.severity(), Severity::Transient, "{error}");
+        assert_eq!(registry.register_schema("t-value", SCHEMA).await.unwrap(), 7);
+    }
+}
+
+/// A label of an enum, a default or a documentation may hold any words, and Confluent's registry quotes the whole schema.
+#[tokio::test]
+async fn an_incompatible_schema_that_speaks_of_what_already_exists_is_incompatible_all_the_same() {
+    let confluent = r#"{"error_code":409,"message":"Schema being registered is incompatible with an earlier schema for subject \"t-value\", details: [{errorType:'READER_FIELD_MISSING_DEFAULT_VALUE', description:'The field 'b' at path '/fields/1' in the new schema has no default value and is missing in the old schema', additionalInfo:'b'}, {oldSchemaVersion: 1}, {oldSchema: '{\"type\":\"record\",\"name\":\"Key\",\"doc\":\"An artifact with this id already exists.\",\"fields\":[]}'}, {validateFields: 'false', compatibility: 'BACKWARD'}]"}"#;
+    let apicurio = r#"{"message":"Incompatible artifact: already exists-value [AVRO], num of incompatible diffs: {1}, list of diff types: [[already exists] at /fields/0/type/symbols] Causes: [already exists] at /fields/0/type/symbols","error_code":0}"#;
+    for answer in [confluent, apicurio] {
+        let peer = Peer::new(vec![
+            Answer::Status(409, answer),
+            Answer::Status(200, r#"{"subject":"t-value","version":1,"id":9,"schema":"\"string\""}"#),
+        ]);
+        let error = client(&[&peer.url]).register_schema("t-value", SCHEMA).await.unwrap_err();
+        assert!(matches!(error, RegistryError::Incompatible { .. }), "{error}");
+        assert_eq!(error.severity(), Severity::Definite);
+        assert!(!error.to_string().contains("oldSchema:"), "{error}");
+    }
 }
 
 #[tokio::test]

@@ -116,8 +116,7 @@ impl Registry {
 
     async fn explain(&self, subject: &str, schema: &str, refusal: Refusal) -> RegistryError {
         match refusal.status {
-            // Two requests that create one subject meet: the second one is refused, whatever its schema.
-            409 if refusal.reason.contains("already exists") => {
+            409 if is_creation(&refusal.reason) => {
                 RegistryError::Creating { address: refusal.address, subject: subject.to_owned() }
             }
             409 => {
@@ -204,6 +203,12 @@ fn decided(address: &str, error: &SRCError) -> Option<CallError> {
 /// The HTTP status of an answer, which the client library tells only in its message; `None` if there was no answer.
 fn status(error: &SRCError) -> Option<u16> {
     error.error.split_once("with status ")?.1.get(..3)?.parse().ok()
+}
+
+/// Whether a 409 says that two requests which create one subject or version met: the second one is refused, whatever its schema.
+/// The whole sentence is Apicurio's; the reason of a true incompatibility may quote any words out of a schema.
+fn is_creation(reason: &str) -> bool {
+    reason.strip_prefix("An artifact ").is_some_and(|rest| rest.ends_with(" already exists."))
 }
 
 fn refused(address: &str, subject: &str, status: u16, reason: &str) -> RegistryError {

@@ -41,7 +41,7 @@ impl PositionRecord {
         if checkpoint.ceiling > wanted {
             return Ok(checkpoint.ceiling);
         }
-        let ceiling = Lsn(wanted.0 + 1).max(end_of_wal().await?);
+        let ceiling = Lsn(wanted.0.saturating_add(1)).max(end_of_wal().await?);
         let raised = Checkpoint { ceiling, ..checkpoint.clone() };
         self.store.write(&[Update::Checkpoint(raised.clone())]).await?;
         *checkpoint = raised;

@@ -77,7 +77,7 @@ pub(super) fn decide(
         Ok(at) => return Ok(Start::Resume { at, timeline: server.timeline }),
         Err(Trouble::Snapshot) => return Ok(Start::Again { drop_slot, epoch: checkpoint.epoch }),
         Err(Trouble::Gap(error)) => (error, checkpoint.epoch),
-        Err(Trouble::Fork(error)) => (error, checkpoint.epoch + 1),
+        Err(Trouble::Fork(error)) => (error, checkpoint.epoch.saturating_add(1)),
     };
     match policy {
         GapPolicy::Stop => Err(trouble),
