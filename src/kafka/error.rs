@@ -131,6 +131,14 @@ fn is_definite(code: RDKafkaErrorCode) -> bool {
     )
 }
 
+impl Error {
+    /// Whether the producer takes nothing more since the delivery of an earlier record failed, whose report tells of which.
+    #[must_use]
+    pub fn is_of_earlier_record(&self) -> bool {
+        matches!(self, Self::Produce { source, .. } if code(source) == Some(RDKafkaErrorCode::Fatal))
+    }
+}
+
 fn code(error: &KafkaError) -> Option<RDKafkaErrorCode> {
     error.rdkafka_error_code()
 }

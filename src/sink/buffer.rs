@@ -170,7 +170,7 @@ impl<'a> Fold<'a> {
             Some((*index, value.clone()))
         };
         let cells: MovedCells = event.moved_columns.iter().map(cell).collect();
-        let create = Position { ordinal: event.position.ordinal + 1, ..event.position };
+        let create = Position { ordinal: event.position.ordinal.saturating_add(1), ..event.position };
         self.left.insert(create, cells.clone());
         self.moved.insert(create, cells);
     }
@@ -498,5 +498,15 @@ mod tests {
         assert_eq!(fold.outcomes(), [Outcome::Row(Cow::Owned(vec![cell(2), cell(0), cell(9)]))]);
         let mut fold = Fold::new(HashMap::new(), HashMap::new(), BTreeMap::from([(come.position, None)]));
         assert!(fold.push(&come).is_err(), "a row that was not there was moved");
+    }
+
+    #[test]
+    fn the_highest_ordinal_that_a_record_can_carry_is_no_reason_to_panic() {
+        let before = Some(vec![cell(1), Cell::Unchanged, Cell::Unchanged]);
+        let gone = event(&shape(), u64::MAX, Op::Delete);
+        let gone = ChangeEvent { before, key_move: true, moved_columns: vec![2], ..gone };
+        let mut fold = Fold::default();
+        assert_eq!(fold.push(&gone), Ok(Folded::Taken));
+        assert!(fold.left().contains_key(&gone.position));
     }
 }

@@ -292,7 +292,7 @@ impl Lane {
     #[must_use]
     pub fn behind_since(&self) -> Option<i64> {
         (self.state != State::Stopped).then_some(())?;
-        self.queue.front().map(|record| record.timestamp_ms - self.delay_ms)
+        self.queue.front().map(|record| record.timestamp_ms.saturating_sub(self.delay_ms))
     }
 
     /// Whether no record waits.

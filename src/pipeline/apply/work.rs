@@ -133,7 +133,7 @@ pub async fn decode<D: Decode>(decoder: &mut D, mut lane: JobLane, hold: Option<
     for record in &records {
         match decoder.decode(record).await {
             Ok(Some(event)) => {
-                work.delay_ms = Some(record.timestamp_ms - event.commit_ms);
+                work.delay_ms = Some(record.timestamp_ms.saturating_sub(event.commit_ms));
                 if work.take(event, record.offset, &mut mark, hold).is_some() {
                     break;
                 }

@@ -9,7 +9,7 @@ use std::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicI64, AtomicUsize, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use prometheus::IntGauge;
@@ -27,6 +27,8 @@ use crate::{
 const NO_UNIT: usize = usize::MAX;
 /// Size of a record batch where the topics take it, in bytes.
 const DEFAULT_BATCH_BYTES: usize = 1_000_000;
+/// How long the report is waited for that tells why the producer takes nothing more.
+const REPORT_LIMIT: Duration = Duration::from_secs(2);
 /// Bits of a token that name the topic; the rest names the unit.
 const TOPIC_BITS: u32 = 16;
 
@@ -251,12 +253,33 @@ impl Publisher {
     }
 
     async fn enqueue(&self, topic: &str, record: &Record<'_>, token: usize) -> Result<(), Error> {
-        while !self.producer.try_send(topic, record, token)? {
-            self.check()?;
-            // Wakes up by itself too, for reports that came before the wait began.
-            let _elapsed = tokio::time::timeout(Duration::from_millis(50), self.deliveries.changed()).await;
+        loop {
+            match self.producer.try_send(topic, record, token) {
+                Ok(true) => return Ok(()),
+                Ok(false) => self.check()?,
+                Err(error) if error.is_of_earlier_record() => return Err(self.cause(error).await),
+                Err(error) => return Err(error.into()),
+            }
+            self.reported().await;
         }
-        Ok(())
+    }
+
+    /// The failed delivery over which the producer was given up: its report names the topic at fault, and may come a moment
+    /// after the producer has refused another record.
+    async fn cause(&self, refused: kafka::Error) -> Error {
+        let deadline = Instant::now() + REPORT_LIMIT;
+        while Instant::now() < deadline {
+            if let Err(error) = self.check() {
+                return error;
+            }
+            self.reported().await;
+        }
+        refused.into()
+    }
+
+    /// Waits for a report. Wakes up by itself too, for reports that came before the wait began.
+    async fn reported(&self) {
+        let _elapsed = tokio::time::timeout(Duration::from_millis(50), self.deliveries.changed()).await;
     }
 
     /// The failed delivery or refused log-in, if there is one.
@@ -273,7 +296,7 @@ impl Publisher {
     pub(super) async fn drained(&self) -> Result<(), Error> {
         while self.deliveries.tracker(|tracker| tracker.in_flight()) > 0 {
             self.check()?;
-            let _elapsed = tokio::time::timeout(Duration::from_millis(100), self.deliveries.changed()).await;
+            self.reported().await;
         }
         self.check()
     }
@@ -282,7 +305,7 @@ impl Publisher {
     pub(super) async fn settled(&self) -> Result<(), Error> {
         while self.producer.in_flight() > 0 {
             self.check()?;
-            let _elapsed = tokio::time::timeout(Duration::from_millis(20), self.deliveries.changed()).await;
+            self.reported().await;
         }
         self.check()
     }

@@ -90,9 +90,10 @@ impl Session {
         self.position.raise_ceiling(commit, async || Ok(source::wal::flushed(&self.client).await?)).await
     }
 
-    /// Tables that stopped in an earlier process are tried again: their changes were held in the WAL.
+    /// Tables that stopped in an earlier process are tried again, and so are messages: their changes were held in the WAL.
     pub(super) async fn retry_stopped(&self, state: &State) -> Result<(), Error> {
-        let running = self.topics.keys().filter(|table| !self.tables.is_stopped(table));
+        let messages = messages(&self.settings.prefix);
+        let running = self.topics.keys().chain([&messages]).filter(|table| !self.tables.is_stopped(table));
         let retried: Vec<_> =
             running.map(ToString::to_string).filter(|table| state.stopped.contains_key(table)).collect();
         if retried.is_empty() {

@@ -212,4 +212,12 @@ mod tests {
         let resumed = streaming(in_time, slot(200), GapPolicy::Stop).unwrap();
         assert_eq!(resumed, Start::Resume { at: Lsn(200), timeline: 2 });
     }
+
+    #[test]
+    fn the_last_epoch_is_no_reason_to_panic() {
+        let state = Checkpoint { epoch: u32::MAX, ..checkpoint(Phase::Streaming) };
+        let behind = Server { wal_end: Lsn(299), ..SERVER };
+        let again = decide("s", Some(&state), behind, slot(200), GapPolicy::Resnapshot).unwrap();
+        assert_eq!(again, Start::Again { drop_slot: true, epoch: u32::MAX });
+    }
 }
