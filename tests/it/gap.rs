@@ -1,5 +1,11 @@
 //! A gap in the source's log: capture stops, and begins anew only when it is told to.
 
+use tokio::{
+    io::copy_bidirectional,
+    net::{TcpListener, TcpStream},
+    sync::watch,
+};
+
 use crate::support::{LIMIT, Scenario, await_condition};
 
 /// Traps T6 and T26: what happened while nobody looked is gone, and so must be the rows that it removed.
@@ -50,6 +56,50 @@ async fn a_slot_that_is_lost_during_the_snapshot_is_noticed_before_its_end() {
     scenario.settings.set("registry.urls", vec![registry]);
     let (_capture, _apply) = (scenario.capture().await, scenario.apply().await);
     scenario.await_equal("things").await;
+}
+
+/// An address of the registry that answers from the moment on when the gate opens; it ends with the test's runtime.
+async fn gated_registry(registry: &str) -> (String, watch::Sender<bool>) {
+    let (authority, path) = registry.strip_prefix("http://").unwrap().split_once('/').unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}/{path}", listener.local_addr().unwrap());
+    let (gate, opened) = watch::channel(false);
+    let behind = authority.to_owned();
+    tokio::spawn(async move {
+        while let Ok((mut client, _)) = listener.accept().await {
+            let (behind, mut opened) = (behind.clone(), opened.clone());
+            tokio::spawn(async move {
+                if opened.wait_for(|open| *open).await.is_ok() {
+                    let mut server = TcpStream::connect(behind).await?;
+                    copy_bidirectional(&mut client, &mut server).await?;
+                }
+                std::io::Result::Ok(())
+            });
+        }
+    });
+    (url, gate)
+}
+
+/// Trap T13: the snapshot ends before anybody looks at the slot again, and the stream finds it missing.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_slot_that_is_lost_before_its_stream_begins_is_a_gap_that_a_new_snapshot_closes() {
+    let mut scenario = Scenario::new("between").await;
+    scenario.source("CREATE TABLE things (id int PRIMARY KEY); INSERT INTO things VALUES (1)").await;
+    let (url, gate) = gated_registry(&scenario.parts.registry).await;
+    scenario.settings.set("registry.urls", vec![url]);
+    scenario.settings.set("capture.on_gap", "resnapshot");
+    let mut capture = scenario.spawn_capture();
+    await_condition("the slot is there", LIMIT, async || scenario.confirmed_flush().await.is_some()).await;
+    // The registry is asked behind the slot, so the snapshot has not begun to be published.
+    scenario.await_log(&mut capture, "created replication slot").await;
+    scenario.lose_slot().await;
+    scenario.source("DELETE FROM things; INSERT INTO things VALUES (2)").await;
+    gate.send_replace(true);
+    scenario.await_log(&mut capture, "was lost while it was in use: it was dropped").await;
+    let _apply = scenario.apply().await;
+    scenario.await_equal("things").await;
+    scenario.verify();
+    capture.check_alive().unwrap_or_else(|error| panic!("{error}"));
 }
 
 /// Trap T55: an offset that the log does not have is no reason to begin anywhere else.

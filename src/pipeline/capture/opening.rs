@@ -237,7 +237,7 @@ impl Opening<'_> {
     ) -> Result<Opened, Error> {
         let GoingOn { checkpoint, from, below } = going_on;
         let publication = self.deps.settings.publication.name.clone();
-        let stream = start_stream(&self.deps.settings, &publication, replication, from).await?;
+        let stream = start_stream(&self.deps.settings, &self.client, &publication, replication, from).await?;
         // From here on keepalives are answered, however long Kafka takes (trap T10).
         let (flush, confirmed) = watch::channel(checkpoint.flush);
         let (batches, handle) = spawn(stream, self.deps.settings.stream, confirmed);
@@ -329,7 +329,7 @@ impl Opening<'_> {
         let left_out = state.topics.keys().filter(|name| publisher.topic(name).is_none());
         copied.extend(left_out.map(|name| Update::ForgetTopic { name: name.clone() }));
         session.position.finish_snapshot(copied).await?;
-        let stream = start_stream(&session.settings, &publication, replication, at).await?;
+        let stream = start_stream(&session.settings, &session.client, &publication, replication, at).await?;
         let (batches, handle) = spawn(stream, session.settings.stream, confirmed);
         Ok(Opened { session: Arc::new(session), publisher, batches, handle, versions, below: None })
     }
@@ -425,13 +425,22 @@ impl Opening<'_> {
     }
 }
 
+/// A slot that was lost since it was looked at is told as that: the next session decides what it means.
 async fn start_stream(
     settings: &CaptureSettings,
+    client: &postgres::Client,
     publication: &str,
     replication: ReplicationConnection,
     at: Lsn,
 ) -> Result<ReplicationStream, Error> {
-    Ok(replication.start_replication(&settings.slot, at, &[publication], StreamOptions::default()).await?)
+    match replication.start_replication(&settings.slot, at, &[publication], StreamOptions::default()).await {
+        Ok(stream) => Ok(stream),
+        Err(error) if error.severity() == Severity::Fatal => {
+            slot_watch::look(client, settings).await?;
+            Err(error.into())
+        }
+        Err(error) => Err(error.into()),
+    }
 }
 
 fn versions(state: &State) -> BTreeMap<String, Arc<Relation>> {

@@ -3,32 +3,36 @@
 
 use std::time::Duration;
 
-use super::{Error, session::Session};
+use super::{Error, session::Session, settings::CaptureSettings};
 use crate::{
     pipeline::metrics::lsn_value,
-    source::slot::{self, SlotVerdict},
+    postgres,
+    source::slot::{self, SlotState, SlotVerdict},
 };
 
 const INTERVAL: Duration = Duration::from_secs(5);
 
 /// Reads the slot until the server does not have it any longer, has invalidated it, or does not answer.
 pub(super) async fn until_lost(session: &Session) -> Error {
-    let settings = &session.settings;
     loop {
         tokio::time::sleep(INTERVAL).await;
-        let found = match slot::read(&session.client, &settings.slot).await {
-            Ok(found) => found,
-            Err(error) => return error.into(),
-        };
-        let lost = |reason| Error::SlotGone { slot: settings.slot.clone(), reason };
-        match slot::assess(found.as_ref(), &settings.source.database, None) {
-            SlotVerdict::Missing => return lost("it was dropped".to_owned()),
-            SlotVerdict::Lost { reason } => return lost(reason),
-            _ => {}
+        match look(&session.client, &session.settings).await {
+            Ok(slot) => {
+                session.metrics.confirmed.set(slot.confirmed_flush.map_or(0, lsn_value));
+                session.metrics.restart.set(slot.restart_lsn.map_or(0, lsn_value));
+            }
+            Err(error) => return error,
         }
-        if let Some(slot) = found {
-            session.metrics.confirmed.set(slot.confirmed_flush.map_or(0, lsn_value));
-            session.metrics.restart.set(slot.restart_lsn.map_or(0, lsn_value));
-        }
+    }
+}
+
+/// Reads the slot once; an error if it is lost.
+pub(super) async fn look(client: &postgres::Client, settings: &CaptureSettings) -> Result<SlotState, Error> {
+    let found = slot::read(client, &settings.slot).await?;
+    let lost = |reason| Error::SlotGone { slot: settings.slot.clone(), reason };
+    match (slot::assess(found.as_ref(), &settings.source.database, None), found) {
+        (SlotVerdict::Lost { reason }, _) => Err(lost(reason)),
+        (_, Some(slot)) => Ok(slot),
+        (_, None) => Err(lost("it was dropped".to_owned())),
     }
 }
