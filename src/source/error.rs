@@ -75,6 +75,14 @@ pub enum Error {
         /// What is wrong with it.
         source: pgoutput::Error,
     },
+    /// The server reads a publication as it was when a change was made, and then it was not there.
+    #[error("slot {slot} holds changes that were made while its publication did not exist")]
+    PublicationAbsent {
+        /// The slot.
+        slot: String,
+        /// What the server said.
+        source: Box<postgres::ServerError>,
+    },
     /// Creating the slot did not end in time (trap T25).
     #[error("slot {slot} was not created within {} s", limit.as_secs())]
     SlotCreationTimeout {
@@ -201,6 +209,11 @@ impl Classify for Error {
                 "PostgreSQL creates a logical slot only when every transaction that was running has ended (on a stand-by: \
                  when the primary has logged its running transactions, see pg_log_standby_snapshot()). End the oldest \
                  transaction; the slot is tried again."
+                    .to_owned()
+            }
+            Self::PublicationAbsent { .. } => {
+                "The publication was dropped and created again. A new snapshot has those changes: see that the publication \
+                 exists, drop the slot and set [capture] on_gap = \"resnapshot\"."
                     .to_owned()
             }
             Self::NoTableMatches { .. } => {

@@ -48,6 +48,11 @@ const END_LIMIT: Duration = Duration::from_secs(5);
 /// What an item costs beside its bytes: the parsed message and its share of allocations.
 const ITEM_OVERHEAD: usize = 128;
 
+/// SQLSTATE of what the catalog does not have: in a stream, the publication as it was when a change was made.
+const UNDEFINED_OBJECT: &str = "42704";
+/// SQLSTATE of the warning that a server from version 18 on gives instead, and passes over the change.
+const PUBLICATION_SKIPPED: &str = "55000";
+
 /// How a stream is read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StreamSettings {
@@ -325,10 +330,19 @@ impl Task {
     /// A message that is no CopyData.
     fn accept_control(&self, frame: RawFrame) -> Result<(), Error> {
         match self.wire.decode(frame)? {
-            backend::Message::NoticeResponse(body) => log_notice(&ServerError::from_fields(body.fields())),
+            backend::Message::NoticeResponse(body) => {
+                let notice = ServerError::from_fields(body.fields());
+                if notice.is(PUBLICATION_SKIPPED) {
+                    return Err(Error::PublicationAbsent { slot: self.slot.clone(), source: Box::new(notice) });
+                }
+                log_notice(&notice);
+            }
             backend::Message::ParameterStatus(_) => {}
             backend::Message::ErrorResponse(body) => {
                 let source = Box::new(ServerError::from_fields(body.fields()));
+                if source.is(UNDEFINED_OBJECT) {
+                    return Err(Error::PublicationAbsent { slot: self.slot.clone(), source });
+                }
                 let doing = format!("streaming slot {}", self.slot);
                 return Err(postgres::Error::Statement { doing, source }.into());
             }

@@ -167,6 +167,24 @@ async fn an_error_of_the_server_in_the_middle_keeps_its_code_and_not_its_detail(
     assert_eq!(error.severity(), Severity::Transient);
 }
 
+/// Trap T6: a server that only warns goes on without the changes.
+#[tokio::test]
+async fn a_publication_that_was_not_there_ends_the_stream_whether_the_server_fails_or_warns() {
+    let told = [
+        (b'E', "SERROR\0C42704\0Mpublication \"p\" does not exist\0\0"),
+        (b'N', "SWARNING\0C55000\0Mskipped loading publication \"p\"\0\0"),
+    ];
+    for (tag, fields) in told {
+        let (mut batches, _handle, mut peer, _flush) = start(60_000, StreamSettings::default()).await;
+        peer.send(b'N', b"SWARNING\0C01000\0Mof no interest\0\0").await;
+        peer.send(tag, fields.as_bytes()).await;
+        let error = failure(&mut batches).await;
+        assert!(matches!(error, Error::PublicationAbsent { .. }), "{error}");
+        assert_eq!(error.severity(), Severity::Fatal);
+        assert!(error.hint().is_some_and(|hint| hint.contains("new snapshot")));
+    }
+}
+
 #[tokio::test]
 async fn the_end_of_the_copy_and_of_the_connection_are_transient_errors() {
     let (mut batches, _handle, mut peer, _flush) = start(60_000, StreamSettings::default()).await;

@@ -312,15 +312,51 @@ async fn the_earlier_publication_is_needed_until_all_of_it_is_published_again() 
     let remedy = format!("Create publication {first} again");
     assert!(outcome.text.contains(&remedy), "{}", outcome.text);
 
+    // Behind what it is needed for, so nothing is missing that the other one has.
+    scenario.source("INSERT INTO log VALUES ('b')").await;
     scenario.source(&format!("CREATE PUBLICATION {first} FOR TABLE log")).await;
     scenario.settings.set("capture.checkpoint_interval", "100ms");
     let mut capture = changed(&scenario).await;
-    scenario.source("INSERT INTO log VALUES ('b')").await;
     scenario.await_target(NOTES, "a b").await;
     capture.stop(LIMIT).await.unwrap_or_else(|error| panic!("{error}"));
     scenario.source(&format!("DROP PUBLICATION {first}; INSERT INTO log VALUES ('c')")).await;
     let _capture = scenario.capture().await;
     scenario.await_target(NOTES, "a b c").await;
+    scenario.verify();
+}
+
+/// What was changed while there was no publication cannot be read by the server, and must not be passed over: neither under the
+/// options of its time nor under others. Traps T6 and T37.
+#[tokio::test(flavor = "multi_thread")]
+async fn changes_that_were_made_without_the_publication_end_capture_until_a_new_snapshot_has_them() {
+    let mut scenario = scenario("absent", LOG).await;
+    let (first, other) = (scenario.name.clone(), format!("{}_other", scenario.name));
+    scenario.source(&format!("CREATE PUBLICATION {other} FOR TABLE log")).await;
+    let (mut capture, _apply) = (scenario.capture().await, scenario.apply().await);
+    scenario.source("INSERT INTO log VALUES ('a')").await;
+    scenario.await_target(NOTES, "a").await;
+    capture.kill_9().expect("capture can be killed");
+    // The next session may publish up to the end of this WAL, so the gap is inside of what its options hold for.
+    scenario.source(&format!("INSERT INTO log VALUES ('b'); DROP PUBLICATION {first}")).await;
+    scenario.source("INSERT INTO log VALUES ('c')").await;
+    scenario.source(&format!("CREATE PUBLICATION {first} FOR TABLE log")).await;
+    for publication in [&first, &other] {
+        scenario.settings.set("capture.publication", &**publication);
+        let outcome = scenario.run_to_end("capture").await;
+        assert_eq!(outcome.code, Some(3), "{}", outcome.text);
+        for text in ["while its publication did not exist", "A new snapshot", "resnapshot"] {
+            assert!(outcome.text.contains(text), "{text:?} is not in\n{}", outcome.text);
+        }
+    }
+    scenario.await_target(NOTES, "a b").await;
+
+    scenario.lose_slot().await;
+    scenario.settings.set("capture.on_gap", "resnapshot");
+    scenario.settings.set("capture.checkpoint_interval", "100ms");
+    let _capture = scenario.capture().await;
+    scenario.await_target(NOTES, "a b c").await;
+    scenario.source("INSERT INTO log VALUES ('d')").await;
+    scenario.await_target(NOTES, "a b c d").await;
     scenario.verify();
 }
 
