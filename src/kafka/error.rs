@@ -169,9 +169,9 @@ impl Classify for Error {
             Self::Authentication { .. } => "Check the sasl.* and ssl.* properties in [kafka.properties].".into(),
             Self::Topic { topic, source, .. } | Self::Delivery { topic, source, .. } | Self::Produce { topic, source } => return delivery_hint(topic, source),
             Self::MissingTopic { topic } => format!("Create topic {topic}, or let capture create it (kafka.topics.create = true)."),
-            Self::PartitionCount { found, .. } => format!("Set kafka.topics.partitions = {found} if the topic always had so many. If its count was changed, keys have moved to other partitions and lost their order: publish under a new prefix with a new slot."),
+            Self::PartitionCount { found, .. } => format!("Set kafka.topics.partitions = {found} if the topic always had so many. If its count was changed, keys have moved to other partitions and lost their order: publish under a new prefix with a new slot, and empty the tables at the targets first (docs/operations.md, \"A new prefix\")."),
             Self::Fenced { .. } => "Run one capture per slot; this one starts again and waits for the slot.".into(),
-            Self::OffsetOutOfRange { .. } => "Records that were never applied are gone from the topic (retention, or the topic was recreated): take a new snapshot into a new prefix, or restore the topic.".into(),
+            Self::OffsetOutOfRange { .. } => "Records that were never applied are gone from the topic (retention, or the topic was recreated): take a new snapshot into a new prefix and empty the tables at the targets first (docs/operations.md, \"A new prefix\"), or restore the topic.".into(),
             Self::Consume { source, .. } if code(source).is_some_and(is_definite) => "Check that every topic and partition in [apply] partitions exists, and that the user may read it.".into(),
             Self::State { .. } | Self::Consume { .. } | Self::Closed => return None,
         })

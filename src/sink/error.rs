@@ -261,7 +261,8 @@ impl Classify for Error {
             }
             Self::OtherTopic { topic, .. } => format!(
                 "Stored offsets mean other records in topic {topic}, and records that were never applied may be gone: publish \
-                 a new snapshot under a new [kafka] prefix with a new slot and apply it, or rebuild the target from the \
+                 a new snapshot under a new [kafka] prefix with a new slot and apply it to emptied tables \
+                 (docs/operations.md, \"A new prefix\"), or rebuild the target from the \
                  topics with a new [apply] group and bookkeeping_schema if they hold everything since their snapshot."
             ),
             Self::Owned { .. } => {

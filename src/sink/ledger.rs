@@ -361,9 +361,20 @@ impl Ledger {
             topic: topic.to_owned(),
             table: target.clone(),
             problem: format!("topic {other} of instance {instance} is applied to it already"),
-            remedy: "Apply one of the two elsewhere (apply.schemas), or leave its table out (apply.exclude)."
-                .to_owned(),
+            remedy: format!(
+                "Apply one of the two elsewhere (apply.schemas), or leave its table out (apply.exclude). If topic {topic} \
+                 replaces the other one, stop apply, empty table {target}, run {}and start again.",
+                self.forget(&other)
+            ),
         })
+    }
+
+    /// The statements with which the books forget a topic.
+    fn forget(&self, topic: &str) -> String {
+        let topic = quote_literal(topic);
+        ["topic", "position", "moved"]
+            .map(|table| format!("DELETE FROM {} WHERE topic = {topic}; ", self.table(table)))
+            .concat()
     }
 
     /// What the books say of a topic's target table. Refused when another instance or topic applies to it.

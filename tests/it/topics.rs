@@ -1,6 +1,6 @@
 //! Topics that are not as capture would have made them, or that take no records any more.
 
-use crate::support::{LIMIT, Scenario, await_condition};
+use crate::support::{LIMIT, Scenario, Topics, await_condition};
 
 /// Without its state capture cannot know what it has published, nor of which rows the sinks must be rid.
 #[tokio::test(flavor = "multi_thread")]
@@ -9,6 +9,8 @@ async fn a_first_start_over_topics_that_hold_events_is_refused_until_they_are_go
     scenario.source("CREATE TABLE things (id int PRIMARY KEY); CREATE TABLE empty (id int PRIMARY KEY)").await;
     scenario.source("INSERT INTO things SELECT generate_series(1, 30)").await;
     let (mut capture, mut apply) = (scenario.capture().await, scenario.apply().await);
+    scenario.source("SELECT pg_logical_emit_message(true, 'walrelay', 'kept')").await;
+    await_condition("the message is published", LIMIT, async || !scenario.topics().read("message").is_empty()).await;
     scenario.await_equal("things").await;
     for half in [&mut capture, &mut apply] {
         half.stop(LIMIT).await.unwrap_or_else(|error| panic!("{error}"));
@@ -20,18 +22,19 @@ async fn a_first_start_over_topics_that_hold_events_is_refused_until_they_are_go
     assert!(outcome.text.contains("no recorded position"), "{}", outcome.text);
 
     scenario.lose_slot().await;
-    let topic = scenario.topics().name("public.things");
-    for _ in 0..2 {
+    for held in [vec!["public.things", "message"], vec!["message"]] {
         let outcome = scenario.run_to_end("capture").await;
         assert_eq!(outcome.code, Some(3), "{}", outcome.text);
-        for text in [&*topic, "new [kafka] prefix", "delete"] {
+        let names: Vec<_> = held.iter().map(|table| scenario.topics().name(table)).collect();
+        for text in [&*names.join(", "), "new [kafka] prefix", "delete", "empty the tables at the targets"] {
             assert!(outcome.text.contains(text), "{text:?} is not in\n{}", outcome.text);
         }
         assert_eq!(scenario.confirmed_flush().await, None, "a slot was created");
+        scenario.topics().delete(held[0]).await;
     }
 
-    scenario.topics().delete("public.things").await;
-    scenario.target("DELETE FROM walrelay.position; DELETE FROM things").await;
+    let books = ["topic", "position", "moved"].map(|table| format!("DELETE FROM walrelay.{table}; ")).concat();
+    scenario.target(&format!("{books}DELETE FROM things")).await;
     let (_capture, _apply) = (scenario.capture().await, scenario.apply().await);
     scenario.await_equal("things").await;
     scenario.verify();
@@ -117,4 +120,40 @@ async fn messages_that_go_on_leave_no_record_of_their_stop() {
     let _capture = scenario.capture().await;
     await_condition("the message is published", LIMIT, async || !scenario.topics().read("message").is_empty()).await;
     assert_eq!(recorded().await, Some(false), "the messages are recorded as stopped still");
+}
+
+/// The way that errors point to where topics no longer hold what they did: each step of it says what the next one is.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_new_prefix_is_applied_once_the_tables_are_emptied_and_the_books_forget_the_former_topics() {
+    let mut scenario = Scenario::new("former").await;
+    scenario.source("CREATE TABLE things (id int PRIMARY KEY)").await;
+    scenario.source("INSERT INTO things SELECT generate_series(1, 30)").await;
+    let (mut capture, mut apply) = (scenario.capture().await, scenario.apply().await);
+    scenario.await_equal("things").await;
+    for half in [&mut capture, &mut apply] {
+        half.stop(LIMIT).await.unwrap_or_else(|error| panic!("{error}"));
+    }
+    scenario.source("DELETE FROM things WHERE id > 20").await;
+    let (former, prefix) = (scenario.topics().name("public.things"), format!("new_{}", scenario.name));
+    scenario.settings.set("kafka.prefix", &*prefix);
+    let outcome = scenario.run_to_end("capture").await;
+    assert_eq!(outcome.code, Some(3), "{}", outcome.text);
+    assert!(outcome.text.contains("no recorded position") && outcome.text.contains("pg_drop_replication_slot"));
+    scenario.lose_slot().await;
+
+    let (_capture, mut apply) = (scenario.capture().await, scenario.spawn_apply());
+    let remedy = ["topic", "position", "moved"]
+        .map(|table| format!("DELETE FROM \"walrelay\".\"{table}\" WHERE topic = '{former}'; "))
+        .concat();
+    let told = async || {
+        let body = scenario.readiness("apply").await.1;
+        body.contains("empty table public.things") && body.contains(&remedy.replace('"', "\\\""))
+    };
+    await_condition("apply names the former topic and the statements", LIMIT, told).await;
+    apply.stop(LIMIT).await.unwrap_or_else(|error| panic!("{error}"));
+    scenario.target(&format!("TRUNCATE things; {remedy}")).await;
+    let _apply = scenario.apply().await;
+    scenario.await_equal("things").await;
+    scenario.verify();
+    Topics::new(&scenario.parts.kafka, &prefix).delete_all().await;
 }

@@ -8,6 +8,9 @@ use crate::{
     source,
 };
 
+/// What has to be done before other topics are applied in the place of earlier ones: else rows that are deleted by now stay.
+const AT_THE_TARGETS: &str = "Then empty the tables at the targets and remove the lines of the former topics from the tables topic, position and moved of [apply] bookkeeping_schema, while apply is stopped.";
+
 /// Why a capture session ended.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -32,11 +35,11 @@ pub enum Error {
         /// The slot.
         slot: String,
     },
-    /// A topic holds records, and nothing is recorded of them.
-    #[error("topic {topic} holds records, but capture has no recorded position for them in {state}")]
-    UnknownTopic {
-        /// The topic.
-        topic: String,
+    /// Topics hold records, and nothing is recorded of them.
+    #[error("topics hold records, but capture has no recorded position for them in {state}: {}", topics.join(", "))]
+    UnknownTopics {
+        /// The topics.
+        topics: Vec<String>,
         /// The state topic.
         state: String,
     },
@@ -331,27 +334,25 @@ impl Classify for Error {
             Self::Record(error) => return error.hint(),
             Self::Registry(error) => return error.hint(),
             Self::UnknownSlot { slot } => format!(
-                "If nothing uses the slot, drop it (SELECT pg_drop_replication_slot('{slot}');) and start again, or configure another name in [capture] slot."
+                "If nothing uses the slot, drop it (SELECT pg_drop_replication_slot('{slot}');) and start again; if something does, configure another name in [capture] slot. If capture has used the slot under this [kafka] prefix, its state topic was lost: the topics then hold events of which nothing is known, and the next start says what to do about them."
             ),
-            Self::UnknownTopic { topic, .. } => format!(
-                "Publish under a new [kafka] prefix, or delete topic {topic}. Either way remove at the targets what was applied from it: the rows, and the table's lines in walrelay.position."
-            ),
+            Self::UnknownTopics { .. } => format!("Publish under a new [kafka] prefix, or delete these topics. {AT_THE_TARGETS}"),
             Self::SlotGone { .. } => "A snapshot starts over; a stream goes on as [capture] on_gap says. If the server gave the slot up, raise max_slot_wal_keep_size.".into(),
             Self::StateNotCompacted { topic, .. } => format!(
                 "kafka-configs.sh --alter --entity-type topics --entity-name {topic} --add-config cleanup.policy=compact"
             ),
             Self::OtherSlot { recorded, .. } => {
-                format!("Set [capture] slot = \"{recorded}\" again, or publish under a new [kafka] prefix.")
+                format!("Set [capture] slot = \"{recorded}\" again, or publish under a new [kafka] prefix and drop slot {recorded}. {AT_THE_TARGETS}")
             }
             Self::OtherSystem { .. } | Self::Forked { .. } | Self::SlotMissing { .. } | Self::SlotLost { .. } | Self::SlotAhead { .. } => {
                 "Set [capture] on_gap = \"resnapshot\" to take a new snapshot into the same topics; the sinks empty their tables first.".into()
             }
-            Self::SlotUnusable { slot, .. } => format!("Drop it (SELECT pg_drop_replication_slot('{slot}');) or configure another name in [capture] slot."),
+            Self::SlotUnusable { slot, .. } => format!("Before the first start configure another name in [capture] slot. If capture has used the slot before, or nothing else does, drop it (SELECT pg_drop_replication_slot('{slot}');), with [capture] on_gap = \"resnapshot\" in the first case."),
             Self::Busy { .. } | Self::SlotInUse { .. } => "This one waits until the other ends.".into(),
             Self::State { topic, .. } => format!("The topic {topic} must be written by walrelay only; a newer version of walrelay may have written it."),
             Self::RecordTooLarge { topic, size, .. } => format!("Raise max.message.bytes of topic {topic} above {size} and restart capture; the table goes on where it stopped."),
             Self::PartitionsChanged { topic, .. } | Self::OtherTopic { topic, .. } | Self::TopicRecreated { topic, .. } => {
-                format!("Keys and positions of topic {topic} no longer hold: publish under a new [kafka] prefix with a new slot.")
+                format!("Keys and positions of topic {topic} no longer hold: publish under a new [kafka] prefix with a new slot, and drop the old slot. {AT_THE_TARGETS}")
             }
             Self::CompactedTopic { topic } => format!("Set cleanup.policy of topic {topic} to \"delete\": compaction would remove truncate barriers and partial updates."),
             Self::SharedTopic { .. } => "Exclude one of the tables in [capture] exclude.".into(),

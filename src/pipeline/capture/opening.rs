@@ -178,18 +178,17 @@ impl Opening<'_> {
 
     /// Without a record nobody knows what a topic holds: rows that are deleted by now, or LSNs that are used again.
     async fn check_empty(&self) -> Result<(), Error> {
-        for topic in self.survey.topics.values() {
-            let held = match self.cluster.has_held_records(topic).await {
+        let prefix = &self.deps.settings.prefix;
+        let mut topics = Vec::new();
+        for topic in self.survey.topics.values().chain([&message_topic(prefix)]) {
+            match self.cluster.has_held_records(topic).await {
+                Ok(true) => topics.push(topic.clone()),
                 // The brokers refuse to tell of this topic: its table stops alone, when its publisher is made.
-                Err(error) if error.severity() == Severity::Definite => continue,
-                held => held?,
-            };
-            if held {
-                let state = state_topic(&self.deps.settings.prefix);
-                return Err(Error::UnknownTopic { topic: topic.clone(), state });
+                Err(error) if error.severity() != Severity::Definite => return Err(error),
+                Ok(false) | Err(_) => {}
             }
         }
-        Ok(())
+        if topics.is_empty() { Ok(()) } else { Err(Error::UnknownTopics { topics, state: state_topic(prefix) }) }
     }
 
     async fn server(
