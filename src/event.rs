@@ -315,7 +315,7 @@ impl Barrier {
 pub struct ChangeEvent {
     /// What happened.
     pub op: Op,
-    /// Its place in the source's order.
+    /// Its place in the source's order, or only in its partition's ([`Position::is_of_offset`]).
     pub position: Position,
     /// Commit time at the source, in milliseconds since the Unix epoch.
     pub commit_ms: i64,

@@ -64,18 +64,49 @@ pub struct Position {
 }
 
 impl Position {
+    /// The place of a record that tells none, made from its offset: it rises within one partition, and stands for nothing else.
+    /// No event has an ordinal at LSN zero, so it is never that of an event with a commit LSN, and below all of these.
+    #[must_use]
+    pub fn of_offset(offset: i64) -> Option<Self> {
+        let ordinal = u64::try_from(offset).ok()?.checked_add(1)?;
+        Some(Self { epoch: 0, commit: Lsn::ZERO, ordinal })
+    }
+
+    /// Whether it was made from an offset, so that it compares with nothing outside its partition.
+    #[must_use]
+    pub fn is_of_offset(self) -> bool {
+        self.epoch == 0 && self.commit == Lsn::ZERO && self.ordinal != 0
+    }
+
+    /// Whether a record at `offset` whose place is that offset follows this mark of its partition: nothing was applied to it,
+    /// or what was applied had its place from offsets, too.
+    ///
+    /// Marks from offsets once had the form of a first event at LSN offset + 1. The WAL grows by more than a byte per record,
+    /// so no commit LSN is as low as the offset that its record has.
+    #[must_use]
+    pub fn precedes_offset(self, offset: i64) -> bool {
+        let old_form = self.epoch == 0 && self.ordinal == 1 && i64::try_from(self.commit.0).is_ok_and(|c| c <= offset);
+        self == Self::default() || self.is_of_offset() || old_form
+    }
+
     /// Whether a partition whose high-water mark is `mark` has applied this event already.
     ///
     /// Snapshot rows of the mark's own snapshot are applied again: they share one position, and applying one twice changes
-    /// nothing.
+    /// nothing. A place from an offset is applied at no mark of another kind.
     #[must_use]
     pub fn is_applied_at(self, mark: Self) -> bool {
+        if self.is_of_offset() && !mark.is_of_offset() {
+            return false;
+        }
         self < mark || (self == mark && self.ordinal != 0)
     }
 }
 
 impl fmt::Display for Position {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.is_of_offset() {
+            return write!(f, "offset {}", self.ordinal - 1);
+        }
         write!(f, "{}:{}:{}", self.epoch, self.commit, self.ordinal)
     }
 }
@@ -101,5 +132,29 @@ mod tests {
         assert!(at(10, 0).is_applied_at(at(11, 1)));
         assert!(at(11, 1).is_applied_at(at(11, 1)));
         assert!(!at(11, 2).is_applied_at(at(11, 1)));
+    }
+
+    #[test]
+    fn a_place_from_an_offset_is_no_event_s_and_below_all_of_them() {
+        let at = |epoch, commit, ordinal| Position { epoch, commit: Lsn(commit), ordinal };
+        let of = |offset| Position::of_offset(offset).unwrap();
+        assert!(Position::default() < of(0) && of(0) < of(1) && of(i64::MAX) < at(0, 1 << 20, 0));
+        assert!(of(0).is_of_offset() && of(7).is_applied_at(of(7)) && !of(8).is_applied_at(of(7)));
+        assert_eq!((of(7).to_string(), Position::of_offset(-1)), ("offset 7".to_owned(), None));
+        for other in [Position::default(), at(0, 1 << 20, 0), at(0, 1 << 20, 1), at(1, 0, 1)] {
+            assert!(!other.is_of_offset(), "{other}");
+        }
+    }
+
+    #[test]
+    fn offsets_follow_only_offsets() {
+        let at = |epoch, commit, ordinal| Position { epoch, commit: Lsn(commit), ordinal };
+        // The last has the form that such marks once had.
+        for mark in [Position::default(), Position::of_offset(6).unwrap(), at(0, 7, 1)] {
+            assert!(mark.precedes_offset(7), "{mark}");
+        }
+        for mark in [at(0, 8, 1), at(0, 1 << 20, 0), at(0, 1 << 20, 1), at(0, 7, 2), at(1, 7, 1)] {
+            assert!(!mark.precedes_offset(7), "{mark}");
+        }
     }
 }

@@ -68,6 +68,7 @@ fn settings(config: &ApplyConfig, tables: TablePatterns) -> Result<ApplySettings
             linger: apply.batch_interval.0,
             budget_bytes: memory,
             workers: apply.workers,
+            ..Limits::default()
         },
     })
 }

@@ -18,7 +18,7 @@ use crate::{
         decode_plan::{DecodePlan, EnvelopePlan, SourceStep, Step, TransactionStep},
         error::DecodeError,
         header,
-        source::{position_of_block, position_of_header, position_of_offset},
+        source::{position_of_block, position_of_header},
     },
     schema::TableName,
 };
@@ -326,7 +326,7 @@ impl Reading<'_> {
             _ => {}
         }
         let position = match (parts.transaction, self.headers.position) {
-            (_, None) if self.plan.is_foreign => position_of_offset(self.offset),
+            (_, None) if self.plan.is_foreign => Position::of_offset(self.offset),
             (Some((id, total_order)), _) => position_of_block(id, total_order),
             (None, position) => position,
         };

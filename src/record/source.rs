@@ -103,12 +103,6 @@ pub(super) fn position_of_block(id: &str, total_order: i64) -> Option<Position> 
     parts.next().is_none().then_some(Position { epoch, commit, ordinal })
 }
 
-/// The place of a record that has no position: it rises within a partition, and stands for nothing else.
-pub(super) fn position_of_offset(offset: i64) -> Option<Position> {
-    let commit = Lsn(u64::try_from(offset).ok()?.checked_add(1)?);
-    Some(Position { epoch: 0, commit, ordinal: 1 })
-}
-
 /// The position in a header `walrelay.pos`.
 pub(super) fn position_of_header(text: &str) -> Option<Position> {
     let mut parts = text.split(':');

@@ -382,7 +382,7 @@ impl Ledger {
         self.check_free(client, topic, target).await?;
         let sql = format!(
             "SELECT EXISTS (SELECT FROM {} WHERE instance = $1 AND topic = $2 AND target_schema = $3 AND target_table = $4) \
-             AND EXISTS (SELECT FROM {} WHERE instance = $1 AND topic = $2 AND (epoch, commit_lsn) <> (0, '0/0'))",
+             AND EXISTS (SELECT FROM {} WHERE instance = $1 AND topic = $2 AND (epoch, commit_lsn, ordinal) <> (0, '0/0', 0))",
             self.table("topic"),
             self.table("position")
         );

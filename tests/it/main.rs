@@ -32,6 +32,7 @@ mod registry;
 mod registry_tls;
 mod round_trip;
 mod sink_batch;
+mod sink_by_offset;
 mod sink_lanes;
 mod sink_support;
 mod stopped;

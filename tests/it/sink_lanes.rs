@@ -49,18 +49,18 @@ impl FlowControl for NoFlow {
 }
 
 /// An applier whose consumer is the test.
-struct Applier {
+pub(crate) struct Applier {
     events: mpsc::UnboundedSender<ConsumerEvent>,
     script: Script,
     budget: Arc<Semaphore>,
-    offsets: HashMap<(String, i32), i64>,
-    health: Health,
+    pub(crate) offsets: HashMap<(String, i32), i64>,
+    pub(crate) health: Health,
     task: JoinHandle<Result<(), Error>>,
     stop: oneshot::Sender<()>,
 }
 
 impl Applier {
-    async fn start(db: &Database, topics: &[(&str, i32)]) -> Self {
+    pub(crate) async fn start(db: &Database, topics: &[(&str, i32)]) -> Self {
         let partitions: Vec<(&str, i32)> =
             topics.iter().flat_map(|(topic, count)| (0..*count).map(move |partition| (*topic, partition))).collect();
         Self::with_partitions(db, topics, &partitions).await
@@ -75,6 +75,15 @@ impl Applier {
         topics: &[(&str, i32)],
         partitions: &[(&str, i32)],
         budget_bytes: usize,
+    ) -> Self {
+        Self::with_limits(db, topics, partitions, Limits { workers: 3, budget_bytes, ..Limits::default() }).await
+    }
+
+    pub(crate) async fn with_limits(
+        db: &Database,
+        topics: &[(&str, i32)],
+        partitions: &[(&str, i32)],
+        limits: Limits,
     ) -> Self {
         let (events, receiver) = mpsc::unbounded_channel();
         let script = Script::default();
@@ -99,7 +108,7 @@ impl Applier {
             partition_counts: topics.iter().map(|(topic, count)| ((*topic).to_owned(), *count)).collect(),
             explicit: None,
             topic_ids: Arc::new(|topics| Ok(topics.iter().map(|topic| ((*topic).to_owned(), None)).collect())),
-            limits: Limits { workers: 3, budget_bytes, ..Limits::default() },
+            limits,
             metrics: ApplyMetrics::new(&Registry::new()).unwrap(),
             health: health.clone(),
         };
@@ -123,7 +132,7 @@ impl Applier {
         }
     }
 
-    fn send(&mut self, topic: &str, partition: i32, events: Vec<ChangeEvent>) {
+    pub(crate) fn send(&mut self, topic: &str, partition: i32, events: Vec<ChangeEvent>) {
         let mut script = self.script.lock().unwrap();
         let mut records = Vec::new();
         for event in events {
@@ -174,7 +183,7 @@ impl Applier {
         assert!(matches!(error, Error::WentBack { .. }) && error.severity() == Severity::Transient, "{error:?}");
     }
 
-    async fn finish(self) {
+    pub(crate) async fn finish(self) {
         let _ = self.stop.send(());
         self.task.await.unwrap().unwrap();
     }

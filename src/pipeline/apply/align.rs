@@ -8,6 +8,8 @@
 //! transaction, or the progress that it has settled, or what it stands at. The cut is the lowest frontier; it must lie
 //! above every lane's mark, for a lane that is beyond it has applied a part of the future.
 //!
+//! Positions that are made from offsets tell no cut: `unordered` has such lanes.
+//!
 //! Two things can keep a cut from ever coming. A table whose lanes all stand at a barrier has its cut there, and a related
 //! table may be beyond it: what the barrier will empty is left out then. And the cut may lie farther ahead than the lanes'
 //! memory reaches (a snapshot has one position for all its rows): then the lanes are applied table by table, so that those
@@ -19,6 +21,7 @@ use crate::{
     lsn::Position,
     pipeline::apply::{
         attempt::Attempts,
+        unordered,
         work::{Halt, Work},
     },
     retry::{Classify as _, chain},
@@ -28,6 +31,9 @@ use crate::{
 /// Applies lanes up to their common cut. If that is not possible the error is a definite one: it is narrowed down to a
 /// source transaction, and its table stops.
 pub async fn apply(attempts: &mut Attempts<'_>, works: &mut [Work], full: bool) {
+    if works.iter().any(Work::is_by_offset) {
+        return unordered::apply(attempts, works).await;
+    }
     let cut = works.iter().map(frontier).min().unwrap_or_default();
     let below = works.iter().any(|work| work.events.first().is_some_and(|(_, event)| event.position < cut));
     if !below || works.iter().any(|work| work.lane.mark >= cut) {

@@ -26,6 +26,7 @@ use crate::{
         identity::Watch,
         job::{self, How, JobReport, Worker},
         lane::{Lane, State},
+        ordering::Unmet,
         pressure::balance,
         siblings,
         work::{Halt, JobLane, LaneReport},
@@ -66,6 +67,8 @@ pub struct Coordinator<D> {
     pub(super) groups: Groups,
     pub(super) stopped: BTreeMap<Arc<str>, String>,
     pub(super) conflicts: BTreeMap<TopicPartition, Instant>,
+    /// Lanes that wait for what others bring, while nothing tells when.
+    pub(super) unmet: BTreeMap<TopicPartition, Unmet>,
     /// Lanes whose ordering error no cut within the memory solves.
     pub(super) starved: BTreeMap<TopicPartition, String>,
     /// Partitions that other processes have taken over, and which, until these are revoked or assigned again.
@@ -113,6 +116,7 @@ impl<D: Decode + 'static> Coordinator<D> {
             groups: Groups::default(),
             stopped: BTreeMap::new(),
             conflicts: BTreeMap::new(),
+            unmet: BTreeMap::new(),
             starved: BTreeMap::new(),
             fenced: BTreeMap::new(),
             missing: Vec::new(),
@@ -244,6 +248,7 @@ impl<D: Decode + 'static> Coordinator<D> {
             // A cut of some of a table's lanes is none: its other lane goes on elsewhere.
             self.groups.dissolve(&key.0);
             self.starved.remove(key);
+            self.unmet.remove(key);
             self.deps.metrics.revoked(&key.0, key.1);
         }
     }
@@ -289,11 +294,12 @@ impl<D: Decode + 'static> Coordinator<D> {
                 "topic {topic}, partition {n}, waits for other partitions that do not fit into apply.memory: {reason}"
             )
         });
+        let unmet = self.unmet.values().map(Unmet::told);
         let absent = self.missing.iter().map(|(topic, n)| format!("a barrier waits for topic {topic}, partition {n}"));
         let fenced = self.fenced.iter().map(|((topic, n), owner)| {
             format!("topic {topic}, partition {n}, is this process's and was taken over by {owner}: end one of the two")
         });
-        self.deps.health.waits_for(starved.chain(absent).chain(fenced).chain(self.watch.reasons()).collect());
+        self.deps.health.waits_for(starved.chain(unmet).chain(absent).chain(fenced).chain(self.watch.reasons()).collect());
     }
 
     /// Gives the control session its orders, if it is free and something is due.
@@ -398,8 +404,10 @@ impl<D: Decode + 'static> Coordinator<D> {
             }
             None => {}
         }
-        let is_aligned =
-            |lane: &LaneReport| !matches!(lane.halt, Some(Halt::NoCut | Halt::Starved(_) | Halt::Lost | Halt::Waits));
+        let waits = |halt: &Halt| {
+            matches!(halt, Halt::NoCut | Halt::Starved(_) | Halt::Unmet(_) | Halt::Lost | Halt::Waits)
+        };
+        let is_aligned = |lane: &LaneReport| !lane.halt.as_ref().is_some_and(waits);
         let aligned = matches!(report.how, How::Aligned { .. }) && report.lanes.iter().all(is_aligned);
         if aligned && let Some(first) = report.lanes.first() {
             self.groups.dissolve(&first.key.0);
@@ -415,6 +423,12 @@ impl<D: Decode + 'static> Coordinator<D> {
     fn returned(&mut self, report: LaneReport) {
         report.count(&self.deps.metrics);
         let key = report.key;
+        if report.gone > 0 {
+            self.moved(&key);
+        }
+        if !matches!(report.halt, Some(Halt::Unmet(_))) {
+            self.unmet.remove(&key);
+        }
         let Some(lane) = self.lanes.get_mut(&key) else { return };
         lane.came(report.stored, report.mark);
         lane.delay_ms = report.delay_ms.unwrap_or(lane.delay_ms);
@@ -437,7 +451,8 @@ impl<D: Decode + 'static> Coordinator<D> {
             }
             Some(Halt::Waits) => lane.state = State::Waits(Instant::now() + RETRY_EVERY),
             Some(Halt::Lost) => lane.state = State::Lost,
-            Some(Halt::Ordering(reason)) => self.conflict(&key, &reason),
+            Some(Halt::Ordering(reason)) => self.conflict(&key, &reason, report.by_offset),
+            Some(Halt::Unmet(stop)) => self.unmet(&key, report.table.as_deref(), stop),
             Some(Halt::Stopped(stop)) => {
                 self.stop(&key.0, report.table.as_deref(), with_hint(stop.reason, stop.hint));
             }
@@ -468,6 +483,7 @@ impl<D: Decode + 'static> Coordinator<D> {
         }
         self.groups.remove(topic);
         self.starved.retain(|(name, _), _| name != topic);
+        self.unmet.retain(|(name, _), _| name != topic);
     }
 }
 

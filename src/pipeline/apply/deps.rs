@@ -21,6 +21,8 @@ pub struct Limits {
     pub batch_bytes: usize,
     /// How long a record waits for company while another transaction runs.
     pub linger: Duration,
+    /// How long an ordering error that other lanes may resolve waits for them before its table stops.
+    pub patience: Duration,
     /// The consumer's budget in bytes; lanes are paused before they use it up.
     pub budget_bytes: usize,
 }
@@ -32,6 +34,7 @@ impl Default for Limits {
             batch_records: 20_000,
             batch_bytes: 16 << 20,
             linger: Duration::from_millis(50),
+            patience: Duration::from_mins(1),
             budget_bytes: 128 << 20,
         }
     }

@@ -9,15 +9,30 @@ use std::{
 use crate::{
     kafka::TopicPartition,
     pipeline::apply::{
-        coordinator::{Coordinator, RETRY_EVERY, job_lane},
+        coordinator::{Coordinator, RETRY_EVERY, job_lane, with_hint},
         decode::Decode,
         job::How,
-        lane::{Lane, State},
+        lane::{Lane, State, Stop},
     },
 };
 
-/// How long a table whose partitions are spread over processes waits for another order of things before it stops.
-const CONFLICT_PATIENCE: Duration = Duration::from_mins(1);
+/// How often lanes are tried again whose first event needs what others bring.
+const UNMET_EVERY: Duration = Duration::from_millis(500);
+
+/// A lane that stands at an event that violates a constraint, while nothing tells when others have brought what it needs.
+pub(super) struct Unmet {
+    /// When its own lane or one of a related table has moved last.
+    since: Instant,
+    tried: Instant,
+    reason: String,
+}
+
+impl Unmet {
+    /// For those who ask what the lane waits for.
+    pub(super) fn told(&self) -> String {
+        format!("an event waits for what other partitions bring: {}", self.reason)
+    }
+}
 
 impl<D: Decode + 'static> Coordinator<D> {
     /// Lanes of grouped tables join their group as soon as they are free.
@@ -41,7 +56,14 @@ impl<D: Decode + 'static> Coordinator<D> {
             topics.contains(&key.0) && lane.state != State::Stopped
         };
         let mut idle = self.idle.len();
+        let (unmet, limits) = (&self.unmet, self.deps.limits);
         let due = self.groups.due(|topics| {
+            let recent = |(key, unmet): (&TopicPartition, &Unmet)| {
+                topics.contains(&key.0) && unmet.tried.elapsed() < UNMET_EVERY
+            };
+            if unmet.iter().any(recent) {
+                return false;
+            }
             let mut states = lanes.iter().filter(|(key, lane)| member(topics, key, lane)).map(|(_, lane)| &lane.state);
             let ready = idle > 0 && states.all(|state| *state == State::Aligning);
             ready && lanes.iter().any(|(key, lane)| member(topics, key, lane))
@@ -50,10 +72,14 @@ impl<D: Decode + 'static> Coordinator<D> {
         for topics in due.into_iter().take(idle) {
             let lanes = self.lanes.iter_mut().filter(|(key, lane)| member(&topics, key, lane));
             let mut full = false;
+            // What has no cut to reach goes in batches.
+            let is_unmet = self.unmet.keys().any(|(topic, _)| topics.contains(topic));
+            let bounds = (limits.batch_records, limits.batch_bytes);
+            let (records, bytes) = if is_unmet { bounds } else { (usize::MAX, usize::MAX) };
             let chosen = lanes
                 .map(|(_, lane)| {
                     full |= lane.paused;
-                    let taken = lane.take(usize::MAX, usize::MAX);
+                    let taken = lane.take(records, bytes);
                     job_lane(lane, taken)
                 })
                 .collect();
@@ -61,8 +87,9 @@ impl<D: Decode + 'static> Coordinator<D> {
         }
     }
 
-    /// An ordering error: the table's lanes are aligned if they are all here, else the others get time to move on.
-    pub(super) fn conflict(&mut self, key: &TopicPartition, reason: &str) {
+    /// An ordering error: the table's lanes are aligned if they are all here, else the others get time to move on. Lanes that
+    /// know no common cut need none to be tried together, so not all have to be here.
+    pub(super) fn conflict(&mut self, key: &TopicPartition, reason: &str, by_offset: bool) {
         let mut topics: BTreeSet<Arc<str>> = self.deps.sink.related(&key.0).into_iter().collect();
         topics.insert(Arc::clone(&key.0));
         let here = |topic: &Arc<str>| self.lanes.keys().filter(|(name, _)| name == topic).count();
@@ -72,13 +99,13 @@ impl<D: Decode + 'static> Coordinator<D> {
             let wanted = known.or_else(|| self.progress.offsets.get(&**topic).map(Vec::len));
             wanted.is_none_or(|wanted| here(topic) >= wanted)
         });
-        if whole {
+        if whole || by_offset {
             tracing::debug!(topic = %key.0, reason, "applying the table's partitions together");
             self.groups.join(topics);
             return;
         }
         let since = *self.conflicts.entry(key.clone()).or_insert_with(Instant::now);
-        if since.elapsed() < CONFLICT_PATIENCE {
+        if since.elapsed() < self.deps.limits.patience {
             if let Some(lane) = self.lanes.get_mut(key) {
                 lane.state = State::Waits(Instant::now() + RETRY_EVERY * 5);
             }
@@ -89,5 +116,38 @@ impl<D: Decode + 'static> Coordinator<D> {
             key.0, key.1
         );
         self.stop(&key.0, None, reason);
+    }
+
+    /// A lane stands at an event that only others can make fit. Its table stops when none of them has moved for long.
+    pub(super) fn unmet(&mut self, key: &TopicPartition, table: Option<&str>, stop: Stop) {
+        let now = Instant::now();
+        let patience = self.deps.limits.patience;
+        let unmet = self.unmet.entry(key.clone()).or_insert_with(|| {
+            tracing::info!(topic = %key.0, partition = key.1, reason = stop.reason, "an event waits for other partitions");
+            Unmet { since: now, tried: now, reason: String::new() }
+        });
+        unmet.tried = now;
+        unmet.reason.clone_from(&stop.reason);
+        if unmet.since.elapsed() < patience {
+            return;
+        }
+        let reason = format!(
+            "{}. No other partition has brought what it needs within {} s, and the records of another producer tell no order \
+             over topics and partitions. Start apply again when what it needs is in the target, or apply without foreign key \
+             checks (apply.replica_role)",
+            stop.reason,
+            patience.as_secs()
+        );
+        self.stop(&key.0, table, with_hint(reason, stop.hint));
+    }
+
+    /// A lane has moved: what waits for it, waits anew.
+    pub(super) fn moved(&mut self, key: &TopicPartition) {
+        if !self.unmet.is_empty() {
+            let related = self.deps.sink.related(&key.0);
+            for (_, unmet) in self.unmet.iter_mut().filter(|((topic, _), _)| related.contains(topic)) {
+                unmet.since = Instant::now();
+            }
+        }
     }
 }

@@ -45,6 +45,8 @@ pub enum Halt {
     Waits,
     /// An ordering error: to be aligned.
     Ordering(String),
+    /// Its first event needs what another lane may bring, and nothing tells how far that one has to come.
+    Unmet(Stop),
     /// Aligned, but no common cut above all marks is known yet.
     NoCut,
     /// An ordering error, and what a cut would need does not fit into the memory.
@@ -75,6 +77,8 @@ pub struct LaneReport {
     pub applied: Vec<(Op, u64)>,
     /// Events that the target had already.
     pub skipped: u64,
+    /// Whether its events have their places from offsets.
+    pub by_offset: bool,
     /// By how many milliseconds the record of the last event that was seen is younger than its commit.
     pub delay_ms: Option<i64>,
 }
@@ -157,8 +161,15 @@ pub async fn decode<D: Decode>(decoder: &mut D, mut lane: JobLane, hold: Option<
 impl Work {
     /// Takes an event into the batch, skips it, or halts before it.
     fn take(&mut self, event: ChangeEvent, offset: i64, mark: &mut Position, hold: Option<Lsn>) -> Option<()> {
+        let by_offset = event.position.is_of_offset();
+        if by_offset && !mark.precedes_offset(offset) {
+            self.table.get_or_insert_with(|| event.shape.name.to_string());
+            self.halt = Some(Halt::Stopped(self.misplaced(offset)));
+            return Some(());
+        }
         // A barrier shares its position with no row, so one at the mark is behind it, also the one before a snapshot.
-        if event.position.is_applied_at(*mark) || event.op == Op::Truncate && event.position <= *mark {
+        let is_behind = event.op == Op::Truncate && !by_offset && event.position <= *mark;
+        if event.position.is_applied_at(*mark) || is_behind {
             self.skipped += 1;
             return None;
         }
@@ -186,6 +197,20 @@ impl Work {
                 None
             }
         }
+    }
+
+    /// The stop at a record of another producer behind records of walrelay's: nothing tells which of them is newer.
+    fn misplaced(&self, offset: i64) -> Stop {
+        let reason = "a record of another producer comes after walrelay's own, and has no place among these".to_owned();
+        let hint = "Let one producer write to the topic: give the other one another prefix. The topic itself cannot be mended: \
+                    begin anew with a new prefix and slot, or let the other producer fill topics of its own.";
+        self.stop(Some(offset), reason, Some(hint.to_owned()))
+    }
+
+    /// Whether its events have their places from offsets, which compare with nothing of another lane.
+    #[must_use]
+    pub fn is_by_offset(&self) -> bool {
+        self.lane.mark.is_of_offset() || self.events.iter().any(|(_, event)| event.position.is_of_offset())
     }
 
     /// A stop of its table, with the place.
@@ -252,7 +277,7 @@ impl Work {
     /// What became of the lane.
     #[must_use]
     pub fn report(self) -> LaneReport {
-        let stored = self.lane.stored;
+        let (stored, by_offset) = (self.lane.stored, self.is_by_offset());
         let (rest, gone): (Vec<_>, Vec<_>) =
             self.lane.records.into_iter().partition(|record| stored.is_none_or(|next| record.offset >= next));
         LaneReport {
@@ -265,6 +290,7 @@ impl Work {
             table: self.table,
             applied: self.applied,
             skipped: self.skipped,
+            by_offset,
             delay_ms: self.delay_ms,
         }
     }
