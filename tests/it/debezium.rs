@@ -144,9 +144,22 @@ impl Table {
     }
 }
 
-/// The ids that this registry gives the key's and the value's schema.
-async fn register(scenario: &Scenario, registry: &Registry, written: &Written, schemas: &Schemas) -> [u32; 2] {
-    let subject = scenario.topics().name(&format!("public.{}", written.table));
+fn registry(scenario: &Scenario) -> Registry {
+    Registry::new(&RegistrySettings {
+        urls: vec![scenario.parts.registry.clone()],
+        basic_auth: None,
+        ca: None,
+        identity: None,
+        timeout: Duration::from_secs(10),
+        auto_register: true,
+        rounds: 1,
+    })
+    .expect("a registry")
+}
+
+/// The ids that the registry gives the key's and the value's schema, under subjects of this producer's own.
+async fn register(scenario: &Scenario, table: &str, schemas: &Schemas) -> [u32; 2] {
+    let (registry, subject) = (registry(scenario), scenario.topics().name(&format!("debezium.{table}")));
     let mut ids = [0; 2];
     for (id, (part, schema)) in ids.iter_mut().zip([("key", &schemas.key), ("value", &schemas.value)]) {
         *id = registry.register_schema(&format!("{subject}-{part}"), &schema.to_string()).await.expect("an id");
@@ -154,10 +167,9 @@ async fn register(scenario: &Scenario, registry: &Registry, written: &Written, s
     ids
 }
 
-/// Writes a topic of Debezium's, with these ids in place of its own.
-async fn publish(scenario: &Scenario, written: &Written, ids: [u32; 2]) {
+/// Writes Debezium's records of a table, with these ids in place of its own.
+fn publish(scenario: &Scenario, written: &Written, ids: [u32; 2], partition: i32) {
     let (table, topics) = (format!("public.{}", written.table), scenario.topics());
-    topics.create(&table, 1).await;
     let framed = |id: u32, hex: &str| [&[0][..], &id.to_be_bytes(), &octets(&hex[10..])].concat();
     // The key is an int, in zig-zag.
     let unreadable =
@@ -168,7 +180,7 @@ async fn publish(scenario: &Scenario, written: &Written, ids: [u32; 2]) {
             (key.as_ref().map(|key| framed(ids[0], key)), value.as_ref().map(|value| framed(ids[1], value)))
         })
         .collect();
-    topics.write_all(&table, 0, records.iter().map(|(key, value)| (key.as_deref(), value.as_deref())));
+    topics.write_all(&table, partition, records.iter().map(|(key, value)| (key.as_deref(), value.as_deref())));
 }
 
 /// Trap T27 and what Debezium's default configuration loses; nothing else is different.
@@ -176,27 +188,20 @@ async fn publish(scenario: &Scenario, written: &Written, ids: [u32; 2]) {
 async fn debezium_s_own_topics_are_applied() {
     let scenario = Scenario::new("debezium").await;
     scenario.target(TYPES).await;
-    let registry = Registry::new(&RegistrySettings {
-        urls: vec![scenario.parts.registry.clone()],
-        basic_auth: None,
-        ca: None,
-        identity: None,
-        timeout: Duration::from_secs(10),
-        auto_register: true,
-        rounds: 1,
-    })
-    .expect("a registry");
     let written: Vec<Written> = data("debezium");
     let tables: Vec<Table> = written.iter().map(|written| data(&written.table)).collect();
     for table in &tables {
         scenario.target(&table.create()).await;
     }
-    let mut topics = Vec::new();
-    for (written, table) in written.iter().zip(&tables) {
-        let ids = register(&scenario, &registry, written, &table.default).await;
-        topics.push(publish(&scenario, written, ids));
+    let mut ids = Vec::new();
+    for table in &tables {
+        ids.push(register(&scenario, &table.relation.name.table, &table.default).await);
     }
-    join_all(topics).await;
+    let (topics, names) = (scenario.topics(), written.iter().map(|written| format!("public.{}", written.table)));
+    join_all(names.map(async |name| topics.create(&name, 1).await)).await;
+    for (written, ids) in written.iter().zip(ids) {
+        publish(&scenario, written, ids, 0);
+    }
     let _apply = scenario.spawn_apply();
     for table in &tables {
         let expected = table.expected();
@@ -216,4 +221,52 @@ async fn debezium_s_own_topics_are_applied() {
             assert_eq!(rows, expected, "{}", table.relation.name.table);
         }
     }
+}
+
+/// A table with what Debezium wrote of it.
+fn table(name: &str) -> (Table, Written) {
+    let written: Vec<Written> = data("debezium");
+    (data(name), written.into_iter().find(|written| written.table == name).expect("the table's records"))
+}
+
+// trap T65
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_of_debezium_s_topics_wait_for_the_rows_of_others_that_they_refer_to() {
+    let scenario = Scenario::new("family").await;
+    let ((parent, mut parents), (child, children)) = (table("t_bool"), table("t_int"));
+    // The last is needed first.
+    parents.records.reverse();
+    let parent_ids = register(&scenario, "t_bool", &parent.default).await;
+    let child_ids = register(&scenario, "t_int", &child.default).await;
+    for table in [&parent, &child] {
+        scenario.target(&table.create()).await;
+        scenario.topics().create(&format!("public.{}", table.relation.name.table), 1).await;
+    }
+    scenario.target("ALTER TABLE t_int ADD FOREIGN KEY (id) REFERENCES t_bool").await;
+    publish(&scenario, &children, child_ids, 0);
+    let mut apply = scenario.spawn_apply();
+    scenario.await_log(&mut apply, "an event waits for other partitions").await;
+    publish(&scenario, &parents, parent_ids, 0);
+    let expected = serde_json::to_string(&child.expected()).expect("JSON");
+    let spaced = async || scenario.target_value(&child.query()).await.unwrap_or_default().replace(' ', "");
+    await_condition("the children are there", Duration::from_secs(15), async || spaced().await == expected).await;
+    await_condition("apply is ready", Duration::from_secs(15), async || scenario.readiness("apply").await.0 == 200)
+        .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_record_of_debezium_s_in_a_topic_of_walrelay_s_is_not_lost_in_silence() {
+    let scenario = Scenario::new("intruder").await;
+    let (table, written) = table("t_int");
+    scenario.source(&table.create()).await;
+    scenario.source("INSERT INTO t_int VALUES (9, 9, 9, 9, 9, 9, 9, 9)").await;
+    let _capture = scenario.capture().await;
+    let _apply = scenario.apply().await;
+    scenario.await_equal("t_int").await;
+    let record = scenario.topics().read("public.t_int").pop().expect("walrelay's record");
+    let ids = register(&scenario, "t_int", &table.default).await;
+    publish(&scenario, &written, ids, record.partition);
+    let told = async || scenario.readiness("apply").await.1.contains("offset 1: a record of another producer");
+    await_condition("apply tells that it stops", Duration::from_secs(15), told).await;
+    scenario.await_target("SELECT string_agg(id::text, ',') FROM t_int", "9").await;
 }

@@ -299,7 +299,9 @@ impl<D: Decode + 'static> Coordinator<D> {
         let fenced = self.fenced.iter().map(|((topic, n), owner)| {
             format!("topic {topic}, partition {n}, is this process's and was taken over by {owner}: end one of the two")
         });
-        self.deps.health.waits_for(starved.chain(unmet).chain(absent).chain(fenced).chain(self.watch.reasons()).collect());
+        self.deps
+            .health
+            .waits_for(starved.chain(unmet).chain(absent).chain(fenced).chain(self.watch.reasons()).collect());
     }
 
     /// Gives the control session its orders, if it is free and something is due.
@@ -404,9 +406,8 @@ impl<D: Decode + 'static> Coordinator<D> {
             }
             None => {}
         }
-        let waits = |halt: &Halt| {
-            matches!(halt, Halt::NoCut | Halt::Starved(_) | Halt::Unmet(_) | Halt::Lost | Halt::Waits)
-        };
+        let waits =
+            |halt: &Halt| matches!(halt, Halt::NoCut | Halt::Starved(_) | Halt::Unmet(_) | Halt::Lost | Halt::Waits);
         let is_aligned = |lane: &LaneReport| !lane.halt.as_ref().is_some_and(waits);
         let aligned = matches!(report.how, How::Aligned { .. }) && report.lanes.iter().all(is_aligned);
         if aligned && let Some(first) = report.lanes.first() {
