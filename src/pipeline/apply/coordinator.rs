@@ -26,9 +26,9 @@ use crate::{
         identity::Watch,
         job::{self, How, JobReport, Worker},
         lane::{Lane, State},
-        ordering::Unmet,
         pressure::balance,
         siblings,
+        unmet::Unmet,
         work::{Halt, JobLane, LaneReport},
     },
     progress::Progress,
@@ -67,8 +67,7 @@ pub struct Coordinator<D> {
     pub(super) groups: Groups,
     pub(super) stopped: BTreeMap<Arc<str>, String>,
     pub(super) conflicts: BTreeMap<TopicPartition, Instant>,
-    /// Lanes that wait for what others bring, while nothing tells when.
-    pub(super) unmet: BTreeMap<TopicPartition, Unmet>,
+    pub(super) unmet: Unmet,
     /// Lanes whose ordering error no cut within the memory solves.
     pub(super) starved: BTreeMap<TopicPartition, String>,
     /// Partitions that other processes have taken over, and which, until these are revoked or assigned again.
@@ -116,7 +115,7 @@ impl<D: Decode + 'static> Coordinator<D> {
             groups: Groups::default(),
             stopped: BTreeMap::new(),
             conflicts: BTreeMap::new(),
-            unmet: BTreeMap::new(),
+            unmet: Unmet::default(),
             starved: BTreeMap::new(),
             fenced: BTreeMap::new(),
             missing: Vec::new(),
@@ -248,7 +247,7 @@ impl<D: Decode + 'static> Coordinator<D> {
             // A cut of some of a table's lanes is none: its other lane goes on elsewhere.
             self.groups.dissolve(&key.0);
             self.starved.remove(key);
-            self.unmet.remove(key);
+            self.unmet.forget(key);
             self.deps.metrics.revoked(&key.0, key.1);
         }
     }
@@ -294,14 +293,13 @@ impl<D: Decode + 'static> Coordinator<D> {
                 "topic {topic}, partition {n}, waits for other partitions that do not fit into apply.memory: {reason}"
             )
         });
-        let unmet = self.unmet.values().map(Unmet::told);
         let absent = self.missing.iter().map(|(topic, n)| format!("a barrier waits for topic {topic}, partition {n}"));
         let fenced = self.fenced.iter().map(|((topic, n), owner)| {
             format!("topic {topic}, partition {n}, is this process's and was taken over by {owner}: end one of the two")
         });
-        self.deps
-            .health
-            .waits_for(starved.chain(unmet).chain(absent).chain(fenced).chain(self.watch.reasons()).collect());
+        self.deps.health.waits_for(
+            starved.chain(self.unmet.reasons()).chain(absent).chain(fenced).chain(self.watch.reasons()).collect(),
+        );
     }
 
     /// Gives the control session its orders, if it is free and something is due.
@@ -428,7 +426,7 @@ impl<D: Decode + 'static> Coordinator<D> {
             self.moved(&key);
         }
         if !matches!(report.halt, Some(Halt::Unmet(_))) {
-            self.unmet.remove(&key);
+            self.unmet.forget(&key);
         }
         let Some(lane) = self.lanes.get_mut(&key) else { return };
         lane.came(report.stored, report.mark);
@@ -484,7 +482,7 @@ impl<D: Decode + 'static> Coordinator<D> {
         }
         self.groups.remove(topic);
         self.starved.retain(|(name, _), _| name != topic);
-        self.unmet.retain(|(name, _), _| name != topic);
+        self.unmet.forget_topic(topic);
     }
 }
 

@@ -166,7 +166,7 @@ impl<D: Decode + 'static> Coordinator<D> {
             self.lanes.remove(key);
             self.groups.dissolve(&key.0);
             self.starved.remove(key);
-            self.unmet.remove(key);
+            self.unmet.forget(key);
             self.deps.metrics.revoked(&key.0, key.1);
             self.fenced.insert(key.clone(), owner.to_owned());
         }

@@ -41,6 +41,7 @@ mod ordering;
 mod pressure;
 mod siblings;
 mod supervisor;
+mod unmet;
 mod unordered;
 mod work;
 

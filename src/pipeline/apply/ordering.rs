@@ -1,10 +1,6 @@
 //! Ordering errors: which lanes the coordinator has applied together, and how long others may take to move on.
 
-use std::{
-    collections::BTreeSet,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{collections::BTreeSet, sync::Arc, time::Instant};
 
 use crate::{
     kafka::TopicPartition,
@@ -15,24 +11,6 @@ use crate::{
         lane::{Lane, State, Stop},
     },
 };
-
-/// How often lanes are tried again whose first event needs what others bring.
-const UNMET_EVERY: Duration = Duration::from_millis(500);
-
-/// A lane that stands at an event that violates a constraint, while nothing tells when others have brought what it needs.
-pub(super) struct Unmet {
-    /// When its own lane or one of a related table has moved last.
-    since: Instant,
-    tried: Instant,
-    reason: String,
-}
-
-impl Unmet {
-    /// For those who ask what the lane waits for.
-    pub(super) fn told(&self) -> String {
-        format!("an event waits for what other partitions bring: {}", self.reason)
-    }
-}
 
 impl<D: Decode + 'static> Coordinator<D> {
     /// Lanes of grouped tables join their group as soon as they are free.
@@ -58,10 +36,7 @@ impl<D: Decode + 'static> Coordinator<D> {
         let mut idle = self.idle.len();
         let (unmet, limits) = (&self.unmet, self.deps.limits);
         let due = self.groups.due(|topics| {
-            let recent = |(key, unmet): (&TopicPartition, &Unmet)| {
-                topics.contains(&key.0) && unmet.tried.elapsed() < UNMET_EVERY
-            };
-            if unmet.iter().any(recent) {
+            if unmet.rests(topics) {
                 return false;
             }
             let mut states = lanes.iter().filter(|(key, lane)| member(topics, key, lane)).map(|(_, lane)| &lane.state);
@@ -73,7 +48,7 @@ impl<D: Decode + 'static> Coordinator<D> {
             let lanes = self.lanes.iter_mut().filter(|(key, lane)| member(&topics, key, lane));
             let mut full = false;
             // What has no cut to reach goes in batches.
-            let is_unmet = self.unmet.keys().any(|(topic, _)| topics.contains(topic));
+            let is_unmet = self.unmet.concerns(&topics);
             let bounds = (limits.batch_records, limits.batch_bytes);
             let (records, bytes) = if is_unmet { bounds } else { (usize::MAX, usize::MAX) };
             let chosen = lanes
@@ -120,15 +95,8 @@ impl<D: Decode + 'static> Coordinator<D> {
 
     /// A lane stands at an event that only others can make fit. Its table stops when none of them has moved for long.
     pub(super) fn unmet(&mut self, key: &TopicPartition, table: Option<&str>, stop: Stop) {
-        let now = Instant::now();
         let patience = self.deps.limits.patience;
-        let unmet = self.unmet.entry(key.clone()).or_insert_with(|| {
-            tracing::info!(topic = %key.0, partition = key.1, reason = stop.reason, "an event waits for other partitions");
-            Unmet { since: now, tried: now, reason: String::new() }
-        });
-        unmet.tried = now;
-        unmet.reason.clone_from(&stop.reason);
-        if unmet.since.elapsed() < patience {
+        if self.unmet.stands(key, &stop.reason) < patience {
             return;
         }
         let reason = format!(
@@ -144,10 +112,7 @@ impl<D: Decode + 'static> Coordinator<D> {
     /// A lane has moved: what waits for it, waits anew.
     pub(super) fn moved(&mut self, key: &TopicPartition) {
         if !self.unmet.is_empty() {
-            let related = self.deps.sink.related(&key.0);
-            for (_, unmet) in self.unmet.iter_mut().filter(|((topic, _), _)| related.contains(topic)) {
-                unmet.since = Instant::now();
-            }
+            self.unmet.moved(&self.deps.sink.related(&key.0));
         }
     }
 }
