@@ -53,14 +53,17 @@ kafka_format() {
 
 # kafka_configure PART [DATA]: a killed broker is let in again only when its old session has timed out, so that is short.
 kafka_configure() {
-  local port controller
-  port=$(port_of "$1") controller=$(port_of "$1.controller")
+  local port sasl controller login=org.apache.kafka.common.security.plain.PlainLoginModule
+  port=$(port_of "$1") sasl=$(port_of "$1.sasl") controller=$(port_of "$1.controller")
   cat <<CONF
 process.roles=broker,controller
 node.id=1
 controller.quorum.voters=1@127.0.0.1:$controller
-listeners=PLAINTEXT://127.0.0.1:$port,CONTROLLER://127.0.0.1:$controller
-advertised.listeners=PLAINTEXT://127.0.0.1:$port
+listeners=PLAINTEXT://127.0.0.1:$port,SASL_PLAINTEXT://127.0.0.1:$sasl,CONTROLLER://127.0.0.1:$controller
+advertised.listeners=PLAINTEXT://127.0.0.1:$port,SASL_PLAINTEXT://127.0.0.1:$sasl
+listener.security.protocol.map=CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT,SASL_PLAINTEXT:SASL_PLAINTEXT
+sasl.enabled.mechanisms=PLAIN
+listener.name.sasl_plaintext.plain.sasl.jaas.config=$login required user_walrelay="$PARTS_PASSWORD";
 controller.listener.names=CONTROLLER
 broker.session.timeout.ms=3000
 broker.heartbeat.interval.ms=500

@@ -31,24 +31,34 @@ impl ClientLog {
         self.outage.end(client, brokers);
     }
 
-    /// What the outcome of a request, begun at `begun`, tells of the client's brokers.
+    /// Notes a refused log-in; an error of another kind is of no interest here.
+    pub(super) fn note_refusal(&self, code: Option<RDKafkaErrorCode>, reason: &str) {
+        if code == Some(RDKafkaErrorCode::Authentication)
+            && let Ok(mut slot) = self.authentication.lock()
+        {
+            *slot = Some(reason.to_owned());
+        }
+    }
+
+    /// What the outcome of a request, begun at `begun`, tells of the client's brokers. One that answers has let the client in.
     pub(super) fn heed(&self, begun: Instant, failure: Option<RDKafkaErrorCode>) {
         use RDKafkaErrorCode as Code;
         match failure {
             Some(Code::OperationTimedOut | Code::BrokerTransportFailure | Code::AllBrokersDown) => {
                 self.outage.unanswered(begun);
             }
-            _ => self.outage.answered(),
+            _ => {
+                self.outage.answered();
+                if let Ok(mut slot) = self.authentication.lock() {
+                    *slot = None;
+                }
+            }
         }
     }
 
     pub(super) fn note(&self, error: &KafkaError, reason: &str) {
         let code = error.rdkafka_error_code();
-        if code == Some(RDKafkaErrorCode::Authentication)
-            && let Ok(mut slot) = self.authentication.lock()
-        {
-            *slot = Some(reason.to_owned());
-        }
+        self.note_refusal(code, reason);
         if code == Some(RDKafkaErrorCode::AllBrokersDown) {
             self.outage.note();
         }

@@ -14,6 +14,7 @@ mod settings;
 mod state;
 mod topic;
 mod topic_id;
+mod unpolled;
 
 pub use consumer::{
     ConsumedRecord, Consumer, ConsumerEvent, ConsumerHandle, ConsumerSettings, StartOffset, Subscription,

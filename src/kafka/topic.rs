@@ -11,10 +11,12 @@ use rdkafka::{
     metadata::Metadata,
 };
 
-use super::{Error, Settings, context::ClientLog, topic_id};
+use super::{Error, Settings, context::ClientLog, topic_id, unpolled};
 use crate::retry::Backoff;
 
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(15);
+/// How long metadata may take before it is looked whether the brokers refuse the log-in, which nothing else tells.
+const FIRST_LOOK: Duration = Duration::from_secs(3);
 
 /// How topics are created.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -80,8 +82,8 @@ impl Admin {
             .collect())
     }
 
-    /// Notes how a request ended, and reminds the client of its brokers if it was silent for long. rust-rdkafka polls no errors
-    /// of an admin client, so they do not tell that it has lost them.
+    /// Notes how a request ended, and reminds the client of its brokers if it was silent for long. Its errors come too late to
+    /// tell that it has lost them.
     fn heed<T, E>(
         &self,
         begun: Instant,
@@ -89,9 +91,16 @@ impl Admin {
         code: impl Fn(&E) -> Option<RDKafkaErrorCode>,
     ) -> Result<T, E> {
         let client = self.client.inner();
+        self.note_refusals();
         client.context().heed(begun, outcome.as_ref().err().and_then(code));
         client.context().recover(client, &self.brokers);
         outcome
+    }
+
+    fn note_refusals(&self) {
+        for (code, reason) in unpolled::errors(self.client.inner()) {
+            self.client.inner().context().note_refusal(Some(code), &reason);
+        }
     }
 
     fn unreachable(&self, source: KafkaError) -> Error {
@@ -103,7 +112,12 @@ impl Admin {
 
     fn metadata(&self, topic: Option<&str>, timeout: Duration) -> Result<Metadata, Error> {
         let begun = Instant::now();
-        let fetched = self.client.inner().fetch_metadata(topic, timeout);
+        let client = self.client.inner();
+        let mut fetched = client.fetch_metadata(topic, timeout.min(FIRST_LOOK));
+        self.note_refusals();
+        if fetched.is_err() && timeout > FIRST_LOOK && client.context().authentication_failure().is_none() {
+            fetched = client.fetch_metadata(topic, timeout.saturating_sub(begun.elapsed()));
+        }
         self.heed(begun, fetched, KafkaError::rdkafka_error_code).map_err(|source| self.unreachable(source))
     }
 

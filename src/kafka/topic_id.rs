@@ -144,8 +144,8 @@ fn refuse(code: RDKafkaRespErr) -> Result<(), RDKafkaErrorCode> {
     }
 }
 
-/// An object of librdkafka that this file owns.
-struct Handle<T> {
+/// An object of librdkafka that is ours to destroy.
+pub(super) struct Handle<T> {
     pointer: NonNull<T>,
     destroy: unsafe extern "C" fn(*mut T),
 }
@@ -155,11 +155,12 @@ impl<T> Handle<T> {
     ///
     /// # Safety
     /// Nobody else destroys the object, and `destroy` is the function that does.
-    unsafe fn new(pointer: *mut T, destroy: unsafe extern "C" fn(*mut T)) -> Option<Self> {
+    pub(super) unsafe fn new(pointer: *mut T, destroy: unsafe extern "C" fn(*mut T)) -> Option<Self> {
         NonNull::new(pointer).map(|pointer| Self { pointer, destroy })
     }
 
-    fn pointer(&self) -> *mut T {
+    /// The object, which lives as long as this.
+    pub(super) fn pointer(&self) -> *mut T {
         self.pointer.as_ptr()
     }
 }

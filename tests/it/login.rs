@@ -1,4 +1,5 @@
-//! Passwords and TLS at a real server: both kinds of connections, every `sslmode`, every method of `pg_hba.conf`.
+//! Passwords and TLS at real servers: both kinds of connections to PostgreSQL, every `sslmode`, every method of `pg_hba.conf`;
+//! passwords at Kafka.
 
 use std::{collections::HashMap, env, fs, path::PathBuf};
 
@@ -7,7 +8,7 @@ use walrelay::{
     source::connection::ReplicationConnection,
 };
 
-use crate::support::Access;
+use crate::support::{Access, LIMIT, Scenario};
 
 /// The addresses and files that `dev/parts env` prints.
 struct Server(HashMap<String, String>);
@@ -102,4 +103,42 @@ async fn a_client_certificate_logs_in_without_a_password() {
     assert!(log_in(&bare).await.is_err());
     let own = Settings { ssl_cert: Some(server.file("CLIENT_CERT")), ssl_key: Some(server.file("CLIENT_KEY")), ..bare };
     assert_eq!(log_in(&own).await, Ok(true));
+}
+
+/// A broker that refuses a log-in closes the connection and says so to nobody who only waits for an answer.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_password_that_kafka_refuses_is_told_as_that_and_the_right_one_lets_both_halves_in() {
+    let mut scenario = Scenario::new("sasl").await;
+    scenario.source("CREATE TABLE things (id int PRIMARY KEY); INSERT INTO things VALUES (1)").await;
+    let set = |scenario: &mut Scenario, password: &str| {
+        let mut properties = toml::Table::new();
+        for (name, value) in [
+            ("security.protocol", "SASL_PLAINTEXT"),
+            ("sasl.mechanism", "PLAIN"),
+            ("sasl.username", "walrelay"),
+            ("sasl.password", password),
+        ] {
+            properties.insert(name.to_owned(), value.into());
+        }
+        scenario.settings.set("kafka.properties", properties);
+    };
+    scenario.settings.set("kafka.brokers", vec![Server::read().value("KAFKA_SASL")]);
+    set(&mut scenario, "wrong-password");
+    for half in ["capture", "apply"] {
+        let outcome = scenario.run_to_end(half).await;
+        assert_eq!(outcome.code, Some(3), "{half}: {}", outcome.text);
+        for text in ["refuses the credentials", "Check the sasl.* and ssl.* properties"] {
+            assert!(outcome.text.contains(text), "{half}: {text:?} is not in\n{}", outcome.text);
+        }
+        assert!(!outcome.text.contains("wrong-password"), "{half}: {}", outcome.text);
+    }
+    let outcome = tokio::task::block_in_place(|| scenario.run(&["check"]));
+    assert!(outcome.text.contains("refuses the credentials"), "{}", outcome.text);
+
+    set(&mut scenario, &Server::read().value("PASSWORD"));
+    let (mut capture, mut apply) = (scenario.spawn_capture(), scenario.spawn_apply());
+    for half in [&mut capture, &mut apply] {
+        half.await_ready(LIMIT).await.unwrap_or_else(|error| panic!("{error}"));
+    }
+    scenario.await_equal("things").await;
 }
