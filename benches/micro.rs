@@ -124,7 +124,7 @@ fn micro(criterion: &mut Criterion) {
         bencher.iter_batched(|| datum.clone(), write, BatchSize::SmallInput);
     });
 
-    let mut decoder = Decoder::new();
+    let mut decoder = Decoder::new(usize::MAX);
     for id in [1, 2] {
         decoder.fetch("shop.public.orders", id, &store).now_or_never().expect("answers at once").unwrap();
     }

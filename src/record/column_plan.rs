@@ -114,9 +114,24 @@ impl ColumnPlan {
         self.is_foreign && self.value.is_placeholder(found)
     }
 
-    /// Appends the value as PostgreSQL's text.
-    pub(super) fn append_text(&self, found: Found<'_>, out: &mut Vec<u8>) -> Result<(), RenderError> {
-        self.value.append_text(found, out)
+    /// Appends the value as PostgreSQL's text, if that leaves `out` below a size.
+    pub(super) fn append_text(&self, found: Found<'_>, out: &mut Vec<u8>, most: usize) -> Result<(), TextError> {
+        self.value.append_text(found, out, most)
+    }
+}
+
+/// Why a value is not turned into text.
+#[derive(Debug)]
+pub(super) enum TextError {
+    /// It has none.
+    Render(RenderError),
+    /// The text would be beyond the size: a schema may say that a bit string is padded to 80 million digits.
+    Beyond,
+}
+
+impl From<RenderError> for TextError {
+    fn from(error: RenderError) -> Self {
+        Self::Render(error)
     }
 }
 
@@ -203,9 +218,14 @@ impl ValuePlan {
         }
     }
 
-    fn append_text(&self, found: Found<'_>, out: &mut Vec<u8>) -> Result<(), RenderError> {
+    fn append_text(&self, found: Found<'_>, out: &mut Vec<u8>, most: usize) -> Result<(), TextError> {
+        let within = |length: usize| if length <= most { Ok(()) } else { Err(TextError::Beyond) };
         match (&self.kind, found) {
-            (Kind::Scalar(_, codec), Found::One(value)) => codec.render(value, out),
+            (Kind::Scalar(_, codec), Found::One(value)) => {
+                within(out.len().saturating_add(codec.least_text()))?;
+                codec.render(value, out)?;
+                within(out.len())
+            }
             (Kind::Array(item), Found::Many(mut cursor)) => {
                 let (mut text, mut separator) = (Vec::new(), None);
                 out.push(b'{');
@@ -216,18 +236,18 @@ impl ValuePlan {
                         return Ok(());
                     };
                     text.clear();
-                    item.append_text(found, &mut text).map_err(ItemError::Render)?;
+                    item.append_text(found, &mut text, most).map_err(ItemError::Text)?;
                     types::append_item(&text, out);
-                    Ok(())
+                    within(out.len()).map_err(ItemError::Text)
                 })
                 .map_err(|error| match error {
-                    ItemError::Render(error) => error,
-                    ItemError::Bytes => RenderError("array"),
+                    ItemError::Text(error) => error,
+                    ItemError::Bytes => RenderError("array").into(),
                 })?;
                 out.push(b'}');
                 Ok(())
             }
-            _ => Err(RenderError("array")),
+            _ => Err(RenderError("array").into()),
         }
     }
 
@@ -267,7 +287,7 @@ const PLACEHOLDER_PAIR: &str = r#"{"__debezium_unavailable_value":"__debezium_un
 
 /// What ends the walk over an array.
 enum ItemError {
-    Render(RenderError),
+    Text(TextError),
     Bytes,
 }
 

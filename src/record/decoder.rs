@@ -15,6 +15,7 @@ use crate::{
     event::{Barrier, Cell, ChangeEvent, Op, Row, TableShape},
     lsn::Position,
     record::{
+        column_plan::TextError,
         decode_plan::{DecodePlan, EnvelopePlan, SourceStep, Step, TransactionStep},
         error::DecodeError,
         header,
@@ -27,8 +28,9 @@ use crate::{
 ///
 /// [`Self::decode`] is synchronous. It answers [`Decoded::NeedsSchema`] when it meets an id for the first time; the caller then
 /// awaits [`Self::fetch`] and decodes the record again. Plans and schemas are kept for the decoder's life.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Decoder {
+    row_bytes: usize,
     writers: HashMap<u32, Arc<Writer>>,
     plans: HashMap<(Option<u32>, u32), Known>,
 }
@@ -52,10 +54,14 @@ struct Known {
 }
 
 impl Decoder {
-    /// A decoder that knows no schema yet.
+    /// By how much the text of values may be longer than their bytes, whatever else is allowed: a short number is a long time.
+    const GROWTH: usize = 32;
+
+    /// A decoder that knows no schema yet. A row's text may take `row_bytes`, or what is usual for as many bytes as it has:
+    /// where a schema says that values are padded, a small record may hold a very large row.
     #[must_use]
-    pub fn new() -> Self {
-        Self::default()
+    pub fn new(row_bytes: usize) -> Self {
+        Self { row_bytes, writers: HashMap::new(), plans: HashMap::new() }
     }
 
     /// Decodes a record.
@@ -86,7 +92,8 @@ impl Decoder {
         }
         let known = self.known(topic, key_id, value_id)?;
         let DecodePlan::Envelope(plan) = &*known.plan else { return Ok(Decoded::Nothing) };
-        let reading = Reading { topic, id: value_id, plan, headers: Headers::read(topic, headers)?, offset };
+        let most = self.row_bytes.max(body.len().saturating_mul(Self::GROWTH));
+        let reading = Reading { topic, id: value_id, plan, headers: Headers::read(topic, headers)?, offset, most };
         let parts = reading.parts(body)?;
         let shape = known.shape_of(plan, &parts);
         if let Some(entry) = self.plans.get_mut(&(key_id, value_id)) {
@@ -152,6 +159,8 @@ struct Reading<'a> {
     plan: &'a EnvelopePlan,
     headers: Headers,
     offset: i64,
+    /// Bytes that a row's text may have.
+    most: usize,
 }
 
 /// What an envelope holds.
@@ -296,9 +305,12 @@ impl Reading<'_> {
                     cells.push(Span::Unchanged);
                     continue;
                 }
-                column.append_text(found, &mut arena).map_err(|source| {
+                column.append_text(found, &mut arena, self.most).map_err(|error| {
                     let (topic, column) = (self.topic.to_owned(), column.shape.name.to_string());
-                    DecodeError::Render { topic, column, source }
+                    match error {
+                        TextError::Render(source) => DecodeError::Render { topic, column, source },
+                        TextError::Beyond => DecodeError::Oversized { topic, column, most: self.most },
+                    }
                 })?;
             } else {
                 cells.push(Span::Null);

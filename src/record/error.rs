@@ -147,6 +147,16 @@ pub enum DecodeError {
         /// What it should be.
         source: RenderError,
     },
+    /// The row's text is far longer than its bytes, and longer than it may be.
+    #[error("a row in a record of topic {topic} needs more than {most} bytes as text, column {column} included")]
+    Oversized {
+        /// The topic.
+        topic: String,
+        /// The column that is too much.
+        column: String,
+        /// What a row may need.
+        most: usize,
+    },
     /// The content contradicts itself or lacks what every event has.
     #[error("record of topic {topic} is no change event: {problem}")]
     Content {
@@ -182,6 +192,11 @@ impl Classify for DecodeError {
             Self::UnknownSchema { .. } => {
                 Some("Point apply to the registry that capture uses, or restore the deleted schema there.".into())
             }
+            Self::Oversized { .. } => Some(
+                "Raise apply.memory, of which a row may take one worker's share (apply.workers), or correct the length that the \
+                 column's schema tells."
+                    .into(),
+            ),
             _ => None,
         }
     }

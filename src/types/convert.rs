@@ -103,6 +103,15 @@ impl Codec {
         }
     }
 
+    /// Bytes that the text of every value has at least, where the type alone tells: a bit string is padded to its length.
+    #[must_use]
+    pub const fn least_text(&self) -> usize {
+        match &self.0 {
+            Family::Bits { length: Some(length), .. } => *length as usize,
+            _ => 0,
+        }
+    }
+
     /// Whether two keys of the type are equal exactly if their canonical bytes are; if not, the table goes to one partition.
     ///
     /// Text is taken to have a deterministic collation: a column tells when its own is not.

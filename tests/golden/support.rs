@@ -216,7 +216,7 @@ impl Pipe {
 
     pub fn with_modes(prefix: &str, modes: Modes) -> Self {
         let encoder = Encoder::new(EncoderSettings { modes, ..settings(prefix) });
-        Self { store: MemoryStore::default(), encoder, decoder: Decoder::new() }
+        Self { store: MemoryStore::default(), encoder, decoder: Decoder::new(usize::MAX) }
     }
 
     pub fn plan(&mut self, relation: &Relation) -> Arc<Plan> {

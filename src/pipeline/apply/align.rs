@@ -40,7 +40,7 @@ pub async fn apply(attempts: &mut Attempts<'_>, works: &mut [Work], full: bool) 
         if leave_out_emptied(attempts, works).await {
             return;
         }
-        if full {
+        if full || works.iter().any(|work| work.halt == Some(Halt::Full)) {
             return table_by_table(attempts, works).await;
         }
         for work in works.iter_mut() {

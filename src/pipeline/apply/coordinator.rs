@@ -29,7 +29,7 @@ use crate::{
         pressure::balance,
         siblings,
         unmet::Unmet,
-        work::{Halt, JobLane, LaneReport},
+        work::{Halt, JobLane, LaneReport, Padding},
     },
     progress::Progress,
     retry::{Backoff, Severity},
@@ -381,7 +381,8 @@ impl<D: Decode + 'static> Coordinator<D> {
 
     pub(super) fn spawn(&mut self, lanes: Vec<JobLane>, how: How) {
         let Some(worker) = self.idle.pop() else { return };
-        self.jobs.spawn(job::run(worker, Arc::clone(&self.deps.sink), lanes, self.hold, how));
+        let padding = Padding::new(self.deps.limits.padding_bytes());
+        self.jobs.spawn(job::run(worker, Arc::clone(&self.deps.sink), lanes, self.hold, padding, how));
     }
 
     fn finished(&mut self, report: JobReport<D>) -> Result<(), Error> {
@@ -439,7 +440,7 @@ impl<D: Decode + 'static> Coordinator<D> {
             self.conflicts.remove(&key);
         }
         match report.halt {
-            None | Some(Halt::NoCut) => {}
+            None | Some(Halt::NoCut | Halt::Full) => {}
             Some(Halt::Starved(reason)) => {
                 self.starved.insert(key.clone(), reason);
             }

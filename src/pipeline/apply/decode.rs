@@ -26,10 +26,10 @@ pub struct RecordDecoder<S> {
 }
 
 impl<S> RecordDecoder<S> {
-    /// A decoder that knows no schema yet.
+    /// A decoder that knows no schema yet, with the bytes that a padded row's text may take.
     #[must_use]
-    pub fn new(store: S) -> Self {
-        Self { decoder: Decoder::new(), store }
+    pub fn new(store: S, row_bytes: usize) -> Self {
+        Self { decoder: Decoder::new(row_bytes), store }
     }
 }
 

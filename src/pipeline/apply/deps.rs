@@ -27,6 +27,18 @@ pub struct Limits {
     pub budget_bytes: usize,
 }
 
+impl Limits {
+    /// Bytes by which the texts of one job's events may be longer than usual for their records: its worker's share of the
+    /// budget. A single row may need as much.
+    #[must_use]
+    pub const fn padding_bytes(&self) -> usize {
+        match self.budget_bytes.checked_div(self.workers) {
+            Some(share) => share,
+            None => self.budget_bytes,
+        }
+    }
+}
+
 impl Default for Limits {
     fn default() -> Self {
         Self {

@@ -13,7 +13,7 @@ use crate::{
         attempt::Attempts,
         decode::Decode,
         error::Error,
-        work::{Halt, JobLane, LaneReport, Work, decode},
+        work::{Halt, JobLane, LaneReport, Padding, Work, decode},
     },
     retry::{Classify, Severity, chain},
     sink::{self, Session, Sink},
@@ -61,13 +61,14 @@ pub async fn run<D: Decode>(
     sink: Arc<Sink>,
     lanes: Vec<JobLane>,
     hold: Option<Lsn>,
+    mut padding: Padding,
     how: How,
 ) -> JobReport<D> {
     let mut works = Vec::with_capacity(lanes.len());
     let mut trouble = None;
     let mut fatal = None;
     for lane in lanes {
-        let (work, error) = decode(&mut worker.decoder, lane, hold).await;
+        let (work, error) = decode(&mut worker.decoder, lane, hold, &mut padding).await;
         works.push(work);
         match error {
             Some(error) if error.severity() == Severity::Fatal => fatal = Some(error),

@@ -118,12 +118,12 @@ async fn start(
     };
     let topic = progress_topic(&settings.prefix);
     let (events, flow, progress) = consumers(settings, &topic)?;
-    let registry = settings.registry.clone();
+    let (registry, row_bytes) = (settings.registry.clone(), settings.limits.padding_bytes());
     let deps = Deps {
         sink: Arc::new(Sink::new(settings.sink.clone())),
         events,
         flow: Box::new(flow),
-        decoder: Box::new(move || RecordDecoder::new(registry.clone())),
+        decoder: Box::new(move || RecordDecoder::new(registry.clone(), row_bytes)),
         subscribed: Arc::clone(&settings.subscribed),
         progress_topic: Some(topic),
         partition_counts,

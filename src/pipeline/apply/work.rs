@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::{
-    event::{ChangeEvent, Op},
+    event::{Cell, ChangeEvent, Op},
     kafka::{ConsumedRecord, TopicPartition},
     lsn::{Lsn, Position},
     pipeline::{
@@ -41,6 +41,8 @@ pub enum Halt {
     Barrier(Box<Parked>),
     /// The hold of `verify`.
     Held(Lsn),
+    /// Its next event's text is too long for the job.
+    Full,
     /// The other half of a key move is missing, or the registry does not answer: to be tried again.
     Waits,
     /// An ordering error: to be aligned.
@@ -118,8 +120,44 @@ pub struct Work {
     delay_ms: Option<i64>,
 }
 
+/// What a job may hold of texts that are far longer than their records, as those of padded bit strings are: the budget of
+/// the queues counts the records' bytes.
+#[derive(Clone, Copy, Debug)]
+pub struct Padding {
+    left: usize,
+    is_first: bool,
+}
+
+impl Padding {
+    /// By how much a text is longer than its record as a rule.
+    const USUAL: usize = 4;
+
+    /// So many bytes.
+    #[must_use]
+    pub const fn new(bytes: usize) -> Self {
+        Self { left: bytes, is_first: true }
+    }
+
+    /// Takes an event's part; `false` if it does not fit, as the first of a job always does.
+    fn take(&mut self, event: &ChangeEvent, record: &ConsumedRecord) -> bool {
+        let cells = event.before.iter().chain(&event.after).flatten();
+        let text: usize = cells.map(|cell| if let Cell::Text(text) = cell { text.len() } else { 0 }).sum();
+        let padding = text.saturating_sub(record.size().saturating_mul(Self::USUAL));
+        let fits = self.is_first || padding <= self.left;
+        if fits {
+            (self.left, self.is_first) = (self.left.saturating_sub(padding), false);
+        }
+        fits
+    }
+}
+
 /// Decodes a lane's records up to what stops it.
-pub async fn decode<D: Decode>(decoder: &mut D, mut lane: JobLane, hold: Option<Lsn>) -> (Work, Option<Error>) {
+pub async fn decode<D: Decode>(
+    decoder: &mut D,
+    mut lane: JobLane,
+    hold: Option<Lsn>,
+    padding: &mut Padding,
+) -> (Work, Option<Error>) {
     let records = std::mem::take(&mut lane.records);
     let mut work = Work {
         next_offset: lane.stored,
@@ -136,6 +174,10 @@ pub async fn decode<D: Decode>(decoder: &mut D, mut lane: JobLane, hold: Option<
     let mut mark = work.lane.mark;
     for record in &records {
         match decoder.decode(record).await {
+            Ok(Some(event)) if !padding.take(&event, record) => {
+                work.halt = Some(Halt::Full);
+                break;
+            }
             Ok(Some(event)) => {
                 work.delay_ms = Some(record.timestamp_ms.saturating_sub(event.commit_ms));
                 if work.take(event, record.offset, &mut mark, hold).is_some() {
