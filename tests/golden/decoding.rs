@@ -4,10 +4,11 @@ use std::cell::RefCell;
 
 use bytes::Bytes;
 use proptest::prelude::*;
+use serde_json::json;
 use walrelay::{
     avro::encode,
     event::{Cell, Datum, OldTuple, RowChange},
-    record::{DecodeError, Decoded},
+    record::{DecodeError, Decoded, Decoder},
     retry::{Classify, Severity},
     schema::ReplicaIdentity,
 };
@@ -184,22 +185,16 @@ fn the_shape_tells_types_nullability_and_key() {
     assert_eq!(event.commit_ms, 1_795_501_793_549);
 }
 
-#[test]
-fn debezium_s_own_records_are_read_with_its_placeholder() {
-    // trap T27: a topic of Debezium's has no header, so there the placeholder is all that tells.
-    let mut pipe = Pipe::new("p");
-    let golden = crate::support::golden("ev_toast");
-    let schema = golden.default.value.to_string();
-    let id = now(walrelay::avro::store::SchemaStore::register(&pipe.store, "x-value", &schema)).unwrap();
-    let update = golden.lossless.events.iter().find(|event| event.value["op"] == "u").unwrap();
+/// A pipe that has a schema of Debezium's, and an update under it of the row (1, 2) with these bytes behind.
+fn update(schema: &str, cells: &[u8]) -> (Pipe, Owned) {
+    let pipe = Pipe::new("p");
+    let id = now(walrelay::avro::store::SchemaStore::register(&pipe.store, "x-value", schema)).unwrap();
     let mut body = walrelay::avro::wire::prefix(id).to_vec();
     encode::null(&mut body);
     encode::present(&mut body);
     encode::long(1, &mut body);
     encode::optional_long(Some(2), &mut body);
-    for _ in ["t", "b", "jb"] {
-        encode::optional_string(Some("__debezium_unavailable_value"), &mut body);
-    }
+    body.extend_from_slice(cells);
     for text in ["3.6.3.Final", "postgresql", "p"] {
         encode::string(text, &mut body);
     }
@@ -217,9 +212,60 @@ fn debezium_s_own_records_are_read_with_its_placeholder() {
     encode::long(1, &mut body);
     encode::string("u", &mut body);
     (0..3).for_each(|_| encode::null(&mut body));
-    let Decoded::Event(event) = pipe.decode("p.public.ev_toast", &value(&body)).unwrap() else { panic!("no event") };
+    (pipe, value(&body))
+}
+
+#[test]
+fn debezium_s_own_records_are_read_with_its_placeholder() {
+    // trap T27: a topic of Debezium's has no header, so there the placeholder is all that tells.
+    let golden = crate::support::golden("ev_toast");
+    let placeholder = golden.lossless.events.iter().find(|event| event.value["op"] == "u").unwrap();
+    let mut cells = Vec::new();
+    for _ in ["t", "b", "jb"] {
+        encode::optional_string(Some("__debezium_unavailable_value"), &mut cells);
+    }
+    let (mut pipe, record) = update(&golden.default.value.to_string(), &cells);
+    let Decoded::Event(event) = pipe.decode("p.public.ev_toast", &record).unwrap() else { panic!("no event") };
     let after = event.after.unwrap();
     assert_eq!(after[1], Cell::Text(Bytes::from_static(b"2")));
     assert_eq!(after[2..], [Cell::Unchanged, Cell::Unchanged, Cell::Unchanged]);
-    assert_eq!(update.value["after"]["t"], "__debezium_unavailable_value");
+    assert_eq!(placeholder.value["after"]["t"], "__debezium_unavailable_value");
+}
+
+#[test]
+fn a_few_bytes_become_no_more_text_than_a_row_may_have() {
+    let golden = crate::support::golden("ev_toast");
+    let most = 1 << 20;
+    let decoded = |length: usize, items: i64| {
+        let bits = json!({
+            "type": "bytes", "connect.name": "io.debezium.data.Bits",
+            "connect.parameters": {"length": length.to_string()}
+        });
+        let mut schema = golden.default.value.clone();
+        let fields = schema["fields"][0]["type"][1]["fields"].as_array_mut().unwrap();
+        let ty = if items == 0 { bits } else { json!({"type": "array", "items": bits}) };
+        fields.iter_mut().find(|field| field["name"] == "t").unwrap()["type"] = json!(["null", ty]);
+        let mut cells = Vec::new();
+        encode::present(&mut cells);
+        if items > 0 {
+            encode::long(items, &mut cells);
+        }
+        (0..items.max(1)).for_each(|_| encode::bytes(&[1], &mut cells));
+        if items > 0 {
+            encode::long(0, &mut cells);
+        }
+        (0..2).for_each(|_| encode::null(&mut cells));
+        let (mut pipe, record) = update(&schema.to_string(), &cells);
+        pipe.decoder = Decoder::new(most);
+        pipe.decode("p.public.ev_toast", &record)
+    };
+    for (length, items) in [(83_886_080, 0), (most, 0), (most / 2, 2), (1000, 2000)] {
+        let error = decoded(length, items).unwrap_err();
+        assert!(matches!(&error, DecodeError::Oversized { column, .. } if column == "t"), "{error:?}");
+        assert_eq!(error.severity(), Severity::Definite);
+        assert!(error.hint().is_some_and(|hint| hint.contains("apply.memory")));
+    }
+    let Decoded::Event(event) = decoded(most - 2, 0).unwrap() else { panic!("no event") };
+    let Cell::Text(text) = &event.after.unwrap()[2] else { panic!("no text") };
+    assert_eq!(text.len(), most - 2);
 }

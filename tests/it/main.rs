@@ -25,6 +25,7 @@ mod keys;
 mod login;
 mod options;
 mod oracle;
+mod padding;
 mod partitions;
 mod promotion;
 mod recreated;

@@ -11,6 +11,9 @@
 //! A lane is in at most one job, so its records are applied in order; lanes run in parallel. A job takes several lanes in
 //! one transaction, which is what makes many small topics cheap.
 //!
+//! The budget of the queues counts records' bytes. Values whose text is far longer, as padded bit strings, are counted apart,
+//! by job (`work`), and a single row is bounded by the decoder.
+//!
 //! What stops a lane, and what sets it going again:
 //!
 //! | lane | because | goes on when |
