@@ -208,7 +208,7 @@ pub enum Error {
         /// Its recorded end.
         recorded: i64,
     },
-    /// A truncate reached only some partitions, and one of its tables is not captured any more.
+    /// A truncate reached only some partitions, and nothing is recorded of one of its tables, which is not captured any more.
     #[error(
         "the truncate at {position} has not reached all partitions of topic {topic}, which is not captured any more"
     )]
@@ -365,7 +365,7 @@ impl Classify for Error {
             ),
             Self::Renamed { .. } | Self::Replaced { .. } => "A new snapshot takes the table in: drop the slot and set [capture] on_gap = \"resnapshot\".".into(),
             Self::Protocol { .. } => "This is a defect of walrelay or of the server; nothing was confirmed past this point.".into(),
-            Self::HalfBroadcast { topic, .. } => format!("Capture the table of topic {topic} again until the truncate is through; sinks wait for it."),
+            Self::HalfBroadcast { topic, .. } => format!("Sinks wait for the rest. Put the table of topic {topic} into the publication again; if there is none any more, publish under a new [kafka] prefix with a new slot, and drop the old slot. {AT_THE_TARGETS}"),
             Self::BatchTooLarge { .. } => "The next session makes smaller ones.".into(),
             Self::TooManyTopics { .. } | Self::StateMoved { .. } | Self::StreamEnded => return None,
         })

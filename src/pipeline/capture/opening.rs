@@ -244,8 +244,9 @@ impl Opening<'_> {
         if state.checkpoint.as_ref() != Some(&checkpoint) {
             store.write(&[Update::Checkpoint(checkpoint.clone())]).await?;
         }
-        self.survey.check_barriers(&state)?;
-        let withheld = self.survey.withhold(&self.deps.settings.prefix, &state, checkpoint.consistent_point);
+        let prefix = &self.deps.settings.prefix;
+        self.survey.take_back(self.tables, prefix, &state, from)?;
+        let withheld = self.survey.withhold(prefix, &state, checkpoint.consistent_point);
         if below.is_none() {
             report_withheld(&self.deps, withheld);
         }

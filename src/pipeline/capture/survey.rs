@@ -145,12 +145,22 @@ impl Survey {
         withheld
     }
 
-    /// A barrier whose broadcast was cut is repeated by the replay; that needs its tables to be captured still.
-    pub(super) fn check_barriers(&self, state: &State) -> Result<(), Error> {
-        for barrier in &state.barriers {
-            let lost = barrier.topics.iter().find(|(topic, _)| !self.topics.values().any(|known| known == topic));
-            if let Some((topic, _)) = lost {
-                return Err(Error::HalfBroadcast { topic: topic.clone(), position: barrier.position });
+    /// A barrier whose broadcast was cut is repeated by the replay, whose stream begins at `from`. A table that was dropped or
+    /// left the publication since is taken back for that, as it is recorded: the server still sends its truncate.
+    pub(super) fn take_back(&mut self, tables: &Tables, prefix: &str, state: &State, from: Lsn) -> Result<(), Error> {
+        for barrier in state.barriers.iter().filter(|barrier| barrier.position.commit >= from) {
+            for (topic, _) in &barrier.topics {
+                if self.topics.values().any(|known| known == topic) {
+                    continue;
+                }
+                let is_its = |relation: &&Relation| topic_name(prefix, &relation.name).is_ok_and(|name| name == *topic);
+                let Some(relation) = state.relations.values().find(is_its) else {
+                    return Err(Error::HalfBroadcast { topic: topic.clone(), position: barrier.position });
+                };
+                tracing::info!(table = %relation.name, "taking the table back until a truncate is through");
+                tables.name_topic(topic, &relation.name);
+                self.topics.insert(relation.name.clone(), topic.clone());
+                self.published.push(PublishedTable::recorded(relation.clone()));
             }
         }
         Ok(())
@@ -270,7 +280,11 @@ fn foreign(owners: &BTreeMap<String, BTreeSet<&TableName>>, table: &TableName, t
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{pipeline::capture::state::TopicRecord, schema::ReplicaIdentity};
+    use crate::{
+        lsn::Position,
+        pipeline::capture::state::{OpenBarrier, TopicRecord},
+        schema::ReplicaIdentity,
+    };
 
     fn relation(oid: u32, schema: &str, table: &str) -> Relation {
         let name = TableName::new(schema, table);
@@ -278,7 +292,7 @@ mod tests {
     }
 
     fn published(relation: Relation) -> PublishedTable {
-        PublishedTable { relation, partitioned: false, row_filter: None, estimated_rows: None, problems: Vec::new() }
+        PublishedTable::recorded(relation)
     }
 
     fn replayed(recorded: Option<u32>, exclude: &str) -> Result<Vec<String>, Error> {
@@ -311,6 +325,25 @@ mod tests {
     #[test]
     fn a_table_without_a_legal_topic_name_is_left_out_of_what_is_published_again() {
         assert_eq!(replayed(Some(1), "none.none").unwrap().len(), 1);
+    }
+
+    fn half_sent(recorded: &[Relation], from: Lsn) -> Result<Vec<String>, Error> {
+        let position = Position { epoch: 0, commit: Lsn(100), ordinal: 1 };
+        let barrier = OpenBarrier { position, topics: vec![("p.public.gone".into(), 3), ("p.public.kept".into(), 3)] };
+        let relations = recorded.iter().map(|relation| (format!("{}/0", relation.oid), relation.clone())).collect();
+        let state = State { barriers: vec![barrier], relations, ..State::default() };
+        let kept = [published(relation(1, "public", "kept"))];
+        let mut survey = Survey { published: Vec::new(), topics: name_topics("p", &kept)? };
+        survey.take_back(&Tables::default(), "p", &state, from)?;
+        Ok(survey.topics.into_values().collect())
+    }
+
+    #[test]
+    fn a_table_without_a_record_of_its_columns_cannot_be_taken_back_for_a_truncate_that_is_repeated() {
+        let gone = relation(2, "public", "gone");
+        assert_eq!(half_sent(&[gone], Lsn(100)).unwrap(), ["p.public.gone", "p.public.kept"]);
+        assert!(matches!(half_sent(&[], Lsn(100)), Err(Error::HalfBroadcast { .. })));
+        assert_eq!(half_sent(&[], Lsn(101)).unwrap(), ["p.public.kept"]);
     }
 
     // trap T57
