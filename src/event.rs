@@ -296,10 +296,13 @@ pub struct TableShape {
 }
 
 /// A TRUNCATE (or a new snapshot generation) that every partition of every listed topic carries (PROTOCOL: barriers).
-#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Barrier {
     /// The topics of the statement's tables with their partition counts, sorted by topic.
     pub topics: Vec<(String, i32)>,
+    /// Those that the statement concerns too, and that get their copies when capture goes on with their tables: sorted.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub stopped: Vec<(String, i32)>,
 }
 
 impl Barrier {

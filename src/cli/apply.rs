@@ -36,8 +36,9 @@ fn settings(config: &ApplyConfig, tables: TablePatterns) -> Result<ApplySettings
     let memory = apply.memory.as_usize() / 4 * 3;
     let prefix = kafka.prefix.clone();
     let messages = message_topic(&prefix);
-    let subscribed = move |topic: &str| {
-        topic != messages && table_of_topic(&prefix, topic).is_some_and(|table| tables.matches(&table))
+    let table_of = move |topic: &str| {
+        let table = table_of_topic(&prefix, topic).filter(|table| tables.matches(table));
+        table.filter(|_| topic != messages)
     };
     let mut properties = kafka.consumer.clone();
     let excluded: Vec<_> = apply.exclude.iter().map(|glob| topic_pattern(&kafka.prefix, glob)).collect();
@@ -50,7 +51,7 @@ fn settings(config: &ApplyConfig, tables: TablePatterns) -> Result<ApplySettings
         subscription: subscription(apply, &kafka.prefix),
         siblings_timeout: apply.siblings_timeout.0,
         prefix: kafka.prefix.clone(),
-        subscribed: Arc::new(subscribed),
+        table_of: Arc::new(table_of),
         registry: Registry::new(&settings::registry(&config.registry))?,
         sink: sink::Settings {
             server: config.target.clone(),

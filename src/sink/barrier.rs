@@ -2,7 +2,7 @@
 //!
 //! Lanes tell through their position rows that they are parked; whoever finds everybody there empties the tables. Several
 //! processes do this together: the barrier's row is the lock. A stopped table is left out and emptied when its own lanes
-//! arrive, so the row lists what is done.
+//! arrive, so the row lists what is done. Tables that a foreign key ties to it wait for it, see [`ties`].
 //!
 //! All copies of a barrier stand at one position, whichever table they are of, so the row is the position's and `emptied`
 //! lists topics. A lane that is parked at a later barrier counts as arrived: it has consumed everything below this one. That
@@ -12,7 +12,10 @@
 //! A barrier's row goes when every lane has passed it. A process that lost its connection right then asks again; that a lane
 //! of its topic has a mark at the barrier or beyond tells that the table was emptied, and that newer rows may be in it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+};
 
 use tokio_postgres::{Client, error::SqlState, types::PgLsn};
 
@@ -23,6 +26,7 @@ use crate::{
     sink::{
         error::Error,
         ledger::{Ledger, Standing},
+        ties::{self, Tie},
     },
 };
 
@@ -31,17 +35,39 @@ use crate::{
 pub enum Gathering {
     /// The topic's table is emptied: its lanes go on.
     Passed,
-    /// These partitions have not arrived yet.
-    Waits(Vec<(String, i32)>),
+    /// Not everybody has arrived yet.
+    Waits(BTreeSet<Awaited>),
     /// `verify` holds lanes below the barrier.
     Held,
+}
+
+/// What a barrier waits for.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Awaited {
+    /// A partition of a topic.
+    Partition(String, i32),
+    /// A topic whose table is stopped, and the foreign key that forbids to empty another table without it.
+    Stopped(String, Tie),
+}
+
+impl fmt::Display for Awaited {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Partition(topic, partition) => write!(f, "topic {topic}, partition {partition}"),
+            Self::Stopped(topic, Tie { referencing, referenced }) => write!(
+                f,
+                "topic {topic}, whose table is stopped, since at the target a foreign key of table {referencing} references \
+                 table {referenced}: let the stopped table go on, or drop the foreign key"
+            ),
+        }
+    }
 }
 
 /// What a sink knows of topics beside the asking lane's.
 #[derive(Clone, Copy)]
 pub struct Others<'a> {
-    /// Whether this sink applies a topic.
-    pub subscribed: &'a (dyn Fn(&str) -> bool + Send + Sync),
+    /// The target table of a topic that this sink applies, as its name tells.
+    pub target: &'a (dyn Fn(&str) -> Option<TableName> + Send + Sync),
     /// Topics whose tables capture has stopped, and where: their copies of later barriers come when the tables go on, for
     /// themselves.
     pub withheld: &'a BTreeMap<String, Position>,
@@ -85,26 +111,39 @@ async fn gather_in_transaction(
     if ledger.hold(client).await?.is_some_and(|hold| hold <= at.commit) {
         return Ok(Gathering::Held);
     }
-    let due = |name: &str| !emptied.contains(name) && (name == topic || (others.subscribed)(name));
-    let listed: Vec<&(String, i32)> = barrier.topics.iter().filter(|(name, _)| due(name)).collect();
+    let due = |name: &str| !emptied.contains(name) && (name == topic || (others.target)(name).is_some());
+    let listed: Vec<&(String, i32)> =
+        barrier.topics.iter().chain(&barrier.stopped).filter(|(name, _)| due(name)).collect();
     let arrivals = arrivals(client, ledger, at, &listed).await?;
-    let (mut ready, mut missing) = (Vec::new(), Vec::new());
-    for (name, partitions) in listed {
+    let (mut ready, mut stopped) = (BTreeMap::new(), BTreeSet::new());
+    for entry @ (name, partitions) in listed {
         let lanes = arrivals.get(name.as_str());
-        if name != topic && lanes.is_some_and(|lanes| lanes.stopped() || lanes.passed()) {
+        if name != topic && lanes.is_some_and(Lanes::passed) {
             continue;
         }
         let here = |partition: i32| lanes.is_some_and(|lanes| lanes.has_arrived(partition));
         let absent: Vec<i32> = (0..*partitions).filter(|n| !here(*n)).collect();
-        if name != topic && !absent.is_empty() && others.is_withheld(name, at) {
-            continue;
+        let is_withheld = barrier.stopped.contains(entry) || others.is_withheld(name, at);
+        if name != topic && (!absent.is_empty() && is_withheld || lanes.is_some_and(Lanes::stopped)) {
+            stopped.insert(name.as_str());
+        } else {
+            ready.insert(name.as_str(), absent);
         }
-        missing.extend(absent.into_iter().map(|partition| (name.clone(), partition)));
-        ready.push(name.as_str());
     }
+    let tied = ties::to_stopped(client, ledger, others.target, ready.keys().copied(), &stopped).await?;
+    if let Some(ties) = tied.get(topic) {
+        let awaited = |(name, tie): (&String, &Tie)| Awaited::Stopped(name.clone(), tie.clone());
+        return Ok(Gathering::Waits(ties.iter().map(awaited).collect()));
+    }
+    ready.retain(|name, _| !tied.contains_key(*name));
+    let awaited = |(name, absent): (&&str, &Vec<i32>)| -> Vec<Awaited> {
+        absent.iter().map(|partition| Awaited::Partition((*name).to_owned(), *partition)).collect()
+    };
+    let missing: BTreeSet<Awaited> = ready.iter().flat_map(awaited).collect();
     if !missing.is_empty() {
         return Ok(Gathering::Waits(missing));
     }
+    let ready: Vec<&str> = ready.into_keys().collect();
     empty(client, ledger, &ready, topic).await?;
     let sql =
         format!("UPDATE {} SET emptied = emptied || $1::text[] WHERE {}", ledger.table("barrier"), row(ledger, at));

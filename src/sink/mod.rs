@@ -22,6 +22,7 @@ pub mod session;
 pub mod settings;
 pub mod siblings;
 pub mod table;
+pub mod ties;
 
 pub use batch::{Applied, LaneDone, LanePart};
 pub use error::Error;

@@ -86,7 +86,14 @@ fn compare(golden: &Golden, variant: &Variant, lossless: bool, used: &RefCell<BT
         let mut out = RecordBuf::default();
         match &change {
             Some(change) => drop(pipe.encoder.encode(&plan, &meta, event, change, &mut out).unwrap()),
-            None => pipe.encoder.encode_truncate(&plan, &meta, event, &Barrier { topics: vec![] }, 0, &mut out),
+            None => pipe.encoder.encode_truncate(
+                &plan,
+                &meta,
+                event,
+                &Barrier { topics: vec![], ..Barrier::default() },
+                0,
+                &mut out,
+            ),
         }
         for record in out.iter().map(Owned::from) {
             let theirs = expected.next().unwrap_or_else(|| panic!("Debezium has fewer records for {table}"));

@@ -257,7 +257,7 @@ fn texts_of_both_rows_are_told_apart() {
 fn a_truncate_carries_its_barrier_to_the_partition_asked_for() {
     // trap T32
     let mut table = Table::new(ReplicaIdentity::Default, 1, vec![id()]);
-    let barrier = Barrier { topics: vec![("p.public.t".into(), 3), ("p.public.u".into(), 5)] };
+    let barrier = Barrier { topics: vec![("p.public.t".into(), 3), ("p.public.u".into(), 5)], ..Barrier::default() };
     let mut out = RecordBuf::default();
     for partition in 0..3 {
         table.pipe.encoder.encode_truncate(&table.plan, &transaction(), event(4), &barrier, partition, &mut out);

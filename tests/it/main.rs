@@ -12,6 +12,7 @@
     reason = "a test fails by panicking and tells what it did"
 )]
 
+mod applier;
 mod bad_input;
 mod broker;
 mod check;
@@ -32,6 +33,7 @@ mod recreated;
 mod registry;
 mod registry_tls;
 mod round_trip;
+mod sink_barriers;
 mod sink_batch;
 mod sink_by_offset;
 mod sink_lanes;

@@ -5,7 +5,7 @@ use std::time::Duration;
 use walrelay::{event::ChangeEvent, lsn::Position, pipeline::apply::Limits};
 
 use crate::{
-    sink_lanes::Applier,
+    applier::Applier,
     sink_support::{Database, at, delete, insert, shape, update},
 };
 

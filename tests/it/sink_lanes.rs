@@ -1,205 +1,21 @@
 //! Lanes: several partitions in parallel, what they wait for, and what stops them.
 
 use std::{
-    collections::{BTreeMap, HashMap},
-    sync::{Arc, Mutex},
+    sync::Arc,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use bytes::Bytes;
-use prometheus::Registry;
-use tokio::{
-    sync::{Semaphore, mpsc, oneshot},
-    task::JoinHandle,
-};
+use tokio::sync::oneshot;
 use walrelay::{
-    event::ChangeEvent,
-    kafka::{ConsumedRecord, ConsumerEvent, StartOffset, TopicPartition},
+    kafka::ConsumerEvent,
     lsn::{Lsn, Position},
-    pipeline::{
-        apply::{Decode, Deps, Error, FlowControl, Limits, run},
-        health::{Half, Health},
-        metrics::ApplyMetrics,
-    },
     progress::Progress,
-    record::DecodeError,
-    retry::{Classify as _, Severity},
-    sink::{Settings, Sink},
 };
 
-use crate::sink_support::{Database, at, delete, insert, shape, truncate, update};
-
-type Script = Arc<Mutex<Vec<ChangeEvent>>>;
-
-/// Reads a record's value as the number of an event in the script.
-struct Scripted(Script);
-
-impl Decode for Scripted {
-    async fn decode(&mut self, record: &ConsumedRecord) -> Result<Option<ChangeEvent>, DecodeError> {
-        let number = record.value.as_ref().map(|value| std::str::from_utf8(value).unwrap().parse::<usize>().unwrap());
-        Ok(number.map(|number| self.0.lock().unwrap()[number].clone()))
-    }
-}
-
-struct NoFlow;
-
-impl FlowControl for NoFlow {
-    fn pause(&self, _partitions: Vec<TopicPartition>) {}
-    fn resume(&self, _partitions: Vec<TopicPartition>) {}
-}
-
-/// An applier whose consumer is the test.
-pub(crate) struct Applier {
-    events: mpsc::UnboundedSender<ConsumerEvent>,
-    script: Script,
-    budget: Arc<Semaphore>,
-    pub(crate) offsets: HashMap<(String, i32), i64>,
-    pub(crate) health: Health,
-    task: JoinHandle<Result<(), Error>>,
-    stop: oneshot::Sender<()>,
-}
-
-impl Applier {
-    pub(crate) async fn start(db: &Database, topics: &[(&str, i32)]) -> Self {
-        let partitions: Vec<(&str, i32)> =
-            topics.iter().flat_map(|(topic, count)| (0..*count).map(move |partition| (*topic, partition))).collect();
-        Self::with_partitions(db, topics, &partitions).await
-    }
-
-    async fn with_partitions(db: &Database, topics: &[(&str, i32)], partitions: &[(&str, i32)]) -> Self {
-        Self::with_budget(db, topics, partitions, Limits::default().budget_bytes).await
-    }
-
-    async fn with_budget(
-        db: &Database,
-        topics: &[(&str, i32)],
-        partitions: &[(&str, i32)],
-        budget_bytes: usize,
-    ) -> Self {
-        Self::with_limits(db, topics, partitions, Limits { workers: 3, budget_bytes, ..Limits::default() }).await
-    }
-
-    pub(crate) async fn with_limits(
-        db: &Database,
-        topics: &[(&str, i32)],
-        partitions: &[(&str, i32)],
-        limits: Limits,
-    ) -> Self {
-        let (events, receiver) = mpsc::unbounded_channel();
-        let script = Script::default();
-        let health = Health::new(Half::Apply, Duration::from_secs(30));
-        let known = Arc::clone(&script);
-        let deps = Deps {
-            sink: Arc::new(Sink::new(Settings {
-                server: db.settings.clone(),
-                schema: "walrelay".into(),
-                instance: "it".into(),
-                owner: "test".into(),
-                schemas: BTreeMap::new(),
-                evolve: true,
-                take_over: false,
-                replica_role: false,
-            })),
-            events: receiver,
-            flow: Box::new(NoFlow),
-            decoder: Box::new(move || Scripted(Arc::clone(&known))),
-            subscribed: Arc::new(|topic| topic.starts_with("w.")),
-            progress_topic: Some("progress".into()),
-            partition_counts: topics.iter().map(|(topic, count)| ((*topic).to_owned(), *count)).collect(),
-            explicit: None,
-            topic_ids: Arc::new(|topics| Ok(topics.iter().map(|topic| ((*topic).to_owned(), None)).collect())),
-            limits,
-            metrics: ApplyMetrics::new(&Registry::new()).unwrap(),
-            health: health.clone(),
-        };
-        let (stop, stopped) = oneshot::channel::<()>();
-        let task = tokio::spawn(run(deps, async {
-            let _ = stopped.await;
-        }));
-        let budget = Arc::new(Semaphore::new(1 << 26));
-        let mut applier = Self { events, script, budget, offsets: HashMap::new(), health, task, stop };
-        applier.assign(partitions).await;
-        applier
-    }
-
-    async fn assign(&mut self, partitions: &[(&str, i32)]) {
-        let partitions = partitions.iter().map(|(topic, partition)| (Arc::from(*topic), *partition)).collect();
-        let (reply, answer) = oneshot::channel();
-        self.events.send(ConsumerEvent::Assigned { partitions, reply }).unwrap();
-        for ((topic, partition), start) in answer.await.expect("an answer to the assignment") {
-            let next = if let StartOffset::At(offset) = start { offset } else { 0 };
-            self.offsets.insert((topic.to_string(), partition), next);
-        }
-    }
-
-    pub(crate) fn send(&mut self, topic: &str, partition: i32, events: Vec<ChangeEvent>) {
-        let mut script = self.script.lock().unwrap();
-        let mut records = Vec::new();
-        for event in events {
-            let offset = self.offsets.entry((topic.to_owned(), partition)).or_default();
-            records.push(record(topic, partition, *offset, Some(script.len().to_string())));
-            *offset += 1;
-            script.push(event);
-        }
-        drop(script);
-        self.deliver(records);
-    }
-
-    fn deliver(&self, records: Vec<ConsumedRecord>) {
-        let bytes = u32::try_from(records.iter().map(ConsumedRecord::size).sum::<usize>()).unwrap();
-        let permit = Arc::clone(&self.budget).try_acquire_many_owned(bytes).expect("room in the budget");
-        self.events.send(ConsumerEvent::Records { records, permit }).unwrap();
-    }
-
-    /// Everything below this commit LSN has been sent.
-    fn progress(&self, lsn: u64) {
-        self.progress_but(lsn, &[]);
-    }
-
-    /// As `progress`, but for what capture has stopped.
-    fn progress_but(&self, lsn: u64, stopped: &[(&str, Position)]) {
-        let stopped = stopped.iter().map(|(topic, position)| ((*topic).to_owned(), *position)).collect();
-        self.tell(Progress { lsn: Lsn(lsn), stopped, ..Progress::default() });
-    }
-
-    /// A progress record about what has been sent.
-    fn tell(&self, progress: Progress) {
-        let mut offsets: BTreeMap<String, Vec<i64>> = BTreeMap::new();
-        for ((topic, partition), next) in &self.offsets {
-            let of_topic = offsets.entry(topic.clone()).or_default();
-            let place = usize::try_from(*partition).unwrap();
-            of_topic.resize(of_topic.len().max(place + 1), i64::MAX);
-            of_topic[place] = *next;
-        }
-        let progress = Progress { offsets, ..progress };
-        self.deliver(vec![record("progress", 0, 0, Some(serde_json::to_string(&progress).unwrap()))]);
-    }
-
-    /// Waits until it ends because the target has gone back in time.
-    async fn gone_back(self) {
-        let ended =
-            tokio::time::timeout(Duration::from_secs(20), self.task).await.expect("it sees that the target went back");
-        let error = ended.unwrap().unwrap_err();
-        assert!(matches!(error, Error::WentBack { .. }) && error.severity() == Severity::Transient, "{error:?}");
-    }
-
-    pub(crate) async fn finish(self) {
-        let _ = self.stop.send(());
-        self.task.await.unwrap().unwrap();
-    }
-}
-
-fn record(topic: &str, partition: i32, offset: i64, value: Option<String>) -> ConsumedRecord {
-    ConsumedRecord {
-        topic: Arc::from(topic),
-        partition,
-        offset,
-        timestamp_ms: 0,
-        key: None,
-        value: value.map(Bytes::from),
-        headers: Vec::new(),
-    }
-}
+use crate::{
+    applier::Applier,
+    sink_support::{Database, at, delete, insert, shape, truncate, update},
+};
 
 const T: &str = "w.t";
 
@@ -233,98 +49,6 @@ async fn redelivered_records_change_nothing() {
     applier.finish().await;
     let again = Applier::start(&db, &[(T, 1)]).await;
     assert_eq!(again.offsets[&(T.to_owned(), 0)], 8);
-}
-
-// trap T32
-#[tokio::test]
-async fn a_truncate_waits_for_all_partitions_and_spares_what_comes_after_it() {
-    let db = Database::create().await;
-    let t = shape("t", &[("id*", "int"), ("a", "text")]);
-    let u = shape("u", &[("id*", "int")]);
-    let topics = [(T, 3), ("w.u", 1)];
-    let mut applier = Applier::start(&db, &topics).await;
-    for partition in 0..3 {
-        applier.send(T, partition, vec![insert(&t, at(1, 1), &[&partition.to_string(), "before"])]);
-    }
-    applier.send("w.u", 0, vec![insert(&u, at(1, 2), &["1"])]);
-    db.until("SELECT count(*) FROM t", &["3"]).await;
-    // A record with a null key has a shape without a key.
-    let barrier = || truncate(&shape("t", &[("id", "int"), ("a", "text")]), at(5, 1), &topics);
-    let barrier_of_u = truncate(&shape("u", &[("id", "int")]), at(5, 1), &topics);
-    applier.send(T, 0, vec![barrier(), insert(&t, at(6, 1), &["10", "after"])]);
-    applier.send(T, 1, vec![barrier()]);
-    let parked = "SELECT count(*) FROM walrelay.position WHERE parked_lsn = '0/5'";
-    db.until(parked, &["2"]).await;
-    assert_eq!(db.rows("SELECT count(*) FROM t").await, ["3"]);
-    applier.send(T, 2, vec![insert(&t, at(4, 1), &["7", "late, and before it"]), barrier()]);
-    applier.send("w.u", 0, vec![barrier_of_u]);
-    db.until("SELECT * FROM t", &["10|after"]).await;
-    db.until("SELECT count(*) FROM u", &["0"]).await;
-    db.until(parked, &["0"]).await;
-    applier.send(T, 1, vec![barrier(), insert(&t, at(7, 1), &["11", "later"])]);
-    db.until("SELECT id FROM t ORDER BY id", &["10", "11"]).await;
-    db.until("SELECT count(*) FROM walrelay.barrier", &["0"]).await;
-    applier.finish().await;
-}
-
-// trap T32
-#[tokio::test]
-async fn a_barrier_does_not_wait_for_a_table_that_capture_has_stopped_before_it() {
-    let db = Database::create().await;
-    let (t, u) = (shape("t", &[("id*", "int")]), shape("u", &[("id*", "int")]));
-    let topics = [(T, 2), ("w.u", 2)];
-    let mut applier = Applier::start(&db, &topics).await;
-    let barrier = |table| truncate(&shape(table, &[("id", "int")]), at(5, 1), &topics);
-    applier.send(T, 0, vec![insert(&t, at(1, 1), &["1"]), barrier("t"), insert(&t, at(6, 1), &["2"])]);
-    applier.send(T, 1, vec![barrier("t")]);
-    applier.send("w.u", 0, vec![insert(&u, at(1, 2), &["1"])]);
-    let parked = "SELECT count(*) FROM walrelay.position WHERE parked_lsn = '0/5'";
-    db.until(parked, &["2"]).await;
-    // A table that is stopped after the barrier still gets its copies.
-    applier.progress_but(9, &[("w.u", at(5, 2))]);
-    applier.send("w.u", 1, vec![barrier("u")]);
-    db.until(parked, &["3"]).await;
-    applier.progress_but(9, &[("w.u", at(4, 1))]);
-    db.until("SELECT * FROM t", &["2"]).await;
-    assert_eq!(db.rows("SELECT * FROM u").await, ["1"]);
-    applier.send("w.u", 0, vec![insert(&u, at(4, 1), &["7"]), barrier("u"), insert(&u, at(7, 1), &["8"])]);
-    db.until("SELECT * FROM u", &["8"]).await;
-    assert_eq!(db.rows("SELECT * FROM t").await, ["2"]);
-    db.until("SELECT count(*) FROM walrelay.barrier", &["0"]).await;
-    applier.finish().await;
-}
-
-// trap T32
-#[tokio::test]
-async fn each_truncate_of_one_transaction_empties_what_came_before_it() {
-    let db = Database::create().await;
-    let t = shape("t", &[("id*", "int")]);
-    let mut applier = Applier::start(&db, &[(T, 2)]).await;
-    let barrier = |ordinal| truncate(&shape("t", &[("id", "int")]), at(5, ordinal), &[(T, 2)]);
-    let row = |commit, ordinal, id| insert(&t, at(commit, ordinal), &[id]);
-    applier.send(T, 0, vec![row(1, 1, "1"), barrier(1), row(5, 2, "2"), barrier(3), row(6, 1, "3")]);
-    applier.send(T, 1, vec![row(1, 2, "4"), barrier(1), barrier(3), row(6, 2, "5")]);
-    db.until("SELECT id FROM t ORDER BY id", &["3", "5"]).await;
-    db.until("SELECT count(*) FROM walrelay.barrier", &["0"]).await;
-    applier.finish().await;
-}
-
-// trap T19
-#[tokio::test]
-async fn a_half_broadcast_barrier_is_overtaken_by_the_next_snapshots() {
-    let db = Database::create().await;
-    let t = shape("t", &[("id*", "int")]);
-    let mut applier = Applier::start(&db, &[(T, 2)]).await;
-    let barrier = |commit| truncate(&shape("t", &[("id", "int")]), at(commit, 0), &[(T, 2)]);
-    let row = |commit, id| insert(&t, at(commit, 0), &[id]);
-    applier.send(T, 0, vec![row(1, "1"), barrier(5)]);
-    applier.send(T, 1, vec![row(1, "2")]);
-    db.until("SELECT count(*) FROM walrelay.position WHERE parked_lsn = '0/5'", &["1"]).await;
-    applier.send(T, 0, vec![barrier(9), row(9, "3")]);
-    applier.send(T, 1, vec![barrier(9), row(9, "4")]);
-    db.until("SELECT id FROM t ORDER BY id", &["3", "4"]).await;
-    db.until("SELECT count(*) FROM walrelay.barrier", &["0"]).await;
-    applier.finish().await;
 }
 
 // trap T66
@@ -602,25 +326,6 @@ async fn revoked_partitions_are_let_go_and_go_on_elsewhere() {
     other.finish().await;
 }
 
-// traps T32, T65
-#[tokio::test]
-async fn a_child_that_is_truncated_does_not_wait_for_the_parent_that_was_deleted_since() {
-    let db = Database::create().await;
-    db.run("CREATE TABLE p (id int PRIMARY KEY); CREATE TABLE c (id int PRIMARY KEY, p int REFERENCES p)").await;
-    let (p, c) = (shape("p", &[("id*", "int")]), shape("c", &[("id*", "int"), ("p", "int")]));
-    let mut applier = Applier::start(&db, &[("w.p", 1), ("w.c", 2)]).await;
-    applier.send("w.p", 0, vec![insert(&p, at(1, 1), &["1"]), delete(&p, at(9, 1), &["1"])]);
-    db.until("SELECT next_offset FROM walrelay.position WHERE topic = 'w.p'", &["2"]).await;
-    let barrier = || truncate(&shape("c", &[("id", "int"), ("p", "int")]), at(5, 1), &[("w.c", 2)]);
-    applier.send("w.c", 0, vec![barrier()]);
-    let after = insert(&c, at(10, 1), &["2", "∅"]);
-    applier.send("w.c", 1, vec![insert(&c, at(2, 1), &["1", "1"]), barrier(), after]);
-    applier.progress(20);
-    db.until("SELECT * FROM c", &["2|∅"]).await;
-    assert!(applier.health.snapshot().stopped.is_empty());
-    applier.finish().await;
-}
-
 // trap T65
 #[tokio::test]
 async fn rows_of_a_snapshot_wait_for_their_parents_although_no_cut_fits_into_the_memory() {
@@ -674,24 +379,6 @@ async fn a_transaction_that_fails_only_together_with_an_earlier_one_does_not_sto
     db.until("SELECT * FROM c ORDER BY id", &["1|3|∅", "2|4|b", "9|1|∅"]).await;
     assert_eq!(db.rows("SELECT * FROM p ORDER BY id").await, ["1|y", "2|x", "3|z", "4|w"]);
     assert!(applier.health.snapshot().stopped.is_empty());
-    applier.finish().await;
-}
-
-// trap T32
-#[tokio::test]
-async fn a_table_that_cannot_be_emptied_stops_alone() {
-    let db = Database::create().await;
-    let (t, u) = (shape("t", &[("id*", "int")]), shape("u", &[("id*", "int")]));
-    let mut applier = Applier::start(&db, &[(T, 1), ("w.u", 1)]).await;
-    applier.send(T, 0, vec![insert(&t, at(1, 1), &["1"])]);
-    db.until("SELECT id FROM t", &["1"]).await;
-    db.run("CREATE TABLE local (t int REFERENCES t); INSERT INTO local VALUES (1)").await;
-    applier.send(T, 0, vec![truncate(&shape("t", &[("id", "int")]), at(5, 1), &[(T, 1)])]);
-    db.until("SELECT topic FROM walrelay.position WHERE stopped IS NOT NULL", &["w.t"]).await;
-    let reason = applier.health.snapshot().stopped["public.t"].clone();
-    assert!(reason.contains("topic w.t, partition 0") && reason.contains("local_t_fkey"), "{reason}");
-    applier.send("w.u", 0, vec![insert(&u, at(6, 1), &["1"])]);
-    db.until("SELECT id FROM u", &["1"]).await;
     applier.finish().await;
 }
 

@@ -12,7 +12,7 @@ use std::{
 
 use bytes::Bytes;
 use walrelay::{
-    event::{Cell, ChangeEvent, Op, Row, ShapeColumn, TableShape},
+    event::{Barrier, Cell, ChangeEvent, Op, Row, ShapeColumn, TableShape},
     lsn::{Lsn, Position},
     postgres::{Settings, SslMode},
     schema::TableName,
@@ -177,5 +177,5 @@ pub fn delete(shape: &Arc<TableShape>, position: Position, before: &[&str]) -> C
 
 pub fn truncate(shape: &Arc<TableShape>, position: Position, topics: &[(&str, i32)]) -> ChangeEvent {
     let topics = topics.iter().map(|(topic, count)| ((*topic).to_owned(), *count)).collect();
-    ChangeEvent { barrier: Some(walrelay::event::Barrier { topics }), ..event(Op::Truncate, shape, position) }
+    ChangeEvent { barrier: Some(Barrier { topics, ..Barrier::default() }), ..event(Op::Truncate, shape, position) }
 }

@@ -244,3 +244,38 @@ async fn a_truncate_that_a_stopped_table_catches_up_with_spares_what_the_other_t
     scenario.await_equal("others").await;
     scenario.verify();
 }
+
+/// Traps T32 and T65: the parent cannot lose its rows while the child keeps its own.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_truncate_of_a_parent_waits_for_the_child_that_is_stopped_and_goes_on_with_it() {
+    let mut scenario = Scenario::new("tied").await;
+    scenario.settings.set("health.silence", "2s");
+    let tables = "CREATE TABLE parent (id int PRIMARY KEY); CREATE TABLE others (id int PRIMARY KEY);
+                  CREATE TABLE child (id int PRIMARY KEY, parent int REFERENCES parent, body text)";
+    scenario.both(tables).await;
+    scenario.source("INSERT INTO parent SELECT generate_series(1, 9); INSERT INTO child VALUES (1, 1), (2, 9)").await;
+    let (capture, mut apply) = (scenario.capture().await, scenario.apply().await);
+    scenario.await_equal("child").await;
+    scenario.source("INSERT INTO child VALUES (3, 3, repeat('x', 3000000))").await;
+    await_stopped(&scenario, "public.child").await;
+    scenario.source("INSERT INTO others VALUES (1)").await;
+    scenario.source("TRUNCATE parent, child, others; INSERT INTO parent VALUES (1), (2)").await;
+    scenario.source("INSERT INTO others VALUES (2); INSERT INTO child VALUES (1, 2)").await;
+    scenario.await_equal("others").await;
+    let why = "a foreign key of table public.child references table public.parent";
+    let waits = async || {
+        let (status, body) = scenario.readiness("apply").await;
+        assert!(!scenario.log_text("apply").contains("ERROR"), "{}", scenario.log_text("apply"));
+        status == 503 && body.contains(&scenario.topics().name("public.child")) && body.contains(why)
+    };
+    await_condition("apply tells what the truncate waits for, and why", LIMIT, waits).await;
+    scenario.await_log(&mut apply, why).await;
+    assert_eq!(scenario.target_value("SELECT count(*)::text FROM parent").await.as_deref(), Some("9"));
+    drop(capture);
+
+    scenario.topics().set("public.child", "max.message.bytes", "9000000").await;
+    let _capture = scenario.capture().await;
+    scenario.await_equal("child").await;
+    scenario.await_equal("parent").await;
+    scenario.verify();
+}

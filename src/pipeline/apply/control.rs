@@ -2,19 +2,23 @@
 //!
 //! Its orders can be carried out again without harm, so after an error the coordinator simply gives them again.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use crate::{
     kafka::TopicPartition,
     lsn::{Lsn, Position},
     pipeline::apply::{
+        deps::TableOf,
         identity::Answer,
         lane::{Lane, Parked, State},
     },
     retry::{Classify as _, Severity},
     sink::{
         self, Session, Sink,
-        barrier::{Gathering, Others, gather, pass},
+        barrier::{Awaited, Gathering, Others, gather, pass},
         history::{Astray, astray},
         ledger::{Claim, Owned, Standing},
         siblings,
@@ -108,8 +112,8 @@ pub struct Findings {
     pub stopped: Vec<TopicPartition>,
     /// Lanes that are fenced.
     pub fenced: Vec<TopicPartition>,
-    /// Partitions that barriers wait for.
-    pub missing: Vec<(String, i32)>,
+    /// What barriers wait for.
+    pub awaited: BTreeSet<Awaited>,
     /// Lanes whose table the target refuses to empty, or another topic owns, and why.
     pub refused: Vec<(TopicPartition, sink::Error)>,
     /// The hold.
@@ -120,7 +124,7 @@ pub struct Findings {
 pub async fn carry_out(
     slot: &mut Option<Session>,
     sink: &Sink,
-    subscribed: &(dyn Fn(&str) -> bool + Send + Sync),
+    table_of: &TableOf,
     orders: Orders,
 ) -> Result<Findings, sink::Error> {
     let session = match slot {
@@ -131,13 +135,13 @@ pub async fn carry_out(
             slot.insert(session)
         }
     };
-    with_session(session, sink, subscribed, orders).await
+    with_session(session, sink, table_of, orders).await
 }
 
 async fn with_session(
     session: &Session,
     sink: &Sink,
-    subscribed: &(dyn Fn(&str) -> bool + Send + Sync),
+    table_of: &TableOf,
     orders: Orders,
 ) -> Result<Findings, sink::Error> {
     let (client, ledger) = (session.client(), sink.ledger());
@@ -155,7 +159,8 @@ async fn with_session(
         let told = sink.ledger().set_stopped(session.client(), &lane.standing, &reason).await;
         note(told, &lane, &mut findings.fenced, || findings.stopped.push(lane.key.clone()))?;
     }
-    let others = Others { subscribed, withheld: &orders.withheld };
+    let target = |topic: &str| table_of(topic).map(|source| sink.target_of(&source));
+    let others = Others { target: &target, withheld: &orders.withheld };
     barriers(session, sink, others, orders.parked, &mut findings).await?;
     for (lane, held) in orders.held {
         let told = sink.ledger().set_held(session.client(), &lane.standing, held).await;
@@ -232,7 +237,7 @@ async fn barriers(
                 let beyond = (lane.key.clone(), parked.at, parked.offset + 1);
                 note(passed, &lane, &mut findings.fenced, || findings.passed.push(beyond))?;
             }
-            Some(Gathering::Waits(missing)) => findings.missing.extend(missing.iter().cloned()),
+            Some(Gathering::Waits(awaited)) => findings.awaited.extend(awaited.iter().cloned()),
             Some(Gathering::Held) | None => {}
         }
     }

@@ -33,7 +33,7 @@ use crate::{
     },
     progress::Progress,
     retry::{Backoff, Severity},
-    sink::{self, Session},
+    sink::{self, Session, barrier::Awaited},
 };
 
 type Reply = oneshot::Sender<Vec<(TopicPartition, StartOffset)>>;
@@ -72,8 +72,8 @@ pub struct Coordinator<D> {
     pub(super) starved: BTreeMap<TopicPartition, String>,
     /// Partitions that other processes have taken over, and which, until these are revoked or assigned again.
     pub(super) fenced: BTreeMap<TopicPartition, String>,
-    /// Partitions that barriers wait for.
-    pub(super) missing: Vec<(String, i32)>,
+    /// What barriers wait for.
+    pub(super) awaited: BTreeSet<Awaited>,
     pub(super) hold: Option<Lsn>,
     backoff: Backoff,
     pub(super) rest_until: Option<Instant>,
@@ -118,7 +118,7 @@ impl<D: Decode + 'static> Coordinator<D> {
             unmet: Unmet::default(),
             starved: BTreeMap::new(),
             fenced: BTreeMap::new(),
-            missing: Vec::new(),
+            awaited: BTreeSet::new(),
             hold: None,
             backoff: Backoff::new(),
             rest_until: None,
@@ -293,7 +293,7 @@ impl<D: Decode + 'static> Coordinator<D> {
                 "topic {topic}, partition {n}, waits for other partitions that do not fit into apply.memory: {reason}"
             )
         });
-        let absent = self.missing.iter().map(|(topic, n)| format!("a barrier waits for topic {topic}, partition {n}"));
+        let absent = self.awaited.iter().map(|awaited| format!("a barrier waits for {awaited}"));
         let fenced = self.fenced.iter().map(|((topic, n), owner)| {
             format!("topic {topic}, partition {n}, is this process's and was taken over by {owner}: end one of the two")
         });
@@ -330,9 +330,9 @@ impl<D: Decode + 'static> Coordinator<D> {
         orders.announce = self.deps.explicit.as_ref().map_or_else(Vec::new, |explicit| explicit.partitions.clone());
         orders.withheld.clone_from(&self.progress.stopped);
         let mut session = self.control_session.take();
-        let (sink, subscribed) = (Arc::clone(&self.deps.sink), Arc::clone(&self.deps.subscribed));
+        let (sink, table_of) = (Arc::clone(&self.deps.sink), Arc::clone(&self.deps.table_of));
         self.control.spawn(async move {
-            let outcome = carry_out(&mut session, &sink, &*subscribed, orders).await;
+            let outcome = carry_out(&mut session, &sink, &*table_of, orders).await;
             (session, outcome)
         });
     }

@@ -7,6 +7,7 @@ use tokio::sync::mpsc;
 use crate::{
     kafka::{self, ConsumerEvent, ConsumerHandle, TopicPartition},
     pipeline::{apply::siblings::Explicit, health::Health, metrics::ApplyMetrics},
+    schema::TableName,
     sink::Sink,
 };
 
@@ -73,6 +74,9 @@ impl FlowControl for ConsumerHandle {
 /// Tells the ids (base64) of those of the topics that exist; `None` where the broker gives none. May block for seconds.
 pub type TopicIds = Arc<dyn Fn(&[&str]) -> Result<BTreeMap<String, Option<String>>, kafka::Error> + Send + Sync>;
 
+/// The source table of a topic of change events, as its name tells; `None`: the topic is not applied.
+pub type TableOf = dyn Fn(&str) -> Option<TableName> + Send + Sync;
+
 /// What apply works with.
 pub struct Deps<D> {
     /// The target.
@@ -83,8 +87,8 @@ pub struct Deps<D> {
     pub flow: Box<dyn FlowControl>,
     /// Makes a decoder for each worker.
     pub decoder: Box<dyn Fn() -> D + Send + Sync>,
-    /// Topics of change events that this sink applies, in all its processes.
-    pub subscribed: Arc<dyn Fn(&str) -> bool + Send + Sync>,
+    /// The source table of a topic that this sink applies, in all its processes.
+    pub table_of: Arc<TableOf>,
     /// The progress topic, which is consumed beside the data topics.
     pub progress_topic: Option<String>,
     /// Partition counts of the topics, as far as known.

@@ -1,6 +1,6 @@
 //! What the control session and the cluster have found out, and what that means for the lanes.
 
-use std::{sync::Arc, time::Instant};
+use std::{collections::BTreeSet, sync::Arc, time::Instant};
 
 use crate::{
     kafka::{self, StartOffset, TopicPartition},
@@ -14,7 +14,7 @@ use crate::{
         lane::{Lane, State},
     },
     retry::{Classify as _, Severity, chain},
-    sink,
+    sink::{self, barrier::Awaited},
 };
 
 impl<D: Decode + 'static> Coordinator<D> {
@@ -112,8 +112,16 @@ impl<D: Decode + 'static> Coordinator<D> {
             };
             self.stop(&key.0, table.as_deref(), with_hint(reason, error.hint()));
         }
-        self.missing = findings.missing;
+        self.waits_for(findings.awaited);
         Ok(())
+    }
+
+    /// Partitions come by themselves; a stopped table needs somebody.
+    fn waits_for(&mut self, awaited: BTreeSet<Awaited>) {
+        for stopped in awaited.difference(&self.awaited).filter(|one| matches!(one, Awaited::Stopped(..))) {
+            tracing::warn!("a barrier waits for {stopped}");
+        }
+        self.awaited = awaited;
     }
 
     /// Answers the assignment whose partitions were claimed.

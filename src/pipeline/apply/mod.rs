@@ -18,7 +18,7 @@
 //!
 //! | lane | because | goes on when |
 //! |---|---|---|
-//! | parked | it reached a barrier (op t) | the barrier's tables were emptied |
+//! | parked | it reached a barrier (op t) | the barrier's tables were emptied, and with them those that foreign keys tie to its own |
 //! | waits | its next event is the create half of a key move | the delete half is applied |
 //! | aligning | its table met an ordering error (traps T65, T66) | all lanes of the table were applied up to one cut |
 //! | held | `verify` holds lanes below its next event | the hold is released |
@@ -51,7 +51,7 @@ mod work;
 use std::future::Future;
 
 pub use decode::{Decode, RecordDecoder};
-pub use deps::{Deps, FlowControl, Limits, TopicIds};
+pub use deps::{Deps, FlowControl, Limits, TableOf, TopicIds};
 pub use error::Error;
 pub use siblings::Explicit;
 pub use supervisor::{ApplySettings, supervise};

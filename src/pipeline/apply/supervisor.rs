@@ -13,7 +13,7 @@ use crate::{
         apply::{
             coordinator::Coordinator,
             decode::RecordDecoder,
-            deps::{Deps, Limits},
+            deps::{Deps, Limits, TableOf},
             error::Error,
             siblings::{self, Explicit},
         },
@@ -42,8 +42,8 @@ pub struct ApplySettings {
     pub subscription: Subscription,
     /// Topic prefix; names the progress topic.
     pub prefix: String,
-    /// Topics of change events that this sink applies, in all its processes.
-    pub subscribed: Arc<dyn Fn(&str) -> bool + Send + Sync>,
+    /// The source table of a topic that this sink applies, in all its processes.
+    pub table_of: Arc<TableOf>,
     /// How long a process with explicit partitions waits for the owners of the others.
     pub siblings_timeout: Duration,
     /// The registry.
@@ -124,7 +124,7 @@ async fn start(
         events,
         flow: Box::new(flow),
         decoder: Box::new(move || RecordDecoder::new(registry.clone(), row_bytes)),
-        subscribed: Arc::clone(&settings.subscribed),
+        table_of: Arc::clone(&settings.table_of),
         progress_topic: Some(topic),
         partition_counts,
         explicit,

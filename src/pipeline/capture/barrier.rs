@@ -24,6 +24,8 @@ use crate::{
 pub(super) struct Broadcast {
     /// The tables with the event's order within each.
     pub(super) members: Vec<(Arc<Running>, u64)>,
+    /// Topics of stopped tables of the statement: a sink may be unable to empty another one without them.
+    pub(super) stopped: Vec<Arc<Topic>>,
     /// The position of every copy.
     pub(super) position: Position,
     /// What the copies have in common.
@@ -44,7 +46,8 @@ impl Broadcast {
         if self.members.is_empty() {
             return Ok(());
         }
-        let barrier = header(self.members.iter().map(|(running, _)| &running.topic));
+        let topics = sorted(self.members.iter().map(|(running, _)| &running.topic));
+        let barrier = Barrier { topics, stopped: sorted(self.stopped.iter()) };
         session.open_barrier(OpenBarrier { position: self.position, topics: barrier.topics.clone() }).await?;
         let mut records = RecordBuf::default();
         for (running, order) in &self.members {
@@ -60,9 +63,9 @@ impl Broadcast {
     }
 }
 
-/// The header's content: all topics with their partition counts, sorted.
-fn header<'a>(topics: impl Iterator<Item = &'a Arc<Topic>>) -> Barrier {
+/// Topics with their partition counts, sorted.
+fn sorted<'a>(topics: impl Iterator<Item = &'a Arc<Topic>>) -> Vec<(String, i32)> {
     let mut topics: Vec<_> = topics.map(|topic| (topic.name.to_string(), topic.partitions)).collect();
     topics.sort();
-    Barrier { topics }
+    topics
 }

@@ -65,7 +65,7 @@ impl<'a> Copy<'a> {
         if empty_first {
             let members = running.iter().map(|(running, _)| (Arc::clone(running), 0)).collect();
             let event = EventMeta { processed_ns: now_ns(), lsn: self.meta.commit, ..EventMeta::default() };
-            let barrier = Broadcast { members, position: self.position(), event, unit: self.unit };
+            let barrier = Broadcast { members, stopped: Vec::new(), position: self.position(), event, unit: self.unit };
             barrier.send(self.session, &mut self.encoder, self.publisher, &self.meta).await?;
         }
         if let Some(reader) = reader {

@@ -56,8 +56,11 @@ pub(super) const SNAPSHOT_VERSION: &str = "/snapshot";
 pub(super) enum Route {
     Running(Arc<Running>),
     /// Its changes stay in the WAL. The plan, where there is one, only tells how many ordinals a change takes: they must be
-    /// the same when the table goes on.
-    Stopped(Option<Arc<Plan>>),
+    /// the same when the table goes on. Its topic is told to the sinks with what concerns the table too.
+    Stopped {
+        plan: Option<Arc<Plan>>,
+        topic: Option<Arc<Topic>>,
+    },
     /// It is sent, but not captured. The plan counts ordinals here too: a table may be captured by the next session, and the
     /// positions of its transactions must not shift.
     Ignored(Option<Arc<Plan>>),
@@ -105,8 +108,9 @@ impl Routes {
     /// Stops a table; its name, if it was running.
     pub(super) fn stop(&mut self, oid: u32) -> Option<TableName> {
         let Some(Route::Running(running)) = self.by_oid.get(&oid) else { return None };
-        let (table, plan) = (running.relation.name.clone(), Arc::clone(&running.plan));
-        self.by_oid.insert(oid, Route::Stopped(Some(plan)));
+        let (table, plan) = (running.relation.name.clone(), Some(Arc::clone(&running.plan)));
+        let topic = Some(Arc::clone(&running.topic));
+        self.by_oid.insert(oid, Route::Stopped { plan, topic });
         Some(table)
     }
 
@@ -121,12 +125,12 @@ impl Routes {
         let (oid, name) = (body.oid, TableName::new(Arc::clone(&body.schema), Arc::clone(&body.table)));
         if self.session.tables.is_stopped(&name) {
             let plan = self.counting_plan(&body, encoder).await;
-            self.by_oid.insert(oid, Route::Stopped(plan));
+            self.by_oid.insert(oid, Route::Stopped { plan, topic: self.session.topic_of(&name, publisher) });
             return Ok(());
         }
         if let Some((table, error)) = self.changed_hands(oid, &name) {
             let plan = self.counting_plan(&body, encoder).await;
-            self.by_oid.insert(oid, Route::Stopped(plan));
+            self.by_oid.insert(oid, Route::Stopped { plan, topic: self.session.topic_of(&table, publisher) });
             if self.session.tables.is_stopped(&table) {
                 return Ok(());
             }
@@ -135,14 +139,14 @@ impl Routes {
         let Some(topic) = self.session.topic_of(&name, publisher) else {
             return self.ignore(&body, &name, encoder).await;
         };
-        match self.run(&body, topic, encoder).await {
+        match self.run(&body, Arc::clone(&topic), encoder).await {
             Ok(running) => {
                 self.by_oid.insert(oid, Route::Running(Arc::new(running)));
                 Ok(())
             }
             Err(error) if error.severity() == Severity::Definite => {
                 let plan = self.counting_plan(&body, encoder).await;
-                self.by_oid.insert(oid, Route::Stopped(plan));
+                self.by_oid.insert(oid, Route::Stopped { plan, topic: Some(topic) });
                 self.session.stop_table(&name, position, &error, publisher).await
             }
             Err(error) => Err(error),
