@@ -1,6 +1,9 @@
 //! `walrelay apply`.
 
-use std::sync::Arc;
+use std::{
+    hash::{BuildHasher as _, Hasher as _, RandomState},
+    sync::Arc,
+};
 
 use super::{half::Runner, settings};
 use crate::{
@@ -57,7 +60,7 @@ fn settings(config: &ApplyConfig, tables: TablePatterns) -> Result<ApplySettings
             server: config.target.clone(),
             schema: apply.bookkeeping_schema.clone(),
             instance: apply.group.clone(),
-            owner: format!("{}:{}", hostname(), std::process::id()),
+            owner: owner(),
             schemas: apply.schemas.clone(),
             evolve: apply.evolve,
             take_over: apply.take_over,
@@ -88,7 +91,24 @@ fn subscription(apply: &config::Apply, prefix: &str) -> Subscription {
     Subscription::Assigned { group, partitions: apply.partitions.iter().filter_map(split).collect() }
 }
 
+/// Names this process among all that ever applied to the target: containers may share a machine's name and a process id.
+fn owner() -> String {
+    let random = RandomState::new().build_hasher().finish();
+    format!("{}:{}:{random:016x}", hostname(), std::process::id())
+}
+
 /// The machine's name, where it is known.
 fn hostname() -> String {
     std::fs::read_to_string("/etc/hostname").map_or_else(|_| "localhost".to_owned(), |name| name.trim().to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn two_processes_of_one_name_and_id_are_different_owners() {
+        assert_ne!(owner(), owner());
+        assert!(owner().starts_with(&format!("{}:{}:", hostname(), std::process::id())));
+    }
 }

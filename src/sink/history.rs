@@ -41,8 +41,8 @@ pub struct Astray {
     pub owner: Option<String>,
 }
 
-/// Compares rows with standings. `owner` is the asking process: a later generation of its own is a claim whose answer it
-/// has not got, so nobody has the lane.
+/// Compares rows with standings. `owner` is the asking process: a later generation of its own is that of a claim which was
+/// committed and whose answer was lost, so the lane is where it was, and is claimed again when its old generation is fenced.
 pub async fn astray(
     client: &Client,
     ledger: &Ledger,
@@ -62,13 +62,13 @@ pub async fn astray(
     let ordinals: Vec<i64> = standings.iter().map(ordinal).collect();
     let sql = format!(
         "SELECT u.topic, u.n, \
-           CASE WHEN p.gen > u.gen AND later AND p.owner IS DISTINCT FROM $2 THEN coalesce(p.owner, 'nobody') END \
+           CASE WHEN p.gen > u.gen AND later THEN coalesce(p.owner, 'nobody') END \
          FROM unnest($3::text[], $4::int[], $5::bigint[], $6::bigint[], $7::bigint[], $8::pg_lsn[], $9::bigint[]) \
            AS u (topic, n, gen, next, epoch, lsn, ordinal) \
          LEFT JOIN {} p ON p.instance = $1 AND p.topic = u.topic AND p.partition = u.n \
          CROSS JOIN LATERAL (SELECT coalesce(p.next_offset, -1) >= u.next \
            AND (p.epoch, p.commit_lsn, p.ordinal) >= (u.epoch, u.lsn, u.ordinal)) AS l (later) \
-         WHERE (p.gen = u.gen AND later) IS NOT TRUE ORDER BY u.topic, u.n",
+         WHERE ((p.gen = u.gen OR p.gen > u.gen AND p.owner = $2) AND later) IS NOT TRUE ORDER BY u.topic, u.n",
         ledger.table("position")
     );
     let rows = client

@@ -188,7 +188,8 @@ impl Ledger {
     /// Takes partitions over: raises their generation, which fences every earlier owner, and tells where each stands.
     ///
     /// Waits for the open transaction of an earlier owner, which may still be committing (PROTOCOL 9); the caller bounds
-    /// the wait. With `held` given, only partitions that are still in those generations are taken back.
+    /// the wait. With `held` given, only partitions are taken back that are still in those generations, or in later ones of this
+    /// owner: the answer to a claim may be lost with its connection.
     pub async fn claim(
         &self,
         client: &Client,
@@ -208,7 +209,7 @@ impl Ledger {
         let update = format!(
             "WITH mine AS MATERIALIZED (SELECT p.topic, p.partition FROM {position} p \
                JOIN unnest($2::text[], $3::int[], $5::bigint[]) AS u(topic, n, gen) ON p.topic = u.topic AND p.partition = u.n \
-               WHERE p.instance = $1 AND (u.gen IS NULL OR p.gen = u.gen) ORDER BY p.topic, p.partition FOR UPDATE OF p) \
+               WHERE p.instance = $1 AND (u.gen IS NULL OR p.gen = u.gen OR p.gen > u.gen AND p.owner = $4) ORDER BY p.topic, p.partition FOR UPDATE OF p) \
              UPDATE {position} p SET owner = $4, gen = p.gen + 1, pid = pg_backend_pid(), held_at = NULL, stopped = NULL, \
                updated_at = now() FROM mine m WHERE p.instance = $1 AND p.topic = m.topic AND p.partition = m.partition \
              RETURNING p.topic, p.partition, p.gen, p.next_offset, p.epoch, p.commit_lsn, p.ordinal"

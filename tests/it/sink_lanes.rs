@@ -255,6 +255,32 @@ async fn what_a_target_lost_by_going_back_is_applied_again() {
     }
 }
 
+// trap T60
+#[tokio::test]
+async fn a_claim_whose_answer_was_lost_is_made_again_and_is_no_target_that_went_back() {
+    for idle in [true, false] {
+        let db = Database::create().await;
+        let t = shape("t", &[("id*", "int")]);
+        let mut applier = Applier::start(&db, &[(T, 2)]).await;
+        applier.send(T, 0, vec![insert(&t, at(1, 1), &["1"])]);
+        db.until("SELECT id FROM t", &["1"]).await;
+        // What a claim leaves that was committed while its connection broke.
+        let claimed = "UPDATE walrelay.position SET gen = gen + 1 WHERE partition = 0";
+        db.run(&format!("BEGIN; {claimed}; COMMIT; {END}")).await;
+        if idle {
+            let connected = "SELECT count(*) > 0 FROM pg_stat_activity WHERE application_name = 'walrelay apply' \
+                             AND datname = current_database() AND query LIKE '%\"hold\"%'";
+            db.until(connected, &["t"]).await;
+        }
+        applier.send(T, 0, vec![insert(&t, at(2, 1), &["2"])]);
+        applier.send(T, 1, vec![insert(&t, at(2, 2), &["3"])]);
+        db.until("SELECT id FROM t ORDER BY id", &["1", "2", "3"]).await;
+        let owned = "SELECT gen > 2 FROM walrelay.position WHERE partition = 0";
+        assert_eq!(db.rows(owned).await, ["t"]);
+        applier.finish().await;
+    }
+}
+
 // traps T32, T60
 #[tokio::test]
 async fn a_target_that_has_forgotten_who_is_parked_is_told_again() {
