@@ -10,6 +10,7 @@ use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_mai
 use futures_util::FutureExt;
 use walrelay::{
     avro::{
+        content::Content,
         store::{SchemaStore, StoreError},
         subject::SubjectNaming,
     },
@@ -82,6 +83,7 @@ fn prepare(store: &Ids) -> (Encoder, Arc<Plan>) {
         version: "0.1.0".into(),
         subjects: SubjectNaming::Topic,
         modes: Modes::default(),
+        content: Content::default(),
     });
     let plan = encoder.prepare(&orders(), None, store).now_or_never().expect("answers at once").unwrap();
     (encoder, plan)

@@ -3,6 +3,7 @@
 //! [`encode`] and [`cursor`] write and read the binary encoding; [`schema`] builds what is registered; [`writer`] reads a
 //! registered schema back for decoding; [`store`] is the seam behind which a schema registry lies. No I/O here.
 
+pub mod content;
 pub mod cursor;
 pub mod encode;
 pub mod name;

@@ -9,7 +9,10 @@ use std::sync::LazyLock;
 use serde_json::{Map, Value, json};
 
 use crate::{
-    avro::name::{escape, namespace},
+    avro::{
+        content::{Content, Nullability, Parameters},
+        name::{escape, namespace},
+    },
     schema::Relation,
     types::Codec,
 };
@@ -20,6 +23,8 @@ pub const TYPE_PARAMETER: &str = "walrelay.type";
 pub const BASE_PARAMETER: &str = "walrelay.base";
 /// Parameter with the encoding in which bytes are a string.
 pub const ENCODING_PARAMETER: &str = "walrelay.encoding";
+/// How the parameters begin that Debezium gives columns too.
+const SOURCE_COLUMN_PARAMETERS: &str = "__debezium.source.column.";
 /// Parameter with the source type's bare name in capitals.
 pub const SOURCE_TYPE_PARAMETER: &str = "__debezium.source.column.type";
 /// Parameter that is `false` on a column declared NOT NULL.
@@ -87,11 +92,11 @@ pub fn key<'a>(topic: &str, columns: impl IntoIterator<Item = (&'a str, &'a Code
 
 /// The value schema of a relation's topic.
 #[must_use]
-pub fn envelope(topic: &str, relation: &Relation, codecs: &[Codec]) -> Schema {
+pub fn envelope(topic: &str, relation: &Relation, codecs: &[Codec], content: Content) -> Schema {
     let namespace = namespace(topic);
     let mut defined = Vec::new();
     let row: Vec<Value> = (0..relation.columns.len())
-        .filter_map(|index| Some(row_field(relation, index, codecs.get(index)?, &mut defined)))
+        .filter_map(|index| Some(row_field(relation, index, codecs.get(index)?, content, &mut defined)))
         .collect();
     let row = json!({
         "type": "record",
@@ -135,20 +140,40 @@ pub fn message_value() -> Schema {
     record("io.debezium.connector.postgresql", "MessageValue", &fields, Some(1))
 }
 
-fn row_field(relation: &Relation, index: usize, codec: &Codec, defined: &mut Vec<&'static str>) -> Value {
+/// Whether a row's field is written without a union with null.
+#[must_use]
+pub fn is_required(relation: &Relation, index: usize, nullability: Nullability) -> bool {
+    let declared = || relation.columns.get(index).is_some_and(|column| !column.nullable);
+    relation.is_key(index) || nullability == Nullability::Source && declared()
+}
+
+fn row_field(
+    relation: &Relation,
+    index: usize,
+    codec: &Codec,
+    content: Content,
+    defined: &mut Vec<&'static str>,
+) -> Value {
     let column = &relation.columns[index];
     let mut parameters = codec.column_parameters(&column.name, &column.ty);
     if !column.nullable {
         parameters.insert(NULLABLE_PARAMETER.into(), json!("false"));
     }
+    parameters.retain(|name, _| match content.parameters {
+        Parameters::All => true,
+        Parameters::SourceType => name.starts_with(SOURCE_COLUMN_PARAMETERS),
+        Parameters::None => false,
+    });
     let mut field = Map::new();
     field.insert("name".into(), json!(escape(&column.name)));
-    let nullable = !relation.is_key(index);
+    let nullable = !is_required(relation, index, content.nullability);
     let union = |ty: Value| if nullable { json!(["null", ty]) } else { ty };
     if let Some(name) = codec.defined(defined) {
-        // A type that is only named cannot have parameters, so its field has them.
         field.insert("type".into(), union(name));
-        field.insert(PARAMETERS.into(), Value::Object(parameters));
+        if content.parameters == Parameters::All {
+            // A type that is only named cannot have parameters, so its field has them.
+            field.insert(PARAMETERS.into(), Value::Object(parameters));
+        }
     } else {
         field.insert("type".into(), union(codec.schema(parameters, defined)));
     }

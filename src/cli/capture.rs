@@ -50,6 +50,7 @@ fn settings(config: &CaptureConfig) -> Result<CaptureSettings, source::Error> {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             subjects: settings::subjects(&config.registry),
             modes: settings::modes(config.format),
+            content: settings::content(config.format),
         },
         prefix: kafka.prefix.clone(),
         slot: capture.slot.clone(),

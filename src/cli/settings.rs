@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::{
-    avro::subject::SubjectNaming,
+    avro::{content::Content, subject::SubjectNaming},
     config::{Apply, Capture, Format, Kafka, Registry, SubjectStrategy},
     kafka,
     registry::RegistrySettings,
@@ -72,6 +72,16 @@ pub(super) fn place(config: &Apply, source: &TableName) -> TableName {
 /// The forms of values.
 pub(super) const fn modes(config: Format) -> Modes {
     Modes { decimal: config.decimal, interval: config.interval, binary: config.binary }
+}
+
+/// What events say around the values.
+pub(super) const fn content(config: Format) -> Content {
+    Content {
+        nullability: config.nullability,
+        parameters: config.parameters,
+        transaction: config.transaction,
+        context_headers: config.context_headers,
+    }
 }
 
 /// How subjects are named.

@@ -92,6 +92,36 @@ pub const KEYS: &[Key] = &[
         "How often positions are recorded; the slot moves no further than the record.",
     ),
     key(
+        "format.compatibility",
+        Kind::Choice(&["walrelay", "debezium"]),
+        Some("\"walrelay\""),
+        "Whose forms hold where no other key of [format] is set. Under debezium: interval numeric, nullability source, parameters none, transaction none, context_headers.",
+    ),
+    key(
+        "format.nullability",
+        Kind::Choice(&["widened", "source"]),
+        Some("\"widened\""),
+        "Fields of a row: all but the key's can be null, or those that the source declares so, with Debezium's 0, empty string or 1970-01-01 where a value is not known.",
+    ),
+    key(
+        "format.parameters",
+        Kind::Choice(&["all", "source-type", "none"]),
+        Some("\"all\""),
+        "What schemas say of columns: the source's types so that apply creates the same, Debezium's column.propagate.source.type, or nothing. With less than all, create the target's tables beforehand.",
+    ),
+    key(
+        "format.transaction",
+        Kind::Choice(&["all", "streamed", "none"]),
+        Some("\"all\""),
+        "Which events have a transaction block; the position of the others is in the header walrelay.pos.",
+    ),
+    key(
+        "format.context_headers",
+        Kind::Bool,
+        Some("false"),
+        "Whether records have Debezium's four __debezium.context headers.",
+    ),
+    key(
         "format.decimal",
         Kind::Choice(&["precise", "string", "double"]),
         Some("\"precise\""),

@@ -31,6 +31,15 @@ const ALTERNATIVES: [(&str, &str); 3] = [
     ("registry.password", "registry.password_file"),
 ];
 
+/// What Debezium's defaults are where they differ.
+const DEBEZIUM: [(&str, &str); 5] = [
+    ("format.interval", "\"numeric\""),
+    ("format.nullability", "\"source\""),
+    ("format.parameters", "\"none\""),
+    ("format.transaction", "\"none\""),
+    ("format.context_headers", "true"),
+];
+
 /// A value and its origin.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Entry {
@@ -61,6 +70,7 @@ impl Layers {
         }
         layers.add_environment(environment);
         layers.settle_alternatives();
+        layers.settle_compatibility();
         Ok(layers)
     }
 
@@ -167,6 +177,21 @@ impl Layers {
 
     fn problem(&mut self, path: &str, origin: Origin, message: String) {
         self.problems.push(Problem { path: path.to_owned(), origin: Some(origin), message });
+    }
+
+    /// Under Debezium's forms other values are the defaults.
+    fn settle_compatibility(&mut self) {
+        if self.entry("format.compatibility").and_then(|entry| entry.value.as_str()) != Some("debezium") {
+            return;
+        }
+        for (path, literal) in DEBEZIUM {
+            let value = toml_literal(literal).expect("a test parses every default");
+            let is_default = self.entry(path).is_none_or(|entry| entry.origin == Origin::Default);
+            if is_default {
+                let origin = Origin::Implied("format.compatibility");
+                self.entries.insert(path.to_owned(), Entry { value, origin });
+            }
+        }
     }
 
     /// Of two ways to say the same the higher layer wins; both in one layer contradict each other.

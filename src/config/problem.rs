@@ -18,6 +18,8 @@ pub enum Origin {
     },
     /// An environment variable.
     Environment(String),
+    /// The value of another key.
+    Implied(&'static str),
 }
 
 impl Origin {
@@ -26,7 +28,7 @@ impl Origin {
     pub const fn line(&self) -> Option<usize> {
         match self {
             Self::File { line, .. } => Some(*line),
-            Self::Default | Self::Environment(_) => None,
+            Self::Default | Self::Environment(_) | Self::Implied(_) => None,
         }
     }
 }
@@ -37,6 +39,7 @@ impl fmt::Display for Origin {
             Self::Default => f.write_str("default"),
             Self::File { file, line } => write!(f, "{}:{line}", file.display()),
             Self::Environment(variable) => write!(f, "environment {variable}"),
+            Self::Implied(setting) => f.write_str(setting),
         }
     }
 }

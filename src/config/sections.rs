@@ -8,6 +8,7 @@ use serde::Deserialize;
 
 use super::value::{Bound, ByteSize, Period, Secret};
 use crate::{
+    avro::content::{Nullability, Parameters, TransactionBlock},
     postgres::SslMode,
     types::{BinaryMode, DecimalMode, IntervalMode},
 };
@@ -112,6 +113,20 @@ pub struct Format {
     pub decimal: DecimalMode,
     pub interval: IntervalMode,
     pub binary: BinaryMode,
+    pub nullability: Nullability,
+    pub parameters: Parameters,
+    pub transaction: TransactionBlock,
+    pub context_headers: bool,
+    /// It has set the others by then.
+    pub compatibility: Compatibility,
+}
+
+/// Whose forms hold where no other key of `[format]` says so.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Compatibility {
+    Walrelay,
+    Debezium,
 }
 
 /// `[registry]`

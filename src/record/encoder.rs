@@ -4,19 +4,22 @@ use std::{ops::Range, sync::Arc};
 
 use crate::{
     avro::{
+        content::Content,
         encode, schema,
         store::SchemaStore,
         subject::{Part, SubjectNaming},
         wire,
     },
     event::{Barrier, EventMeta, OldTuple, Op, RecordBuf, RecordSpans, RowChange, TransactionMeta, Tuple},
+    lsn::Position,
     record::{
+        context::ContextHeaders,
         error::EncodeError,
         header, key,
         plan::{KeyForm, MessagePlan, Plan, PlanColumn, RegisteredSchema, codecs, key_columns, needs_one_partition},
         row::{self, RowSource},
         scratch::{Scratch, push_header},
-        source::{SourceConstants, append_transaction},
+        source::{SourceConstants, append_position, append_transaction, is_streamed},
         topic::{message_topic, topic_name},
     },
     schema::Relation,
@@ -36,12 +39,15 @@ pub struct EncoderSettings {
     pub subjects: SubjectNaming,
     /// The forms of values.
     pub modes: Modes,
+    /// What is said around them.
+    pub content: Content,
 }
 
 /// Writes change events as records. Holds buffers that it reuses: in steady state no event allocates.
 #[derive(Debug)]
 pub struct Encoder {
     settings: EncoderSettings,
+    context: ContextHeaders,
     scratch: Scratch,
 }
 
@@ -71,7 +77,8 @@ impl Encoder {
     /// An encoder for one capture.
     #[must_use]
     pub fn new(settings: EncoderSettings) -> Self {
-        Self { settings, scratch: Scratch::default() }
+        let context = ContextHeaders::new(settings.content.context_headers, &settings.prefix);
+        Self { settings, context, scratch: Scratch::default() }
     }
 
     /// Registers the relation's schemas and compiles its plan. To be called before the first event of a relation version.
@@ -97,12 +104,13 @@ impl Encoder {
             }
             None => None,
         };
-        let envelope = schema::envelope(&topic, relation, &codecs);
+        let envelope = schema::envelope(&topic, relation, &codecs, self.settings.content);
         let value_schema = self.register(store, &topic, Part::Value, envelope).await?;
         let columns = relation.columns.iter().zip(&codecs).enumerate().map(|(index, (column, codec))| PlanColumn {
             name: column.name.clone(),
             codec: codec.clone(),
             is_key: relation.is_key(index),
+            is_required: schema::is_required(relation, index, self.settings.content.nullability),
         });
         Ok(Arc::new(Plan {
             columns: columns.collect(),
@@ -174,6 +182,8 @@ impl Encoder {
         let value = start..out.bytes.len();
         let first = out.headers.len();
         push_header(header::BARRIER, &header::barrier(barrier), out);
+        self.push_position(meta, event.ordinal, out);
+        self.context.push(out);
         let headers = first..out.headers.len();
         out.records.push(RecordSpans { key: None, value: Some(value), headers, partition: Some(partition) });
     }
@@ -196,7 +206,7 @@ impl Encoder {
         encode::string(Op::Message.code(), bytes);
         encode::optional_long(Some(event.processed_ns.div_euclid(1_000_000)), bytes);
         plan.source.append(meta, &event, scratch, bytes);
-        if message.transactional {
+        if message.transactional && self.settings.content.transaction.is_written(true) {
             append_transaction(meta, event.ordinal, event.collection_order, scratch, bytes);
         } else {
             encode::null(bytes);
@@ -205,7 +215,9 @@ impl Encoder {
         encode::present(bytes);
         encode::bytes(message.content, bytes);
         let value = key.end..out.bytes.len();
-        let headers = out.headers.len()..out.headers.len();
+        let first = out.headers.len();
+        self.context.push(out);
+        let headers = first..out.headers.len();
         out.records.push(RecordSpans { key: Some(key), value: Some(value), headers, partition: None });
     }
 
@@ -231,7 +243,9 @@ impl Encoder {
             RowChange::Delete(old) => {
                 let row = RowSource::new(plan, old.tuple(), None)?;
                 let key = self.append_single(simple(Op::Delete, Some(row), None), row, out)?;
-                append_tombstone(plan, key, 0..0, out);
+                let first = out.headers.len();
+                self.context.push(out);
+                append_tombstone(plan, key, first..out.headers.len(), out);
             }
             RowChange::Update { old, new } => return self.append_update(simple, old.as_ref(), new, out),
         }
@@ -289,12 +303,14 @@ impl Encoder {
 
         let first = out.headers.len();
         push_header(header::NEW_KEY, new_json.as_bytes(), out);
+        self.context.push(out);
         let shared = first..out.headers.len();
         self.append_event(delete, Some(old_key.clone()), shared.start, out)?;
         append_tombstone(plan, Some(old_key), shared, out);
 
         let first = out.headers.len();
         push_header(header::OLD_KEY, old_json.as_bytes(), out);
+        self.context.push(out);
         self.append_event(create, Some(new_key), first, out)
     }
 
@@ -308,6 +324,7 @@ impl Encoder {
         let key = self.append_key(event.plan, row, out)?;
         let key = event.plan.key_schema.is_some().then_some(key);
         let first = out.headers.len();
+        self.context.push(out);
         self.append_event(event, key.clone(), first, out)?;
         Ok(key)
     }
@@ -333,6 +350,7 @@ impl Encoder {
     ) -> Result<(), EncodeError> {
         let value = self.append_value(event, out)?;
         self.scratch.push_headers(out);
+        self.push_position(event.transaction, event.own.ordinal, out);
         let partition = event.plan.one_partition.then_some(0);
         let headers = first_header..out.headers.len();
         out.records.push(RecordSpans { key, value: Some(value), headers, partition });
@@ -364,11 +382,25 @@ impl Encoder {
         let (scratch, bytes) = (&mut self.scratch.value, &mut out.bytes);
         let Event { plan, transaction, own, op, .. } = event;
         plan.source.append(transaction, own, scratch, bytes);
-        append_transaction(transaction, own.ordinal, own.collection_order, scratch, bytes);
+        if self.settings.content.transaction.is_written(is_streamed(transaction, own.ordinal)) {
+            append_transaction(transaction, own.ordinal, own.collection_order, scratch, bytes);
+        } else {
+            encode::null(bytes);
+        }
         encode::string(op.code(), bytes);
         for divisor in [1_000_000, 1_000, 1] {
             encode::optional_long(Some(own.processed_ns.div_euclid(divisor)), bytes);
         }
+    }
+
+    /// The position of an event without a transaction block.
+    fn push_position(&mut self, meta: &TransactionMeta, ordinal: u64, out: &mut RecordBuf) {
+        if self.settings.content.transaction.is_written(is_streamed(meta, ordinal)) {
+            return;
+        }
+        let position = Position { epoch: meta.epoch, commit: meta.commit, ordinal };
+        append_position(position, &mut self.scratch.value);
+        push_header(header::POSITION, &self.scratch.value, out);
     }
 
     async fn register<S: SchemaStore>(

@@ -18,6 +18,7 @@ pub use plan::{KeyForm, MessagePlan, Plan};
 pub use topic::{TopicNameError, message_topic, table_of_topic, topic_name, topic_pattern};
 
 mod column_plan;
+mod context;
 mod decode_plan;
 mod decoder;
 mod encoder;

@@ -53,6 +53,8 @@ pub(super) struct PlanColumn {
     pub(super) name: Arc<str>,
     pub(super) codec: Codec,
     pub(super) is_key: bool,
+    /// Its field has no null.
+    pub(super) is_required: bool,
 }
 
 /// A schema with the id that the registry gave it.

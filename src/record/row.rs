@@ -60,8 +60,8 @@ pub(super) fn append(
     for (index, column) in plan.columns.iter().enumerate() {
         match row.datum(index) {
             Datum::Null | Datum::Unchanged if column.is_key => return Err(key_missing(plan, column)),
-            Datum::Null => encode::null(out),
-            Datum::Unchanged => append_placeholder(column, out),
+            Datum::Null => append_null(column, texts, scratch, out),
+            Datum::Unchanged => append_placeholder(column, scratch, out),
             Datum::Text(text) => append_text(plan, column, text, texts, scratch, out)?,
             Datum::Binary(_) => return Err(binary(plan, column)),
         }
@@ -86,13 +86,13 @@ fn append_text(
     }
     match parsed {
         Parsed::Value(value) | Parsed::Lossy(value) => {
-            if !column.is_key {
+            if !column.is_required {
                 encode::present(out);
             }
             encode::value(value, scratch, out);
         }
         Parsed::Unrepresentable { stand_in } => {
-            if column.is_key {
+            if column.is_required {
                 encode::value(stand_in, scratch, out);
             } else {
                 encode::null(out);
@@ -102,12 +102,27 @@ fn append_text(
     Ok(())
 }
 
-fn append_placeholder(column: &PlanColumn, out: &mut Vec<u8>) {
-    if column.codec.has_placeholder() {
-        encode::present(out);
-        encode::string(PLACEHOLDER, out);
+/// A field that cannot be null has a fallback, and `texts` tells that it is NULL.
+fn append_null(column: &PlanColumn, texts: &mut Vec<u8>, scratch: &mut Vec<u8>, out: &mut Vec<u8>) {
+    if column.is_required {
+        header::append_json_item(&column.name, texts);
+        texts.extend_from_slice(b":null");
+        encode::value(column.codec.fallback(), scratch, out);
     } else {
         encode::null(out);
+    }
+}
+
+fn append_placeholder(column: &PlanColumn, scratch: &mut Vec<u8>, out: &mut Vec<u8>) {
+    match (column.codec.has_placeholder(), column.is_required) {
+        (true, is_required) => {
+            if !is_required {
+                encode::present(out);
+            }
+            encode::string(PLACEHOLDER, out);
+        }
+        (false, true) => encode::value(column.codec.fallback(), scratch, out),
+        (false, false) => encode::null(out),
     }
 }
 

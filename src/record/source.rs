@@ -67,7 +67,19 @@ fn append_sequence(previous: Option<Lsn>, lsn: Lsn, scratch: &mut Vec<u8>, out: 
     encode::bytes(scratch, out);
 }
 
-/// Appends the nullable transaction block; a position's ordinal 0 is a snapshot's.
+/// Whether the event is one of the stream: a snapshot's has the ordinal 0.
+pub(super) const fn is_streamed(meta: &TransactionMeta, ordinal: u64) -> bool {
+    ordinal != 0 && meta.xid.is_some()
+}
+
+/// Puts the content of a header `walrelay.pos` into `out`.
+pub(super) fn append_position(position: Position, out: &mut Vec<u8>) {
+    out.clear();
+    write!(out, "{}:{}:{}", position.epoch, position.commit.0, position.ordinal)
+        .expect("a vector never fails to be written");
+}
+
+/// Appends the nullable transaction block.
 pub(super) fn append_transaction(
     meta: &TransactionMeta,
     ordinal: u64,
@@ -77,9 +89,9 @@ pub(super) fn append_transaction(
 ) {
     encode::present(out);
     scratch.clear();
-    match (ordinal, meta.xid) {
-        (0, _) | (_, None) => write!(scratch, "snapshot:{}", meta.commit.0),
-        (_, Some(xid)) => write!(scratch, "{xid}:{}", meta.commit.0),
+    match meta.xid.filter(|_| is_streamed(meta, ordinal)) {
+        None => write!(scratch, "snapshot:{}", meta.commit.0),
+        Some(xid) => write!(scratch, "{xid}:{}", meta.commit.0),
     }
     .expect("a vector never fails to be written");
     if meta.epoch != 0 {

@@ -112,6 +112,43 @@ impl Codec {
         }
     }
 
+    /// What Debezium writes in a field that cannot be null where it knows no value.
+    #[must_use]
+    pub fn fallback(&self) -> Value<'_> {
+        let parsed = self.parse(self.fallback_text().as_bytes());
+        match parsed {
+            Ok(Parsed::Value(value) | Parsed::Lossy(value) | Parsed::Unrepresentable { stand_in: value }) => value,
+            Err(_) => Value::Text(""),
+        }
+    }
+
+    const fn fallback_text(&self) -> &'static str {
+        match &self.0 {
+            Family::Boolean | Family::BooleanOrBit => "f",
+            Family::Int2
+            | Family::Int4
+            | Family::Int8
+            | Family::Float4
+            | Family::Float8
+            | Family::Decimal { .. }
+            | Family::VariableScaleDecimal
+            | Family::DecimalText(_)
+            | Family::DecimalDouble(_)
+            | Family::Bit
+            | Family::Oid => "0",
+            Family::Money => "0.00",
+            Family::Bytea | Family::ByteaText(_) => "\\x",
+            Family::Date => "1970-01-01",
+            Family::TimeMillis | Family::TimeMicros | Family::Interval | Family::IntervalMicros => "00:00:00",
+            Family::Timestamp(_) => "1970-01-01 00:00:00",
+            Family::Timestamptz { .. } => "1970-01-01 00:00:00+00",
+            Family::Timetz => "00:00:00+00",
+            Family::Point => "(0,0)",
+            Family::Array(_) | Family::Text(TextKind::Json { .. }) => "{}",
+            Family::Bits { .. } | Family::Hstore | Family::Text(_) => "",
+        }
+    }
+
     /// Whether two keys of the type are equal exactly if their canonical bytes are; if not, the table goes to one partition.
     ///
     /// Text is taken to have a deterministic collation: a column tells when its own is not.

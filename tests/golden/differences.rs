@@ -35,6 +35,22 @@ pub const ALL: [(&str, &str); 17] = [
     ("transaction", "the transaction block is always on; Debezium's default is off"),
 ];
 
+/// Those that `compatibility = "debezium"` leaves: Debezium's own inconsistencies, what its form would lose, and what
+/// travels in walrelay's headers besides.
+pub const COMPATIBLE: [&str; 11] = [
+    "no defaults",
+    "serial",
+    "nullable items",
+    "lower bounds",
+    "names",
+    "intervals",
+    "numeric's length",
+    "offsets",
+    "bit lengths",
+    "display scale",
+    "special values",
+];
+
 /// Columns, by table and row id, whose value the Avro type cannot hold, with their text.
 const SPECIAL: [(&str, i64, &str, &str); 8] = [
     ("t_numeric", 4, "n10_2", "NaN"),
@@ -86,16 +102,23 @@ const BITS: [(&str, &str, &str); 5] = [
 pub struct Differences<'a> {
     relation: &'a Relation,
     lossless: bool,
+    compatible: bool,
     used: &'a RefCell<BTreeSet<&'static str>>,
 }
 
 impl<'a> Differences<'a> {
-    pub const fn new(relation: &'a Relation, lossless: bool, used: &'a RefCell<BTreeSet<&'static str>>) -> Self {
-        Self { relation, lossless, used }
+    pub const fn new(
+        relation: &'a Relation,
+        lossless: bool,
+        compatible: bool,
+        used: &'a RefCell<BTreeSet<&'static str>>,
+    ) -> Self {
+        Self { relation, lossless, compatible, used }
     }
 
     fn used(&self, name: &'static str) {
         assert!(ALL.iter().any(|(known, _)| *known == name), "{name} is not listed");
+        assert!(!self.compatible || COMPATIBLE.contains(&name), "{name} in {}", self.relation.name);
         self.used.borrow_mut().insert(name);
     }
 
@@ -126,7 +149,7 @@ impl<'a> Differences<'a> {
                 field["type"] = field["type"]["type"].clone();
             }
         }
-        if !field["type"].is_array() && !self.relation.is_key(index) {
+        if !field["type"].is_array() && !self.relation.is_key(index) && !self.compatible {
             self.used("nullable");
             field["type"] = json!(["null", field["type"]]);
             field.as_object_mut().unwrap().insert("default".into(), Json::Null);
@@ -151,6 +174,9 @@ impl<'a> Differences<'a> {
     fn even_our_field(&self, field: &mut Json) {
         let name = field["name"].as_str().unwrap().to_owned();
         let nullable = field["type"].is_array();
+        if self.compatible {
+            return;
+        }
         if let Some(parameters) = field.as_object_mut().unwrap().shift_remove("connect.parameters") {
             // A second use of a named record: Debezium's has no parameters there.
             assert!(parameters["walrelay.type"].is_string(), "{name} tells no type");
@@ -218,7 +244,12 @@ impl<'a> Differences<'a> {
         }
         if is_before_of_delete {
             for (index, column) in self.relation.columns.iter().enumerate() {
-                if !self.relation.is_key(index) && !fields[&*column.name].is_null() {
+                if self.relation.is_key(index) || fields[&*column.name].is_null() {
+                    continue;
+                }
+                if self.compatible {
+                    texts.insert(column.name.to_string(), Json::Null);
+                } else {
                     self.used("before");
                     fields.insert(column.name.to_string(), Json::Null);
                 }
@@ -229,7 +260,7 @@ impl<'a> Differences<'a> {
 
     /// Debezium's transaction block as walrelay means it.
     pub fn transaction(&self, golden: &mut Json, ours: &Json, is_snapshot: bool) {
-        if !golden.is_null() {
+        if !golden.is_null() || self.compatible {
             return;
         }
         if is_snapshot {

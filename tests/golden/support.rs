@@ -11,6 +11,7 @@ use futures_util::FutureExt;
 use serde::Deserialize;
 use serde_json::{Map, Value as Json};
 use walrelay::{
+    avro::content::Content,
     avro::{
         store::{SchemaStore, StoreError},
         subject::SubjectNaming,
@@ -141,6 +142,7 @@ pub fn settings(prefix: &str) -> EncoderSettings {
         version: "3.6.3.Final".into(),
         subjects: SubjectNaming::Topic,
         modes: Modes::default(),
+        content: Content::default(),
     }
 }
 
@@ -215,7 +217,11 @@ impl Pipe {
     }
 
     pub fn with_modes(prefix: &str, modes: Modes) -> Self {
-        let encoder = Encoder::new(EncoderSettings { modes, ..settings(prefix) });
+        Self::with_forms(prefix, modes, Content::default())
+    }
+
+    pub fn with_forms(prefix: &str, modes: Modes, content: Content) -> Self {
+        let encoder = Encoder::new(EncoderSettings { modes, content, ..settings(prefix) });
         Self { store: MemoryStore::default(), encoder, decoder: Decoder::new(usize::MAX) }
     }
 

@@ -8,7 +8,12 @@
 use serde::{Deserialize, Serialize};
 
 use super::{Error, settings::CaptureSettings};
-use crate::{avro::subject::SubjectNaming, lsn::Lsn, source::publication::TablePatterns, types::Modes};
+use crate::{
+    avro::{content::Content, subject::SubjectNaming},
+    lsn::Lsn,
+    source::publication::TablePatterns,
+    types::Modes,
+};
 
 /// What the configuration says of the events. An option that a record lacks was not there when it was written; its default
 /// is how events were then.
@@ -25,6 +30,8 @@ pub(super) struct EventOptions {
     subjects: SubjectNaming,
     /// The forms of values.
     modes: Modes,
+    /// What is said around them.
+    content: Content,
 }
 
 impl EventOptions {
@@ -37,6 +44,7 @@ impl EventOptions {
             exclude: tables.exclude().to_vec(),
             subjects: settings.encoder.subjects,
             modes: settings.encoder.modes,
+            content: settings.encoder.content,
         }
     }
 
@@ -46,6 +54,7 @@ impl EventOptions {
         settings.publication.tables = TablePatterns::new(&self.include, &self.exclude)?;
         settings.encoder.subjects = self.subjects;
         settings.encoder.modes = self.modes;
+        settings.encoder.content = self.content;
         Ok(settings)
     }
 }
@@ -105,6 +114,7 @@ mod tests {
             exclude: Vec::new(),
             subjects: SubjectNaming::Topic,
             modes: Modes::default(),
+            content: Content::default(),
         }
     }
 

@@ -1,0 +1,67 @@
+//! What schemas and events say around the values, where consumers have a choice.
+
+use serde::{Deserialize, Serialize};
+
+/// The parts that may be walrelay's own or Debezium's. Positions, and what a form loses, travel in headers where it leaves
+/// them out, so that apply reads them all alike.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Content {
+    /// Which fields of a row can be null.
+    pub nullability: Nullability,
+    /// What schemas say of the source's columns.
+    pub parameters: Parameters,
+    /// Which events have a transaction block.
+    pub transaction: TransactionBlock,
+    /// Whether records have Debezium's four `__debezium.context.*` headers.
+    pub context_headers: bool,
+}
+
+/// Which fields of a row can be null.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Nullability {
+    /// All but those of the key, so that a delete can say which values it does not know.
+    #[default]
+    Widened,
+    /// Those that the source declares so. A value that is not known is 0, the empty string or 1970-01-01, as Debezium has it.
+    Source,
+}
+
+/// The `connect.parameters` of a row's fields.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Parameters {
+    /// The source's types as Debezium and as PostgreSQL name them: apply creates the same columns.
+    #[default]
+    All,
+    /// As Debezium names them (`column.propagate.source.type`).
+    SourceType,
+    /// None.
+    None,
+}
+
+/// Which events have a transaction block.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum TransactionBlock {
+    /// All.
+    #[default]
+    All,
+    /// Those of the stream, as with Debezium's `provide.transaction.metadata`.
+    Streamed,
+    /// None.
+    None,
+}
+
+impl TransactionBlock {
+    /// Whether an event has one; `streamed` if it is not a snapshot's.
+    #[must_use]
+    pub const fn is_written(self, streamed: bool) -> bool {
+        match self {
+            Self::All => true,
+            Self::Streamed => streamed,
+            Self::None => false,
+        }
+    }
+}
