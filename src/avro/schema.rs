@@ -4,7 +4,7 @@
 //! and `connect.parameters` name the source type, in `walrelay.type` with its modifiers; `walrelay.nullable` is `false` on a
 //! column that the source declares NOT NULL. A reader of old schemas must stay able to read them (`avro/history/`).
 
-use std::sync::LazyLock;
+use std::{collections::BTreeSet, sync::LazyLock};
 
 use serde_json::{Map, Value, json};
 
@@ -52,30 +52,36 @@ pub struct Schema {
 }
 
 impl Schema {
-    /// The schema that is in use, where this one differs from it in an enumeration's labels only: keys are written alike, and
-    /// the id of another schema would move them to other partitions (trap T53).
+    /// The schema that is in use, where this one differs from it only in that enumerations have further labels: keys are
+    /// written alike, and the id of another schema would move them to other partitions (trap T53).
     #[must_use]
     pub fn keep(self, used: Option<&str>) -> Self {
-        let unlabelled = |json: &str| serde_json::from_str(json).map(without_labels).ok();
-        match used {
-            Some(used) if unlabelled(used).is_some_and(|used| Some(used) == unlabelled(&self.json)) => {
-                Self { json: used.to_owned(), ..self }
+        let parsed = |json| serde_json::from_str::<Value>(json).ok();
+        match (used, used.and_then(parsed), parsed(&self.json)) {
+            (Some(used), Some(mut before), Some(mut now)) => {
+                let (mut known, mut labels) = (Vec::new(), Vec::new());
+                take_labels(&mut before, &mut known);
+                take_labels(&mut now, &mut labels);
+                let same = before == now && known.iter().zip(&labels).all(|(known, now)| known.is_subset(now));
+                if same { Self { json: used.to_owned(), ..self } } else { self }
             }
             _ => self,
         }
     }
 }
 
-fn without_labels(mut schema: Value) -> Value {
-    match &mut schema {
+/// Takes the labels of all enumerations out of a schema, in its order. A label with a comma counts as two.
+fn take_labels(schema: &mut Value, labels: &mut Vec<BTreeSet<String>>) {
+    match schema {
         Value::Object(map) => {
-            map.shift_remove("allowed");
-            map.values_mut().for_each(|value| *value = without_labels(value.take()));
+            if let Some(Value::String(allowed)) = map.shift_remove("allowed") {
+                labels.push(allowed.split(',').map(str::to_owned).collect());
+            }
+            map.values_mut().for_each(|value| take_labels(value, labels));
         }
-        Value::Array(items) => items.iter_mut().for_each(|item| *item = without_labels(item.take())),
+        Value::Array(items) => items.iter_mut().for_each(|item| take_labels(item, labels)),
         _ => {}
     }
-    schema
 }
 
 /// The key schema of a topic, of the key's columns in order; `None` if there are none.
@@ -212,5 +218,21 @@ mod tests {
         }
         apache_avro::Schema::parse_str(&message_key().json).unwrap();
         apache_avro::Schema::parse_str(&message_value().json).unwrap();
+    }
+
+    // trap T53
+    #[test]
+    fn a_key_schema_in_use_is_kept_while_an_enumeration_only_gains_labels() {
+        let schema = |allowed: &str, name: &str| {
+            let ty = json!({"type": "string", "connect.parameters": {"allowed": allowed}});
+            let fields = json!([{"name": name, "type": ty}]);
+            Schema { name: "Key".into(), json: json!({"type": "record", "fields": fields}).to_string() }
+        };
+        let used = schema("sad,happy", "allowed");
+        let kept = |schema: Schema| schema.keep(Some(&used.json)).json == used.json;
+        assert!(kept(schema("sad,ok,happy", "allowed")));
+        for other in [schema("sad,glad", "allowed"), schema("sad", "allowed"), schema("sad,happy", "mood")] {
+            assert!(!kept(other));
+        }
     }
 }

@@ -5,7 +5,8 @@ use std::{ops::Range, sync::Arc};
 use crate::{
     avro::{
         content::Content,
-        encode, schema,
+        encode,
+        schema::{self, Schema},
         store::SchemaStore,
         subject::{Part, SubjectNaming},
         wire,
@@ -16,7 +17,10 @@ use crate::{
         context::ContextHeaders,
         error::EncodeError,
         header, key,
-        plan::{KeyForm, MessagePlan, Plan, PlanColumn, RegisteredSchema, codecs, key_columns, needs_one_partition},
+        plan::{
+            KeyColumn, KeyForm, MessagePlan, Plan, PlanColumn, RegisteredSchema, codecs, key_columns, key_modifiers,
+            needs_one_partition,
+        },
         row::{self, RowSource},
         scratch::{Scratch, push_header},
         source::{SourceConstants, append_position, append_transaction, is_streamed},
@@ -62,6 +66,15 @@ pub struct LogicalMessage<'a> {
     pub transactional: bool,
 }
 
+/// The keys of a relation version before their schema is registered.
+struct Draft {
+    key: Vec<KeyColumn>,
+    schema: Option<Schema>,
+    modes: Modes,
+    modifiers: Vec<Option<i32>>,
+    one_partition: bool,
+}
+
 /// One event before it is written: what the envelope says of it.
 #[derive(Clone, Copy)]
 struct Event<'a> {
@@ -94,14 +107,10 @@ impl Encoder {
     ) -> Result<Arc<Plan>, EncodeError> {
         let topic = topic_name(&self.settings.prefix, &relation.name)?;
         let codecs = codecs(relation, self.settings.modes);
-        let key_modes = kept.map_or(self.settings.modes, |kept| kept.modes);
-        let key = key_columns(relation, key_modes);
-        let fields = key.iter().map(|column| (&*column.name, &column.codec));
-        let key_schema = match schema::key(&topic, fields) {
-            Some(schema) => {
-                let kept = kept.and_then(|kept| kept.schema.as_ref()).map(|(_, json)| json.as_str());
-                Some(self.register(store, &topic, Part::Key, schema.keep(kept)).await?)
-            }
+        let Draft { key, schema, modes: key_modes, modifiers: key_modifiers, one_partition } =
+            self.draft(&topic, relation, kept);
+        let key_schema = match schema {
+            Some(schema) => Some(self.register(store, &topic, Part::Key, schema).await?),
             None => None,
         };
         let envelope = schema::envelope(&topic, relation, &codecs, self.settings.content);
@@ -119,10 +128,36 @@ impl Encoder {
             key_schema,
             value_schema,
             source: self.source(&relation.name.schema, &relation.name.table),
-            one_partition: needs_one_partition(relation, &key),
+            one_partition,
             key_modes,
+            key_modifiers,
             key,
         }))
+    }
+
+    /// Whether the keys of this relation version lie where those of the topic's records do. The registry's id of the schema
+    /// is not known before it is registered.
+    #[must_use]
+    pub fn keeps_keys(&self, relation: &Relation, kept: &KeyForm) -> bool {
+        let Ok(topic) = topic_name(&self.settings.prefix, &relation.name) else { return false };
+        let draft = self.draft(&topic, relation, Some(kept));
+        let schemas = [draft.schema.as_ref().map(|new| &new.json), kept.schema.as_ref().map(|(_, json)| json)];
+        schemas[0] == schemas[1] && draft.one_partition == kept.one_partition && draft.modifiers == kept.modifiers
+    }
+
+    fn draft(&self, topic: &str, relation: &Relation, kept: Option<&KeyForm>) -> Draft {
+        let modes = kept.map_or(self.settings.modes, |kept| kept.modes);
+        let key = key_columns(relation, modes);
+        let used = kept.and_then(|kept| kept.schema.as_ref()).map(|(_, json)| json.as_str());
+        let schema = schema::key(topic, key.iter().map(|column| (&*column.name, &column.codec)));
+        Draft {
+            schema: schema.map(|schema| schema.keep(used)),
+            modifiers: key_modifiers(relation, &key),
+            // What lies in one partition may stay there.
+            one_partition: kept.is_some_and(|kept| kept.one_partition) || needs_one_partition(relation, &key),
+            modes,
+            key,
+        }
     }
 
     /// Registers the schemas of logical messages.
@@ -133,8 +168,13 @@ impl Encoder {
         let topic = message_topic(&self.settings.prefix);
         let key = self.register(store, &topic, Part::Key, schema::message_key()).await?;
         let value = self.register(store, &topic, Part::Value, schema::message_value()).await?;
-        let (key_prefix, value_prefix) = (key.prefix, value.prefix);
-        Ok(Arc::new(MessagePlan { topic: topic.into(), key_prefix, value_prefix, source: self.source("", "") }))
+        Ok(Arc::new(MessagePlan {
+            topic: topic.into(),
+            key_prefix: key.prefix,
+            key_schema: (key.id, key.json),
+            value_prefix: value.prefix,
+            source: self.source("", ""),
+        }))
     }
 
     /// Appends the records of a row change: insert, update and snapshot row one, delete its event and a tombstone, an update
@@ -408,7 +448,7 @@ impl Encoder {
         store: &S,
         topic: &str,
         part: Part,
-        schema: schema::Schema,
+        schema: Schema,
     ) -> Result<RegisteredSchema, EncodeError> {
         let subject = self.settings.subjects.subject(topic, part, &schema.name);
         let id = store.register(&subject, &schema.json).await?;

@@ -25,6 +25,7 @@ pub struct Plan {
     /// Everything goes to partition 0, since key bytes do not decide equality (PROTOCOL, keys).
     pub(super) one_partition: bool,
     pub(super) key_modes: Modes,
+    pub(super) key_modifiers: Vec<Option<i32>>,
 }
 
 /// What decides where a row's records lie, besides the key's values. It stays for a topic's life, else the later records of
@@ -37,6 +38,9 @@ pub struct KeyForm {
     pub one_partition: bool,
     /// The forms of the key's values; those of the row's may change.
     pub modes: Modes,
+    /// Modifiers of the key's columns, where they decide a value's bytes and no schema tells.
+    #[serde(default)]
+    pub modifiers: Vec<Option<i32>>,
 }
 
 #[derive(Debug)]
@@ -88,7 +92,8 @@ impl Plan {
     #[must_use]
     pub fn key_form(&self) -> KeyForm {
         let schema = self.key_schema.as_ref().map(|schema| (schema.id, schema.json.clone()));
-        KeyForm { schema, one_partition: self.one_partition, modes: self.key_modes }
+        let (one_partition, modes) = (self.one_partition, self.key_modes);
+        KeyForm { schema, one_partition, modes, modifiers: self.key_modifiers.clone() }
     }
 
     /// The registered value schema.
@@ -121,6 +126,15 @@ pub(super) fn key_columns(relation: &Relation, modes: Modes) -> Vec<KeyColumn> {
         .collect()
 }
 
+/// Modifiers that decide the bytes of the key's values.
+pub(super) fn key_modifiers(relation: &Relation, key: &[KeyColumn]) -> Vec<Option<i32>> {
+    let modifier = |column: &KeyColumn| {
+        let ty = &relation.columns.get(column.index)?.ty;
+        column.codec.modifier_decides_text().then_some(ty.below_domains().typmod)
+    };
+    key.iter().map(modifier).collect()
+}
+
 /// Whether key bytes do not decide which rows are the same: without a key, or with a type of another equality.
 pub(super) fn needs_one_partition(relation: &Relation, key: &[KeyColumn]) -> bool {
     let is_nondeterministic = |index: usize| relation.columns.get(index).is_none_or(|column| column.nondeterministic);
@@ -132,11 +146,19 @@ pub(super) fn needs_one_partition(relation: &Relation, key: &[KeyColumn]) -> boo
 pub struct MessagePlan {
     pub(super) topic: Arc<str>,
     pub(super) key_prefix: [u8; PREFIX_LENGTH],
+    pub(super) key_schema: (u32, String),
     pub(super) value_prefix: [u8; PREFIX_LENGTH],
     pub(super) source: SourceConstants,
 }
 
 impl MessagePlan {
+    /// What later plans have to keep.
+    #[must_use]
+    pub fn key_form(&self) -> KeyForm {
+        let schema = Some(self.key_schema.clone());
+        KeyForm { schema, one_partition: false, modes: Modes::default(), modifiers: Vec::new() }
+    }
+
     /// The topic of the messages.
     #[must_use]
     pub fn topic(&self) -> &Arc<str> {

@@ -54,13 +54,14 @@ pub async fn describe(
     assemble(message, last.or(catalog), types)
 }
 
-/// Columns of a relation whose collation is nondeterministic at present: equal texts may have other bytes.
-pub async fn nondeterministic(client: &Client, oid: u32) -> Result<Vec<String>, Error> {
-    let sql = "SELECT attname::text FROM pg_attribute JOIN pg_collation c ON c.oid = attcollation
+/// Numbers and names of a relation's columns whose collation is nondeterministic at present: equal texts may have other
+/// bytes.
+pub async fn nondeterministic(client: &Client, oid: u32) -> Result<Vec<(i16, String)>, Error> {
+    let sql = "SELECT attnum, attname::text FROM pg_attribute JOIN pg_collation c ON c.oid = attcollation
         WHERE attrelid = $1 AND attnum > 0 AND NOT attisdropped AND NOT collisdeterministic";
     let failed = |error| Error::statement("reading the collations of columns", error);
     let rows = client.query(sql, &[&oid]).await.map_err(failed)?;
-    rows.iter().map(|row| row.try_get(0).map_err(failed)).collect()
+    rows.iter().map(|row| Ok((row.try_get(0).map_err(failed)?, row.try_get(1).map_err(failed)?))).collect()
 }
 
 /// Builds a version from the message alone, with the types of its columns.

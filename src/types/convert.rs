@@ -171,6 +171,16 @@ impl Codec {
         }
     }
 
+    /// Whether the type's modifier decides how a value is written, though its schema does not tell it.
+    #[must_use]
+    pub fn modifier_decides_text(&self) -> bool {
+        match &self.0 {
+            Family::Timestamptz { .. } | Family::DecimalText(_) => true,
+            Family::Array(element) => element.modifier_decides_text(),
+            _ => false,
+        }
+    }
+
     /// Whether an unchanged TOAST value has Debezium's placeholder in this field; in the others it is null.
     #[must_use]
     pub const fn has_placeholder(&self) -> bool {

@@ -48,7 +48,9 @@ impl Broadcast {
         }
         let topics = sorted(self.members.iter().map(|(running, _)| &running.topic));
         let barrier = Barrier { topics, stopped: sorted(self.stopped.iter()) };
-        session.open_barrier(OpenBarrier { position: self.position, topics: barrier.topics.clone() }).await?;
+        let open = OpenBarrier { position: self.position, topics: barrier.topics.clone() };
+        let forms = self.members.iter().map(|(running, _)| (running.topic.name.to_string(), running.plan.key_form()));
+        session.open_barrier(open, forms.collect()).await?;
         let mut records = RecordBuf::default();
         for (running, order) in &self.members {
             let event = EventMeta { collection_order: *order, ..self.event };

@@ -359,11 +359,9 @@ impl Classify for Error {
             Self::FormerPublication { publication, sql, .. } => format!(
                 "Create publication {publication} again with the tables that it had ({sql}) and start again; once the slot is past that position it can be dropped."
             ),
-            Self::KeyChanged { .. } => "A new snapshot takes the table in with its new key: drop the slot and set [capture] on_gap = \"resnapshot\". Give the target's table the same key.".into(),
-            Self::KeySchemaId { kept, .. } => format!(
-                "If the registry lost its schemas, restore it with their ids, or else with schema {kept} under the key's subject, and restart capture. Otherwise take a new snapshot: drop the slot and set [capture] on_gap = \"resnapshot\"."
-            ),
-            Self::Renamed { .. } | Self::Replaced { .. } => "A new snapshot takes the table in: drop the slot and set [capture] on_gap = \"resnapshot\".".into(),
+            Self::KeyChanged { .. } => "A new snapshot takes the table in with its new key: drop the slot and set [capture] on_gap = \"resnapshot\" and snapshot = \"initial\". Give the target's table the same key.".into(),
+            Self::KeySchemaId { .. } => "If the registry lost its schemas, restore it with their ids; if [registry] subject_strategy changed, set it back; then restart capture. Otherwise take a new snapshot, which gives every key the new id: drop the slot and set [capture] on_gap = \"resnapshot\" and snapshot = \"initial\".".into(),
+            Self::Renamed { .. } | Self::Replaced { .. } => "A new snapshot takes the table in: drop the slot and set [capture] on_gap = \"resnapshot\" and snapshot = \"initial\".".into(),
             Self::Protocol { .. } => "This is a defect of walrelay or of the server; nothing was confirmed past this point.".into(),
             Self::HalfBroadcast { topic, .. } => format!("Sinks wait for the rest. Put the table of topic {topic} into the publication again; if there is none any more, publish under a new [kafka] prefix with a new slot, and drop the old slot. {AT_THE_TARGETS}"),
             Self::BatchTooLarge { .. } => "The next session makes smaller ones.".into(),

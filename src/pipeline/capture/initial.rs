@@ -57,8 +57,10 @@ impl<'a> Copy<'a> {
         empty_first: bool,
     ) -> Result<(), Error> {
         let mut running = Vec::new();
+        // Without rows and without a barrier there is nothing to prepare for: the stream comes to each table.
+        let tables = if reader.is_some() || empty_first { tables } else { &[] };
         for table in tables {
-            if let Some(ready) = self.prepare(table).await? {
+            if let Some(ready) = self.prepare(table, empty_first).await? {
                 running.push((ready, table));
             }
         }
@@ -80,14 +82,19 @@ impl<'a> Copy<'a> {
         self.publisher.drained().await
     }
 
-    async fn prepare(&mut self, table: &PublishedTable) -> Result<Option<Arc<Running>>, Error> {
+    async fn prepare(&mut self, table: &PublishedTable, empty_first: bool) -> Result<Option<Arc<Running>>, Error> {
         let name = &table.relation.name;
         if self.session.tables.is_stopped(name) {
             return Ok(None);
         }
         let Some(topic) = self.session.topic_of(name, self.publisher) else { return Ok(None) };
         let relation = Arc::new(table.relation.clone());
-        match Running::new(self.session, &mut self.encoder, relation, topic).await {
+        let running = if empty_first {
+            Running::anew(self.session, &mut self.encoder, relation, topic).await
+        } else {
+            Running::new(self.session, &mut self.encoder, relation, topic).await
+        };
+        match running {
             Ok(running) => Ok(Some(Arc::new(running))),
             Err(error) if error.severity() == Severity::Definite => {
                 self.session.stop_table(name, self.position(), &error, self.publisher).await?;

@@ -270,13 +270,8 @@ impl Opening<'_> {
         let settings = &self.deps.settings;
         let (server, drop_slot) = found;
         let again = checkpoint.phase == Phase::Snapshot;
-        let (store, mut state) = self.fence(&peeked).await?;
-        let copying = settings.snapshot == SnapshotMode::Initial;
+        let (store, state) = self.fence(&peeked).await?;
         let mut updates = vec![Update::Checkpoint(checkpoint.clone())];
-        if copying {
-            // The barrier before the rows parts the new keys from the old ones.
-            updates.extend(std::mem::take(&mut state.keys).into_keys().map(|topic| Update::ForgetKey { topic }));
-        }
         // The new snapshot reads the tables as they are: a key that changed since is theirs from its begin.
         updates.extend(state.relations.keys().map(|key| Update::ForgetRelation { key: key.clone() }));
         store.write(&updates).await?;
@@ -284,6 +279,7 @@ impl Opening<'_> {
             replication.drop_slot(&settings.slot).await?;
             tracing::info!(slot = %settings.slot, "dropped the slot of an earlier start");
         }
+        let copying = settings.snapshot == SnapshotMode::Initial;
         let options = SlotOptions { export_snapshot: copying, failover: true, temporary: false };
         let slot = replication.create_logical_slot(&settings.slot, options, SLOT_LIMIT).await?;
         let at = slot.consistent_point;

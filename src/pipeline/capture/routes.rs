@@ -19,7 +19,7 @@ use crate::{
     lsn::Position,
     pgoutput::message::{RelationBody, TypeBody},
     pipeline::metrics::TableMetrics,
-    record::{Encoder, Plan},
+    record::{Encoder, KeyForm, Plan, topic_name},
     retry::{Classify, Severity},
     schema::{Relation, TableName},
 };
@@ -33,7 +33,7 @@ pub(super) struct Running {
 }
 
 impl Running {
-    /// Registers the relation's schemas and compiles its plan.
+    /// Registers the relation's schemas and compiles its plan, with keys as the topic has them.
     pub(super) async fn new(
         session: &Session,
         encoder: &mut Encoder,
@@ -41,9 +41,33 @@ impl Running {
         topic: Arc<Topic>,
     ) -> Result<Self, Error> {
         let kept = session.key_form(&topic.name).await;
-        let plan =
-            session.patiently(async |registry| encoder.prepare(&relation, kept.as_ref(), registry).await).await?;
-        session.keep_key_form(&plan, kept.as_ref()).await?;
+        if kept.as_ref().is_some_and(|kept| !encoder.keeps_keys(&relation, kept)) {
+            return Err(Error::KeyChanged { table: relation.name.to_string() });
+        }
+        let running = Self::prepared(session, encoder, relation, topic, kept.as_ref()).await?;
+        let (table, topic, plan) = (&running.relation.name, &running.topic.name, &running.plan);
+        session.keep_key_form(table, topic, plan.key_form(), kept).await?;
+        Ok(running)
+    }
+
+    /// The same for a barrier that empties the topic, and from which on keys may be others.
+    pub(super) async fn anew(
+        session: &Session,
+        encoder: &mut Encoder,
+        relation: Arc<Relation>,
+        topic: Arc<Topic>,
+    ) -> Result<Self, Error> {
+        Self::prepared(session, encoder, relation, topic, None).await
+    }
+
+    async fn prepared(
+        session: &Session,
+        encoder: &mut Encoder,
+        relation: Arc<Relation>,
+        topic: Arc<Topic>,
+        kept: Option<&KeyForm>,
+    ) -> Result<Self, Error> {
+        let plan = session.patiently(async |registry| encoder.prepare(&relation, kept, registry).await).await?;
         let metrics = session.metrics.table(&relation.name.to_string());
         Ok(Self { relation, plan, topic, metrics })
     }
@@ -193,31 +217,35 @@ impl Routes {
     /// A plan for a stopped table; without one every change counts as one.
     async fn counting_plan(&self, body: &RelationBody, encoder: &mut Encoder) -> Option<Arc<Plan>> {
         let relation = self.session.describe(body, &self.types, self.last_version(body.oid).as_deref()).await.ok()?;
-        let kept = match self.session.topics.get(&relation.name) {
-            Some(topic) => self.session.key_form(topic).await,
-            None => None,
-        };
+        let topic = topic_name(&self.session.settings.prefix, &relation.name).ok()?;
+        let kept = self.session.key_form(&topic).await;
         encoder.prepare(&relation, kept.as_ref(), &Unregistered).await.ok()
     }
 
     /// The recorded version that this message describes, or a new one, recorded before it is used.
     async fn version(&mut self, body: &RelationBody) -> Result<Arc<Relation>, Error> {
         let key = format!("{}/{:016x}", body.oid, digest(body));
-        if let Some(known) = self.versions.get(&key) {
-            if self.session.collation_changed(known).await? {
-                return Err(Error::KeyChanged { table: known.name.to_string() });
-            }
-            return Ok(Arc::clone(known));
+        if let Some(known) = self.versions.get(&key).cloned() {
+            self.check_collation(&known).await?;
+            return Ok(known);
         }
         let last = self.last_version(body.oid);
         let relation = Arc::new(self.session.describe(body, &self.types, last.as_deref()).await?);
         if let Some(last) = last.filter(|last| key_of(last) != key_of(&relation)) {
             return Err(Error::KeyChanged { table: last.name.to_string() });
         }
+        self.check_collation(&relation).await?;
         let update = Update::Relation { key: key.clone(), relation: Arc::clone(&relation) };
         self.session.position.record(&[update]).await?;
         self.versions.insert(key, Arc::clone(&relation));
         Ok(relation)
+    }
+
+    async fn check_collation(&self, version: &Relation) -> Result<(), Error> {
+        if self.session.collation_changed(version).await? {
+            return Err(Error::KeyChanged { table: version.name.to_string() });
+        }
+        Ok(())
     }
 
     /// The version before the next one: that in use, or else any that is known. What the snapshot read is the oldest.

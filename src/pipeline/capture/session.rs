@@ -24,7 +24,7 @@ use crate::{
         metrics::{CaptureMetrics, lsn_value},
     },
     postgres,
-    record::{EncodeError, Encoder, KeyForm, Plan, message_topic},
+    record::{EncodeError, Encoder, KeyForm, message_topic},
     registry::Registry,
     retry::{Backoff, Classify, Severity, chain},
     schema::{Relation, TableName},
@@ -147,12 +147,19 @@ impl Session {
 
     /// Whether equal keys may have other bytes by now than when the version was described. The collation is in no message.
     pub(super) async fn collation_changed(&self, version: &Relation) -> Result<bool, Error> {
-        let key: Vec<_> = version.key.iter().filter_map(|index| version.columns.get(*index)).collect();
-        if key.iter().all(|column| column.nondeterministic || !column.ty.is_collatable()) {
+        let key = version.key.iter().filter_map(|index| version.columns.get(*index));
+        let mut strict = key.filter(|column| !column.nondeterministic && column.ty.is_collatable()).peekable();
+        if strict.peek().is_none() {
             return Ok(false);
         }
         let lenient = source::version::nondeterministic(&self.client, version.oid).await?;
-        Ok(key.iter().any(|column| !column.nondeterministic && lenient.iter().any(|name| **name == *column.name)))
+        Ok(strict.any(|column| {
+            let same = |(attnum, name): &(i16, String)| match column.attnum {
+                Some(known) => known == *attnum,
+                None => **name == *column.name,
+            };
+            lenient.iter().any(same)
+        }))
     }
 
     /// Asks the registry until it answers: while it is down, nothing is lost by waiting.
@@ -185,29 +192,43 @@ impl Session {
     }
 
     /// Records the key form of a topic before its first record; an error if it is another one than `kept` (trap T53).
-    pub(super) async fn keep_key_form(&self, plan: &Plan, kept: Option<&KeyForm>) -> Result<(), Error> {
-        let (form, table) = (plan.key_form(), plan.table().to_string());
+    pub(super) async fn keep_key_form(
+        &self,
+        table: &TableName,
+        topic: &str,
+        form: KeyForm,
+        kept: Option<KeyForm>,
+    ) -> Result<(), Error> {
+        let table = table.to_string();
         match kept {
-            Some(kept) if *kept == form => Ok(()),
-            Some(kept) => Err(match (&kept.schema, &form.schema) {
-                (Some((kept, before)), Some((found, now))) if before == now => {
-                    Error::KeySchemaId { table, kept: *kept, found: *found }
+            Some(kept) if kept == form => Ok(()),
+            Some(kept) => Err(match (kept.schema, form.schema) {
+                (Some((kept, before)), Some((found, now))) if before == now && kept != found => {
+                    Error::KeySchemaId { table, kept, found }
                 }
                 _ => Error::KeyChanged { table },
             }),
             None => {
-                let topic = plan.topic().to_string();
-                self.position.record(&[Update::Key { topic: topic.clone(), form: form.clone() }]).await?;
-                self.keys.lock().await.insert(topic, form);
+                self.position.record(&[Update::Key { topic: topic.to_owned(), form: form.clone() }]).await?;
+                self.keys.lock().await.insert(topic.to_owned(), form);
                 Ok(())
             }
         }
     }
 
-    /// Records a barrier before its first copy.
-    pub(super) async fn open_barrier(&self, barrier: OpenBarrier) -> Result<(), Error> {
+    /// Records a barrier before its first copy, with the key forms of its topics, which may be others behind it.
+    pub(super) async fn open_barrier(
+        &self,
+        barrier: OpenBarrier,
+        forms: BTreeMap<String, KeyForm>,
+    ) -> Result<(), Error> {
         let position = barrier.position;
-        self.position.record(&[Update::OpenBarrier(barrier)]).await?;
+        let mut keys = self.keys.lock().await;
+        let mut updates = vec![Update::OpenBarrier(barrier)];
+        let others = forms.iter().filter(|(topic, form)| keys.get(*topic) != Some(form));
+        updates.extend(others.map(|(topic, form)| Update::Key { topic: topic.clone(), form: form.clone() }));
+        self.position.record(&updates).await?;
+        keys.extend(forms);
         self.barriers.lock().await.push(position);
         Ok(())
     }

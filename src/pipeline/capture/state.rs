@@ -120,14 +120,10 @@ pub(super) enum Update {
     ForgetTopic {
         name: String,
     },
-    /// The key form of a topic, before its first record.
+    /// The key form of a topic, before its first record in that form.
     Key {
         topic: String,
         form: KeyForm,
-    },
-    /// One from before a new snapshot.
-    ForgetKey {
-        topic: String,
     },
     OpenBarrier(OpenBarrier),
     CloseBarrier(Position),
@@ -149,7 +145,6 @@ impl Update {
             Self::Topic { name, record } => (format!("topic/{name}"), Some(serde_json::to_vec(record)?)),
             Self::ForgetTopic { name } => (format!("topic/{name}"), None),
             Self::Key { topic, form } => (format!("key/{topic}"), Some(serde_json::to_vec(form)?)),
-            Self::ForgetKey { topic } => (format!("key/{topic}"), None),
             Self::OpenBarrier(barrier) => (format!("barrier/{}", barrier.position), Some(serde_json::to_vec(barrier)?)),
             Self::CloseBarrier(position) => (format!("barrier/{position}"), None),
             Self::Stopped { table, stopped } => (format!("table/{table}"), Some(serde_json::to_vec(stopped)?)),

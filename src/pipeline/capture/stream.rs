@@ -276,7 +276,7 @@ impl Streamer {
         if !message.transactional {
             self.may_publish(message.lsn).await?;
         }
-        let plan = self.message_plan().await?;
+        let plan = self.message_plan().await;
         let (meta, unit) = match &mut self.open {
             Some(open) if message.transactional => {
                 (event.ordinal, event.collection_order) = open.next(0);
@@ -287,15 +287,20 @@ impl Streamer {
         };
         let body =
             LogicalMessage { prefix: &message.prefix, content: &message.content, transactional: message.transactional };
-        self.records.clear();
-        self.encoder.encode_message(&plan, meta, event, &body, &mut self.records);
         let position = Position { ordinal: event.ordinal, commit: meta.commit, epoch: meta.epoch };
-        let sent = self.publisher.send(&topic, &self.records, unit).await;
+        let sent = match plan {
+            Ok(plan) => {
+                self.records.clear();
+                self.encoder.encode_message(&plan, meta, event, &body, &mut self.records);
+                self.publisher.send(&topic, &self.records, unit).await
+            }
+            Err(error) => Err(error),
+        };
         if !message.transactional {
             self.publisher.deliveries().tracker(|tracker| tracker.close(unit, Lsn::ZERO));
         }
         match sent {
-            Err(error) if error.is_of_one_row() => {
+            Err(error) if error.is_of_one_row() || matches!(error, Error::KeySchemaId { .. }) => {
                 self.routes.stop_messages();
                 let name = messages(&self.session.settings.prefix);
                 self.session.stop_table(&name, position, &error, &self.publisher).await
@@ -309,6 +314,9 @@ impl Streamer {
             return Ok(Arc::clone(plan));
         }
         let plan = self.session.patiently(async |registry| self.encoder.prepare_messages(registry).await).await?;
+        let kept = self.session.key_form(plan.topic()).await;
+        let name = messages(&self.session.settings.prefix);
+        self.session.keep_key_form(&name, plan.topic(), plan.key_form(), kept).await?;
         Ok(Arc::clone(self.messages.insert(plan)))
     }
 }
