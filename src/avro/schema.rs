@@ -165,7 +165,9 @@ fn row_field(
     if !column.nullable {
         parameters.insert(NULLABLE_PARAMETER.into(), json!("false"));
     }
+    // Without its encoding nobody can tell bytes as text from text.
     parameters.retain(|name, _| match content.parameters {
+        _ if name == ENCODING_PARAMETER => true,
         Parameters::All => true,
         Parameters::SourceType => name.starts_with(SOURCE_COLUMN_PARAMETERS),
         Parameters::None => false,

@@ -69,8 +69,7 @@ impl Layers {
             layers.add_file(file, &text)?;
         }
         layers.add_environment(environment);
-        layers.settle_alternatives();
-        layers.settle_compatibility();
+        layers.settle();
         Ok(layers)
     }
 
@@ -177,6 +176,11 @@ impl Layers {
 
     fn problem(&mut self, path: &str, origin: Origin, message: String) {
         self.problems.push(Problem { path: path.to_owned(), origin: Some(origin), message });
+    }
+
+    fn settle(&mut self) {
+        self.settle_alternatives();
+        self.settle_compatibility();
     }
 
     /// Under Debezium's forms other values are the defaults.
@@ -329,7 +333,7 @@ mod tests {
         layers.add_defaults();
         layers.add_file(Path::new("w.toml"), text).unwrap();
         layers.add_environment(environment.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
-        layers.settle_alternatives();
+        layers.settle();
         layers
     }
 
@@ -370,6 +374,21 @@ mod tests {
                  WALRELAY_SOURCE__PORT?",
             ]
         );
+    }
+
+    #[test]
+    fn debezium_s_forms_are_defaults_that_other_keys_override() {
+        let layers = layers("[format]\ncompatibility = \"debezium\"\nnullability = \"widened\"\n", &[]);
+        assert_eq!(layers.problems(), []);
+        let shown = |path: &str| {
+            let entry = layers.entry(path).unwrap();
+            (entry.value.to_string(), entry.origin.to_string())
+        };
+        assert_eq!(shown("format.interval"), ("\"numeric\"".into(), "format.compatibility".into()));
+        assert_eq!(shown("format.nullability"), ("\"widened\"".into(), "w.toml:3".into()));
+        for (path, value) in DEBEZIUM {
+            assert!(KEYS.iter().any(|key| key.path == path && key.default != Some(value)), "{path} = {value}");
+        }
     }
 
     #[test]

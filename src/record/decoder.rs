@@ -179,10 +179,13 @@ struct Parts<'a> {
 #[derive(Default, Deserialize)]
 struct Texts {
     #[serde(default)]
-    before: HashMap<String, String>,
+    before: NamedTexts,
     #[serde(default)]
-    after: HashMap<String, String>,
+    after: NamedTexts,
 }
+
+/// Texts by column; none is NULL in a field that has no null.
+type NamedTexts = HashMap<String, Option<String>>;
 
 /// The headers that the decoder obeys.
 #[derive(Default)]
@@ -291,17 +294,24 @@ impl Reading<'_> {
     }
 
     /// A row's cells: all their texts share one allocation.
-    fn row(&self, cursor: &mut Cursor<'_>, texts: &HashMap<String, String>) -> Result<Row, DecodeError> {
+    fn row(&self, cursor: &mut Cursor<'_>, texts: &NamedTexts) -> Result<Row, DecodeError> {
         let mut arena = Vec::with_capacity(cursor.remaining());
         let mut cells = Vec::with_capacity(self.plan.columns.len());
         for column in &self.plan.columns {
             let bytes = |source| DecodeError::Bytes { topic: self.topic.to_owned(), id: self.id, source };
             let found = column.read(cursor).map_err(bytes)?;
             let start = arena.len();
-            if let Some(text) = texts.get(&*column.shape.name) {
-                arena.extend_from_slice(text.as_bytes());
-            } else if let Some(found) = found {
-                if column.is_placeholder(found) {
+            let found = match texts.get(&*column.shape.name) {
+                Some(Some(text)) => {
+                    arena.extend_from_slice(text.as_bytes());
+                    cells.push(Span::Text(start, arena.len()));
+                    continue;
+                }
+                Some(None) => None,
+                None => found,
+            };
+            if let Some(found) = found {
+                if self.is_foreign() && column.is_placeholder(found) {
                     cells.push(Span::Unchanged);
                     continue;
                 }
@@ -329,7 +339,13 @@ impl Reading<'_> {
             .collect())
     }
 
+    /// Whether another producer wrote the record. Ours tell a type in the schema or a position in a header.
+    const fn is_foreign(&self) -> bool {
+        self.plan.is_foreign && self.headers.position.is_none()
+    }
+
     fn event(self, mut parts: Parts<'_>, shape: Arc<TableShape>) -> Result<ChangeEvent, DecodeError> {
+        let is_foreign = self.is_foreign();
         let content = |problem| DecodeError::Content { topic: self.topic.to_owned(), problem };
         let op = Op::from_code(parts.op).ok_or_else(|| content("its op is unknown"))?;
         match op {
@@ -338,7 +354,7 @@ impl Reading<'_> {
             _ => {}
         }
         let position = match (parts.transaction, self.headers.position) {
-            (_, None) if self.plan.is_foreign => Position::of_offset(self.offset),
+            (_, None) if is_foreign => Position::of_offset(self.offset),
             (Some((id, total_order)), _) => position_of_block(id, total_order),
             (None, position) => position,
         };
@@ -362,7 +378,7 @@ impl Reading<'_> {
             before: parts.before,
             after: parts.after,
             // Nobody sends the other half of a foreign move what it lacks.
-            key_move: self.headers.key_move && !self.plan.is_foreign,
+            key_move: self.headers.key_move && !is_foreign,
             moved_columns: if op == Op::Delete { unchanged } else { Vec::new() },
             barrier: self.headers.barrier,
         })

@@ -4,7 +4,7 @@ use std::{ops::Range, sync::Arc};
 
 use crate::{
     avro::{
-        content::Content,
+        content::{Content, Parameters},
         encode,
         schema::{self, Schema},
         store::SchemaStore,
@@ -433,9 +433,10 @@ impl Encoder {
         }
     }
 
-    /// The position of an event without a transaction block.
+    /// The position of an event without a transaction block, or whose schema does not tell that it is ours.
     fn push_position(&mut self, meta: &TransactionMeta, ordinal: u64, out: &mut RecordBuf) {
-        if self.settings.content.transaction.is_written(is_streamed(meta, ordinal)) {
+        let Content { transaction, parameters, .. } = self.settings.content;
+        if transaction.is_written(is_streamed(meta, ordinal)) && parameters == Parameters::All {
             return;
         }
         let position = Position { epoch: meta.epoch, commit: meta.commit, ordinal };
