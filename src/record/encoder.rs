@@ -17,10 +17,8 @@ use crate::{
         context::ContextHeaders,
         error::EncodeError,
         header, key,
-        plan::{
-            KeyColumn, KeyForm, MessagePlan, Plan, PlanColumn, RegisteredSchema, codecs, key_columns, key_modifiers,
-            needs_one_partition,
-        },
+        key_form::{KeyDraft, KeyForm},
+        plan::{MessagePlan, Plan, PlanColumn, RegisteredSchema, codecs},
         row::{self, RowSource},
         scratch::{Scratch, push_header},
         source::{SourceConstants, append_position, append_transaction, is_streamed},
@@ -66,15 +64,6 @@ pub struct LogicalMessage<'a> {
     pub transactional: bool,
 }
 
-/// The keys of a relation version before their schema is registered.
-struct Draft {
-    key: Vec<KeyColumn>,
-    schema: Option<Schema>,
-    modes: Modes,
-    modifiers: Vec<Option<i32>>,
-    one_partition: bool,
-}
-
 /// One event before it is written: what the envelope says of it.
 #[derive(Clone, Copy)]
 struct Event<'a> {
@@ -107,8 +96,8 @@ impl Encoder {
     ) -> Result<Arc<Plan>, EncodeError> {
         let topic = topic_name(&self.settings.prefix, &relation.name)?;
         let codecs = codecs(relation, self.settings.modes);
-        let Draft { key, schema, modes: key_modes, modifiers: key_modifiers, one_partition } =
-            self.draft(&topic, relation, kept);
+        let KeyDraft { columns: key, schema, modes: key_modes, modifiers: key_modifiers, one_partition } =
+            KeyDraft::new(&topic, relation, self.settings.modes, kept);
         let key_schema = match schema {
             Some(schema) => Some(self.register(store, &topic, Part::Key, schema).await?),
             None => None,
@@ -139,25 +128,8 @@ impl Encoder {
     /// is not known before it is registered.
     #[must_use]
     pub fn keeps_keys(&self, relation: &Relation, kept: &KeyForm) -> bool {
-        let Ok(topic) = topic_name(&self.settings.prefix, &relation.name) else { return false };
-        let draft = self.draft(&topic, relation, Some(kept));
-        let schemas = [draft.schema.as_ref().map(|new| &new.json), kept.schema.as_ref().map(|(_, json)| json)];
-        schemas[0] == schemas[1] && draft.one_partition == kept.one_partition && draft.modifiers == kept.modifiers
-    }
-
-    fn draft(&self, topic: &str, relation: &Relation, kept: Option<&KeyForm>) -> Draft {
-        let modes = kept.map_or(self.settings.modes, |kept| kept.modes);
-        let key = key_columns(relation, modes);
-        let used = kept.and_then(|kept| kept.schema.as_ref()).map(|(_, json)| json.as_str());
-        let schema = schema::key(topic, key.iter().map(|column| (&*column.name, &column.codec)));
-        Draft {
-            schema: schema.map(|schema| schema.keep(used)),
-            modifiers: key_modifiers(relation, &key),
-            // What lies in one partition may stay there.
-            one_partition: kept.is_some_and(|kept| kept.one_partition) || needs_one_partition(relation, &key),
-            modes,
-            key,
-        }
+        let topic = topic_name(&self.settings.prefix, &relation.name);
+        topic.is_ok_and(|topic| KeyDraft::new(&topic, relation, self.settings.modes, Some(kept)).keeps(kept))
     }
 
     /// Registers the schemas of logical messages.

@@ -14,7 +14,8 @@
 pub use decoder::{Decoded, Decoder};
 pub use encoder::{Encoder, EncoderSettings, LogicalMessage};
 pub use error::{DecodeError, EncodeError};
-pub use plan::{KeyForm, MessagePlan, Plan};
+pub use key_form::KeyForm;
+pub use plan::{MessagePlan, Plan};
 pub use topic::{TopicNameError, message_topic, table_of_topic, topic_name, topic_pattern};
 
 mod column_plan;
@@ -25,6 +26,7 @@ mod encoder;
 mod error;
 pub mod header;
 mod key;
+mod key_form;
 mod plan;
 mod row;
 mod scratch;

@@ -2,11 +2,12 @@
 
 use std::sync::Arc;
 
-use serde::{Deserialize, Serialize};
-
 use crate::{
     avro::wire::PREFIX_LENGTH,
-    record::source::SourceConstants,
+    record::{
+        key_form::{KeyColumn, KeyForm},
+        source::SourceConstants,
+    },
     schema::{Relation, TableName},
     types::{Codec, Modes},
 };
@@ -26,30 +27,6 @@ pub struct Plan {
     pub(super) one_partition: bool,
     pub(super) key_modes: Modes,
     pub(super) key_modifiers: Vec<Option<i32>>,
-}
-
-/// What decides where a row's records lie, besides the key's values. It stays for a topic's life, else the later records of
-/// a row would be in another partition than the earlier ones (trap T53).
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct KeyForm {
-    /// The key schema and the registry's id of it, which begins the key's bytes; `None` without a key.
-    pub schema: Option<(u32, String)>,
-    /// Whether all events go to partition 0.
-    pub one_partition: bool,
-    /// The forms of the key's values; those of the row's may change.
-    pub modes: Modes,
-    /// Modifiers of the key's columns, where they decide a value's bytes and no schema tells.
-    #[serde(default)]
-    pub modifiers: Vec<Option<i32>>,
-}
-
-#[derive(Debug)]
-pub(super) struct KeyColumn {
-    /// Index into the plan's columns.
-    pub(super) index: usize,
-    pub(super) name: Arc<str>,
-    /// How the value is written in the key.
-    pub(super) codec: Codec,
 }
 
 #[derive(Debug)]
@@ -112,33 +89,6 @@ impl Plan {
 /// The columns' codecs.
 pub(super) fn codecs(relation: &Relation, modes: Modes) -> Vec<Codec> {
     relation.columns.iter().map(|column| Codec::of_column(&column.ty, modes)).collect()
-}
-
-/// The columns of the key, in key order.
-pub(super) fn key_columns(relation: &Relation, modes: Modes) -> Vec<KeyColumn> {
-    let columns = relation.key.iter().filter_map(|index| Some((*index, relation.columns.get(*index)?)));
-    columns
-        .map(|(index, column)| KeyColumn {
-            index,
-            name: column.name.clone(),
-            codec: Codec::of_column(&column.ty, modes),
-        })
-        .collect()
-}
-
-/// Modifiers that decide the bytes of the key's values.
-pub(super) fn key_modifiers(relation: &Relation, key: &[KeyColumn]) -> Vec<Option<i32>> {
-    let modifier = |column: &KeyColumn| {
-        let ty = &relation.columns.get(column.index)?.ty;
-        column.codec.modifier_decides_text().then_some(ty.below_domains().typmod)
-    };
-    key.iter().map(modifier).collect()
-}
-
-/// Whether key bytes do not decide which rows are the same: without a key, or with a type of another equality.
-pub(super) fn needs_one_partition(relation: &Relation, key: &[KeyColumn]) -> bool {
-    let is_nondeterministic = |index: usize| relation.columns.get(index).is_none_or(|column| column.nondeterministic);
-    key.is_empty() || key.iter().any(|column| !column.codec.keys_equal_as_bytes() || is_nondeterministic(column.index))
 }
 
 /// How logical messages are encoded. Made by [`Encoder::prepare_messages`](super::Encoder::prepare_messages).

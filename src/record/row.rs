@@ -6,7 +6,8 @@ use crate::{
     record::{
         error::EncodeError,
         header::{self, PLACEHOLDER},
-        plan::{KeyColumn, Plan, PlanColumn},
+        key_form::KeyColumn,
+        plan::{Plan, PlanColumn},
     },
     types::{Parsed, Value},
 };
