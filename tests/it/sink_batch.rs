@@ -309,13 +309,14 @@ async fn a_fenced_owner_writes_nothing_more() {
     let mut rig = Rig::new().await;
     let t = plain();
     rig.apply(vec![insert(&t, at(1, 1), &["1", "x", "1"])]).await.unwrap();
-    let other = Session::connect(&rig.sink).await.unwrap();
-    let claim = other.claim(&rig.sink, &[("topic".into(), 0)], None).await.unwrap().remove(0);
+    let elsewhere = Sink::new(Settings { owner: "elsewhere".into(), ..settings(&rig.db, "it") });
+    let other = Session::connect(&elsewhere).await.unwrap();
+    let claim = other.claim(&elsewhere, &[("topic".into(), 0)], None).await.unwrap().remove(0);
     assert_eq!((claim.next_offset, claim.mark), (Some(1), at(1, 1)));
     let error = rig.apply(vec![insert(&t, at(2, 1), &["2", "x", "1"])]).await.unwrap_err();
     assert!(matches!(error, Error::Fenced { .. }), "{error:?}");
     assert_eq!(rig.db.rows("SELECT id FROM t").await, ["1"]);
-    let again = other.claim(&rig.sink, &[("topic".into(), 0)], Some(&[rig.owned.generation])).await.unwrap();
+    let again = rig.session.claim(&rig.sink, &[("topic".into(), 0)], Some(&[rig.owned.generation])).await.unwrap();
     assert!(again.is_empty(), "a lost partition was taken back: {again:?}");
 }
 
