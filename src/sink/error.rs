@@ -263,7 +263,7 @@ impl Classify for Error {
                 "Stored offsets mean other records in topic {topic}, and records that were never applied may be gone: publish \
                  a new snapshot under a new [kafka] prefix with a new slot and apply it to emptied tables \
                  (docs/operations.md, \"A new prefix\"), or rebuild the target from the \
-                 topics with a new [apply] group and bookkeeping_schema if they hold everything since their snapshot."
+                 topics if they hold everything since their snapshot (\"A target from nothing\")."
             ),
             Self::Owned { .. } => {
                 "Stop the other applier for good and set apply.take_over = true, or choose another target schema."

@@ -19,7 +19,7 @@ use tokio_postgres::{Client, Row, types::PgLsn};
 
 use crate::{
     lsn::{Lsn, Position},
-    schema::{TableName, quote_identifier, quote_literal},
+    schema::{quote_identifier, quote_literal},
     sink::error::Error,
 };
 
@@ -88,23 +88,17 @@ impl Standing {
     }
 }
 
-/// What the books say of a target table.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Past {
-    /// Nothing was applied to it, or everything was emptied since: it may be created.
-    Blank,
-    /// It was there, and the topic's positions tell what is in it.
-    Applied {
-        /// The table that holds the positions, quoted.
-        positions: String,
-    },
-}
-
 impl Ledger {
     /// Names the bookkeeping schema and the instance.
     #[must_use]
     pub fn new(schema: impl Into<String>, instance: impl Into<String>) -> Self {
         Self { schema: schema.into(), instance: instance.into() }
+    }
+
+    /// The schema of the books.
+    #[must_use]
+    pub fn schema(&self) -> &str {
+        &self.schema
     }
 
     /// The instance.
@@ -313,135 +307,6 @@ impl Ledger {
         let sql = format!("SELECT lsn FROM {} WHERE instance = $1", self.table("hold"));
         let row = client.query_opt(&sql, &[&self.instance]).await.map_err(Error::query("read the hold"))?;
         Ok(row.map(|row| Lsn(u64::from(row.get::<_, PgLsn>(0)))))
-    }
-
-    /// Registers a topic's tables if the target table is there: that it is missing later means that somebody dropped it.
-    /// Refused when another instance or topic applies to the same target table.
-    pub async fn register(
-        &self,
-        client: &Client,
-        topic: &str,
-        source: &TableName,
-        target: &TableName,
-    ) -> Result<(), Error> {
-        let names: [&str; 4] = [&source.schema, &source.table, &target.schema, &target.table];
-        let [source_schema, source_table, target_schema, target_table] = names;
-        let table = self.table("topic");
-        let sql = format!(
-            "INSERT INTO {table} SELECT $1, $2, $3, $4, $5::text, $6::text WHERE EXISTS (SELECT FROM pg_class c \
-             JOIN pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname = $5 AND c.relname = $6) \
-             ON CONFLICT (instance, topic) DO UPDATE SET \
-             source_schema = EXCLUDED.source_schema, source_table = EXCLUDED.source_table, \
-             target_schema = EXCLUDED.target_schema, target_table = EXCLUDED.target_table"
-        );
-        let written = client
-            .execute(&sql, &[&self.instance, &topic, &source_schema, &source_table, &target_schema, &target_table])
-            .await;
-        let Err(error) = written else { return Ok(()) };
-        if error.code() != Some(&tokio_postgres::error::SqlState::UNIQUE_VIOLATION) {
-            return Err(Error::query("register a topic")(error));
-        }
-        self.check_free(client, topic, target).await?;
-        Err(Error::query("register a topic")(error))
-    }
-
-    /// Refuses a target table that another instance or topic is registered for.
-    async fn check_free(&self, client: &Client, topic: &str, target: &TableName) -> Result<(), Error> {
-        let sql = format!(
-            "SELECT instance, topic FROM {} WHERE target_schema = $1 AND target_table = $2 AND (instance, topic) <> ($3, $4)",
-            self.table("topic")
-        );
-        let row = client
-            .query_opt(&sql, &[&&*target.schema, &&*target.table, &self.instance, &topic])
-            .await
-            .map_err(Error::query("look for a table's topic"))?;
-        let Some((instance, other)) = row.map(|row| (row.get::<_, String>(0), row.get::<_, String>(1))) else {
-            return Ok(());
-        };
-        Err(Error::Unfit {
-            topic: topic.to_owned(),
-            table: target.clone(),
-            problem: format!("topic {other} of instance {instance} is applied to it already"),
-            remedy: format!(
-                "Apply one of the two elsewhere (apply.schemas), or leave its table out (apply.exclude). If topic {topic} \
-                 replaces the other one, stop apply, empty table {target}, run {}and start again.",
-                self.forget(&other)
-            ),
-        })
-    }
-
-    /// The statements with which the books forget a topic.
-    fn forget(&self, topic: &str) -> String {
-        let topic = quote_literal(topic);
-        ["topic", "position", "moved"]
-            .map(|table| format!("DELETE FROM {} WHERE topic = {topic}; ", self.table(table)))
-            .concat()
-    }
-
-    /// What the books say of a topic's target table. Refused when another instance or topic applies to it.
-    pub async fn past(&self, client: &Client, topic: &str, target: &TableName) -> Result<Past, Error> {
-        self.check_free(client, topic, target).await?;
-        let sql = format!(
-            "SELECT EXISTS (SELECT FROM {} WHERE instance = $1 AND topic = $2 AND target_schema = $3 AND target_table = $4) \
-             AND EXISTS (SELECT FROM {} WHERE instance = $1 AND topic = $2 AND (epoch, commit_lsn, ordinal) <> (0, '0/0', 0))",
-            self.table("topic"),
-            self.table("position")
-        );
-        let row = client
-            .query_one(&sql, &[&self.instance, &topic, &&*target.schema, &&*target.table])
-            .await
-            .map_err(Error::query("read what was applied to a table"))?;
-        Ok(if row.get(0) { Past::Applied { positions: self.table("position") } } else { Past::Blank })
-    }
-
-    /// Instances other than this one that apply these topics to the tables that `target` gives; with `take_over`, their
-    /// rows become this instance's, positions included.
-    pub async fn settle_owners(
-        &self,
-        client: &Client,
-        topics: &[String],
-        target: impl Fn(&TableName) -> TableName,
-        take_over: bool,
-    ) -> Result<(), Error> {
-        let failed = || Error::query("look for other appliers");
-        let sql = format!(
-            "SELECT instance, topic, source_schema, source_table, target_schema, target_table FROM {} \
-             WHERE topic = ANY ($1) AND instance <> $2",
-            self.table("topic")
-        );
-        for row in client.query(&sql, &[&topics, &self.instance]).await.map_err(failed())? {
-            let text = |index: usize| row.get::<_, String>(index);
-            let table = TableName::new(text(4), text(5));
-            if target(&TableName::new(text(2), text(3))) != table {
-                continue;
-            }
-            let (instance, topic) = (text(0), text(1));
-            if !take_over {
-                return Err(Error::Owned { table, instance });
-            }
-            self.take_over(client, &instance, &topic).await?;
-        }
-        Ok(())
-    }
-
-    async fn take_over(&self, client: &Client, from: &str, topic: &str) -> Result<(), Error> {
-        tracing::warn!(topic, from, to = self.instance, "taking the topic over from another instance");
-        let (mine, from, topic) = (self.instance_literal(), quote_literal(from), quote_literal(topic));
-        let mut sql = String::from("BEGIN;");
-        for table in ["topic", "position", "moved"] {
-            let table = self.table(table);
-            sql.push_str(&format!("DELETE FROM {table} WHERE instance = {mine} AND topic = {topic};"));
-            let fence = if table == self.table("position") { ", gen = gen + 1" } else { "" };
-            sql.push_str(&format!(
-                "UPDATE {table} SET instance = {mine}{fence} WHERE instance = {from} AND topic = {topic};"
-            ));
-        }
-        let barrier = self.table("barrier");
-        sql.push_str(&format!(
-            "INSERT INTO {barrier} SELECT {mine}, epoch, commit_lsn, ordinal, topics, emptied, created_at FROM {barrier} \
-             WHERE instance = {from} ON CONFLICT DO NOTHING; COMMIT"
-        ));
-        client.batch_execute(&sql).await.map_err(Error::query("take a topic over"))
     }
 }
 

@@ -17,6 +17,7 @@ pub mod error;
 pub mod history;
 pub mod ledger;
 pub mod moved;
+pub mod owners;
 pub mod plan;
 pub mod session;
 pub mod settings;

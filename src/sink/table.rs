@@ -10,10 +10,7 @@ use tokio_postgres::Client;
 use crate::{
     event::TableShape,
     schema::{TableName, quote_identifier, quote_literal},
-    sink::{
-        error::Error,
-        ledger::{Past, lock_ddl},
-    },
+    sink::{error::Error, ledger::lock_ddl, owners::Past, ties::ENFORCED},
 };
 
 /// A column of a target table.
@@ -101,7 +98,7 @@ impl Target {
             parents: BTreeSet::new(),
             children: BTreeSet::new(),
         };
-        for row in client.query(FOREIGN_KEYS, &[&oid]).await.map_err(failed())? {
+        for row in client.query(&foreign_keys(), &[&oid]).await.map_err(failed())? {
             let other = TableName::new(row.get::<_, String>(0), row.get::<_, String>(1));
             if row.get(2) {
                 target.cascades |= row.get::<_, bool>(3);
@@ -150,13 +147,17 @@ WHERE i.indrelid = $1 AND i.indisunique AND i.indisvalid AND i.indimmediate AND 
   AND k.n <= i.indnkeyatts
 GROUP BY i.indexrelid, i.indisprimary ORDER BY i.indisprimary DESC, i.indexrelid";
 
-/// Foreign keys in both directions: the other table, whether it references this one, whether it acts on a delete.
-const FOREIGN_KEYS: &str = "
-SELECT n.nspname::text, r.relname::text, f.confrelid = $1, f.confdeltype <> 'a'
-FROM pg_constraint f
-JOIN pg_class r ON r.oid = CASE WHEN f.confrelid = $1 THEN f.conrelid ELSE f.confrelid END
-JOIN pg_namespace n ON n.oid = r.relnamespace
-WHERE f.contype = 'f' AND (f.confrelid = $1 OR f.conrelid = $1)";
+/// Foreign keys in both directions: the other table, whether it references this one, whether it acts on a delete in this
+/// session.
+fn foreign_keys() -> String {
+    format!(
+        "SELECT n.nspname::text, r.relname::text, f.confrelid = $1, f.confdeltype <> 'a' AND {ENFORCED} \
+         FROM pg_constraint f \
+         JOIN pg_class r ON r.oid = CASE WHEN f.confrelid = $1 THEN f.conrelid ELSE f.confrelid END \
+         JOIN pg_namespace n ON n.oid = r.relnamespace \
+         WHERE f.contype = 'f' AND (f.confrelid = $1 OR f.conrelid = $1)"
+    )
+}
 
 /// What the sink may do to the target's schema.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

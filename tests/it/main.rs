@@ -37,6 +37,7 @@ mod sink_barriers;
 mod sink_batch;
 mod sink_by_offset;
 mod sink_lanes;
+mod sink_owners;
 mod sink_support;
 mod stopped;
 mod support;

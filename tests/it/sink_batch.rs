@@ -42,8 +42,14 @@ fn settings(db: &Database, instance: &str) -> Settings {
 
 impl Rig {
     async fn new() -> Self {
+        Self::with(|_| ()).await
+    }
+
+    async fn with(change: impl FnOnce(&mut Settings)) -> Self {
         let db = Database::create().await;
-        let sink = Sink::new(settings(&db, "it"));
+        let mut settings = settings(&db, "it");
+        change(&mut settings);
+        let sink = Sink::new(settings);
         let session = Session::connect(&sink).await.unwrap();
         sink.ledger().ensure(session.client()).await.unwrap();
         sink.ledger().ensure(session.client()).await.unwrap();
@@ -231,6 +237,23 @@ async fn a_row_with_an_identity_column_that_others_depend_on_is_not_deleted_but_
     rig.sink.forget_plans("topic");
     rig.apply(vec![update(&n, at(3, 1), &["1", "11", "?"])]).await.unwrap();
     assert_eq!(rig.db.rows("SELECT * FROM n, child").await, ["1|11|eins|1"]);
+}
+
+// trap T68; as replica the server lets foreign keys act on nothing
+#[tokio::test]
+async fn a_row_with_an_identity_column_is_replaced_as_replica_and_what_depends_on_it_stays() {
+    let mut rig = Rig::with(|settings| settings.replica_role = true).await;
+    rig.db
+        .run(
+            "CREATE TABLE n (id int PRIMARY KEY, no bigint GENERATED ALWAYS AS IDENTITY, body text); \
+             CREATE TABLE child (n int REFERENCES n ON DELETE CASCADE)",
+        )
+        .await;
+    let n = shape("n", &[("id*", "int"), ("no", "bigint"), ("body", "text")]);
+    rig.apply(vec![insert(&n, at(1, 1), &["1", "10", "one"])]).await.unwrap();
+    rig.db.run("INSERT INTO child VALUES (1)").await;
+    rig.apply(vec![update(&n, at(2, 1), &["1", "11", "?"])]).await.unwrap();
+    assert_eq!(rig.db.rows("SELECT * FROM n, child").await, ["1|11|one|1"]);
 }
 
 // trap T69

@@ -1,0 +1,90 @@
+//! One target table belongs to one topic of one instance, whichever schema its books are in.
+
+use walrelay::{
+    schema::TableName,
+    sink::{self, Error, Session, Sink, ledger::Ledger},
+};
+
+use crate::sink_support::Database;
+
+const TOPIC: &str = "shop.public.t";
+
+fn table() -> TableName {
+    TableName::new("public", "t")
+}
+
+/// A session of a sink that keeps its books in `schema`, which is there afterwards.
+async fn session(database: &Database, schema: &str, instance: &str) -> (Sink, Session) {
+    let sink = Sink::new(sink::Settings {
+        server: database.settings.clone(),
+        schema: schema.to_owned(),
+        instance: instance.to_owned(),
+        owner: "test".to_owned(),
+        schemas: std::collections::BTreeMap::new(),
+        evolve: true,
+        take_over: false,
+        replica_role: false,
+    });
+    let session = Session::connect(&sink).await.unwrap();
+    sink.ledger().ensure(session.client()).await.unwrap();
+    (sink, session)
+}
+
+async fn register(ledger: &Ledger, session: &Session) -> Result<(), Error> {
+    ledger.register(session.client(), TOPIC, &table(), &table()).await
+}
+
+fn remedy(error: &Error) -> &str {
+    let Error::Unfit { remedy, .. } = error else { panic!("{error:?}") };
+    remedy
+}
+
+/// Two applies with books of their own would each move the table's rows back to what they know (trap T60).
+#[tokio::test]
+async fn a_table_that_other_books_have_is_refused_until_they_forget_it() {
+    let database = Database::create().await;
+    database.run("CREATE TABLE public.t (id int PRIMARY KEY)").await;
+    let (first, a) = session(&database, "walrelay", "g").await;
+    let (second, b) = session(&database, "Other books", "g").await;
+    register(first.ledger(), &a).await.unwrap();
+    register(first.ledger(), &a).await.unwrap();
+
+    let error = register(second.ledger(), &b).await.unwrap_err();
+    assert!(error.to_string().contains("bookkeeping schema walrelay"), "{error}");
+    let before = second.ledger().past(b.client(), TOPIC, &table()).await.unwrap_err();
+    assert_eq!(remedy(&before), remedy(&error));
+    assert_eq!(database.rows("SELECT * FROM \"Other books\".topic").await, Vec::<String>::new());
+
+    // The remedy's statements, as an operator runs them.
+    let statements = remedy(&error).split_once("run ").unwrap().1.rsplit_once("and start").unwrap().0;
+    database.run(statements).await;
+    register(second.ledger(), &b).await.unwrap();
+    let back = register(first.ledger(), &a).await.unwrap_err();
+    assert!(back.to_string().contains("bookkeeping schema Other books"), "{back}");
+}
+
+/// Both may start at the same moment.
+#[tokio::test]
+async fn of_two_that_register_a_table_at_once_one_is_refused() {
+    let database = Database::create().await;
+    let (first, a) = session(&database, "one", "g").await;
+    let (second, b) = session(&database, "two", "h").await;
+    for round in 0..20 {
+        database.run("DROP TABLE IF EXISTS public.t; CREATE TABLE public.t (id int)").await;
+        database.run("TRUNCATE one.topic, two.topic").await;
+        let (x, y) = tokio::join!(register(first.ledger(), &a), register(second.ledger(), &b));
+        assert!(x.is_ok() != y.is_ok(), "round {round}: {x:?}, {y:?}");
+    }
+}
+
+/// A schema that only looks alike, and one that this role may not read, are left alone.
+#[tokio::test]
+async fn schemas_that_are_not_books_are_not_taken_for_such() {
+    let database = Database::create().await;
+    database.run("CREATE TABLE public.t (id int)").await;
+    for table in ["version", "topic", "position", "barrier", "moved", "hold_request"] {
+        database.run(&format!("CREATE SCHEMA IF NOT EXISTS alike; CREATE TABLE alike.{table} (topic text)")).await;
+    }
+    let (sink, session) = session(&database, "walrelay", "g").await;
+    register(sink.ledger(), &session).await.unwrap();
+}
