@@ -28,6 +28,8 @@ async fn has_confirmed(scenario: &Scenario, position: &str) -> bool {
 async fn the_flush_lsn_stays_below_events_that_a_stopped_broker_has_not_acknowledged() {
     let mut scenario = Scenario::alone("flush").await;
     scenario.settings.set("capture.status_interval", "200ms");
+    // The server asks for an update after half of it.
+    scenario.source(&format!("ALTER DATABASE {} SET wal_sender_timeout = '1s'", scenario.name)).await;
     scenario.source("CREATE TABLE things (id int PRIMARY KEY)").await;
     let (_capture, _apply) = (scenario.capture().await, scenario.apply().await);
     let acknowledged = insert_two(&scenario, 1).await;
