@@ -301,6 +301,11 @@ impl Error {
         matches!(self, Self::RecordTooLarge { .. })
             || matches!(self, Self::Record(error) if error.severity() == Severity::Definite)
     }
+
+    /// Whether a topic's keys would lie elsewhere than those of its records.
+    pub(super) const fn is_of_keys(&self) -> bool {
+        matches!(self, Self::KeyChanged { .. } | Self::KeySchemaId { .. })
+    }
 }
 
 impl Classify for Error {

@@ -270,16 +270,22 @@ impl Opening<'_> {
         let settings = &self.deps.settings;
         let (server, drop_slot) = found;
         let again = checkpoint.phase == Phase::Snapshot;
-        let (store, state) = self.fence(&peeked).await?;
+        let copying = settings.snapshot == SnapshotMode::Initial;
+        let (store, mut state) = self.fence(&peeked).await?;
         let mut updates = vec![Update::Checkpoint(checkpoint.clone())];
         // The new snapshot reads the tables as they are: a key that changed since is theirs from its begin.
         updates.extend(state.relations.keys().map(|key| Update::ForgetRelation { key: key.clone() }));
+        if copying {
+            // The topic of messages has no barrier behind which its keys may be others.
+            let topic = message_topic(&settings.prefix);
+            state.keys.remove(&topic);
+            updates.push(Update::ForgetKey { topic });
+        }
         store.write(&updates).await?;
         if drop_slot {
             replication.drop_slot(&settings.slot).await?;
             tracing::info!(slot = %settings.slot, "dropped the slot of an earlier start");
         }
-        let copying = settings.snapshot == SnapshotMode::Initial;
         let options = SlotOptions { export_snapshot: copying, failover: true, temporary: false };
         let slot = replication.create_logical_slot(&settings.slot, options, SLOT_LIMIT).await?;
         let at = slot.consistent_point;

@@ -125,6 +125,10 @@ pub(super) enum Update {
         topic: String,
         form: KeyForm,
     },
+    /// The key form of a topic whose next record may have another.
+    ForgetKey {
+        topic: String,
+    },
     OpenBarrier(OpenBarrier),
     CloseBarrier(Position),
     Stopped {
@@ -145,6 +149,7 @@ impl Update {
             Self::Topic { name, record } => (format!("topic/{name}"), Some(serde_json::to_vec(record)?)),
             Self::ForgetTopic { name } => (format!("topic/{name}"), None),
             Self::Key { topic, form } => (format!("key/{topic}"), Some(serde_json::to_vec(form)?)),
+            Self::ForgetKey { topic } => (format!("key/{topic}"), None),
             Self::OpenBarrier(barrier) => (format!("barrier/{}", barrier.position), Some(serde_json::to_vec(barrier)?)),
             Self::CloseBarrier(position) => (format!("barrier/{position}"), None),
             Self::Stopped { table, stopped } => (format!("table/{table}"), Some(serde_json::to_vec(stopped)?)),

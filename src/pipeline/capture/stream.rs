@@ -300,7 +300,7 @@ impl Streamer {
             self.publisher.deliveries().tracker(|tracker| tracker.close(unit, Lsn::ZERO));
         }
         match sent {
-            Err(error) if error.is_of_one_row() || matches!(error, Error::KeySchemaId { .. }) => {
+            Err(error) if error.is_of_one_row() || error.is_of_keys() => {
                 self.routes.stop_messages();
                 let name = messages(&self.session.settings.prefix);
                 self.session.stop_table(&name, position, &error, &self.publisher).await
