@@ -173,6 +173,8 @@ struct Parts<'a> {
     schema: &'a str,
     table: &'a str,
     transaction: Option<(&'a str, i64)>,
+    /// Columns that the server did not send.
+    unchanged: Vec<usize>,
 }
 
 /// Texts in place of what Avro could not hold.
@@ -221,17 +223,17 @@ impl Reading<'_> {
     fn parts<'b>(&self, body: &'b [u8]) -> Result<Parts<'b>, DecodeError> {
         let mut cursor = Cursor::new(body);
         let bytes = |source| DecodeError::Bytes { topic: self.topic.to_owned(), id: self.id, source };
-        let mut parts = Parts::default();
+        let mut parts = Parts { unchanged: self.unchanged_columns()?, ..Parts::default() };
         for step in &self.plan.steps {
             match step {
                 Step::Before(presence) => {
                     if presence.read(&mut cursor).map_err(bytes)? {
-                        parts.before = Some(self.row(&mut cursor, &self.headers.texts.before)?);
+                        parts.before = Some(self.row(&mut cursor, &self.headers.texts.before, &[])?);
                     }
                 }
                 Step::After(presence) => {
                     if presence.read(&mut cursor).map_err(bytes)? {
-                        parts.after = Some(self.row(&mut cursor, &self.headers.texts.after)?);
+                        parts.after = Some(self.row(&mut cursor, &self.headers.texts.after, &parts.unchanged)?);
                     }
                 }
                 Step::Op => parts.op = cursor.string().map_err(bytes)?,
@@ -293,13 +295,18 @@ impl Reading<'_> {
         Ok((id, total_order))
     }
 
-    /// A row's cells: all their texts share one allocation.
-    fn row(&self, cursor: &mut Cursor<'_>, texts: &NamedTexts) -> Result<Row, DecodeError> {
+    /// A row's cells: all their texts share one allocation. What stands in for the `unchanged` columns is not looked at: the
+    /// form of their values need not hold it.
+    fn row(&self, cursor: &mut Cursor<'_>, texts: &NamedTexts, unchanged: &[usize]) -> Result<Row, DecodeError> {
         let mut arena = Vec::with_capacity(cursor.remaining());
         let mut cells = Vec::with_capacity(self.plan.columns.len());
-        for column in &self.plan.columns {
+        for (index, column) in self.plan.columns.iter().enumerate() {
             let bytes = |source| DecodeError::Bytes { topic: self.topic.to_owned(), id: self.id, source };
             let found = column.read(cursor).map_err(bytes)?;
+            if unchanged.contains(&index) {
+                cells.push(Span::Unchanged);
+                continue;
+            }
             let start = arena.len();
             let found = match texts.get(&*column.shape.name) {
                 Some(Some(text)) => {
@@ -358,14 +365,6 @@ impl Reading<'_> {
             (Some((id, total_order)), _) => position_of_block(id, total_order),
             (None, position) => position,
         };
-        let unchanged = self.unchanged_columns()?;
-        if let Some(after) = &mut parts.after {
-            for index in &unchanged {
-                if let Some(cell) = after.get_mut(*index) {
-                    *cell = Cell::Unchanged;
-                }
-            }
-        }
         if let Some(before) = parts.before.as_mut().filter(|_| !shape.key.is_empty()) {
             let others = before.iter_mut().enumerate().filter(|(index, _)| !shape.key.contains(index));
             others.filter(|(_, cell)| **cell == Cell::Null).for_each(|(_, cell)| *cell = Cell::Unchanged);
@@ -379,7 +378,7 @@ impl Reading<'_> {
             after: parts.after,
             // Nobody sends the other half of a foreign move what it lacks.
             key_move: self.headers.key_move && !is_foreign,
-            moved_columns: if op == Op::Delete { unchanged } else { Vec::new() },
+            moved_columns: if op == Op::Delete { parts.unchanged } else { Vec::new() },
             barrier: self.headers.barrier,
         })
     }

@@ -11,6 +11,7 @@ mod against_debezium;
 mod allocation;
 mod decoding;
 mod differences;
+mod forms;
 mod history;
 mod key_moves;
 mod oracle;
