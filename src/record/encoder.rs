@@ -228,6 +228,9 @@ impl Encoder {
         encode::bytes(message.content, bytes);
         let value = key.end..out.bytes.len();
         let first = out.headers.len();
+        if message.transactional {
+            self.push_position(meta, event.ordinal, out);
+        }
         self.context.push(out);
         let headers = first..out.headers.len();
         out.records.push(RecordSpans { key: Some(key), value: Some(value), headers, partition: None });

@@ -4,9 +4,11 @@ use crate::event::Barrier;
 
 /// Columns of the row after that PostgreSQL did not send: a JSON array of names.
 pub const UNCHANGED: &str = "walrelay.unchanged";
-/// Columns whose Avro type cannot hold their value: JSON `{"before": {column: text}, "after": {…}}`, empty parts left out.
+/// Columns whose Avro type cannot hold their value, or not all of it: JSON `{"before": {column: text}, "after": {…}}`, empty parts
+/// left out. A null in place of a text is NULL in a field that cannot be null.
 pub const TEXT: &str = "walrelay.text";
-/// The position, `epoch:commit LSN:ordinal` in decimal, where the value has no transaction block.
+/// The position, `epoch:commit LSN:ordinal` in decimal, where the value has no transaction block, or its schema does not tell
+/// that walrelay wrote it. A logical message outside of a transaction has none.
 pub const POSITION: &str = "walrelay.pos";
 /// The barrier that an op `t` is part of: JSON of [`Barrier`].
 pub const BARRIER: &str = "walrelay.barrier";

@@ -122,7 +122,7 @@ fn append_placeholder(column: &PlanColumn, scratch: &mut Vec<u8>, out: &mut Vec<
             }
             encode::string(PLACEHOLDER, out);
         }
-        (false, true) => encode::value(column.codec.fallback(), scratch, out),
+        (false, true) => encode::value(column.codec.unsent(), scratch, out),
         (false, false) => encode::null(out),
     }
 }

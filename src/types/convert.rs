@@ -7,7 +7,7 @@ use super::{
     codec::{Codec, Family, TextKind},
     date,
     decimal_form::{self, Origin},
-    float, hstore, integer, interval, money, numeric, point, text, time, timestamp, timestamptz, timetz,
+    float, hstore, integer, interval, money, numeric, point, text, time, timestamp, timestamptz, timetz, unsent,
     value::{Element, Parsed, RenderError, Value},
 };
 
@@ -115,16 +115,33 @@ impl Codec {
     /// What Debezium writes in a field that cannot be null where it knows no value.
     #[must_use]
     pub fn fallback(&self) -> Value<'_> {
-        let parsed = self.parse(self.fallback_text().as_bytes());
-        match parsed {
+        self.value_of(self.fallback_text())
+    }
+
+    /// What is written in a field that cannot be null for an unchanged TOAST value that has no placeholder of its own.
+    #[must_use]
+    pub fn unsent(&self) -> Value<'_> {
+        self.value_of(self.unsent_text())
+    }
+
+    fn value_of<'a>(&'a self, text: &'a str) -> Value<'a> {
+        match self.parse(text.as_bytes()) {
             Ok(Parsed::Value(value) | Parsed::Lossy(value) | Parsed::Unrepresentable { stand_in: value }) => value,
             Err(_) => Value::Text(""),
+        }
+    }
+
+    fn unsent_text(&self) -> &'static str {
+        match &self.0 {
+            Family::Array(element) => unsent::array_text(element).unwrap_or("{}"),
+            _ => self.fallback_text(),
         }
     }
 
     const fn fallback_text(&self) -> &'static str {
         match &self.0 {
             Family::Boolean | Family::BooleanOrBit => "f",
+            Family::Money | Family::DecimalText(Origin::Money) | Family::DecimalDouble(Origin::Money) => "$0.00",
             Family::Int2
             | Family::Int4
             | Family::Int8
@@ -136,7 +153,6 @@ impl Codec {
             | Family::DecimalDouble(_)
             | Family::Bit
             | Family::Oid => "0",
-            Family::Money => "0.00",
             Family::Bytea | Family::ByteaText(_) => "\\x",
             Family::Date => "1970-01-01",
             Family::TimeMillis | Family::TimeMicros | Family::Interval | Family::IntervalMicros => "00:00:00",
@@ -196,5 +212,58 @@ impl Codec {
                 | Family::Bits { .. }
                 | Family::Hstore
         )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::types::{BinaryMode, ColumnType, DecimalMode, IntervalMode, Modes, TypeKind};
+
+    /// Columns of every family, by OID and modifier, and of every kind.
+    fn columns() -> Vec<ColumnType> {
+        const NUMERIC_10_2: i32 = (10 << 16 | 2) + 4;
+        let base = [16, 17, 20, 21, 23, 25, 26, 114, 142, 600, 700, 701, 790, 869, 1042, 1043, 1082, 1083, 1114, 1184];
+        let more = [1186, 1266, 1560, 1562, 1700, 2950, 3614, 3802];
+        let modified =
+            [(1700, NUMERIC_10_2), (1083, 3), (1114, 3), (1184, 3), (1560, 1), (1560, 8), (1562, 1), (1562, 9)];
+        let plain = base.into_iter().chain(more).map(|oid| (oid, -1)).chain(modified);
+        let mut types: Vec<_> = plain.map(|(oid, typmod)| ColumnType::base(oid, typmod, "any")).collect();
+        let arrays: Vec<_> = types.iter().map(|ty| TypeKind::Array(ty.clone().into())).collect();
+        let kinds = [
+            TypeKind::Enum(vec!["a".into()]),
+            TypeKind::Extension("hstore".into()),
+            TypeKind::Extension("ltree".into()),
+        ];
+        types.extend(
+            arrays.into_iter().chain(kinds).map(|kind| ColumnType { kind, ..ColumnType::base(17_000, -1, "any") }),
+        );
+        types
+    }
+
+    fn every_codec(mut check: impl FnMut(&ColumnType, &Codec)) {
+        for decimal in [DecimalMode::Precise, DecimalMode::String, DecimalMode::Double] {
+            for interval in [IntervalMode::String, IntervalMode::Numeric] {
+                for binary in [BinaryMode::Bytes, BinaryMode::Hex] {
+                    for ty in columns() {
+                        check(&ty, &Codec::of_column(&ty, Modes { decimal, interval, binary }));
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn what_stands_for_no_value_is_a_value_of_its_type() {
+        every_codec(|ty, codec| {
+            for text in [codec.fallback_text(), codec.unsent_text()] {
+                let parsed = codec.parse(text.as_bytes()).unwrap();
+                assert!(!matches!(parsed, Parsed::Unrepresentable { .. }), "{ty:?} {codec:?}: {text:?}");
+                if let Parsed::Lossy(value) = parsed {
+                    let Value::Array(array) = value else { continue };
+                    assert!(array.is_exact(), "{ty:?} {codec:?}: {text:?}");
+                }
+            }
+        });
     }
 }

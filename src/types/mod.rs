@@ -46,5 +46,6 @@ mod time;
 mod timestamp;
 mod timestamptz;
 mod timetz;
+mod unsent;
 mod uuid;
 mod value;

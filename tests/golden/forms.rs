@@ -2,16 +2,16 @@
 
 use serde_json::json;
 use walrelay::{
-    avro::content::{Content, Nullability, Parameters},
-    event::{Cell, Datum, RowChange},
-    record::Decoded,
+    avro::content::{Content, Nullability, Parameters, TransactionBlock},
+    event::{Cell, Datum, RecordBuf, RowChange},
+    record::{Decoded, LogicalMessage},
     schema::{Column, ReplicaIdentity},
     types::{BinaryMode, ColumnType, DecimalMode, Modes, TypeKind},
 };
 
 use crate::{
     oracle,
-    support::{Pipe, column, relation, texts},
+    support::{Owned, Pipe, column, event, now, relation, texts, transaction},
 };
 
 /// A column `name` that cannot be null.
@@ -82,5 +82,58 @@ fn a_value_that_was_not_sent_is_unchanged_under_every_form() {
             assert_eq!(after[0], Cell::Text("1".into()));
             assert!(after[1..].iter().all(|cell| *cell == Cell::Unchanged), "{modes:?}: {after:?}");
         }
+    }
+}
+
+/// Debezium's placeholders, by the items' types, and an empty array for the others.
+#[test]
+fn an_array_that_was_not_sent_and_cannot_be_null_has_debezium_s_placeholder() {
+    let columns = vec![
+        required("id", 23, -1, "integer"),
+        array("texts", 1009, ColumnType::base(25, -1, "text")),
+        array("small", 1005, ColumnType::base(21, -1, "smallint")),
+        array("numbers", 1007, ColumnType::base(23, -1, "integer")),
+        array("large", 1016, ColumnType::base(20, -1, "bigint")),
+        array("uuids", 2951, ColumnType::base(2950, -1, "uuid")),
+        array("bytes", 1001, ColumnType::base(17, -1, "bytea")),
+        array("days", 1182, ColumnType::base(1082, -1, "date")),
+    ];
+    let relation = relation(ReplicaIdentity::Default, 1, columns);
+    let mut row = vec![Datum::Unchanged; relation.columns.len()];
+    row[0] = texts(&[Some("1")]).remove(0);
+    let content = Content { nullability: Nullability::Source, ..Content::default() };
+    let mut pipe = Pipe::with_forms("p", Modes::default(), content);
+    let plan = pipe.plan(&relation);
+    let record = pipe.encode(&plan, &RowChange::Update { old: None, new: row }).unwrap().remove(0);
+    let value = record.value.as_ref().unwrap();
+    let after = &oracle::read(&pipe.store.schema_of(value), value)["after"];
+    let placeholder = "__debezium_unavailable_value";
+    let codes: Vec<_> = placeholder.bytes().collect();
+    assert_eq!(after["texts"], json!([placeholder]));
+    for column in ["small", "numbers", "large"] {
+        assert_eq!(after[column], json!(codes), "{column}");
+    }
+    assert_eq!(after["uuids"], json!(["b68a35a7-17ad-35b3-af2a-ae46edb4545a"]));
+    assert_eq!(after["bytes"], json!([{"$bytes": oracle::hex(placeholder.as_bytes())}]));
+    assert_eq!(after["days"], json!([]));
+}
+
+/// A message of a transaction can be told apart when it comes again; one that belongs to none has no position.
+#[test]
+fn a_message_without_a_transaction_block_has_its_position_in_a_header() {
+    for (transaction, transactional, position) in [
+        (TransactionBlock::All, true, None),
+        (TransactionBlock::Streamed, true, None),
+        (TransactionBlock::None, true, Some("0:65536:3")),
+        (TransactionBlock::None, false, None),
+    ] {
+        let mut pipe = Pipe::with_forms("p", Modes::default(), Content { transaction, ..Content::default() });
+        let plan = now(pipe.encoder.prepare_messages(&pipe.store)).unwrap();
+        let message = LogicalMessage { prefix: "note", content: b"x", transactional };
+        let mut out = RecordBuf::default();
+        pipe.encoder.encode_message(&plan, &self::transaction(), event(3), &message, &mut out);
+        let record = Owned::from(out.iter().next().unwrap());
+        assert_eq!(record.header("walrelay.pos"), position, "{transaction:?} {transactional}");
+        assert_eq!(pipe.decode("p.message", &record).unwrap(), Decoded::Nothing);
     }
 }
