@@ -1,15 +1,21 @@
 //! The headers `__debezium.context.*`, which tell a record's connector to lineage tools.
 
-use std::hash::{BuildHasher, RandomState};
+use std::{
+    hash::{BuildHasher, RandomState},
+    sync::LazyLock,
+};
 
 use crate::{event::RecordBuf, record::scratch::push_header};
+
+/// A run is a process, whatever number of encoders it has.
+static RUN: LazyLock<String> = LazyLock::new(run_id);
 
 /// The four headers; none if they are not wanted.
 #[derive(Debug)]
 pub(super) struct ContextHeaders(Vec<(&'static str, String)>);
 
 impl ContextHeaders {
-    /// Of a run that begins.
+    /// Of this run.
     pub(super) fn new(wanted: bool, prefix: &str) -> Self {
         if !wanted {
             return Self(Vec::new());
@@ -18,7 +24,7 @@ impl ContextHeaders {
             ("__debezium.context.connectorLogicalName", prefix.to_owned()),
             ("__debezium.context.taskId", "0".to_owned()),
             ("__debezium.context.connectorName", "postgresql".to_owned()),
-            ("__debezium.context.runId", run_id()),
+            ("__debezium.context.runId", RUN.clone()),
         ])
     }
 

@@ -137,3 +137,16 @@ fn a_message_without_a_transaction_block_has_its_position_in_a_header() {
         assert_eq!(pipe.decode("p.message", &record).unwrap(), Decoded::Nothing);
     }
 }
+
+/// Lineage tools count runs.
+#[test]
+fn all_encoders_of_a_process_are_one_run() {
+    let run = |prefix: &str| {
+        let mut pipe =
+            Pipe::with_forms(prefix, Modes::default(), Content { context_headers: true, ..Content::default() });
+        let plan = pipe.plan(&relation(ReplicaIdentity::Default, 1, vec![column("id", 23, -1, "integer")]));
+        let record = pipe.encode(&plan, &RowChange::Insert(texts(&[Some("1")]))).unwrap().remove(0);
+        record.header("__debezium.context.runId").unwrap().to_owned()
+    };
+    assert_eq!(run("a"), run("b"));
+}
