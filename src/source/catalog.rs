@@ -35,14 +35,6 @@ pub struct PublishedTable {
     pub problems: Vec<IdentityProblem>,
 }
 
-impl PublishedTable {
-    /// A table that the catalog does not show, or not in the publication, as it was recorded.
-    #[must_use]
-    pub const fn recorded(relation: Relation) -> Self {
-        Self { relation, partitioned: false, row_filter: None, estimated_rows: None, problems: Vec::new() }
-    }
-}
-
 /// All tables of a publication.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Catalog {

@@ -117,39 +117,3 @@ async fn a_capture_that_stops_in_good_order_confirms_what_it_recorded_last() {
     capture.stop(LIMIT).await.unwrap_or_else(|error| panic!("{error}"));
     assert_eq!(scenario.confirmed_flush().await, Some(scenario.progress().lsn.to_string()));
 }
-
-/// Trap T32: sinks wait for all copies of a truncate, also for those of a table that is gone by the time they can be sent.
-#[tokio::test(flavor = "multi_thread")]
-async fn a_truncate_that_was_sent_by_half_is_completed_though_a_table_of_it_was_dropped_meanwhile() {
-    let scenario = Scenario::new("half").await;
-    scenario.source("CREATE TABLE things (id int PRIMARY KEY); CREATE TABLE others (id int PRIMARY KEY)").await;
-    scenario.source("INSERT INTO things SELECT generate_series(1, 9); INSERT INTO others VALUES (1)").await;
-    let (mut capture, _apply) = (scenario.capture().await, scenario.apply().await);
-    scenario.source("INSERT INTO things VALUES (10); INSERT INTO others VALUES (2)").await;
-    for table in ["things", "others"] {
-        scenario.await_equal(table).await;
-    }
-    // Its brokers refuse what was not written in this very millisecond, and another attempt may succeed for all they tell.
-    scenario.topics().set("public.others", "message.timestamp.before.max.ms", "0").await;
-    scenario.source("TRUNCATE things, others").await;
-    let copies = |table: &str| {
-        let records = scenario.topics().read(table);
-        records.iter().filter(|record| record.headers.contains_key("walrelay.barrier")).count()
-    };
-    await_condition("one table has its copies", LIMIT, async || copies("public.things") >= 3).await;
-    capture.kill_9().expect("capture can be killed");
-    assert!(copies("public.others") < 3, "the truncate was sent in whole");
-    assert_eq!(scenario.target_value("SELECT count(*) FROM things").await.as_deref(), Some("10"));
-
-    scenario.source("DROP TABLE others; INSERT INTO things VALUES (11)").await;
-    scenario.topics().set("public.others", "message.timestamp.before.max.ms", "9000000").await;
-    let mut capture = scenario.spawn_capture();
-    scenario.await_equal("things").await;
-    scenario.await_target("SELECT count(*) FROM others", "0").await;
-    capture.await_ready(LIMIT).await.unwrap_or_else(|error| panic!("{error}"));
-    capture.kill_9().expect("capture can be killed");
-    let _capture = scenario.capture().await;
-    scenario.source("TRUNCATE things; INSERT INTO things VALUES (12)").await;
-    scenario.await_equal("things").await;
-    scenario.verify();
-}

@@ -20,6 +20,7 @@ mod consumer;
 mod crash;
 mod debezium;
 mod gap;
+mod half_sent;
 mod idle;
 mod incompatible;
 mod keys;

@@ -279,3 +279,33 @@ async fn a_truncate_of_a_parent_waits_for_the_child_that_is_stopped_and_goes_on_
     scenario.await_equal("parent").await;
     scenario.verify();
 }
+
+/// Trap T32: a later session prepares the stopped table for nothing, and the sinks must hear of it all the same. Else the child
+/// goes on alone, and its new rows go with the parent's old ones.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_truncate_names_a_table_that_stopped_in_an_earlier_session_of_the_process() {
+    let scenario = Scenario::new("session").await;
+    let tables = "CREATE TABLE parent (id int PRIMARY KEY, body text); CREATE TABLE others (id int PRIMARY KEY);
+                  CREATE TABLE child (id int PRIMARY KEY, parent int REFERENCES parent ON DELETE CASCADE)";
+    scenario.both(tables).await;
+    scenario.source("INSERT INTO parent SELECT generate_series(1, 9); INSERT INTO child VALUES (1, 1)").await;
+    let (capture, _apply) = (scenario.capture().await, scenario.apply().await);
+    scenario.await_equal("child").await;
+    scenario.source("INSERT INTO parent VALUES (10, repeat('x', 3000000))").await;
+    await_stopped(&scenario, "public.parent").await;
+    let slot = format!("FROM pg_replication_slots WHERE slot_name = '{}'", scenario.name);
+    scenario.source(&format!("SELECT pg_terminate_backend(active_pid, 10000) {slot}")).await;
+    scenario.source("TRUNCATE parent, child; INSERT INTO parent VALUES (1); INSERT INTO child VALUES (2, 1)").await;
+    scenario.source("INSERT INTO others VALUES (1)").await;
+    scenario.await_equal("others").await;
+    let why = "a foreign key of table public.child references table public.parent";
+    let waits = async || scenario.readiness("apply").await.1.contains(why);
+    await_condition("apply tells what the truncate waits for, and why", LIMIT, waits).await;
+    drop(capture);
+
+    scenario.topics().set("public.parent", "max.message.bytes", "9000000").await;
+    let _capture = scenario.capture().await;
+    scenario.await_equal("parent").await;
+    scenario.await_equal("child").await;
+    scenario.verify();
+}

@@ -6,13 +6,7 @@
 
 use std::sync::Arc;
 
-use super::{
-    Error,
-    publisher::{Publisher, Topic},
-    routes::Running,
-    session::Session,
-    state::OpenBarrier,
-};
+use super::{Error, publisher::Publisher, routes::Running, session::Session, state::OpenBarrier};
 use crate::{
     event::{Barrier, EventMeta, Op, RecordBuf, TransactionMeta},
     lsn::Position,
@@ -25,7 +19,7 @@ pub(super) struct Broadcast {
     /// The tables with the event's order within each.
     pub(super) members: Vec<(Arc<Running>, u64)>,
     /// Topics of stopped tables of the statement: a sink may be unable to empty another one without them.
-    pub(super) stopped: Vec<Arc<Topic>>,
+    pub(super) stopped: Vec<(String, i32)>,
     /// The position of every copy.
     pub(super) position: Position,
     /// What the copies have in common.
@@ -46,8 +40,8 @@ impl Broadcast {
         if self.members.is_empty() {
             return Ok(());
         }
-        let topics = sorted(self.members.iter().map(|(running, _)| &running.topic));
-        let barrier = Barrier { topics, stopped: sorted(self.stopped.iter()) };
+        let topics = self.members.iter().map(|(running, _)| running.topic.label());
+        let barrier = Barrier { topics: sorted(topics), stopped: sorted(self.stopped.into_iter()) };
         let open = OpenBarrier { position: self.position, topics: barrier.topics.clone() };
         let forms = self.members.iter().map(|(running, _)| (running.topic.name.to_string(), running.plan.key_form()));
         session.open_barrier(open, forms.collect()).await?;
@@ -66,8 +60,8 @@ impl Broadcast {
 }
 
 /// Topics with their partition counts, sorted.
-fn sorted<'a>(topics: impl Iterator<Item = &'a Arc<Topic>>) -> Vec<(String, i32)> {
-    let mut topics: Vec<_> = topics.map(|topic| (topic.name.to_string(), topic.partitions)).collect();
+fn sorted(topics: impl Iterator<Item = (String, i32)>) -> Vec<(String, i32)> {
+    let mut topics: Vec<_> = topics.collect();
     topics.sort();
     topics
 }

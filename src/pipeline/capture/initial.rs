@@ -65,7 +65,12 @@ impl<'a> Copy<'a> {
             }
         }
         if empty_first {
-            let members = running.iter().map(|(running, _)| (Arc::clone(running), 0)).collect();
+            let mut members: Vec<_> = running.iter().map(|(running, _)| (Arc::clone(running), 0)).collect();
+            for (topic, relation) in self.session.departed.tables() {
+                let departed =
+                    Running::departed(self.session, &mut self.encoder, self.publisher, relation, topic).await?;
+                members.extend(departed.map(|running| (running, 0)));
+            }
             let event = EventMeta { processed_ns: now_ns(), lsn: self.meta.commit, ..EventMeta::default() };
             let barrier = Broadcast { members, stopped: Vec::new(), position: self.position(), event, unit: self.unit };
             barrier.send(self.session, &mut self.encoder, self.publisher, &self.meta).await?;

@@ -11,6 +11,7 @@
 //! the sink skips what it has.
 
 mod barrier;
+mod departed;
 mod error;
 mod extent;
 mod initial;

@@ -18,7 +18,7 @@ use super::{
     state::{Checkpoint, Phase, State, StateStore, StoppedTable, Update},
     survey::{Replay, Survey, report_withheld},
     tables::Tables,
-    topics::{Topics, state_topic},
+    topics::{DataTopic, Topics, state_topic},
 };
 use crate::{
     lsn::{Lsn, Position},
@@ -245,36 +245,40 @@ impl Opening<'_> {
             store.write(&[Update::Checkpoint(checkpoint.clone())]).await?;
         }
         let prefix = &self.deps.settings.prefix;
-        self.survey.take_back(self.tables, prefix, &state, from)?;
         let withheld = self.survey.withhold(prefix, &state, checkpoint.consistent_point);
+        self.survey.depart(prefix, &state, from)?;
         if below.is_none() {
             report_withheld(&self.deps, withheld);
         }
         let publisher = Arc::new(self.publisher(&state, from).await?);
         let session = Arc::new(self.session(store, &state, checkpoint, flush).await?);
-        if below.is_none() {
-            session.forget_topics(&state).await?;
-        }
+        session.forget_topics(&state, below.is_some()).await?;
         Ok(Opened { session, publisher, batches, handle, versions: versions(&state), below })
     }
 
     /// A new slot, and what was committed before it.
     async fn copy(
-        self,
+        mut self,
         mut replication: ReplicationConnection,
         peeked: State,
         found: (Server, bool),
         mut checkpoint: Checkpoint,
     ) -> Result<Opened, Error> {
         self.tables.republished(Lsn::ZERO);
-        let settings = &self.deps.settings;
         let (server, drop_slot) = found;
         let again = checkpoint.phase == Phase::Snapshot;
-        let copying = settings.snapshot == SnapshotMode::Initial;
         let (store, mut state) = self.fence(&peeked).await?;
+        self.survey.depart_anew(&self.deps.settings.prefix, &state);
+        let settings = &self.deps.settings;
+        let copying = settings.snapshot == SnapshotMode::Initial;
         let mut updates = vec![Update::Checkpoint(checkpoint.clone())];
-        // The new snapshot reads the tables as they are: a key that changed since is theirs from its begin.
-        updates.extend(state.relations.keys().map(|key| Update::ForgetRelation { key: key.clone() }));
+        // The new snapshot reads the tables as they are: a key that changed since is theirs from its begin. What its begin is
+        // sent by to departed tables stays until that is through.
+        let (kept, forgotten): (Vec<_>, Vec<_>) =
+            state.relations.iter().partition(|(_, relation)| self.survey.departed.find(relation.oid).is_some());
+        let forget = |(key, _): (&String, _)| Update::ForgetRelation { key: key.clone() };
+        updates.extend(forgotten.into_iter().map(forget));
+        let kept: Vec<_> = kept.into_iter().map(forget).collect();
         if copying {
             // The topic of messages has no barrier behind which its keys may be others.
             let topic = message_topic(&settings.prefix);
@@ -311,7 +315,7 @@ impl Opening<'_> {
         let publication = settings.publication.name.clone();
         let (flush, confirmed) = watch::channel(at);
         let session = self.session(store, &state, checkpoint, flush).await?;
-        session.forget_topics(&state).await?;
+        session.forget_topics(&state, false).await?;
         session.health.set_started();
         session.health.set_phase("snapshot");
         let reader = match slot.snapshot_name.filter(|_| copying) {
@@ -328,8 +332,13 @@ impl Opening<'_> {
         }
         let mut copied: Vec<_> = publisher.topics().map(|topic| topic_update(topic)).collect();
         // A table that was left out is not whole any longer, whatever its topic held before.
-        let left_out = state.topics.keys().filter(|name| publisher.topic(name).is_none());
+        let left_out = state.topics.keys().filter(|name| !publisher.topics().any(|topic| *topic.name == ***name));
         copied.extend(left_out.map(|name| Update::ForgetTopic { name: name.clone() }));
+        copied.extend(
+            kept.into_iter()
+                .filter(|update| !matches!(update, Update::ForgetRelation { key } if versions.contains_key(key))),
+        );
+        copied.extend(session.barriers.lock().await.drain(..).map(Update::CloseBarrier));
         session.position.finish_snapshot(copied).await?;
         let stream = start_stream(&session.settings, &session.client, &publication, replication, at).await?;
         let (batches, handle) = spawn(stream, session.settings.stream, confirmed);
@@ -357,6 +366,9 @@ impl Opening<'_> {
 
     async fn publisher(&self, state: &State, start: Lsn) -> Result<Publisher, Error> {
         let settings = &self.deps.settings;
+        for (topic, record) in &state.topics {
+            self.tables.count_partitions(topic, record.partitions);
+        }
         let mut ready = Vec::new();
         for (table, topic) in self.survey.topics.iter().filter(|(table, _)| !self.tables.is_stopped(table)) {
             match self.cluster.ensure_data(topic, state).await {
@@ -379,7 +391,8 @@ impl Opening<'_> {
                 Err(error) => return Err(error),
             }
         }
-        let smallest = ready.iter().map(|topic| topic.max_message_bytes).min().unwrap_or(usize::MAX);
+        let departed = self.departed_topics(state).await?;
+        let smallest = ready.iter().chain(&departed).map(|topic| topic.max_message_bytes).min().unwrap_or(usize::MAX);
         let mut publisher = Publisher::new(
             &settings.kafka,
             &settings.producer,
@@ -388,12 +401,32 @@ impl Opening<'_> {
             self.deps.metrics.unacknowledged.clone(),
         )?;
         for topic in ready {
-            publisher.add_topic(&topic)?;
+            let topic = publisher.add_topic(&topic)?;
+            self.tables.count_partitions(&topic.name, topic.partitions);
+        }
+        for topic in departed {
+            publisher.add_departed(&topic)?;
         }
         if let Some(lowest) = self.tables.lowest_stop() {
             publisher.deliveries().tracker(|tracker| tracker.hold(lowest));
         }
         Ok(publisher)
+    }
+
+    /// The topics of departed tables, but for those that are not what they were.
+    async fn departed_topics(&self, state: &State) -> Result<Vec<DataTopic>, Error> {
+        let mut topics = Vec::new();
+        for (topic, relation) in self.survey.departed.tables() {
+            match self.cluster.ensure_data(topic, state).await {
+                Ok(ready) => topics.push(ready),
+                Err(error) if error.severity() == Severity::Transient => return Err(error),
+                Err(error) => {
+                    let (reason, hint) = (chain(&error), error.hint());
+                    tracing::error!(table = %relation.name, topic, reason, hint, "sinks go on waiting for a truncate");
+                }
+            }
+        }
+        Ok(topics)
     }
 
     async fn session(
@@ -418,6 +451,7 @@ impl Opening<'_> {
             epoch,
             published: self.survey.published,
             topics: self.survey.topics,
+            departed: self.survey.departed,
             tables: Arc::clone(self.tables),
             barriers: Mutex::new(state.barriers.iter().map(|barrier| barrier.position).collect()),
             keys: Mutex::new(state.keys.clone()),

@@ -4,7 +4,7 @@
 //! first failed report ends the session: later acknowledgements no longer count (PROTOCOL, "Producing without gaps").
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicI64, AtomicUsize, Ordering},
@@ -67,6 +67,11 @@ impl Topic {
     /// Largest record that it takes, in bytes.
     fn max_record_bytes(&self) -> usize {
         self.max_message_bytes.load(Ordering::Relaxed).saturating_sub(Self::FRAMING_BYTES)
+    }
+
+    /// Name and partition count, as barriers have them.
+    pub(super) fn label(&self) -> (String, i32) {
+        (self.name.to_string(), self.partitions)
     }
 
     /// Next offset of each partition, as far as records are acknowledged.
@@ -145,6 +150,8 @@ pub(super) struct Publisher {
     producer: Producer<Observer>,
     deliveries: Arc<Deliveries>,
     by_name: BTreeMap<Arc<str>, Arc<Topic>>,
+    /// Those that only barriers go to.
+    departed: BTreeSet<Arc<str>>,
     /// Size of a record batch.
     batch_bytes: usize,
 }
@@ -165,7 +172,7 @@ impl Publisher {
         let mut settings = settings.clone();
         settings.properties.insert("batch.size".to_owned(), batch_bytes.to_string());
         let producer = Producer::new(kafka, &settings, Observer(Arc::clone(&deliveries)))?;
-        Ok(Self { producer, deliveries, by_name: BTreeMap::new(), batch_bytes })
+        Ok(Self { producer, deliveries, by_name: BTreeMap::new(), departed: BTreeSet::new(), batch_bytes })
     }
 
     /// Makes a topic known.
@@ -185,14 +192,21 @@ impl Publisher {
         Ok(topic)
     }
 
+    /// Makes the topic of a table known that is not captured any more, and which barriers alone go to.
+    pub(super) fn add_departed(&mut self, topic: &DataTopic) -> Result<(), Error> {
+        let topic = self.add_topic(topic)?;
+        self.departed.insert(Arc::clone(&topic.name));
+        Ok(())
+    }
+
     /// A topic that is known.
     pub(super) fn topic(&self, name: &str) -> Option<Arc<Topic>> {
         self.by_name.get(name).map(Arc::clone)
     }
 
-    /// The topics that are known.
+    /// The topics that are known and captured.
     pub(super) fn topics(&self) -> impl Iterator<Item = &Arc<Topic>> {
-        self.by_name.values()
+        self.by_name.values().filter(|topic| !self.departed.contains(&topic.name))
     }
 
     /// Takes over what the topics take by now, in bytes per record batch. An error where the producer's batches may be too

@@ -20,7 +20,7 @@ use crate::{
     pgoutput::message::{RelationBody, TypeBody},
     pipeline::metrics::TableMetrics,
     record::{Encoder, KeyForm, Plan, topic_name},
-    retry::{Classify, Severity},
+    retry::{Classify, Severity, chain},
     schema::{Relation, TableName},
 };
 
@@ -60,6 +60,28 @@ impl Running {
         Self::prepared(session, encoder, relation, topic, None).await
     }
 
+    /// The table of a topic that is not captured any more, for the barriers that lack its copies; `None` if none can be sent:
+    /// sinks go on waiting then.
+    pub(super) async fn departed(
+        session: &Session,
+        encoder: &mut Encoder,
+        publisher: &Publisher,
+        relation: &Arc<Relation>,
+        topic: &str,
+    ) -> Result<Option<Arc<Self>>, Error> {
+        let Some(topic) = publisher.topic(topic) else { return Ok(None) };
+        let (kept, name) = (session.key_form(&topic.name).await, topic.name.clone());
+        match Self::prepared(session, encoder, Arc::clone(relation), topic, kept.as_ref()).await {
+            Ok(running) => Ok(Some(Arc::new(running))),
+            Err(error) if error.severity() == Severity::Definite => {
+                let (reason, hint) = (chain(&error), error.hint());
+                tracing::error!(table = %relation.name, topic = %name, reason, hint, "sinks go on waiting for a truncate");
+                Ok(None)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
     async fn prepared(
         session: &Session,
         encoder: &mut Encoder,
@@ -83,11 +105,14 @@ pub(super) enum Route {
     /// the same when the table goes on. Its topic is told to the sinks with what concerns the table too.
     Stopped {
         plan: Option<Arc<Plan>>,
-        topic: Option<Arc<Topic>>,
+        topic: Option<(String, i32)>,
     },
     /// It is sent, but not captured. The plan counts ordinals here too: a table may be captured by the next session, and the
-    /// positions of its transactions must not shift.
-    Ignored(Option<Arc<Plan>>),
+    /// positions of its transactions must not shift. Truncates that were sent by half go to a departed table.
+    Ignored {
+        plan: Option<Arc<Plan>>,
+        departed: Option<Arc<Running>>,
+    },
 }
 
 /// The relations that the stream has announced.
@@ -133,7 +158,7 @@ impl Routes {
     pub(super) fn stop(&mut self, oid: u32) -> Option<TableName> {
         let Some(Route::Running(running)) = self.by_oid.get(&oid) else { return None };
         let (table, plan) = (running.relation.name.clone(), Some(Arc::clone(&running.plan)));
-        let topic = Some(Arc::clone(&running.topic));
+        let topic = Some(running.topic.label());
         self.by_oid.insert(oid, Route::Stopped { plan, topic });
         Some(table)
     }
@@ -149,19 +174,19 @@ impl Routes {
         let (oid, name) = (body.oid, TableName::new(Arc::clone(&body.schema), Arc::clone(&body.table)));
         if self.session.tables.is_stopped(&name) {
             let plan = self.counting_plan(&body, encoder).await;
-            self.by_oid.insert(oid, Route::Stopped { plan, topic: self.session.topic_of(&name, publisher) });
+            self.by_oid.insert(oid, Route::Stopped { plan, topic: self.session.tables.topic_of(&name) });
             return Ok(());
         }
         if let Some((table, error)) = self.changed_hands(oid, &name) {
             let plan = self.counting_plan(&body, encoder).await;
-            self.by_oid.insert(oid, Route::Stopped { plan, topic: self.session.topic_of(&table, publisher) });
+            self.by_oid.insert(oid, Route::Stopped { plan, topic: self.session.tables.topic_of(&table) });
             if self.session.tables.is_stopped(&table) {
                 return Ok(());
             }
             return self.session.stop_table(&table, position, &error, publisher).await;
         }
         let Some(topic) = self.session.topic_of(&name, publisher) else {
-            return self.ignore(&body, &name, encoder).await;
+            return self.ignore(&body, &name, encoder, publisher).await;
         };
         match self.run(&body, Arc::clone(&topic), encoder).await {
             Ok(running) => {
@@ -170,7 +195,7 @@ impl Routes {
             }
             Err(error) if error.severity() == Severity::Definite => {
                 let plan = self.counting_plan(&body, encoder).await;
-                self.by_oid.insert(oid, Route::Stopped { plan, topic: Some(topic) });
+                self.by_oid.insert(oid, Route::Stopped { plan, topic: Some(topic.label()) });
                 self.session.stop_table(&name, position, &error, publisher).await
             }
             Err(error) => Err(error),
@@ -191,9 +216,19 @@ impl Routes {
     }
 
     /// Skips a relation that is not captured; one that should be is named.
-    async fn ignore(&mut self, body: &RelationBody, name: &TableName, encoder: &mut Encoder) -> Result<(), Error> {
+    async fn ignore(
+        &mut self,
+        body: &RelationBody,
+        name: &TableName,
+        encoder: &mut Encoder,
+        publisher: &Publisher,
+    ) -> Result<(), Error> {
         let plan = self.counting_plan(body, encoder).await;
-        if self.by_oid.insert(body.oid, Route::Ignored(plan)).is_some() {
+        let departed = match self.session.departed.find(body.oid) {
+            Some((topic, relation)) => Running::departed(&self.session, encoder, publisher, relation, topic).await?,
+            None => None,
+        };
+        if self.by_oid.insert(body.oid, Route::Ignored { plan, departed }).is_some() {
             return Ok(());
         }
         // One that was there when the session began has been named already. Partitions are announced too, and are captured

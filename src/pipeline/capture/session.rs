@@ -9,6 +9,7 @@ use tokio::sync::Mutex;
 
 use super::{
     Error,
+    departed::Departed,
     position::PositionRecord,
     publisher::{Publisher, Topic},
     settings::CaptureSettings,
@@ -48,6 +49,8 @@ pub(super) struct Session {
     pub(super) published: Vec<PublishedTable>,
     /// Topic names of the configured tables.
     pub(super) topics: BTreeMap<TableName, String>,
+    /// Tables that only barriers are still published of.
+    pub(super) departed: Departed,
     /// Stopped tables of this process.
     pub(super) tables: Arc<Tables>,
     /// Barriers that are recorded as open.
@@ -76,7 +79,7 @@ impl Session {
     /// Topics of stopped tables, and where they stopped.
     pub(super) fn stopped_topics(&self) -> BTreeMap<String, Position> {
         let stops = self.tables.stops();
-        stops.iter().filter_map(|(table, position)| Some((self.topics.get(table)?.clone(), *position))).collect()
+        stops.iter().filter_map(|(table, position)| Some((self.tables.topic_of(table)?.0, *position))).collect()
     }
 
     /// The topic of a table; `None` if it is not configured.
@@ -105,11 +108,11 @@ impl Session {
     }
 
     /// A topic of no captured table is forgotten, so that the table is not taken for whole when it comes back: its changes
-    /// pass by meanwhile.
-    pub(super) async fn forget_topics(&self, state: &State) -> Result<(), Error> {
+    /// pass by meanwhile. In a `replay` under earlier options those of departed tables alone: others may be configured anew.
+    pub(super) async fn forget_topics(&self, state: &State, replay: bool) -> Result<(), Error> {
         let messages = message_topic(&self.settings.prefix);
         let captured = |name: &String| *name == messages || self.topics.values().any(|topic| topic == name);
-        let gone = state.topics.keys().filter(|name| !captured(name));
+        let gone = state.topics.keys().filter(|name| !captured(name) && (!replay || self.departed.has(name)));
         let updates: Vec<_> = gone.map(|name| Update::ForgetTopic { name: name.clone() }).collect();
         if updates.is_empty() { Ok(()) } else { self.position.record(&updates).await }
     }

@@ -198,7 +198,7 @@ impl Streamer {
         let open = self.open.as_mut().ok_or(Error::Protocol { what: "row change outside of a transaction", lsn })?;
         let running = match self.routes.find(relation) {
             Some(Route::Running(running)) => running,
-            Some(Route::Stopped { plan, .. } | Route::Ignored(plan)) => {
+            Some(Route::Stopped { plan, .. } | Route::Ignored { plan, .. }) => {
                 self.records.clear();
                 let counted = plan.as_ref().and_then(|plan| {
                     self.encoder.encode(plan, &open.meta, EventMeta::default(), &change, &mut self.records).ok()
@@ -243,6 +243,7 @@ impl Streamer {
     async fn truncate(&mut self, lsn: Lsn, relations: &[u32]) -> Result<(), Error> {
         let open = self.open.as_mut().ok_or(Error::Protocol { what: "truncate outside of a transaction", lsn })?;
         let ordinal = open.ordinal + 1;
+        let position = open.position(ordinal);
         let (mut members, mut stopped) = (Vec::new(), Vec::new());
         for relation in relations {
             let order = open.collections.entry(*relation).or_default();
@@ -250,13 +251,16 @@ impl Streamer {
             match self.routes.find(*relation) {
                 Some(Route::Running(running)) => members.push((Arc::clone(running), *order)),
                 Some(Route::Stopped { topic, .. }) => stopped.extend(topic.clone()),
-                Some(Route::Ignored(_)) => {}
+                Some(Route::Ignored { departed, .. }) => {
+                    let due = |running: &&Arc<Running>| self.session.departed.is_due(&running.topic.name, position);
+                    members.extend(departed.as_ref().filter(due).map(|running| (Arc::clone(running), *order)));
+                }
                 None => return Err(Error::Protocol { what: "truncate of an unannounced relation", lsn }),
             }
         }
         open.ordinal = ordinal;
         let event = EventMeta { ordinal, lsn, processed_ns: now_ns(), ..EventMeta::default() };
-        let barrier = Broadcast { members, stopped, position: open.position(ordinal), event, unit: open.unit };
+        let barrier = Broadcast { members, stopped, position, event, unit: open.unit };
         barrier.send(&self.session, &mut self.encoder, &self.publisher, &open.meta).await
     }
 

@@ -10,9 +10,10 @@ use std::{
 
 use super::{
     Error,
+    departed::Departed,
     routes::SNAPSHOT_VERSION,
     settings::CaptureDeps,
-    state::{State, StoppedTable},
+    state::{OpenBarrier, State, StoppedTable},
     tables::Tables,
 };
 use crate::{
@@ -36,6 +37,8 @@ pub(super) struct Survey {
     pub(super) published: Vec<PublishedTable>,
     /// Their topics.
     pub(super) topics: BTreeMap<TableName, String>,
+    /// Tables that are captured no longer, and lack copies of barriers.
+    pub(super) departed: Departed,
 }
 
 /// Options that hold no longer, as far as the tables depend on them.
@@ -60,7 +63,7 @@ impl Survey {
         for (table, topic) in &topics {
             tables.name_topic(topic, table);
         }
-        Self { published, topics }
+        Self { published, topics, departed: Departed::default() }
     }
 
     /// Before a snapshot, which takes all configured tables.
@@ -135,7 +138,9 @@ impl Survey {
     pub(super) fn withhold(&mut self, prefix: &str, state: &State, consistent_point: Lsn) -> Vec<(TableName, String)> {
         let owners = owners(prefix, state);
         let reason = |table: &TableName, topic: &String| {
-            uncopied(state, consistent_point, table, topic).or_else(|| foreign(&owners, table, topic))
+            uncopied(state, consistent_point, table, topic)
+                .or_else(|| foreign(&owners, table, topic))
+                .or_else(|| self.replaced(state, table))
         };
         let withheld: Vec<_> =
             self.topics.iter().filter_map(|(table, topic)| Some((table.clone(), reason(table, topic)?))).collect();
@@ -145,25 +150,41 @@ impl Survey {
         withheld
     }
 
-    /// A barrier whose broadcast was cut is repeated by the replay, whose stream begins at `from`. A table that was dropped or
-    /// left the publication since is taken back for that, as it is recorded: the server still sends its truncate.
-    pub(super) fn take_back(&mut self, tables: &Tables, prefix: &str, state: &State, from: Lsn) -> Result<(), Error> {
-        for barrier in state.barriers.iter().filter(|barrier| barrier.position.commit >= from) {
-            for (topic, _) in &barrier.topics {
-                if self.topics.values().any(|known| known == topic) {
-                    continue;
-                }
-                let is_its = |relation: &&Relation| topic_name(prefix, &relation.name).is_ok_and(|name| name == *topic);
-                let Some(relation) = state.relations.values().find(is_its) else {
-                    return Err(Error::HalfBroadcast { topic: topic.clone(), position: barrier.position });
-                };
-                tracing::info!(table = %relation.name, "taking the table back until a truncate is through");
-                tables.name_topic(topic, &relation.name);
-                self.topics.insert(relation.name.clone(), topic.clone());
-                self.published.push(PublishedTable::recorded(relation.clone()));
-            }
+    /// Why a table must not go on where another one of its name was recorded (trap T37): what that one had is not its own.
+    fn replaced(&self, state: &State, table: &TableName) -> Option<String> {
+        let mut recorded = state.relations.values().filter(|version| version.name == *table).peekable();
+        recorded.peek()?;
+        let found = self.published.iter().map(|table| &table.relation).find(|relation| relation.name == *table)?;
+        let other = recorded.all(|version| version.oid != found.oid);
+        other.then(|| Error::Replaced { table: table.to_string() }.to_string())
+    }
+
+    /// Looks for tables that left while a barrier was sent by half: it is repeated by the replay, whose stream begins at `from`,
+    /// and the server still sends their truncates. To be called once it is known which tables are left out.
+    pub(super) fn depart(&mut self, prefix: &str, state: &State, from: Lsn) -> Result<(), Error> {
+        let open = state.barriers.iter().filter(|barrier| barrier.position.commit >= from).cloned().collect();
+        self.departed = self.departed(prefix, state, open);
+        match self.departed.unknown() {
+            Some((topic, position)) => Err(Error::HalfBroadcast { topic: topic.clone(), position }),
+            None => Ok(()),
         }
-        Ok(())
+    }
+
+    /// The same before a snapshot over what was published before: its begin sets free what waits at such barriers.
+    pub(super) fn depart_anew(&mut self, prefix: &str, state: &State) {
+        self.departed = self.departed(prefix, state, state.barriers.clone());
+        if let Some((topic, position)) = self.departed.unknown() {
+            tracing::warn!(topic, %position, "sinks may wait for a truncate of a table of which nothing is recorded");
+        }
+    }
+
+    fn departed(&self, prefix: &str, state: &State, open: Vec<OpenBarrier>) -> Departed {
+        let captured = self.topics.values().map(String::as_str).collect();
+        let departed = Departed::of(prefix, state, open, &captured);
+        for (_, relation) in departed.tables() {
+            tracing::info!(table = %relation.name, "sending the rest of a truncate of a table that is not captured any more");
+        }
+        departed
     }
 }
 
@@ -292,7 +313,13 @@ mod tests {
     }
 
     fn published(relation: Relation) -> PublishedTable {
-        PublishedTable::recorded(relation)
+        PublishedTable { relation, partitioned: false, row_filter: None, estimated_rows: None, problems: Vec::new() }
+    }
+
+    fn survey(relation: &Relation) -> Survey {
+        let published = vec![published(relation.clone())];
+        let topics = name_topics("p", &published).unwrap();
+        Survey { published, topics, departed: Departed::default() }
     }
 
     fn replayed(recorded: Option<u32>, exclude: &str) -> Result<Vec<String>, Error> {
@@ -332,18 +359,34 @@ mod tests {
         let barrier = OpenBarrier { position, topics: vec![("p.public.gone".into(), 3), ("p.public.kept".into(), 3)] };
         let relations = recorded.iter().map(|relation| (format!("{}/0", relation.oid), relation.clone())).collect();
         let state = State { barriers: vec![barrier], relations, ..State::default() };
-        let kept = [published(relation(1, "public", "kept"))];
-        let mut survey = Survey { published: Vec::new(), topics: name_topics("p", &kept)? };
-        survey.take_back(&Tables::default(), "p", &state, from)?;
-        Ok(survey.topics.into_values().collect())
+        let mut survey = survey(&relation(1, "public", "kept"));
+        survey.depart("p", &state, from)?;
+        Ok(survey.departed.tables().map(|(topic, _)| topic.to_owned()).collect())
     }
 
     #[test]
-    fn a_table_without_a_record_of_its_columns_cannot_be_taken_back_for_a_truncate_that_is_repeated() {
+    fn a_table_without_a_record_of_its_columns_cannot_get_the_rest_of_a_truncate() {
         let gone = relation(2, "public", "gone");
-        assert_eq!(half_sent(&[gone], Lsn(100)).unwrap(), ["p.public.gone", "p.public.kept"]);
+        assert_eq!(half_sent(&[gone], Lsn(100)).unwrap(), ["p.public.gone"]);
         assert!(matches!(half_sent(&[], Lsn(100)), Err(Error::HalfBroadcast { .. })));
-        assert_eq!(half_sent(&[], Lsn(101)).unwrap(), ["p.public.kept"]);
+        assert_eq!(half_sent(&[], Lsn(101)).unwrap(), [""; 0]);
+    }
+
+    // trap T37
+    #[test]
+    fn a_table_that_has_the_name_of_a_recorded_one_is_left_out_and_gets_nothing_but_the_rest_of_a_truncate() {
+        let (former, later) = (relation(1, "public", "t"), relation(2, "public", "t"));
+        let position = Position { epoch: 0, commit: Lsn(100), ordinal: 1 };
+        let barriers = vec![OpenBarrier { position, topics: vec![("p.public.t".into(), 3)] }];
+        let relations = [("1/0".to_owned(), former.clone())].into();
+        let topics = [("p.public.t".to_owned(), TopicRecord { id: None, partitions: 3, ends: vec![1, 1, 1] })].into();
+        let state = State { relations, topics, barriers, ..State::default() };
+        let mut same = survey(&former);
+        assert_eq!(same.withhold("p", &state, Lsn(1)), []);
+        let mut other = survey(&later);
+        assert!(other.withhold("p", &state, Lsn(1))[0].1.contains("another one than before"));
+        other.depart("p", &state, Lsn(100)).unwrap();
+        assert!(other.departed.find(1).is_some() && other.departed.find(2).is_none());
     }
 
     // trap T57
@@ -353,11 +396,7 @@ mod tests {
         let mut state = State::default();
         let record = TopicRecord { id: None, partitions: 1, ends: vec![1] };
         state.topics.insert("p.public.x.y".to_owned(), record);
-        let withheld = |state: &State, relation: &Relation| {
-            let topics = name_topics("p", &[published(relation.clone())]).unwrap();
-            let mut survey = Survey { published: Vec::new(), topics };
-            survey.withhold("p", state, Lsn(1)).len()
-        };
+        let withheld = |state: &State, relation: &Relation| survey(relation).withhold("p", state, Lsn(1)).len();
         assert_eq!(withheld(&state, &later), 0);
         state.relations.insert("1/0".to_owned(), former.clone());
         assert_eq!((withheld(&state, &later), withheld(&state, &former)), (1, 0));

@@ -20,6 +20,7 @@ pub(super) struct Tables(Mutex<Register>);
 struct Register {
     stopped: BTreeMap<TableName, StoppedTable>,
     by_topic: BTreeMap<String, TableName>,
+    partitions: BTreeMap<String, i32>,
     republished: Lsn,
 }
 
@@ -73,6 +74,19 @@ impl Tables {
     /// Notes whose topic it is.
     pub(super) fn name_topic(&self, topic: &str, table: &TableName) {
         self.lock().by_topic.insert(topic.to_owned(), table.clone());
+    }
+
+    /// Notes how many partitions a topic has.
+    pub(super) fn count_partitions(&self, topic: &str, partitions: i32) {
+        self.lock().partitions.insert(topic.to_owned(), partitions);
+    }
+
+    /// The topic of a table with its partition count, once both are known: also of a table that stopped in an earlier session,
+    /// which none prepares for publishing any more.
+    pub(super) fn topic_of(&self, table: &TableName) -> Option<(String, i32)> {
+        let register = self.lock();
+        let (topic, _) = register.by_topic.iter().find(|(_, owner)| *owner == table)?;
+        Some((topic.clone(), *register.partitions.get(topic)?))
     }
 
     /// The table that a topic belongs to.

@@ -1,0 +1,142 @@
+//! A truncate that a crash of capture cut is completed, whatever has become of its tables since: sinks wait for all its copies.
+
+use crate::support::{LIMIT, Scenario, await_condition};
+
+/// Copies of barriers in the topic of a table.
+fn copies(scenario: &Scenario, table: &str) -> usize {
+    let records = scenario.topics().read(table);
+    records.iter().filter(|record| record.headers.contains_key("walrelay.barrier")).count()
+}
+
+/// Two tables, of which `others` lacks copies of `TRUNCATE things, others` when capture is killed, and is given none before
+/// [`let_through`]. Apply runs meanwhile, on `tables` at both ends.
+async fn half_send(scenario: &Scenario, tables: &str) -> walrelay::cli::demo::process::Process {
+    scenario.both(tables).await;
+    let (mut capture, apply) = (scenario.capture().await, scenario.apply().await);
+    for table in ["things", "others"] {
+        scenario.source(&format!("INSERT INTO {table} SELECT generate_series(1, 10)")).await;
+        scenario.await_equal(table).await;
+    }
+    // Its brokers refuse what was not written in this very millisecond, and another attempt may succeed for all they tell.
+    scenario.topics().set("public.others", "message.timestamp.before.max.ms", "0").await;
+    scenario.source("TRUNCATE things, others").await;
+    await_condition("one table has its copies", LIMIT, async || copies(scenario, "public.things") >= 3).await;
+    capture.kill_9().expect("capture can be killed");
+    assert!(copies(scenario, "public.others") < 3, "the truncate was sent in whole");
+    assert_eq!(scenario.target_value("SELECT count(*) FROM things").await.as_deref(), Some("10"));
+    apply
+}
+
+async fn let_through(scenario: &Scenario) {
+    scenario.topics().set("public.others", "message.timestamp.before.max.ms", "9000000").await;
+}
+
+const TABLES: &str = "CREATE TABLE things (id int PRIMARY KEY); CREATE TABLE others (id int PRIMARY KEY)";
+const TIED: &str =
+    "CREATE TABLE things (id int PRIMARY KEY); CREATE TABLE others (id int PRIMARY KEY REFERENCES things)";
+
+/// Trap T32.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_truncate_that_was_sent_by_half_is_completed_though_a_table_of_it_was_dropped_meanwhile() {
+    let scenario = Scenario::new("half").await;
+    let _apply = half_send(&scenario, TABLES).await;
+    scenario.source("DROP TABLE others; INSERT INTO things VALUES (11)").await;
+    let_through(&scenario).await;
+    let mut capture = scenario.spawn_capture();
+    scenario.await_equal("things").await;
+    scenario.await_target("SELECT count(*) FROM others", "0").await;
+    capture.await_ready(LIMIT).await.unwrap_or_else(|error| panic!("{error}"));
+    capture.kill_9().expect("capture can be killed");
+    let _capture = scenario.capture().await;
+    scenario.source("TRUNCATE things; INSERT INTO things VALUES (12)").await;
+    scenario.await_equal("things").await;
+    scenario.verify();
+}
+
+/// Traps T32 and T37: the new table of the name is not the one whose copies are missing.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_truncate_that_was_sent_by_half_is_completed_though_another_table_has_the_name_by_now() {
+    let scenario = Scenario::new("half_renewed").await;
+    let _apply = half_send(&scenario, TIED).await;
+    scenario.source("DROP TABLE others; CREATE TABLE others (id int PRIMARY KEY)").await;
+    scenario.source(&format!("ALTER PUBLICATION {} ADD TABLE others", scenario.name)).await;
+    scenario.source("INSERT INTO others VALUES (99); INSERT INTO things VALUES (11)").await;
+    let_through(&scenario).await;
+    let _capture = scenario.spawn_capture();
+    scenario.await_equal("things").await;
+    scenario.await_target("SELECT count(*) FROM others", "0").await;
+    let told = async || scenario.readiness("capture").await.1.contains("another one than before");
+    await_condition("capture names the table that another one has taken the place of", LIMIT, told).await;
+}
+
+/// Trap T24: what it missed meanwhile is in no log.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_table_that_gets_the_rest_of_a_truncate_after_it_left_is_not_taken_for_whole_when_it_comes_back() {
+    let scenario = Scenario::new("half_left").await;
+    let _apply = half_send(&scenario, TABLES).await;
+    let publication = &scenario.name;
+    scenario.source(&format!("ALTER PUBLICATION {publication} DROP TABLE others")).await;
+    scenario.source("INSERT INTO others VALUES (31); INSERT INTO things VALUES (11)").await;
+    let topic = format!("topic/{}", scenario.topics().name("public.others"));
+    let forgotten = async || {
+        let records = scenario.state_topics().read(&scenario.name);
+        let last = records.iter().rfind(|record| record.key.as_deref() == Some(topic.as_bytes()));
+        last.is_some_and(|record| record.value.is_none())
+    };
+    // A session that ends before the rest is sent.
+    let mut capture = scenario.spawn_capture();
+    await_condition("the topic is forgotten", LIMIT, forgotten).await;
+    capture.kill_9().expect("capture can be killed");
+    assert!(copies(&scenario, "public.others") < 3, "the truncate was sent in whole");
+
+    scenario.source(&format!("ALTER PUBLICATION {publication} ADD TABLE others")).await;
+    scenario.source("INSERT INTO others VALUES (32); INSERT INTO things VALUES (12)").await;
+    let_through(&scenario).await;
+    let _capture = scenario.spawn_capture();
+    scenario.await_equal("things").await;
+    scenario.await_target("SELECT count(*) FROM others", "0").await;
+    let stopped = async || scenario.readiness("capture").await.1.contains("public.others");
+    await_condition("capture names the table as stopped", LIMIT, stopped).await;
+    scenario.source("INSERT INTO others VALUES (33); INSERT INTO things VALUES (13)").await;
+    scenario.await_equal("things").await;
+    assert_eq!(scenario.target_value("SELECT count(*) FROM others").await.as_deref(), Some("0"));
+}
+
+/// The same while capture runs on.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_table_that_comes_back_in_the_session_that_sent_it_the_rest_of_a_truncate_is_not_captured() {
+    let scenario = Scenario::new("half_back").await;
+    let _apply = half_send(&scenario, TABLES).await;
+    let publication = &scenario.name;
+    scenario.source(&format!("ALTER PUBLICATION {publication} DROP TABLE others")).await;
+    scenario.source("INSERT INTO others VALUES (31); INSERT INTO things VALUES (11)").await;
+    let_through(&scenario).await;
+    let _capture = scenario.spawn_capture();
+    scenario.await_equal("things").await;
+    scenario.await_target("SELECT count(*) FROM others", "0").await;
+    scenario.source(&format!("ALTER PUBLICATION {publication} ADD TABLE others")).await;
+    scenario.source("INSERT INTO others VALUES (32); TRUNCATE others; INSERT INTO others VALUES (33)").await;
+    scenario.source("INSERT INTO things VALUES (12)").await;
+    scenario.await_equal("things").await;
+    assert_eq!(scenario.target_value("SELECT count(*) FROM others").await.as_deref(), Some("0"));
+    assert_eq!(copies(&scenario, "public.others"), 3, "a truncate was sent that is not the table's any more");
+}
+
+/// Traps T6 and T32: the statement is in no log any more, and lanes that stand at it must go on.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_new_snapshot_sets_lanes_free_that_wait_for_a_table_that_was_dropped_meanwhile() {
+    let mut scenario = Scenario::new("half_anew").await;
+    let _apply = half_send(&scenario, TIED).await;
+    scenario.lose_slot().await;
+    scenario.source("DROP TABLE others; INSERT INTO things VALUES (11)").await;
+    let_through(&scenario).await;
+    scenario.settings.set("capture.on_gap", "resnapshot");
+    let capture = scenario.capture().await;
+    scenario.await_equal("things").await;
+    scenario.await_target("SELECT count(*) FROM others", "0").await;
+    drop(capture);
+    let _capture = scenario.capture().await;
+    scenario.source("TRUNCATE things; INSERT INTO things VALUES (12)").await;
+    scenario.await_equal("things").await;
+    scenario.verify();
+}
