@@ -16,7 +16,7 @@ test: ## format, lints, all tests on real parts
 bench: ## measure on real parts: a table and target/bench/report.json
 	@dev/bench $(ARGS)
 
-fuzz: ## feed the protocol's parser with garbage for FUZZ_SECONDS (60); needs cargo-fuzz
+fuzz: ## feed what reads foreign bytes with garbage, each target for FUZZ_SECONDS (60); needs cargo-fuzz
 	@FUZZ_SECONDS=$(FUZZ_SECONDS) dev/fuzz $(ARGS)
 
 build: deps ## release build

@@ -12,6 +12,7 @@ mod allocation;
 mod decoding;
 mod differences;
 mod forms;
+mod documented;
 mod history;
 mod key_moves;
 mod oracle;

@@ -1,0 +1,36 @@
+//! Any text is a value of a type, travels as text or is no UTF-8. What becomes a value has a text that gives it again.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use walrelay::{
+    avro::encode,
+    types::{Codec, Parsed},
+};
+use walrelay_fuzz::{MODES, TYPES};
+
+fuzz_target!(|data: &[u8]| {
+    let [ty, mode, text @ ..] = data else { return };
+    let ty = &TYPES[usize::from(*ty) % TYPES.len()];
+    let codec = Codec::of_column(ty, MODES[usize::from(*mode) % MODES.len()]);
+    let (mut scratch, mut out) = (Vec::new(), Vec::new());
+    for parsed in [codec.parse(text), codec.parse_key(text)] {
+        let Ok(parsed) = parsed else {
+            assert!(std::str::from_utf8(text).is_err(), "{ty:?}");
+            continue;
+        };
+        match parsed {
+            Parsed::Value(value) | Parsed::Lossy(value) | Parsed::Unrepresentable { stand_in: value } => {
+                encode::value(value, &mut scratch, &mut out);
+            }
+        }
+        let Parsed::Value(value) = parsed else { continue };
+        let (mut first, mut second) = (Vec::new(), Vec::new());
+        if codec.render(value, &mut first).is_err() {
+            continue;
+        }
+        let again = codec.parse(&first);
+        let Ok(Parsed::Value(again)) = again else { panic!("{ty:?}: {again:?} of {}", first.escape_ascii()) };
+        codec.render(again, &mut second).unwrap();
+        assert_eq!(first.escape_ascii().to_string(), second.escape_ascii().to_string(), "{ty:?}");
+    }
+});
