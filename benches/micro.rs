@@ -1,12 +1,21 @@
-//! One event of the shop's `orders` table into Avro: the compiled plan beside apache-avro's own writer, and back into text.
+//! Rows into Avro and back: the compiled plans beside apache-avro's own writer and reader, on the same bytes.
+//!
+//! The `orders` row of the targets (bigint, int, text, numeric(12,2), text of 100 characters, timestamptz; full envelope), and per
+//! type a row of eight columns of it. The plans begin with PostgreSQL's text and end with it; apache-avro begins and ends with its
+//! own `Value`, so its part is the smaller one.
 
 #![allow(clippy::panic, clippy::unwrap_used, missing_docs, reason = "a benchmark measures what is known to work")]
 
-use std::sync::{Arc, Mutex};
+use std::{
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use apache_avro::{Schema, reader::datum::GenericDatumReader, types::Value, writer::datum::GenericDatumWriter};
 use bytes::Bytes;
-use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
+use criterion::{
+    BatchSize, BenchmarkGroup, Criterion, Throughput, criterion_group, criterion_main, measurement::WallTime,
+};
 use futures_util::FutureExt;
 use walrelay::{
     avro::{
@@ -16,10 +25,14 @@ use walrelay::{
     },
     event::{Datum, EventMeta, RecordBuf, RowChange, TransactionMeta, Tuple},
     lsn::Lsn,
-    record::{Decoded, Decoder, Encoder, EncoderSettings, Plan},
+    record::{Decoded, Decoder, Encoder, EncoderSettings},
     schema::{Column, Relation, ReplicaIdentity, TableName},
-    types::{ColumnType, Modes},
+    types::{ColumnType, Modes, TypeKind},
 };
+
+const TOPIC: &str = "shop.public.orders";
+const NOTE: &str =
+    "Leave it with the neighbour at the back door if nobody answers, and mind the dog, he only looks lazy...";
 
 /// Ids in the order of registration.
 #[derive(Default)]
@@ -37,46 +50,75 @@ impl SchemaStore for Ids {
     }
 }
 
-fn orders() -> Relation {
-    let column = |(name, oid, typmod, sql): (&str, u32, i32, &str)| Column {
-        name: name.into(),
+/// A column's type and a value of it as the server writes it.
+type Sample = (&'static str, ColumnType, &'static str);
+
+const fn numeric(precision: i32, scale: i32) -> i32 {
+    (precision << 16 | scale) + 4
+}
+
+fn base(oid: u32, typmod: i32, sql: &'static str, text: &'static str) -> Sample {
+    (sql, ColumnType::base(oid, typmod, sql), text)
+}
+
+fn orders() -> Vec<Sample> {
+    vec![
+        base(20, -1, "bigint", "4711"),
+        base(23, -1, "integer", "815"),
+        base(25, -1, "text", "shipped"),
+        base(1700, numeric(12, 2), "numeric(12,2)", "1234.50"),
+        base(25, -1, "text", &NOTE[..100]),
+        base(1184, -1, "timestamp with time zone", "2026-11-24 10:11:12.345678+00"),
+    ]
+}
+
+fn samples() -> Vec<Sample> {
+    let integers = ColumnType {
+        oid: 1007,
+        typmod: -1,
+        sql: "integer[]".into(),
+        kind: TypeKind::Array(ColumnType::base(23, -1, "integer").into()),
+    };
+    vec![
+        base(16, -1, "boolean", "t"),
+        base(23, -1, "integer", "-2147483648"),
+        base(20, -1, "bigint", "9223372036854775807"),
+        base(701, -1, "double precision", "-1234.5678901"),
+        base(1700, numeric(12, 2), "numeric(12,2)", "1234567890.12"),
+        base(1700, -1, "numeric", "3.14159265358979323846264338327950288"),
+        base(25, -1, "text", "a few words"),
+        base(17, -1, "bytea", "\\x00112233445566778899aabbccddeeff"),
+        base(1082, -1, "date", "2026-11-24"),
+        base(1083, -1, "time without time zone", "10:11:12.345678"),
+        base(1114, -1, "timestamp without time zone", "2026-11-24 10:11:12.345678"),
+        base(1184, -1, "timestamp with time zone", "2026-11-24 10:11:12.345678+00"),
+        base(1186, -1, "interval", "1 year 2 mons 3 days 04:05:06.789"),
+        base(2950, -1, "uuid", "a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11"),
+        base(3802, -1, "jsonb", "{\"a\": [1, 2, 3], \"b\": null}"),
+        ("integer[]", integers, "{1,2,3,NULL,5}"),
+    ]
+}
+
+fn relation(columns: &[Sample]) -> Relation {
+    let column = |(index, (_, ty, _)): (usize, &Sample)| Column {
+        name: format!("column_{index}").into(),
         attnum: None,
-        ty: ColumnType::base(oid, typmod, sql),
-        nullable: name != "id",
+        ty: ty.clone(),
+        nullable: index > 0,
         nondeterministic: false,
     };
-    let columns = [
-        ("id", 20, -1, "bigint"),
-        ("customer_id", 23, -1, "integer"),
-        ("status", 25, -1, "text"),
-        ("total", 1700, (12 << 16 | 2) + 4, "numeric(12,2)"),
-        ("paid", 16, -1, "boolean"),
-        ("ordered_at", 1184, -1, "timestamp with time zone"),
-        ("note", 25, -1, "text"),
-    ];
     Relation {
         oid: 1,
         name: TableName::new("public", "orders"),
         identity: ReplicaIdentity::Default,
-        columns: columns.map(column).to_vec(),
+        columns: columns.iter().enumerate().map(column).collect(),
         key: vec![0],
     }
 }
 
-fn row() -> Tuple {
-    let text = |text: &'static str| Datum::Text(Bytes::from_static(text.as_bytes()));
-    vec![
-        text("4711"),
-        text("815"),
-        text("shipped"),
-        text("1234.50"),
-        text("t"),
-        text("2026-11-24 10:11:12.345678+00"),
-        Datum::Null,
-    ]
-}
-
-fn prepare(store: &Ids) -> (Encoder, Arc<Plan>) {
+/// An update of a row of these columns: both ways, by the plans and by apache-avro.
+fn measure(group: &mut BenchmarkGroup<'_, WallTime>, name: &str, columns: &[Sample]) {
+    let store = Ids::default();
     let mut encoder = Encoder::new(EncoderSettings {
         prefix: "shop".into(),
         database: "shop".into(),
@@ -85,13 +127,7 @@ fn prepare(store: &Ids) -> (Encoder, Arc<Plan>) {
         modes: Modes::default(),
         content: Content::default(),
     });
-    let plan = encoder.prepare(&orders(), None, store).now_or_never().expect("answers at once").unwrap();
-    (encoder, plan)
-}
-
-fn micro(criterion: &mut Criterion) {
-    let store = Ids::default();
-    let (mut encoder, plan) = prepare(&store);
+    let plan = encoder.prepare(&relation(columns), None, &store).now_or_never().expect("answers at once").unwrap();
     let meta = TransactionMeta {
         xid: Some(700),
         commit: Lsn(77_238_080),
@@ -100,12 +136,10 @@ fn micro(criterion: &mut Criterion) {
         ..TransactionMeta::default()
     };
     let event = EventMeta { ordinal: 3, collection_order: 3, lsn: Lsn(77_238_000), ..EventMeta::default() };
-    let change = RowChange::Update { old: None, new: row() };
+    let new: Tuple = columns.iter().map(|(.., text)| Datum::Text(Bytes::from_static(text.as_bytes()))).collect();
+    let change = RowChange::Update { old: None, new };
     let mut out = RecordBuf::default();
-
-    let mut group = criterion.benchmark_group("orders");
-    group.throughput(Throughput::Elements(1));
-    group.bench_function("encode by plan", |bencher| {
+    group.bench_function(format!("{name}/encode by plan"), |bencher| {
         bencher.iter(|| {
             out.clear();
             encoder.encode(&plan, &meta, event, &change, &mut out)
@@ -115,9 +149,10 @@ fn micro(criterion: &mut Criterion) {
     let record = out.iter().next().unwrap();
     let (key, value) = (record.key.unwrap(), record.value.unwrap());
     let schema = Schema::parse_str(plan.value_schema()).unwrap();
-    let datum = GenericDatumReader::builder(&schema).build().unwrap().read_value(&mut &value[5..]).unwrap();
+    let reader = GenericDatumReader::builder(&schema).build().unwrap();
+    let datum = reader.read_value(&mut &value[5..]).unwrap();
     let writer = GenericDatumWriter::builder(&schema).build().unwrap();
-    group.bench_function("encode by apache-avro", |bencher| {
+    group.bench_function(format!("{name}/encode by apache-avro"), |bencher| {
         let write = |datum: Value| {
             let mut bytes = Vec::with_capacity(512);
             writer.write_value(&mut bytes, datum).unwrap();
@@ -128,14 +163,29 @@ fn micro(criterion: &mut Criterion) {
 
     let mut decoder = Decoder::new(usize::MAX);
     for id in [1, 2] {
-        decoder.fetch("shop.public.orders", id, &store).now_or_never().expect("answers at once").unwrap();
+        decoder.fetch(TOPIC, id, &store).now_or_never().expect("answers at once").unwrap();
     }
-    group.bench_function("decode by plan", |bencher| {
-        bencher.iter(|| match decoder.decode("shop.public.orders", Some(key), Some(value), [], 0).unwrap() {
+    group.bench_function(format!("{name}/decode by plan"), |bencher| {
+        bencher.iter(|| match decoder.decode(TOPIC, Some(key), Some(value), [], 0).unwrap() {
             Decoded::Event(event) => event,
             other => panic!("{other:?}"),
         });
     });
+    group.bench_function(format!("{name}/decode by apache-avro"), |bencher| {
+        bencher.iter(|| reader.read_value(&mut &value[5..]).unwrap());
+    });
+}
+
+fn micro(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("rows");
+    group.throughput(Throughput::Elements(1)).measurement_time(Duration::from_secs(3));
+    measure(&mut group, "orders", &orders());
+    group.sample_size(20).warm_up_time(Duration::from_millis(300)).measurement_time(Duration::from_secs(1));
+    for sample in samples() {
+        let key = base(20, -1, "bigint", "4711");
+        let columns: Vec<Sample> = [key].into_iter().chain(std::iter::repeat_n(sample.clone(), 8)).collect();
+        measure(&mut group, sample.0, &columns);
+    }
     group.finish();
 }
 

@@ -5,7 +5,7 @@ use std::sync::{Arc, LazyLock, Mutex};
 use walrelay::{
     avro::store::{SchemaStore, StoreError},
     schema::{Column, Relation, ReplicaIdentity, TableName},
-    types::{BinaryMode, ColumnType, DecimalMode, IntervalMode, Modes, TypeKind},
+    types::{BinaryMode, ColumnType, DecimalMode, HstoreMode, IntervalMode, Modes, TimeMode, TypeKind},
 };
 
 /// Schemas by id, in the order of registration.
@@ -79,12 +79,23 @@ pub static TYPES: LazyLock<Vec<ColumnType>> = LazyLock::new(|| {
 });
 
 /// Forms of values, each one once.
-pub const MODES: [Modes; 4] = [
-    Modes { decimal: DecimalMode::Precise, interval: IntervalMode::String, binary: BinaryMode::Bytes },
-    Modes { decimal: DecimalMode::String, interval: IntervalMode::Numeric, binary: BinaryMode::Base64 },
-    Modes { decimal: DecimalMode::Double, interval: IntervalMode::String, binary: BinaryMode::Hex },
-    Modes { decimal: DecimalMode::Precise, interval: IntervalMode::String, binary: BinaryMode::Base64UrlSafe },
+pub const MODES: [Modes; 5] = [
+    modes(DecimalMode::Precise, IntervalMode::String, BinaryMode::Bytes, TimeMode::Adaptive, HstoreMode::Json),
+    modes(DecimalMode::String, IntervalMode::Numeric, BinaryMode::Base64, TimeMode::Connect, HstoreMode::Map),
+    modes(DecimalMode::Double, IntervalMode::String, BinaryMode::Hex, TimeMode::Isostring, HstoreMode::Json),
+    modes(DecimalMode::Precise, IntervalMode::String, BinaryMode::Base64UrlSafe, TimeMode::Microseconds, HstoreMode::Map),
+    modes(DecimalMode::Precise, IntervalMode::String, BinaryMode::Bytes, TimeMode::AdaptiveTimeMicroseconds, HstoreMode::Json),
 ];
+
+const fn modes(
+    decimal: DecimalMode,
+    interval: IntervalMode,
+    binary: BinaryMode,
+    time: TimeMode,
+    hstore: HstoreMode,
+) -> Modes {
+    Modes { decimal, interval, binary, time, hstore }
+}
 
 /// A table with a column of each type; every second one is NOT NULL.
 pub fn table() -> Relation {

@@ -102,6 +102,22 @@ pub fn value(value: Value<'_>, scratch: &mut Vec<u8>, out: &mut Vec<u8>) {
             pairs.append_json_to(scratch);
             bytes(scratch, out);
         }
+        Value::Map(pairs) => {
+            if !pairs.is_empty() {
+                length(pairs.len(), out);
+                pairs.each(scratch, |key, value| {
+                    bytes(key, out);
+                    match value {
+                        Some(value) => {
+                            present(out);
+                            bytes(value, out);
+                        }
+                        None => null(out),
+                    }
+                });
+            }
+            length(0, out);
+        }
         Value::Bits(bits) => {
             scratch.clear();
             bits.append_to(scratch);

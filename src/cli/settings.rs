@@ -71,7 +71,8 @@ pub(super) fn place(config: &Apply, source: &TableName) -> TableName {
 
 /// The forms of values.
 pub(super) const fn modes(config: Format) -> Modes {
-    Modes { decimal: config.decimal, interval: config.interval, binary: config.binary }
+    let Format { decimal, interval, binary, time, hstore, .. } = config;
+    Modes { decimal, interval, binary, time, hstore }
 }
 
 /// What events say around the values.

@@ -139,6 +139,18 @@ pub const KEYS: &[Key] = &[
         Some("\"bytes\""),
         "bytea: Avro bytes, or a string in an encoding.",
     ),
+    key(
+        "format.time",
+        Kind::Choice(&["adaptive", "adaptive-time-microseconds", "microseconds", "connect", "isostring"]),
+        Some("\"adaptive\""),
+        "date, time and timestamp: by the column's precision milliseconds or microseconds, always microseconds (of a time, of both), Kafka Connect's types in milliseconds, or strings in ISO 8601.",
+    ),
+    key(
+        "format.hstore",
+        Kind::Choice(&["json", "map"]),
+        Some("\"json\""),
+        "hstore: a string with a JSON object, or an Avro map.",
+    ),
     key("kafka.brokers", Kind::List(rule::address), None, "Bootstrap brokers."),
     key(
         "kafka.prefix",

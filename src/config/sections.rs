@@ -10,7 +10,7 @@ use super::value::{Bound, ByteSize, Period, Secret};
 use crate::{
     avro::content::{Nullability, Parameters, TransactionBlock},
     postgres::SslMode,
-    types::{BinaryMode, DecimalMode, IntervalMode},
+    types::{BinaryMode, DecimalMode, HstoreMode, IntervalMode, TimeMode},
 };
 
 /// `[source]` or `[target]`: a PostgreSQL server. Host and database may be missing when nothing needs the server.
@@ -113,6 +113,8 @@ pub struct Format {
     pub decimal: DecimalMode,
     pub interval: IntervalMode,
     pub binary: BinaryMode,
+    pub time: TimeMode,
+    pub hstore: HstoreMode,
     pub nullability: Nullability,
     pub parameters: Parameters,
     pub transaction: TransactionBlock,

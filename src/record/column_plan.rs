@@ -43,6 +43,8 @@ enum Kind {
     Scalar(Form, Codec),
     /// Blocks of such items.
     Array(Box<ValuePlan>),
+    /// Blocks of keys and string values.
+    Map(Presence),
 }
 
 /// The form of a scalar value's bytes.
@@ -65,7 +67,7 @@ enum Form {
 pub(super) enum Found<'a> {
     /// A value.
     One(Value<'a>),
-    /// An array, whose blocks begin here; they were read once.
+    /// An array or a map, whose blocks begin here; they were read once.
     Many(Cursor<'a>),
 }
 
@@ -154,7 +156,16 @@ impl ValuePlan {
             )?;
             return match item.kind {
                 Kind::Scalar(..) => Ok(Self { presence, kind: Kind::Array(Box::new(item)) }),
-                Kind::Array(_) => Err("an array of arrays".into()),
+                Kind::Array(_) | Kind::Map(_) => Err("an array of arrays or maps".into()),
+            };
+        }
+        if let Shape::Map(values) = writer.resolve(&ty.shape) {
+            let (values, ty) = self::presence(writer, values)?;
+            let is_text = matches!(writer.resolve(&ty.shape), Shape::String);
+            return if is_text {
+                Ok(Self { presence, kind: Kind::Map(values) })
+            } else {
+                Err("a map of no strings".into())
             };
         }
         let (avro, form) = form(writer, ty).ok_or("a type that no column is written as")?;
@@ -184,6 +195,7 @@ impl ValuePlan {
         match &self.kind {
             Kind::Scalar(_, codec) => codec.sql_name().to_owned(),
             Kind::Array(item) => format!("{}[]", item.sql_name()),
+            Kind::Map(_) => "hstore".to_owned(),
         }
     }
 
@@ -196,6 +208,11 @@ impl ValuePlan {
             Kind::Array(item) => {
                 let begin = *cursor;
                 item.each(cursor, |_| Ok::<_, DecodeError>(()))?;
+                Ok(Some(Found::Many(begin)))
+            }
+            Kind::Map(values) => {
+                let begin = *cursor;
+                each_pair(*values, cursor, |_, _| Ok::<_, DecodeError>(()))?;
                 Ok(Some(Found::Many(begin)))
             }
         }
@@ -247,6 +264,17 @@ impl ValuePlan {
                 out.push(b'}');
                 Ok(())
             }
+            (Kind::Map(values), Found::Many(mut cursor)) => {
+                let start = out.len();
+                each_pair(*values, &mut cursor, |key, value| {
+                    types::append_pair(key, value, start, out);
+                    within(out.len()).map_err(ItemError::Text)
+                })
+                .map_err(|error| match error {
+                    ItemError::Text(error) => error,
+                    ItemError::Bytes => RenderError("hstore").into(),
+                })
+            }
             _ => Err(RenderError("array").into()),
         }
     }
@@ -275,7 +303,35 @@ impl ValuePlan {
                 });
                 walked.is_ok() && (count == 1 && all || are_codes && codes.next().is_none())
             }
+            (Kind::Map(values), Found::Many(mut cursor)) => {
+                let (mut count, mut all) = (0, true);
+                let walked = each_pair(*values, &mut cursor, |key, value| {
+                    count += 1;
+                    all &= key == PLACEHOLDER && value == Some(PLACEHOLDER);
+                    Ok::<_, DecodeError>(())
+                });
+                walked.is_ok() && count == 1 && all
+            }
             _ => false,
+        }
+    }
+}
+
+/// Calls `visit` with the pairs of a map, in its blocks.
+fn each_pair<'a, E: From<DecodeError>>(
+    values: Presence,
+    cursor: &mut Cursor<'a>,
+    mut visit: impl FnMut(&'a str, Option<&'a str>) -> Result<(), E>,
+) -> Result<(), E> {
+    loop {
+        let (count, _) = cursor.block()?;
+        if count == 0 {
+            return Ok(());
+        }
+        for _ in 0..count {
+            let key = cursor.string()?;
+            let value = if values.read(cursor)? { Some(cursor.string()?) } else { None };
+            visit(key, value)?;
         }
     }
 }

@@ -63,6 +63,14 @@ fn value_json(value: Value<'_>) -> Json {
             pairs.append_json_to(&mut text);
             json!(String::from_utf8_lossy(&text))
         }
+        Value::Map(pairs) => {
+            let mut object = Map::new();
+            pairs.each(&mut Vec::new(), |key, value| {
+                let value = value.map_or(Json::Null, |value| json!(String::from_utf8_lossy(value)));
+                object.insert(String::from_utf8_lossy(key).into_owned(), value);
+            });
+            Json::Object(object)
+        }
         Value::Bits(bits) => base64(|out| bits.append_to(out)),
         Value::Point { x, y } => json!({"x": x, "y": y}),
         Value::Decimal(unscaled) => base64(|out| unscaled.append_to(out)),

@@ -116,6 +116,35 @@ impl fmt::Display for PgDate {
     }
 }
 
+/// A date as Java writes it in ISO 8601: years beyond four digits and before 1 carry a sign.
+pub(super) struct IsoDate(i64, i64, i64);
+
+impl IsoDate {
+    pub(super) const fn from_days(days: i64) -> Self {
+        let (year, month, day) = civil_from_days(days);
+        Self(year, month, day)
+    }
+}
+
+impl fmt::Display for IsoDate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            year @ 0..=9_999 => write!(f, "{year:04}"),
+            year @ ..0 => write!(f, "-{:04}", -year),
+            year => write!(f, "+{year}"),
+        }?;
+        write!(f, "-{:02}-{:02}", self.1, self.2)
+    }
+}
+
+/// Reads such a date as days since 1970-01-01.
+pub(super) fn scan_iso_date(scan: &mut Scan<'_>) -> Option<i64> {
+    let negative = scan.skip(b'-').is_some();
+    let _ = scan.skip(b'+');
+    let (year, month, day) = scan_date(scan)?;
+    Some(days_from_civil(if negative { -year } else { year }, month, day))
+}
+
 /// A time of day in microseconds, with a fraction of the given number of digits.
 pub(super) struct Clock {
     pub(super) micros: i64,

@@ -9,10 +9,8 @@ use super::{
     date,
     decimal_form::Origin,
     interval, json,
-    modes::{BinaryMode, DecimalMode, IntervalMode, Modes},
-    numeric, other, point, time, timestamp,
-    timestamp::Unit,
-    timestamptz, timetz,
+    modes::{BinaryMode, DecimalMode, HstoreMode, IntervalMode, Modes, TimeMode},
+    numeric, other, point, time, timestamp, timestamptz, timetz,
 };
 
 /// What a writer's schema says of a field, as far as it decides the codec.
@@ -56,7 +54,7 @@ impl Family {
             TypeKind::Enum(labels) => Self::Text(TextKind::Enum(labels.as_slice().into())),
             TypeKind::Array(element) => Self::of_array(element, modes),
             TypeKind::Extension(name) => match &**name {
-                "hstore" => Self::Hstore,
+                "hstore" => Self::Hstore(modes.hstore),
                 "ltree" => Self::Text(TextKind::Ltree),
                 _ => Self::Text(TextKind::Other { equal_as_text: false }),
             },
@@ -82,11 +80,9 @@ impl Family {
             1042 => Self::Text(TextKind::Bpchar),
             17 if modes.binary == BinaryMode::Bytes => Self::Bytea,
             17 => Self::ByteaText(modes.binary),
-            1082 => Self::Date,
-            1083 if time_digits(ty) <= 3 => Self::TimeMillis,
-            1083 => Self::TimeMicros,
-            1114 if time_digits(ty) <= 3 => Self::Timestamp(Unit::Millis),
-            1114 => Self::Timestamp(Unit::Micros),
+            1082 => Self::Date(date_form(modes.time)),
+            1083 => Self::Time(time_form(modes.time, time_digits(ty))),
+            1114 => Self::Timestamp(timestamp_form(modes.time, time_digits(ty))),
             1184 => Self::Timestamptz { digits: time_digits(ty) },
             1266 => Self::Timetz,
             1186 if modes.interval == IntervalMode::Numeric => Self::IntervalMicros,
@@ -124,7 +120,7 @@ impl Family {
             | Self::Money
             | Self::Point
             | Self::Text(TextKind::Xml | TextKind::Tsvector | TextKind::Ltree)
-            | Self::Hstore
+            | Self::Hstore(_)
             | Self::Array(_) => false,
             Self::Text(TextKind::Other { .. }) => other::is_array_element(element.below_domains().oid),
             _ => true,
@@ -138,12 +134,18 @@ impl Family {
             ("boolean", _) if field.type_sql.is_some_and(|sql| sql.starts_with("bit")) => Self::Bit,
             ("boolean", _) if field.type_sql.is_none() => Self::BooleanOrBit,
             ("boolean", _) => Self::Boolean,
-            ("int", Some(date::NAME)) => Self::Date,
-            ("int", Some(time::MILLIS_NAME)) => Self::TimeMillis,
+            ("int", Some(date::NAME)) => Self::Date(date::Form::Days),
+            ("int", Some(date::CONNECT_NAME)) => Self::Date(date::Form::Connect),
+            ("string", Some(date::ISO_NAME)) => Self::Date(date::Form::Iso),
+            ("int", Some(time::MILLIS_NAME)) => Self::Time(time::Form::Millis),
+            ("int", Some(time::CONNECT_NAME)) => Self::Time(time::Form::Connect),
+            ("string", Some(time::ISO_NAME)) => Self::Time(time::Form::Iso),
             ("int", None) => Self::Int4,
-            ("long", Some(time::MICROS_NAME)) => Self::TimeMicros,
-            ("long", Some(timestamp::MILLIS_NAME)) => Self::Timestamp(Unit::Millis),
-            ("long", Some(timestamp::MICROS_NAME)) => Self::Timestamp(Unit::Micros),
+            ("long", Some(time::MICROS_NAME)) => Self::Time(time::Form::Micros),
+            ("long", Some(timestamp::MILLIS_NAME)) => Self::Timestamp(timestamp::Form::Millis),
+            ("long", Some(timestamp::MICROS_NAME)) => Self::Timestamp(timestamp::Form::Micros),
+            ("long", Some(timestamp::CONNECT_NAME)) => Self::Timestamp(timestamp::Form::Connect),
+            ("string", Some(timestamp::ISO_NAME)) => Self::Timestamp(timestamp::Form::Iso),
             ("long", Some(interval::MICROS_NAME)) => Self::IntervalMicros,
             ("long", None) => Self::Int8,
             ("float", None) => Self::Float4,
@@ -167,10 +169,38 @@ impl Family {
             ("string", None) if field.encoding.is_some() => {
                 Self::ByteaText(field.encoding.and_then(BinaryMode::of_encoding)?)
             }
-            ("string", Some(json::NAME)) if is_hstore(field) => Self::Hstore,
+            ("string", Some(json::NAME)) if is_hstore(field) => Self::Hstore(HstoreMode::Json),
+            ("map", None) => Self::Hstore(HstoreMode::Map),
             ("string", _) => Self::Text(TextKind::Text),
             _ => return None,
         })
+    }
+}
+
+const fn date_form(mode: TimeMode) -> date::Form {
+    match mode {
+        TimeMode::Connect => date::Form::Connect,
+        TimeMode::Isostring => date::Form::Iso,
+        TimeMode::Adaptive | TimeMode::AdaptiveTimeMicroseconds | TimeMode::Microseconds => date::Form::Days,
+    }
+}
+
+/// The declared digits decide only where the form adapts to them; so they do for a timestamp.
+const fn time_form(mode: TimeMode, digits: u8) -> time::Form {
+    match mode {
+        TimeMode::Connect => time::Form::Connect,
+        TimeMode::Isostring => time::Form::Iso,
+        TimeMode::Adaptive if digits <= 3 => time::Form::Millis,
+        TimeMode::Adaptive | TimeMode::AdaptiveTimeMicroseconds | TimeMode::Microseconds => time::Form::Micros,
+    }
+}
+
+const fn timestamp_form(mode: TimeMode, digits: u8) -> timestamp::Form {
+    match mode {
+        TimeMode::Connect => timestamp::Form::Connect,
+        TimeMode::Isostring => timestamp::Form::Iso,
+        TimeMode::Adaptive | TimeMode::AdaptiveTimeMicroseconds if digits <= 3 => timestamp::Form::Millis,
+        TimeMode::Adaptive | TimeMode::AdaptiveTimeMicroseconds | TimeMode::Microseconds => timestamp::Form::Micros,
     }
 }
 

@@ -2,7 +2,12 @@
 
 use std::sync::Arc;
 
-use super::{decimal_form::Origin, modes::BinaryMode, timestamp::Unit};
+use super::{
+    date,
+    decimal_form::Origin,
+    modes::{BinaryMode, HstoreMode},
+    time, timestamp,
+};
 
 /// A compiled codec; see the module of each family for its rules.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,10 +36,9 @@ pub(super) enum Family {
     Bytea,
     /// A `bytea` as text.
     ByteaText(BinaryMode),
-    Date,
-    TimeMillis,
-    TimeMicros,
-    Timestamp(Unit),
+    Date(date::Form),
+    Time(time::Form),
+    Timestamp(timestamp::Form),
     Timestamptz {
         digits: u8,
     },
@@ -51,7 +55,7 @@ pub(super) enum Family {
     Oid,
     Money,
     Point,
-    Hstore,
+    Hstore(HstoreMode),
     /// An array of one dimension of these.
     Array(Arc<Codec>),
 }

@@ -7,7 +7,9 @@ use super::{
     codec::{Codec, Family, TextKind},
     date,
     decimal_form::{self, Origin},
-    float, hstore, integer, interval, money, numeric, point, text, time, timestamp, timestamptz, timetz, unsent,
+    float, hstore, integer, interval,
+    modes::HstoreMode,
+    money, numeric, point, text, time, timestamp, timestamptz, timetz, unsent,
     value::{Element, Parsed, RenderError, Value},
 };
 
@@ -35,10 +37,9 @@ impl Codec {
             Family::DecimalDouble(origin) => decimal_form::parse_double(text, *origin),
             Family::Bytea => bytea::parse(text),
             Family::ByteaText(mode) => bytea::parse_encoded(text, *mode),
-            Family::Date => date::parse(text),
-            Family::TimeMillis => time::parse_millis(text),
-            Family::TimeMicros => time::parse_micros(text),
-            Family::Timestamp(unit) => timestamp::parse(text, *unit),
+            Family::Date(form) => date::parse(text, *form),
+            Family::Time(form) => time::parse(text, *form),
+            Family::Timestamp(form) => timestamp::parse(text, *form),
             Family::Timestamptz { digits } => timestamptz::parse(text, *digits),
             Family::Timetz => timetz::parse(text),
             Family::Interval => interval::parse(text),
@@ -48,7 +49,7 @@ impl Codec {
             Family::Money => money::parse(text),
             Family::Point => point::parse(text),
             Family::Array(element) => array::parse(std::str::from_utf8(text)?.as_bytes(), &**element),
-            Family::Hstore => hstore::parse(std::str::from_utf8(text)?),
+            Family::Hstore(mode) => hstore::parse(std::str::from_utf8(text)?, *mode),
             Family::Text(_) => Parsed::Value(Value::Text(std::str::from_utf8(text)?)),
         })
     }
@@ -85,9 +86,9 @@ impl Codec {
             Family::DecimalDouble(_) => float::render(value, out),
             Family::Bytea => bytea::render(value, out),
             Family::ByteaText(mode) => bytea::render_encoded(value, *mode, out),
-            Family::Date => date::render(value, out),
-            Family::TimeMillis | Family::TimeMicros => time::render(value, out),
-            Family::Timestamp(unit) => timestamp::render(value, *unit, out),
+            Family::Date(form) => date::render(value, *form, out),
+            Family::Time(_) => time::render(value, out),
+            Family::Timestamp(form) => timestamp::render(value, *form, out),
             Family::Timestamptz { .. } => timestamptz::render(value, out),
             Family::Timetz => timetz::render(value, out),
             Family::Interval => interval::render(value, out),
@@ -97,7 +98,7 @@ impl Codec {
             Family::Bits { length, .. } => bits::render(value, *length, out),
             Family::Money => money::render(value, out),
             Family::Point => point::render(value, out),
-            Family::Hstore => hstore::render(value, out),
+            Family::Hstore(_) => hstore::render(value, out),
             Family::Array(_) => Err(RenderError("array")),
             Family::Text(_) => text::render(value, out),
         }
@@ -154,14 +155,14 @@ impl Codec {
             | Family::Bit
             | Family::Oid => "0",
             Family::Bytea | Family::ByteaText(_) => "\\x",
-            Family::Date => "1970-01-01",
-            Family::TimeMillis | Family::TimeMicros | Family::Interval | Family::IntervalMicros => "00:00:00",
+            Family::Date(_) => "1970-01-01",
+            Family::Time(_) | Family::Interval | Family::IntervalMicros => "00:00:00",
             Family::Timestamp(_) => "1970-01-01 00:00:00",
             Family::Timestamptz { .. } => "1970-01-01 00:00:00+00",
             Family::Timetz => "00:00:00+00",
             Family::Point => "(0,0)",
             Family::Array(_) | Family::Text(TextKind::Json { .. }) => "{}",
-            Family::Bits { .. } | Family::Hstore | Family::Text(_) => "",
+            Family::Bits { .. } | Family::Hstore(_) | Family::Text(_) => "",
         }
     }
 
@@ -177,10 +178,12 @@ impl Codec {
             | Family::Interval
             | Family::IntervalMicros
             | Family::DecimalDouble(_)
+            | Family::Time(time::Form::Connect | time::Form::Iso)
+            | Family::Timestamp(timestamp::Form::Connect)
             | Family::Bit
             | Family::Bits { length: None, .. }
             | Family::Point
-            | Family::Hstore
+            | Family::Hstore(_)
             | Family::Array(_) => false,
             Family::Text(TextKind::Other { equal_as_text }) => *equal_as_text,
             _ => true,
@@ -210,7 +213,7 @@ impl Codec {
                 | Family::Timetz
                 | Family::Interval
                 | Family::Bits { .. }
-                | Family::Hstore
+                | Family::Hstore(HstoreMode::Json)
         )
     }
 }
@@ -218,7 +221,7 @@ impl Codec {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::types::{BinaryMode, ColumnType, DecimalMode, IntervalMode, Modes, TypeKind};
+    use crate::types::{BinaryMode, ColumnType, DecimalMode, IntervalMode, Modes, TimeMode, TypeKind};
 
     /// Columns of every family, by OID and modifier, and of every kind.
     fn columns() -> Vec<ColumnType> {
@@ -244,9 +247,13 @@ mod tests {
     fn every_codec(mut check: impl FnMut(&ColumnType, &Codec)) {
         for decimal in [DecimalMode::Precise, DecimalMode::String, DecimalMode::Double] {
             for interval in [IntervalMode::String, IntervalMode::Numeric] {
-                for binary in [BinaryMode::Bytes, BinaryMode::Hex] {
+                for (binary, time, hstore) in [
+                    (BinaryMode::Bytes, TimeMode::Adaptive, HstoreMode::Json),
+                    (BinaryMode::Hex, TimeMode::Connect, HstoreMode::Map),
+                    (BinaryMode::Base64, TimeMode::Isostring, HstoreMode::Json),
+                ] {
                     for ty in columns() {
-                        check(&ty, &Codec::of_column(&ty, Modes { decimal, interval, binary }));
+                        check(&ty, &Codec::of_column(&ty, Modes { decimal, interval, binary, time, hstore }));
                     }
                 }
             }

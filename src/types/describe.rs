@@ -9,11 +9,9 @@ use super::{
     column::{ColumnType, TypeKind},
     date,
     decimal_form::Origin,
-    integer, interval, json as json_text, money, numeric, other, point,
+    hstore, integer, interval, json as json_text, money, numeric, other, point,
     semantic::{Attributes, SourceType, named, plain},
-    time, timestamp,
-    timestamp::Unit,
-    timestamptz, timetz, uuid,
+    time, timestamp, timestamptz, timetz, uuid,
 };
 
 const XML_NAME: &str = "io.debezium.data.Xml";
@@ -53,11 +51,9 @@ impl Codec {
             Family::DecimalDouble(_) => plain("double", parameters),
             Family::Bytea => plain("bytes", parameters),
             Family::ByteaText(_) => plain("string", parameters),
-            Family::Date => named("int", date::NAME, parameters),
-            Family::TimeMillis => named("int", time::MILLIS_NAME, parameters),
-            Family::TimeMicros => named("long", time::MICROS_NAME, parameters),
-            Family::Timestamp(Unit::Millis) => named("long", timestamp::MILLIS_NAME, parameters),
-            Family::Timestamp(Unit::Micros) => named("long", timestamp::MICROS_NAME, parameters),
+            Family::Date(form) => date::schema(*form, parameters),
+            Family::Time(form) => time::schema(*form, parameters),
+            Family::Timestamp(form) => timestamp::schema(*form, parameters),
             Family::Timestamptz { .. } => named("string", timestamptz::NAME, parameters),
             Family::Timetz => named("string", timetz::NAME, parameters),
             Family::Interval => named("string", interval::NAME, parameters),
@@ -71,7 +67,7 @@ impl Codec {
             Family::Text(TextKind::Tsvector) => named("string", TSVECTOR_NAME, parameters),
             Family::Text(TextKind::Uuid) => named("string", uuid::NAME, parameters),
             Family::Text(TextKind::Json { .. }) => named("string", json_text::NAME, parameters),
-            Family::Hstore => named("string", json_text::NAME, parameters),
+            Family::Hstore(mode) => hstore::schema(*mode, parameters),
             Family::Text(TextKind::Ltree) => named("string", LTREE_NAME, parameters),
             Family::Text(TextKind::Enum(labels)) => enum_schema(labels, parameters),
             Family::Array(element) => {
@@ -97,11 +93,11 @@ impl Codec {
             | Family::DecimalText(_)
             | Family::DecimalDouble(_) => "numeric",
             Family::Bytea | Family::ByteaText(_) => "bytea",
-            Family::Date => "date",
-            Family::TimeMillis => "time(3) without time zone",
-            Family::TimeMicros => "time without time zone",
-            Family::Timestamp(Unit::Millis) => "timestamp(3) without time zone",
-            Family::Timestamp(Unit::Micros) => "timestamp without time zone",
+            Family::Date(_) => "date",
+            Family::Time(time::Form::Millis) => "time(3) without time zone",
+            Family::Time(_) => "time without time zone",
+            Family::Timestamp(timestamp::Form::Millis) => "timestamp(3) without time zone",
+            Family::Timestamp(_) => "timestamp without time zone",
             Family::Timestamptz { .. } => "timestamp with time zone",
             Family::Timetz => "time with time zone",
             Family::Interval | Family::IntervalMicros => "interval",
@@ -115,7 +111,7 @@ impl Codec {
             Family::Text(TextKind::Uuid) => "uuid",
             Family::Text(TextKind::Json { binary: false }) => "json",
             Family::Text(TextKind::Json { binary: true }) => "jsonb",
-            Family::Hstore => "hstore",
+            Family::Hstore(_) => "hstore",
             Family::Text(TextKind::Ltree) => "ltree",
             Family::Array(_) => "text[]",
             Family::Text(TextKind::Text | TextKind::Bpchar | TextKind::Enum(_) | TextKind::Other { .. }) => "text",
@@ -184,8 +180,8 @@ impl Codec {
             Family::Text(TextKind::Text) => SourceType::unlimited("TEXT"),
             Family::Text(TextKind::Bpchar) => text_type("BPCHAR", ty),
             Family::Bytea | Family::ByteaText(_) => SourceType::unlimited("BYTEA"),
-            Family::Date => SourceType::new("DATE", 13, 0),
-            Family::TimeMillis | Family::TimeMicros => timed("TIME", 8),
+            Family::Date(_) => SourceType::new("DATE", 13, 0),
+            Family::Time(_) => timed("TIME", 8),
             Family::Timestamp(_) => timed("TIMESTAMP", 22),
             Family::Timestamptz { .. } => timed("TIMESTAMPTZ", 28),
             Family::Timetz => timed("TIMETZ", 14),
@@ -206,7 +202,7 @@ impl Codec {
                 TypeKind::Array(ty) => element.source_type(ty).array(),
                 _ => other::source_type(ty),
             },
-            Family::Hstore | Family::Text(TextKind::Ltree | TextKind::Enum(_) | TextKind::Other { .. }) => {
+            Family::Hstore(_) | Family::Text(TextKind::Ltree | TextKind::Enum(_) | TextKind::Other { .. }) => {
                 other::source_type(ty)
             }
         }

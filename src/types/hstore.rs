@@ -1,14 +1,30 @@
-//! `hstore`: Avro `string` with a JSON object of texts and nulls, `io.debezium.data.Json`.
+//! `hstore`: Avro `string` with a JSON object of texts and nulls, `io.debezium.data.Json`, or `map` of nullable strings.
 
-use serde_json::{Map, Value as Json};
+use serde_json::{Map, Value as Json, json};
 
 use super::{
     hstore_json::HstoreText,
+    json as json_text,
+    modes::HstoreMode,
+    semantic::{Attributes, named},
     value::{Parsed, RenderError, Value},
 };
 
-pub(super) fn parse(text: &str) -> Parsed<'_> {
+/// The field's schema.
+pub(super) fn schema(mode: HstoreMode, parameters: Attributes) -> Json {
+    if mode == HstoreMode::Json {
+        return named("string", json_text::NAME, parameters);
+    }
+    let mut schema = json!({"type": "map", "values": ["null", "string"]});
+    if !parameters.is_empty() {
+        schema["connect.parameters"] = Json::Object(parameters);
+    }
+    schema
+}
+
+pub(super) fn parse(text: &str, mode: HstoreMode) -> Parsed<'_> {
     match HstoreText::new(text) {
+        Some(pairs) if mode == HstoreMode::Map => Parsed::Value(Value::Map(pairs)),
         Some(pairs) => Parsed::Value(Value::Hstore(pairs)),
         None => Parsed::Unrepresentable { stand_in: Value::Text("") },
     }
@@ -18,19 +34,29 @@ pub(super) fn render(value: Value<'_>, out: &mut Vec<u8>) -> Result<(), RenderEr
     let failed = RenderError("hstore");
     let Value::Text(text) = value else { return Err(failed) };
     let pairs: Map<String, Json> = serde_json::from_str(text).map_err(|_| failed)?;
-    for (index, (key, value)) in pairs.iter().enumerate() {
-        if index > 0 {
-            out.extend_from_slice(b", ");
-        }
-        append_quoted(key, out);
-        out.extend_from_slice(b"=>");
-        match value {
-            Json::Null => out.extend_from_slice(b"NULL"),
-            Json::String(text) => append_quoted(text, out),
+    let start = out.len();
+    for (key, value) in &pairs {
+        let value = match value {
+            Json::Null => None,
+            Json::String(text) => Some(text.as_str()),
             _ => return Err(failed),
-        }
+        };
+        append_pair(key, value, start, out);
     }
     Ok(())
+}
+
+/// Appends a pair to an `hstore` whose text begins at `start`.
+pub fn append_pair(key: &str, value: Option<&str>, start: usize, out: &mut Vec<u8>) {
+    if out.len() > start {
+        out.extend_from_slice(b", ");
+    }
+    append_quoted(key, out);
+    out.extend_from_slice(b"=>");
+    match value {
+        Some(text) => append_quoted(text, out),
+        None => out.extend_from_slice(b"NULL"),
+    }
 }
 
 fn append_quoted(text: &str, out: &mut Vec<u8>) {
@@ -49,7 +75,7 @@ mod tests {
     use super::*;
 
     fn json(text: &str) -> Option<String> {
-        let Parsed::Value(Value::Hstore(hstore)) = parse(text) else { return None };
+        let Parsed::Value(Value::Hstore(hstore)) = parse(text, HstoreMode::Json) else { return None };
         let mut out = Vec::new();
         hstore.append_json_to(&mut out);
         Some(String::from_utf8(out).unwrap())

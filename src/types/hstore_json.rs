@@ -1,4 +1,4 @@
-//! The pairs of an `hstore` as a JSON object.
+//! The pairs of an `hstore`: as a JSON object, or one by one.
 
 /// The pairs of a checked text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -13,6 +13,32 @@ impl<'a> HstoreText<'a> {
 }
 
 impl HstoreText<'_> {
+    /// Number of pairs.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        let mut count = 0;
+        let _checked = pairs(self.0, |_, _| count += 1);
+        count
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Calls `visit` with the key and the value of each pair; `scratch` is any buffer, its content is lost.
+    pub fn each(&self, scratch: &mut Vec<u8>, mut visit: impl FnMut(&[u8], Option<&[u8]>)) {
+        let _checked = pairs(self.0, |key, value| {
+            scratch.clear();
+            unescape(key, scratch);
+            let end = scratch.len();
+            unescape(value.unwrap_or_default(), scratch);
+            let (key, rest) = scratch.split_at(end);
+            visit(key, value.map(|_| rest));
+        });
+    }
+
     /// Appends the JSON object, without blanks, in the order of the text.
     pub fn append_json_to(&self, out: &mut Vec<u8>) {
         out.push(b'{');
@@ -29,6 +55,14 @@ impl HstoreText<'_> {
             }
         });
         out.push(b'}');
+    }
+}
+
+/// Appends a text without hstore's escapes.
+fn unescape(escaped: &str, out: &mut Vec<u8>) {
+    let mut bytes = escaped.bytes();
+    while let Some(byte) = bytes.next() {
+        out.push(if byte == b'\\' { bytes.next().unwrap_or(byte) } else { byte });
     }
 }
 

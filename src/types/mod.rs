@@ -9,8 +9,9 @@ pub use array::append_item;
 pub use choose::FieldType;
 pub use codec::Codec;
 pub use column::{ColumnType, TypeKind};
+pub use hstore::append_pair;
 pub use hstore_json::HstoreText;
-pub use modes::{BinaryMode, DecimalMode, IntervalMode, Modes};
+pub use modes::{BinaryMode, DecimalMode, HstoreMode, IntervalMode, Modes, TimeMode};
 pub(crate) use point::well_known_binary;
 pub use value::{ArrayText, BitString, ByteString, Parsed, RenderError, ShortText, Unscaled, Value};
 
@@ -35,6 +36,7 @@ mod interval;
 mod json;
 mod magnitude;
 mod modes;
+mod moment;
 mod money;
 mod numeric;
 mod other;

@@ -12,6 +12,38 @@ pub struct Modes {
     pub interval: IntervalMode,
     /// `bytea`
     pub binary: BinaryMode,
+    /// `date`, `time` and `timestamp`
+    pub time: TimeMode,
+    /// `hstore`
+    pub hstore: HstoreMode,
+}
+
+/// The form of a `date`, `time` or `timestamp` (`time.precision.mode`). Those with a time zone are strings in all of them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum TimeMode {
+    /// Milliseconds up to three digits of precision, else microseconds; dates as days.
+    #[default]
+    Adaptive,
+    /// The same, but a `time` in microseconds always.
+    AdaptiveTimeMicroseconds,
+    /// Microseconds always; dates as days.
+    Microseconds,
+    /// Kafka Connect's own types, which have milliseconds; dates as days.
+    Connect,
+    /// `string` in ISO 8601 with a `Z`.
+    Isostring,
+}
+
+/// The form of an `hstore` (`hstore.handling.mode`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum HstoreMode {
+    /// `string` with a JSON object.
+    #[default]
+    Json,
+    /// `map` of nullable strings.
+    Map,
 }
 
 /// The form of a `numeric` or `money`.

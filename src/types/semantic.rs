@@ -28,6 +28,13 @@ pub(super) fn named(avro: &str, name: &str, parameters: Attributes) -> Value {
     Value::Object(schema)
 }
 
+/// An Avro type with a semantic name at version 1 and a logical type that Avro defines.
+pub(super) fn logical(avro: &str, logical: &str, name: &str, parameters: Attributes) -> Value {
+    let mut schema = named(avro, name, parameters);
+    schema["logicalType"] = json!(logical);
+    schema
+}
+
 /// What Debezium's source type parameters say of a column (`column.propagate.source.type`).
 pub(super) struct SourceType {
     pub(super) name: String,

@@ -1,37 +1,88 @@
 //! `time`: Avro `int` of milliseconds up to three digits of precision (`io.debezium.time.Time`), else `long` of microseconds
-//! (`io.debezium.time.MicroTime`); 24:00:00 is one past the last of the day.
+//! (`io.debezium.time.MicroTime`); 24:00:00 is one past the last of the day. Or Kafka Connect's own type, an `int` of
+//! milliseconds below a day, or a `string` in ISO 8601 (`io.debezium.time.IsoTime`): what these cannot hold travels as text besides.
 
-use std::io::Write;
+use std::{fmt::Write as _, io::Write as _};
+
+use serde_json::Value as Json;
 
 use super::{
     calendar::{Clock, DAY, MICROS, fraction_digits, scan_time},
     scan::Scan,
-    value::{Parsed, RenderError, Value},
+    semantic::{Attributes, logical, named},
+    value::{Parsed, RenderError, ShortText, Value},
 };
 
 pub(super) const MILLIS_NAME: &str = "io.debezium.time.Time";
 pub(super) const MICROS_NAME: &str = "io.debezium.time.MicroTime";
+pub(super) const CONNECT_NAME: &str = "org.apache.kafka.connect.data.Time";
+pub(super) const ISO_NAME: &str = "io.debezium.time.IsoTime";
 
-pub(super) fn parse_millis(text: &[u8]) -> Parsed<'_> {
-    let millis =
-        micros(text).filter(|micros| micros % 1_000 == 0).and_then(|micros| i32::try_from(micros / 1_000).ok());
-    millis.map_or(Parsed::Unrepresentable { stand_in: Value::Int(0) }, |millis| Parsed::Value(Value::Int(millis)))
+/// How a time of day is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Form {
+    Millis,
+    Micros,
+    Connect,
+    Iso,
 }
 
-pub(super) fn parse_micros(text: &[u8]) -> Parsed<'_> {
-    micros(text)
-        .map_or(Parsed::Unrepresentable { stand_in: Value::Long(0) }, |micros| Parsed::Value(Value::Long(micros)))
+/// The field's schema.
+pub(super) fn schema(form: Form, parameters: Attributes) -> Json {
+    match form {
+        Form::Millis => named("int", MILLIS_NAME, parameters),
+        Form::Micros => named("long", MICROS_NAME, parameters),
+        Form::Connect => logical("int", "time-millis", CONNECT_NAME, parameters),
+        Form::Iso => named("string", ISO_NAME, parameters),
+    }
+}
+
+pub(super) fn parse(text: &[u8], form: Form) -> Parsed<'_> {
+    let Some(micros) = micros(text) else { return Parsed::Unrepresentable { stand_in: form.midnight() } };
+    // Neither Kafka Connect nor Java has an hour 24.
+    let of_day = micros % (DAY * MICROS);
+    let value = match form {
+        Form::Micros => return Parsed::Value(Value::Long(micros)),
+        Form::Millis => millis(micros),
+        Form::Connect => millis(of_day),
+        Form::Iso => iso(of_day),
+    };
+    match (form, value) {
+        (_, None) => Parsed::Unrepresentable { stand_in: form.midnight() },
+        (Form::Millis, Some(_)) if micros % 1_000 != 0 => Parsed::Unrepresentable { stand_in: form.midnight() },
+        (Form::Connect, Some(value)) if micros % 1_000 != 0 || micros != of_day => Parsed::Lossy(value),
+        (Form::Iso, Some(value)) if micros != of_day => Parsed::Lossy(value),
+        (_, Some(value)) => Parsed::Value(value),
+    }
+}
+
+impl Form {
+    const fn midnight(self) -> Value<'static> {
+        match self {
+            Self::Millis | Self::Connect => Value::Int(0),
+            Self::Micros => Value::Long(0),
+            Self::Iso => Value::Text("00:00:00Z"),
+        }
+    }
+}
+
+fn millis(micros: i64) -> Option<Value<'static>> {
+    i32::try_from(micros / 1_000).ok().map(Value::Int)
+}
+
+fn iso(micros: i64) -> Option<Value<'static>> {
+    let mut text = ShortText::new();
+    write!(text, "{}Z", Clock { micros, digits: fraction_digits(micros) }).ok()?;
+    Some(Value::Short(text))
 }
 
 pub(super) fn render(value: Value<'_>, out: &mut Vec<u8>) -> Result<(), RenderError> {
-    let micros = match value {
-        Value::Int(millis) => i64::from(millis) * 1_000,
-        Value::Long(micros) => micros,
-        _ => return Err(RenderError("time")),
+    let micros = match &value {
+        Value::Int(millis) => Some(i64::from(*millis) * 1_000),
+        Value::Long(micros) => Some(*micros),
+        other => other.text().and_then(|text| self::micros(text.strip_suffix('Z')?.as_bytes())),
     };
-    if !(0..=DAY * MICROS).contains(&micros) {
-        return Err(RenderError("time"));
-    }
+    let micros = micros.filter(|micros| (0..=DAY * MICROS).contains(micros)).ok_or(RenderError("time"))?;
     let digits = fraction_digits(micros);
     write!(out, "{}", Clock { micros, digits }).map_err(|_| RenderError("time"))
 }

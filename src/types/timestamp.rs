@@ -1,35 +1,44 @@
 //! `timestamp`: Avro `long` since 1970-01-01 00:00, milliseconds up to three digits of precision (`io.debezium.time.Timestamp`),
-//! else microseconds (`io.debezium.time.MicroTimestamp`).
+//! else microseconds (`io.debezium.time.MicroTimestamp`); or Kafka Connect's own type, milliseconds, or a `string` in ISO 8601
+//! (`io.debezium.time.IsoTimestamp`).
 //!
 //! Infinities are Debezium's sentinels. A real timestamp that equals a sentinel, or whose microseconds overflow (from 294247 on),
 //! travels as text (trap T43).
 
-use std::io::Write;
+use serde_json::Value as Json;
 
 use super::{
-    calendar::{Clock, DAY, MICROS, Moment, PgDate, fraction_digits, scan_moment},
+    calendar::{MICROS, Moment, fraction_digits, scan_moment},
+    moment::{append, iso, scan_iso},
+    semantic::{Attributes, logical, named},
     value::{Parsed, RenderError, Value},
 };
 
 pub(super) const MILLIS_NAME: &str = "io.debezium.time.Timestamp";
 pub(super) const MICROS_NAME: &str = "io.debezium.time.MicroTimestamp";
+pub(super) const CONNECT_NAME: &str = "org.apache.kafka.connect.data.Timestamp";
+pub(super) const ISO_NAME: &str = "io.debezium.time.IsoTimestamp";
 
 /// Milliseconds that stand for `infinity`: what the PostgreSQL JDBC driver makes of it.
 const INFINITY_MILLIS: i64 = 9_223_372_036_825_200;
 /// Milliseconds that stand for `-infinity`.
 const MINUS_INFINITY_MILLIS: i64 = -9_223_372_036_832_400;
 
-/// What one unit of the long is.
+/// How a timestamp is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Unit {
+pub(super) enum Form {
     Millis,
     Micros,
+    /// Milliseconds, under Kafka Connect's name; what they lose travels besides.
+    Connect,
+    Iso,
 }
 
-impl Unit {
+impl Form {
+    /// How many of its units a second has; a string's infinities are told in milliseconds.
     const fn per_second(self) -> i64 {
         match self {
-            Self::Millis => 1_000,
+            Self::Millis | Self::Connect | Self::Iso => 1_000,
             Self::Micros => MICROS,
         }
     }
@@ -40,7 +49,20 @@ impl Unit {
     }
 }
 
-pub(super) fn parse(text: &[u8], unit: Unit) -> Parsed<'_> {
+/// The field's schema.
+pub(super) fn schema(form: Form, parameters: Attributes) -> Json {
+    match form {
+        Form::Millis => named("long", MILLIS_NAME, parameters),
+        Form::Micros => named("long", MICROS_NAME, parameters),
+        Form::Connect => logical("long", "timestamp-millis", CONNECT_NAME, parameters),
+        Form::Iso => named("string", ISO_NAME, parameters),
+    }
+}
+
+pub(super) fn parse(text: &[u8], unit: Form) -> Parsed<'_> {
+    if unit == Form::Iso {
+        return parse_iso(text);
+    }
     let (low, high) = unit.infinities();
     match text {
         b"infinity" => return Parsed::Value(Value::Long(high)),
@@ -54,6 +76,7 @@ pub(super) fn parse(text: &[u8], unit: Unit) -> Parsed<'_> {
     let exact = fraction * MICROS / unit.per_second() == micros;
     match seconds.checked_mul(unit.per_second()).and_then(|whole| whole.checked_add(fraction)) {
         Some(number) if exact && number != low && number != high => Parsed::Value(Value::Long(number)),
+        Some(number) if unit == Form::Connect => Parsed::Lossy(Value::Long(number)),
         _ => {
             let wrapped = seconds.wrapping_mul(unit.per_second()).wrapping_add(fraction);
             Parsed::Unrepresentable { stand_in: Value::Long(wrapped) }
@@ -61,7 +84,42 @@ pub(super) fn parse(text: &[u8], unit: Unit) -> Parsed<'_> {
     }
 }
 
-pub(super) fn render(value: Value<'_>, unit: Unit, out: &mut Vec<u8>) -> Result<(), RenderError> {
+/// The infinities as moments: what the JDBC driver makes of them, in Debezium's strings.
+fn iso_infinities() -> (Moment, Moment) {
+    let (low, high) = Form::Iso.infinities();
+    let moment = |millis: i64| Moment { seconds: millis.div_euclid(1_000), micros: millis.rem_euclid(1_000) * 1_000 };
+    (moment(low), moment(high))
+}
+
+fn parse_iso(text: &[u8]) -> Parsed<'_> {
+    let (low, high) = iso_infinities();
+    let (moment, is_real) = match text {
+        b"infinity" => (Some(high), false),
+        b"-infinity" => (Some(low), false),
+        _ => (scan_moment(text, false), true),
+    };
+    let written = moment.and_then(|moment| Some((moment, iso(moment, fraction_digits(moment.micros))?)));
+    match written {
+        Some((moment, iso)) if is_real && (moment == low || moment == high) => Parsed::Lossy(Value::Short(iso)),
+        Some((_, iso)) => Parsed::Value(Value::Short(iso)),
+        None => Parsed::Unrepresentable { stand_in: Value::Text("1970-01-01T00:00:00Z") },
+    }
+}
+
+fn render_iso(value: &Value<'_>, out: &mut Vec<u8>) -> Result<(), RenderError> {
+    let moment = value.text().and_then(|text| scan_iso(text.as_bytes())).ok_or(RenderError("timestamp"))?;
+    let (low, high) = iso_infinities();
+    if moment == low || moment == high {
+        out.extend_from_slice(if moment == low { b"-infinity" } else { b"infinity" });
+        return Ok(());
+    }
+    append(moment, "", out)
+}
+
+pub(super) fn render(value: Value<'_>, unit: Form, out: &mut Vec<u8>) -> Result<(), RenderError> {
+    if unit == Form::Iso {
+        return render_iso(&value, out);
+    }
     let Value::Long(number) = value else { return Err(RenderError("timestamp")) };
     let (low, high) = unit.infinities();
     if number == low || number == high {
@@ -71,12 +129,4 @@ pub(super) fn render(value: Value<'_>, unit: Unit, out: &mut Vec<u8>) -> Result<
     let seconds = number.div_euclid(unit.per_second());
     let micros = number.rem_euclid(unit.per_second()) * (MICROS / unit.per_second());
     append(Moment { seconds, micros }, "", out)
-}
-
-/// Appends a moment as PostgreSQL writes it, with a suffix before the era (an offset).
-pub(super) fn append(moment: Moment, suffix: &str, out: &mut Vec<u8>) -> Result<(), RenderError> {
-    let date = PgDate::from_days(moment.seconds.div_euclid(DAY));
-    let micros = moment.seconds.rem_euclid(DAY) * MICROS + moment.micros;
-    let clock = Clock { micros, digits: fraction_digits(micros) };
-    write!(out, "{date} {clock}{suffix}{}", date.era()).map_err(|_| RenderError("timestamp"))
 }

@@ -15,11 +15,7 @@ pub(super) fn parse(text: &[u8]) -> Parsed<'_> {
 
 /// PostgreSQL's own text: an offset without minutes when they are zero.
 pub(super) fn render(value: Value<'_>, out: &mut Vec<u8>) -> Result<(), RenderError> {
-    let text = match &value {
-        Value::Text(text) => text,
-        Value::Short(text) => text.as_str(),
-        _ => return Err(RenderError("time with time zone")),
-    };
+    let text = value.text().ok_or(RenderError("time with time zone"))?;
     match (text.strip_suffix('Z'), text.strip_suffix(":00")) {
         (Some(clock), _) => out.extend([clock.as_bytes(), b"+00"].concat()),
         // Of the offset, not of the clock: that one has two colons, the offset one.

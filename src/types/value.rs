@@ -39,6 +39,8 @@ pub enum Value<'a> {
     Array(ArrayText<'a>),
     /// `string` with a JSON object.
     Hstore(HstoreText<'a>),
+    /// `map` of nullable strings.
+    Map(HstoreText<'a>),
     /// `bytes` of a bit string, the last bit first.
     Bits(BitString<'a>),
     /// The record `io.debezium.data.geometry.Point`.
@@ -57,6 +59,18 @@ pub enum Value<'a> {
         /// The number times ten to the power of `scale`.
         unscaled: Unscaled<'a>,
     },
+}
+
+impl Value<'_> {
+    /// The text of a string.
+    #[must_use]
+    pub fn text(&self) -> Option<&str> {
+        match self {
+            Self::Text(text) => Some(text),
+            Self::Short(text) => Some(text.as_str()),
+            _ => None,
+        }
+    }
 }
 
 /// What became of a text.

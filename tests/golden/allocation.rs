@@ -3,7 +3,7 @@
 use allocation_counter::measure;
 use walrelay::{
     event::{OldTuple, RecordBuf, RowChange},
-    types::{BinaryMode, DecimalMode, IntervalMode, Modes},
+    types::{BinaryMode, DecimalMode, HstoreMode, IntervalMode, Modes, TimeMode},
 };
 
 use crate::support::{Pipe, change, event, golden, transaction, tuple};
@@ -26,8 +26,14 @@ fn allocations(pipe: &mut Pipe, plan: &walrelay::record::Plan, changes: &[RowCha
 fn a_row_of_any_type_is_encoded_without_an_allocation() {
     let forms = [
         Modes::default(),
-        Modes { decimal: DecimalMode::String, interval: IntervalMode::Numeric, binary: BinaryMode::Base64 },
-        Modes { decimal: DecimalMode::Double, binary: BinaryMode::Hex, ..Modes::default() },
+        Modes {
+            decimal: DecimalMode::String,
+            interval: IntervalMode::Numeric,
+            binary: BinaryMode::Base64,
+            time: TimeMode::Connect,
+            hstore: HstoreMode::Map,
+        },
+        Modes { decimal: DecimalMode::Double, binary: BinaryMode::Hex, time: TimeMode::Isostring, ..Modes::default() },
     ];
     for modes in forms {
         for table in crate::against_debezium::TABLES {

@@ -51,8 +51,8 @@ fn to_json(value: &Value, scales: &Map<String, Json>) -> Json {
     match value {
         Value::Null => Json::Null,
         Value::Boolean(value) => json!(value),
-        Value::Int(value) => json!(value),
-        Value::Long(value) => json!(value),
+        Value::Int(value) | Value::Date(value) | Value::TimeMillis(value) => json!(value),
+        Value::Long(value) | Value::TimestampMillis(value) => json!(value),
         Value::Float(value) => float(f64::from(*value)),
         Value::Double(value) => float(*value),
         Value::String(value) => json!(value),

@@ -84,8 +84,14 @@ async fn values_of_every_type_that_a_column_can_have_are_the_same_at_the_target(
 /// Forms that lose something lose nothing on the way to the target.
 #[tokio::test(flavor = "multi_thread")]
 async fn values_are_the_same_in_whatever_form_consumers_want_them() {
-    let strings = [("format.decimal", "string"), ("format.interval", "numeric"), ("format.binary", "hex")];
-    let doubles = [("format.decimal", "double"), ("format.binary", "base64-url-safe")];
+    let strings = [
+        ("format.decimal", "string"),
+        ("format.interval", "numeric"),
+        ("format.binary", "hex"),
+        ("format.time", "connect"),
+        ("format.hstore", "map"),
+    ];
+    let doubles = [("format.decimal", "double"), ("format.binary", "base64-url-safe"), ("format.time", "isostring")];
     // Debezium names no type as PostgreSQL does, so the target has its tables; and a hstore looks like json.
     let debezium = [("format.compatibility", "debezium"), ("format.parameters", "source-type")];
     tokio::join!(judge_all("strings", &strings), judge_all("doubles", &doubles), judge_all("debezium", &debezium));
