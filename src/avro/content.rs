@@ -15,6 +15,20 @@ pub struct Content {
     pub transaction: TransactionBlock,
     /// Whether records have Debezium's four `__debezium.context.*` headers.
     pub context_headers: bool,
+    /// Whether a delete is followed by a tombstone.
+    pub tombstones: Tombstones,
+}
+
+/// Whether a delete is followed by a record without a value, which lets compaction forget the key
+/// (`tombstones.on.delete`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Tombstones {
+    /// It is.
+    #[default]
+    OnDelete,
+    /// It is not.
+    Never,
 }
 
 /// Which fields of a row can be null.

@@ -3,7 +3,10 @@
 use std::collections::BTreeMap;
 
 use crate::{
-    avro::{content::Content, subject::SubjectNaming},
+    avro::{
+        content::{Content, Tombstones},
+        subject::SubjectNaming,
+    },
     config::{Apply, Capture, Format, Kafka, Registry, SubjectStrategy},
     kafka,
     registry::RegistrySettings,
@@ -82,6 +85,7 @@ pub(super) const fn content(config: Format) -> Content {
         parameters: config.parameters,
         transaction: config.transaction,
         context_headers: config.context_headers,
+        tombstones: if config.tombstones { Tombstones::OnDelete } else { Tombstones::Never },
     }
 }
 

@@ -122,6 +122,12 @@ pub const KEYS: &[Key] = &[
         "Whether records have Debezium's four __debezium.context headers.",
     ),
     key(
+        "format.tombstones",
+        Kind::Bool,
+        Some("true"),
+        "Whether a delete is followed by a record without a value, which lets compaction forget the key.",
+    ),
+    key(
         "format.decimal",
         Kind::Choice(&["precise", "string", "double"]),
         Some("\"precise\""),

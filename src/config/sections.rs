@@ -119,6 +119,7 @@ pub struct Format {
     pub parameters: Parameters,
     pub transaction: TransactionBlock,
     pub context_headers: bool,
+    pub tombstones: bool,
     /// It has set the others by then.
     pub compatibility: Compatibility,
 }

@@ -4,7 +4,7 @@ use std::{ops::Range, sync::Arc};
 
 use crate::{
     avro::{
-        content::{Content, Parameters},
+        content::{Content, Parameters, Tombstones},
         encode,
         schema::{self, Schema},
         store::SchemaStore,
@@ -260,7 +260,7 @@ impl Encoder {
                 let key = self.append_single(simple(Op::Delete, Some(row), None), row, out)?;
                 let first = out.headers.len();
                 self.context.push(out);
-                append_tombstone(plan, key, first..out.headers.len(), out);
+                self.append_tombstone(plan, key, first..out.headers.len(), out);
             }
             RowChange::Update { old, new } => return self.append_update(simple, old.as_ref(), new, out),
         }
@@ -321,12 +321,20 @@ impl Encoder {
         self.context.push(out);
         let shared = first..out.headers.len();
         self.append_event(delete, Some(old_key.clone()), shared.start, out)?;
-        append_tombstone(plan, Some(old_key), shared, out);
+        self.append_tombstone(plan, Some(old_key), shared, out);
 
         let first = out.headers.len();
         push_header(header::OLD_KEY, old_json.as_bytes(), out);
         self.context.push(out);
         self.append_event(create, Some(new_key), first, out)
+    }
+
+    /// A record without a value, unless consumers want none or the event has no key (trap T54; a null key has nothing to compact).
+    fn append_tombstone(&self, plan: &Plan, key: Option<Range<usize>>, headers: Range<usize>, out: &mut RecordBuf) {
+        if key.is_some() && self.settings.content.tombstones == Tombstones::OnDelete {
+            let partition = plan.one_partition.then_some(0);
+            out.records.push(RecordSpans { key, value: None, headers, partition });
+        }
     }
 
     /// Key and event of a change that stays one event; answers where the key lies.
@@ -434,13 +442,5 @@ impl Encoder {
     fn source(&self, schema: &str, table: &str) -> SourceConstants {
         let EncoderSettings { prefix, database, version, .. } = &self.settings;
         SourceConstants::new(version, prefix, database, schema, table)
-    }
-}
-
-/// A record without a value, unless the event has no key (trap T54; a null key has nothing to compact).
-fn append_tombstone(plan: &Plan, key: Option<Range<usize>>, headers: Range<usize>, out: &mut RecordBuf) {
-    if key.is_some() {
-        let partition = plan.one_partition.then_some(0);
-        out.records.push(RecordSpans { key, value: None, headers, partition });
     }
 }

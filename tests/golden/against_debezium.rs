@@ -74,6 +74,7 @@ fn compare(
         parameters: if lossless { Parameters::SourceType } else { Parameters::None },
         transaction: if lossless { TransactionBlock::Streamed } else { TransactionBlock::None },
         context_headers: true,
+        ..Content::default()
     };
     let content = if compatible { debezium } else { Content::default() };
     let (prefix, modes) = if lossless {

@@ -2,8 +2,8 @@
 
 use serde_json::json;
 use walrelay::{
-    avro::content::{Content, Nullability, Parameters, TransactionBlock},
-    event::{Cell, Datum, RecordBuf, RowChange},
+    avro::content::{Content, Nullability, Parameters, Tombstones, TransactionBlock},
+    event::{Cell, Datum, OldTuple, RecordBuf, RowChange},
     record::{Decoded, LogicalMessage},
     schema::{Column, ReplicaIdentity},
     types::{BinaryMode, ColumnType, DecimalMode, Modes, TypeKind},
@@ -149,4 +149,21 @@ fn all_encoders_of_a_process_are_one_run() {
         record.header("__debezium.context.runId").unwrap().to_owned()
     };
     assert_eq!(run("a"), run("b"));
+}
+
+/// Debezium's `tombstones.on.delete = false`; a key move is then two records.
+#[test]
+fn tombstones_are_left_out_on_demand() {
+    let content = Content { tombstones: Tombstones::Never, ..Content::default() };
+    let kinds = |content: Content| {
+        let mut pipe = Pipe::with_forms("p", Modes::default(), content);
+        let columns = vec![column("id", 23, -1, "integer")];
+        let plan = pipe.plan(&relation(ReplicaIdentity::Default, 1, columns));
+        let delete = RowChange::Delete(OldTuple::Key(texts(&[Some("1")])));
+        let moved = RowChange::Update { old: Some(OldTuple::Key(texts(&[Some("1")]))), new: texts(&[Some("2")]) };
+        let values = |records: Vec<Owned>| records.iter().map(|record| record.value.is_some()).collect::<Vec<_>>();
+        [values(pipe.encode(&plan, &delete).unwrap()), values(pipe.encode(&plan, &moved).unwrap())]
+    };
+    assert_eq!(kinds(Content::default()), [vec![true, false], vec![true, false, true]]);
+    assert_eq!(kinds(content), [vec![true], vec![true, true]]);
 }
