@@ -82,6 +82,19 @@ pub struct Standing {
     pub mark: Position,
 }
 
+/// How far a partition is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stand {
+    /// The topic.
+    pub topic: String,
+    /// The partition.
+    pub partition: i32,
+    /// Offset of the next record to apply.
+    pub next_offset: Option<i64>,
+    /// Position of the last applied event.
+    pub mark: Position,
+}
+
 impl Standing {
     pub(crate) fn fenced(&self) -> Error {
         Error::Fenced { topic: self.lane.topic.clone(), partition: self.lane.partition }
@@ -300,6 +313,24 @@ impl Ledger {
     pub async fn set_parked(&self, client: &Client, lane: &Standing, at: Position) -> Result<(), Error> {
         let set = format!("parked_epoch = {}, parked_lsn = '{}', parked_ordinal = {}", at.epoch, at.commit, at.ordinal);
         self.mark_row(client, lane, &set).await
+    }
+
+    /// How far the partitions of these topics are, in whatever process they are applied.
+    pub async fn standings(&self, client: &Client, topics: &[&str]) -> Result<Vec<Stand>, Error> {
+        if topics.is_empty() {
+            return Ok(Vec::new());
+        }
+        let sql = format!(
+            "SELECT topic, partition, next_offset, epoch, commit_lsn, ordinal FROM {} WHERE instance = $1 AND topic = ANY ($2)",
+            self.table("position")
+        );
+        let rows = client.query(&sql, &[&self.instance, &topics]).await.map_err(Error::query("read positions"))?;
+        rows.iter()
+            .map(|row| {
+                let mark = position_of(row.get(3), row.get(4), row.get(5))?;
+                Ok(Stand { topic: row.get(0), partition: row.get(1), next_offset: row.get(2), mark })
+            })
+            .collect()
     }
 
     /// The commit LSN before which lanes are to stop, if `verify` holds them.

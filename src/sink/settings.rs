@@ -1,7 +1,7 @@
 //! What the sink is told, and what its connections share.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     sync::{Arc, Mutex, PoisonError},
 };
 
@@ -98,25 +98,27 @@ impl Sink {
         self.plans.lock().unwrap_or_else(PoisonError::into_inner).remove(topic);
     }
 
-    /// Topics whose tables are tied to this topic's by foreign keys, itself included, as far as plans tell.
+    /// Topics whose tables are tied to this topic's by foreign keys, itself included, as far as plans tell: a tie is known once
+    /// one of its two tables has a plan. `topic_of` names the topic of a target table that has none yet.
     #[must_use]
-    pub fn related(&self, topic: &str) -> Vec<Arc<str>> {
+    pub fn related(&self, topic: &str, topic_of: &dyn Fn(&TableName) -> Option<Arc<str>>) -> BTreeSet<Arc<str>> {
         let plans = self.plans.lock().unwrap_or_else(PoisonError::into_inner);
         let newest: Vec<&Arc<Plan>> = plans.values().filter_map(|plans| plans.last()).collect();
         let mut found: Vec<&Arc<Plan>> = newest.iter().copied().filter(|plan| *plan.topic == *topic).collect();
+        let mut topics = BTreeSet::new();
         let mut at = 0;
         while let Some(plan) = found.get(at).copied() {
             let tied = plan.target.parents.iter().chain(&plan.target.children);
             for table in tied {
-                let other = newest.iter().find(|other| other.target.name == *table);
-                if let Some(other) = other
-                    && !found.iter().any(|known| known.topic == other.topic)
-                {
-                    found.push(other);
+                match newest.iter().find(|other| other.target.name == *table) {
+                    Some(other) if found.iter().any(|known| known.topic == other.topic) => {}
+                    Some(other) => found.push(other),
+                    None => topics.extend(topic_of(table)),
                 }
             }
             at += 1;
         }
-        found.into_iter().map(|plan| Arc::clone(&plan.topic)).collect()
+        topics.extend(found.into_iter().map(|plan| Arc::clone(&plan.topic)));
+        topics
     }
 }

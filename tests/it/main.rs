@@ -39,6 +39,7 @@ mod sink_batch;
 mod sink_by_offset;
 mod sink_lanes;
 mod sink_owners;
+mod sink_related;
 mod sink_support;
 mod stopped;
 mod support;

@@ -174,6 +174,6 @@ fn stop(works: &mut [&mut Work], error: &sink::Error) {
         let concerned = topic.as_ref().is_none_or(|topic| *work.topic == **topic);
         let stop = concerned.then(|| work.stop(None, chain(error), error.hint()));
         work.drop_from(0);
-        work.halt = stop.map(Halt::Stopped);
+        work.halt = stop.map(|stop| if error.is_ordering() { Halt::Unordered(stop) } else { Halt::Stopped(stop) });
     }
 }

@@ -20,7 +20,7 @@ use crate::{
         self, Session, Sink,
         barrier::{Awaited, Gathering, Others, gather, pass},
         history::{Astray, astray},
-        ledger::{Claim, Owned, Standing},
+        ledger::{Claim, Owned, Stand, Standing},
         siblings,
     },
 };
@@ -55,6 +55,8 @@ pub struct Orders {
     pub held: Vec<(LaneRef, Option<Lsn>)>,
     /// Lanes that have stopped.
     pub stopped: Vec<(LaneRef, String)>,
+    /// Topics whose partitions are looked at, whoever has them.
+    pub observe: BTreeSet<Arc<str>>,
 }
 
 impl Orders {
@@ -118,6 +120,8 @@ pub struct Findings {
     pub refused: Vec<(TopicPartition, sink::Error)>,
     /// The hold.
     pub hold: Option<Lsn>,
+    /// How far the partitions of the observed topics are.
+    pub observed: Vec<Stand>,
 }
 
 /// Carries orders out on one connection, which is made if there is none: then `orders` compare all lanes.
@@ -153,6 +157,8 @@ async fn with_session(
         return Ok(findings);
     }
     findings.hold = ledger.hold(client).await?;
+    let observe: Vec<&str> = orders.observe.iter().map(|topic| &**topic).collect();
+    findings.observed = ledger.standings(client, &observe).await?;
     claims(session, sink, &orders, &mut findings).await?;
     identities(session, sink, &orders, &mut findings).await?;
     for (lane, reason) in orders.stopped {

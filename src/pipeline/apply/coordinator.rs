@@ -16,8 +16,9 @@ use tokio::{
 
 use crate::{
     kafka::{ConsumedRecord, ConsumerEvent, StartOffset, TopicPartition},
-    lsn::Lsn,
+    lsn::{Lsn, Position},
     pipeline::apply::{
+        conflicts::Conflicts,
         control::{Findings, Orders, carry_out},
         decode::Decode,
         deps::{Deps, TopicIds},
@@ -66,7 +67,9 @@ pub struct Coordinator<D> {
     revoked: Vec<(Vec<TopicPartition>, oneshot::Sender<()>)>,
     pub(super) groups: Groups,
     pub(super) stopped: BTreeMap<Arc<str>, String>,
-    pub(super) conflicts: BTreeMap<TopicPartition, Instant>,
+    pub(super) conflicts: Conflicts,
+    /// How far partitions were that may help waiting lanes, in whatever process.
+    pub(super) observed: BTreeMap<TopicPartition, (Option<i64>, Position)>,
     pub(super) unmet: Unmet,
     /// Lanes whose ordering error no cut within the memory solves.
     pub(super) starved: BTreeMap<TopicPartition, String>,
@@ -114,7 +117,8 @@ impl<D: Decode + 'static> Coordinator<D> {
             revoked: Vec::new(),
             groups: Groups::default(),
             stopped: BTreeMap::new(),
-            conflicts: BTreeMap::new(),
+            conflicts: Conflicts::default(),
+            observed: BTreeMap::new(),
             unmet: Unmet::default(),
             starved: BTreeMap::new(),
             fenced: BTreeMap::new(),
@@ -248,6 +252,7 @@ impl<D: Decode + 'static> Coordinator<D> {
             self.groups.dissolve(&key.0);
             self.starved.remove(key);
             self.unmet.forget(key);
+            self.conflicts.forget(key);
             self.deps.metrics.revoked(&key.0, key.1);
         }
     }
@@ -298,7 +303,13 @@ impl<D: Decode + 'static> Coordinator<D> {
             format!("topic {topic}, partition {n}, is this process's and was taken over by {owner}: end one of the two")
         });
         self.deps.health.waits_for(
-            starved.chain(self.unmet.reasons()).chain(absent).chain(fenced).chain(self.watch.reasons()).collect(),
+            starved
+                .chain(self.unmet.reasons())
+                .chain(self.conflicts.reasons())
+                .chain(absent)
+                .chain(fenced)
+                .chain(self.watch.reasons())
+                .collect(),
         );
     }
 
@@ -329,6 +340,7 @@ impl<D: Decode + 'static> Coordinator<D> {
         orders.of_lanes(self.lanes.iter(), self.hold, &self.stopped, fresh);
         orders.announce = self.deps.explicit.as_ref().map_or_else(Vec::new, |explicit| explicit.partitions.clone());
         orders.withheld.clone_from(&self.progress.stopped);
+        orders.observe = self.observe();
         let mut session = self.control_session.take();
         let (sink, table_of) = (Arc::clone(&self.deps.sink), Arc::clone(&self.deps.table_of));
         self.control.spawn(async move {
@@ -405,8 +417,12 @@ impl<D: Decode + 'static> Coordinator<D> {
             }
             None => {}
         }
-        let waits =
-            |halt: &Halt| matches!(halt, Halt::NoCut | Halt::Starved(_) | Halt::Unmet(_) | Halt::Lost | Halt::Waits);
+        let waits = |halt: &Halt| {
+            matches!(
+                halt,
+                Halt::NoCut | Halt::Starved(_) | Halt::Unmet(_) | Halt::Unordered(_) | Halt::Lost | Halt::Waits
+            )
+        };
         let is_aligned = |lane: &LaneReport| !lane.halt.as_ref().is_some_and(waits);
         let aligned = matches!(report.how, How::Aligned { .. }) && report.lanes.iter().all(is_aligned);
         if aligned && let Some(first) = report.lanes.first() {
@@ -437,7 +453,7 @@ impl<D: Decode + 'static> Coordinator<D> {
         lane.told = false;
         self.starved.remove(&key);
         if report.gone > 0 {
-            self.conflicts.remove(&key);
+            self.conflicts.forget(&key);
         }
         match report.halt {
             None | Some(Halt::NoCut | Halt::Full) => {}
@@ -451,7 +467,10 @@ impl<D: Decode + 'static> Coordinator<D> {
             }
             Some(Halt::Waits) => lane.state = State::Waits(Instant::now() + RETRY_EVERY),
             Some(Halt::Lost) => lane.state = State::Lost,
-            Some(Halt::Ordering(reason)) => self.conflict(&key, &reason, report.by_offset),
+            Some(Halt::Ordering(reason)) => {
+                self.conflict(&key, report.table.as_deref(), &reason, (report.by_offset, report.tried));
+            }
+            Some(Halt::Unordered(stop)) => self.unordered(&key, report.table.as_deref(), stop),
             Some(Halt::Unmet(stop)) => self.unmet(&key, report.table.as_deref(), stop),
             Some(Halt::Stopped(stop)) => {
                 self.stop(&key.0, report.table.as_deref(), with_hint(stop.reason, stop.hint));
@@ -484,6 +503,7 @@ impl<D: Decode + 'static> Coordinator<D> {
         self.groups.remove(topic);
         self.starved.retain(|(name, _), _| name != topic);
         self.unmet.forget_topic(topic);
+        self.conflicts.forget_topic(topic);
     }
 }
 

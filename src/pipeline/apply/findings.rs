@@ -61,6 +61,7 @@ impl<D: Decode + 'static> Coordinator<D> {
             self.deps.health.recovered();
         }
         self.hold = findings.hold;
+        self.observed(&findings.observed);
         if let Some((number, others)) = &findings.identified {
             self.compared = *number;
             for error in others {
@@ -175,6 +176,7 @@ impl<D: Decode + 'static> Coordinator<D> {
             self.groups.dissolve(&key.0);
             self.starved.remove(key);
             self.unmet.forget(key);
+            self.conflicts.forget(key);
             self.deps.metrics.revoked(&key.0, key.1);
             self.fenced.insert(key.clone(), owner.to_owned());
         }

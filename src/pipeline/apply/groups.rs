@@ -35,6 +35,12 @@ impl Groups {
         self.0.iter().any(|group| group.topics.contains(topic))
     }
 
+    /// Whether the group of a topic has all these.
+    #[must_use]
+    pub fn covers(&self, topic: &str, topics: &BTreeSet<Arc<str>>) -> bool {
+        self.0.iter().any(|group| group.topics.contains(topic) && topics.is_subset(&group.topics))
+    }
+
     /// The group of this topic has done its work.
     pub fn dissolve(&mut self, topic: &str) {
         self.0.retain(|group| !group.topics.contains(topic));

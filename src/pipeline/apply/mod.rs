@@ -30,6 +30,7 @@
 
 mod align;
 mod attempt;
+mod conflicts;
 mod control;
 mod coordinator;
 mod decode;

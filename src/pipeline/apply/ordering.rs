@@ -1,15 +1,23 @@
 //! Ordering errors: which lanes the coordinator has applied together, and how long others may take to move on.
 
-use std::{collections::BTreeSet, sync::Arc, time::Instant};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Instant,
+};
 
 use crate::{
     kafka::TopicPartition,
+    lsn::Position,
     pipeline::apply::{
         coordinator::{Coordinator, RETRY_EVERY, job_lane, with_hint},
         decode::Decode,
         job::How,
         lane::{Lane, State, Stop},
     },
+    progress::Progress,
+    schema::TableName,
+    sink::ledger::Stand,
 };
 
 impl<D: Decode + 'static> Coordinator<D> {
@@ -62,11 +70,32 @@ impl<D: Decode + 'static> Coordinator<D> {
         }
     }
 
+    /// Topics whose tables foreign keys tie to this topic's, itself included, also those that nothing was applied of yet and
+    /// those that other processes apply. A topic that capture tells nothing of has nothing to bring, and would never come to a cut.
+    fn related(&self, topic: &Arc<str>) -> BTreeSet<Arc<str>> {
+        let told = |name: &str| self.progress == Progress::default() || self.progress.offsets.contains_key(name);
+        let known = self.deps.partition_counts.keys().chain(self.progress.offsets.keys()).map(String::as_str);
+        let known: BTreeSet<&str> = known.chain(self.lanes.keys().map(|(name, _)| &**name)).collect();
+        let is_of = |name: &str, table: &TableName| {
+            (self.deps.table_of)(name).is_some_and(|source| self.deps.sink.target_of(&source) == *table)
+        };
+        let topic_of =
+            |table: &TableName| known.iter().find(|name| told(name) && is_of(name, table)).map(|name| Arc::from(*name));
+        let mut topics = self.deps.sink.related(topic, &topic_of);
+        topics.insert(Arc::clone(topic));
+        topics
+    }
+
     /// An ordering error: the table's lanes are aligned if they are all here, else the others get time to move on. Lanes that
     /// know no common cut need none to be tried together, so not all have to be here.
-    pub(super) fn conflict(&mut self, key: &TopicPartition, reason: &str, by_offset: bool) {
-        let mut topics: BTreeSet<Arc<str>> = self.deps.sink.related(&key.0).into_iter().collect();
-        topics.insert(Arc::clone(&key.0));
+    pub(super) fn conflict(
+        &mut self,
+        key: &TopicPartition,
+        table: Option<&str>,
+        reason: &str,
+        (by_offset, tried): (bool, Option<Position>),
+    ) {
+        let topics = self.related(&key.0);
         let here = |topic: &Arc<str>| self.lanes.keys().filter(|(name, _)| name == topic).count();
         let whole = topics.iter().all(|topic| {
             let known = self.deps.partition_counts.get(&**topic).and_then(|count| usize::try_from(*count).ok());
@@ -79,18 +108,63 @@ impl<D: Decode + 'static> Coordinator<D> {
             self.groups.join(topics);
             return;
         }
-        let since = *self.conflicts.entry(key.clone()).or_insert_with(Instant::now);
-        if since.elapsed() < self.deps.limits.patience {
+        let patience = self.deps.limits.patience;
+        if self.conflicts.stands(key, tried, reason) < patience {
             if let Some(lane) = self.lanes.get_mut(key) {
                 lane.state = State::Waits(Instant::now() + RETRY_EVERY * 5);
             }
             return;
         }
         let reason = format!(
-            "topic {}, partition {}: {reason}. Apply all partitions of the table in one process.",
-            key.0, key.1
+            "topic {}, partition {}: {reason}. No partition that another process applies has come nearer within {} s. Apply \
+             all partitions of the tables that depend on each other in one process.",
+            key.0,
+            key.1,
+            patience.as_secs()
         );
-        self.stop(&key.0, None, reason);
+        self.stop(&key.0, table, reason);
+    }
+
+    /// No cut of the group's tables makes a table's events fit. It stops, unless more tables are known to be tied to it by now.
+    pub(super) fn unordered(&mut self, key: &TopicPartition, table: Option<&str>, stop: Stop) {
+        if self.groups.covers(&key.0, &self.related(&key.0)) {
+            self.stop(&key.0, table, with_hint(stop.reason, stop.hint));
+            return;
+        }
+        self.groups.dissolve(&key.0);
+        self.conflict(key, table, &stop.reason, (false, None));
+    }
+
+    /// Topics whose partitions may help lanes that wait.
+    pub(super) fn observe(&self) -> BTreeSet<Arc<str>> {
+        let topics: BTreeSet<&Arc<str>> =
+            self.unmet.keys().chain(self.conflicts.keys()).map(|(topic, _)| topic).collect();
+        topics.into_iter().flat_map(|topic| self.related(topic)).collect()
+    }
+
+    /// How far these partitions are by now: what waits for one that has moved, in whatever process, waits anew.
+    pub(super) fn observed(&mut self, found: &[Stand]) {
+        let now: BTreeMap<TopicPartition, _> = found
+            .iter()
+            .map(|stand| ((stand.topic.as_str().into(), stand.partition), (stand.next_offset, stand.mark)))
+            .collect();
+        let before = std::mem::replace(&mut self.observed, now);
+        let from = |(key, stand): (&TopicPartition, _)| {
+            before.get(key).filter(|then| *then != stand).map(|then| (key.clone(), then.1))
+        };
+        let moved: Vec<(TopicPartition, Position)> = self.observed.iter().filter_map(from).collect();
+        if moved.is_empty() {
+            return;
+        }
+        let waiting: Vec<TopicPartition> = self.unmet.keys().chain(self.conflicts.keys()).cloned().collect();
+        for key in waiting {
+            let related = self.related(&key.0);
+            for (other, from) in moved.iter().filter(|(other, _)| *other != key && related.contains(&other.0)) {
+                self.conflicts.moved(&key, *from);
+                self.unmet.moved(&BTreeSet::from([Arc::clone(&key.0)]));
+                tracing::trace!(topic = %key.0, partition = key.1, moved = %other.0, "a partition that may help has moved");
+            }
+        }
     }
 
     /// A lane stands at an event that only others can make fit. Its table stops when none of them has moved for long.
@@ -112,7 +186,8 @@ impl<D: Decode + 'static> Coordinator<D> {
     /// A lane has moved: what waits for it, waits anew.
     pub(super) fn moved(&mut self, key: &TopicPartition) {
         if !self.unmet.is_empty() {
-            self.unmet.moved(&self.deps.sink.related(&key.0));
+            let related = self.related(&key.0);
+            self.unmet.moved(&related);
         }
     }
 }

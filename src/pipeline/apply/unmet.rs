@@ -36,10 +36,15 @@ impl Unmet {
     }
 
     /// A lane of one of these topics has moved.
-    pub fn moved(&mut self, topics: &[Arc<str>]) {
+    pub fn moved(&mut self, topics: &BTreeSet<Arc<str>>) {
         for (_, wait) in self.0.iter_mut().filter(|((topic, _), _)| topics.contains(topic)) {
             wait.since = Instant::now();
         }
+    }
+
+    /// The lanes that wait.
+    pub fn keys(&self) -> impl Iterator<Item = &TopicPartition> {
+        self.0.keys()
     }
 
     /// A lane waits no more.

@@ -49,6 +49,8 @@ pub enum Halt {
     Ordering(String),
     /// Its first event needs what another lane may bring, and nothing tells how far that one has to come.
     Unmet(Stop),
+    /// Up to a common cut of the tables that were known to be concerned it does not fit.
+    Unordered(Stop),
     /// Aligned, but no common cut above all marks is known yet.
     NoCut,
     /// An ordering error, and what a cut would need does not fit into the memory.
@@ -81,6 +83,8 @@ pub struct LaneReport {
     pub skipped: u64,
     /// Whether its events have their places from offsets.
     pub by_offset: bool,
+    /// Position of the last event that was tried.
+    pub tried: Option<Position>,
     /// By how many milliseconds the record of the last event that was seen is younger than its commit.
     pub delay_ms: Option<i64>,
 }
@@ -333,6 +337,7 @@ impl Work {
             applied: self.applied,
             skipped: self.skipped,
             by_offset,
+            tried: self.events.last().map(|(_, event)| event.position),
             delay_ms: self.delay_ms,
         }
     }

@@ -1,0 +1,86 @@
+//! Lanes that stand at an ordering error which lanes of other processes may solve.
+//!
+//! A common cut needs all lanes of the tables concerned in one process. Where some are elsewhere, a lane tries again while
+//! these come nearer: the control session reads how far they are. One that is beyond the lane's own events, or rests, brings
+//! nothing more, and the table stops after a while in which nothing else moved.
+
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
+
+use crate::{kafka::TopicPartition, lsn::Position};
+
+struct Conflict {
+    /// When something that may help it has moved last.
+    since: Instant,
+    /// Nothing beyond it helps; `None` while that is not known.
+    until: Option<Position>,
+    reason: String,
+}
+
+/// All lanes that wait like this.
+#[derive(Default)]
+pub struct Conflicts(BTreeMap<TopicPartition, Conflict>);
+
+impl Conflicts {
+    /// A lane was tried, with events up to `until`, and stands; for how long nothing that may help it has moved.
+    pub fn stands(&mut self, key: &TopicPartition, until: Option<Position>, reason: &str) -> Duration {
+        let fresh = || Conflict { since: Instant::now(), until: None, reason: String::new() };
+        let conflict = self.0.entry(key.clone()).or_insert_with(fresh);
+        conflict.until = conflict.until.or(until);
+        reason.clone_into(&mut conflict.reason);
+        conflict.since.elapsed()
+    }
+
+    /// A lane that may help this one has moved from here.
+    pub fn moved(&mut self, key: &TopicPartition, from: Position) {
+        if let Some(conflict) = self.0.get_mut(key).filter(|conflict| conflict.until.is_none_or(|until| from < until)) {
+            conflict.since = Instant::now();
+        }
+    }
+
+    /// A lane waits no more.
+    pub fn forget(&mut self, key: &TopicPartition) {
+        self.0.remove(key);
+    }
+
+    /// No lane of a topic waits any more.
+    pub fn forget_topic(&mut self, topic: &str) {
+        self.0.retain(|(name, _), _| **name != *topic);
+    }
+
+    /// The lanes that wait.
+    pub fn keys(&self) -> impl Iterator<Item = &TopicPartition> {
+        self.0.keys()
+    }
+
+    /// What each lane waits for.
+    pub fn reasons(&self) -> impl Iterator<Item = String> {
+        self.0.iter().map(|((topic, n), conflict)| {
+            format!(
+                "topic {topic}, partition {n}, waits for partitions that other processes apply: {}",
+                conflict.reason
+            )
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::lsn::Lsn;
+
+    #[test]
+    fn what_is_beyond_a_lane_s_events_does_not_keep_it_waiting() {
+        let at = |commit| Position { epoch: 0, commit: Lsn(commit), ordinal: 1 };
+        let (key, mut conflicts) = ((std::sync::Arc::from("t"), 0), Conflicts::default());
+        conflicts.stands(&key, Some(at(5)), "");
+        let since = |conflicts: &Conflicts| conflicts.0[&key].since;
+        let begun = since(&conflicts);
+        conflicts.moved(&key, at(5));
+        assert_eq!(since(&conflicts), begun);
+        conflicts.moved(&key, at(4));
+        assert!(since(&conflicts) > begun);
+    }
+}

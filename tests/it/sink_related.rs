@@ -1,0 +1,110 @@
+//! Tables that foreign keys tie to each other, of which some have brought nothing yet, or are applied by another process.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use walrelay::{event::TableShape, lsn::Position, pipeline::apply::Limits};
+
+use crate::{
+    applier::Applier,
+    sink_support::{Database, at, insert, shape},
+    support::{LIMIT, await_condition},
+};
+
+const FAMILY: &str = "CREATE TABLE p (id int PRIMARY KEY); CREATE TABLE c (id int PRIMARY KEY, p int REFERENCES p);
+    CREATE TABLE g (id int PRIMARY KEY, c int REFERENCES c); CREATE TABLE t (id int PRIMARY KEY)";
+
+fn shapes() -> [Arc<TableShape>; 4] {
+    [
+        shape("p", &[("id*", "int")]),
+        shape("c", &[("id*", "int"), ("p", "int")]),
+        shape("g", &[("id*", "int"), ("c", "int")]),
+        shape("t", &[("id*", "int")]),
+    ]
+}
+
+/// Many rounds of a table that nothing is tied to: what is in the queues meanwhile is tried. Progress tells of a record in
+/// each of these topics too, which is on its way.
+async fn rounds(db: &Database, applier: &mut Applier, first: u64, outstanding: &[&str]) {
+    let [.., t] = shapes();
+    for n in first..first + 20 {
+        applier.send("w.t", 0, vec![insert(&t, at(3, n), &[&n.to_string()])]);
+        let ends = |next| outstanding.iter().map(move |topic| (((*topic).to_owned(), 0), next));
+        applier.offsets.extend(ends(1));
+        applier.progress(5);
+        applier.offsets.extend(ends(0));
+        db.until("SELECT max(id) FROM t", &[&n.to_string()]).await;
+    }
+}
+
+// trap T65
+#[tokio::test]
+async fn a_row_waits_for_tables_of_which_nothing_was_applied_yet() {
+    let db = Database::create().await;
+    db.run(FAMILY).await;
+    let [p, c, g, _] = shapes();
+    let mut applier = Applier::start(&db, &[("w.p", 1), ("w.c", 1), ("w.g", 1), ("w.t", 1)]).await;
+    applier.send("w.g", 0, vec![insert(&g, at(2, 3), &["1", "1"])]);
+    rounds(&db, &mut applier, 1, &["w.p", "w.c"]).await;
+    applier.send("w.c", 0, vec![insert(&c, at(2, 2), &["1", "1"])]);
+    rounds(&db, &mut applier, 21, &["w.p"]).await;
+    assert!(applier.health.snapshot().stopped.is_empty(), "{:?}", applier.health.snapshot().stopped);
+    applier.send("w.p", 0, vec![insert(&p, at(2, 1), &["1"])]);
+    applier.progress(6);
+    db.until("SELECT count(*) FROM g", &["1"]).await;
+    assert!(applier.health.snapshot().stopped.is_empty());
+    applier.finish().await;
+}
+
+/// A child's applier and the parent's, neither of which has the other's partition.
+async fn apart(db: &Database, patience: Duration) -> (Applier, Applier) {
+    let (topics, limits) = ([("w.p", 1), ("w.c", 1)], Limits { patience, ..Limits::default() });
+    let mut child = Applier::with_limits(db, &topics, &[("w.c", 0)], limits).await;
+    // Progress tells of it, though its records come elsewhere.
+    child.offsets.insert(("w.p".to_owned(), 0), i64::MAX);
+    (child, Applier::with_limits(db, &topics, &[("w.p", 0)], limits).await)
+}
+
+/// The child's table stands still for much longer than patience lasts while the parent's comes nearer row by row, and stops
+/// when that rests.
+async fn comes_nearer(place: impl Fn(i64) -> Position) {
+    let db = Database::create().await;
+    db.run(FAMILY).await;
+    let ([p, c, ..], patience) = (shapes(), Duration::from_secs(2));
+    let (mut child, mut parent) = apart(&db, patience).await;
+    child.send("w.c", 0, vec![insert(&c, place(1000), &["1", "1000"])]);
+    if !place(0).is_of_offset() {
+        child.progress(2000);
+    }
+    let (begun, mut n) = (Instant::now(), 0);
+    while begun.elapsed() < patience * 3 {
+        parent.send("w.p", 0, vec![insert(&p, place(n), &[&n.to_string()])]);
+        db.until("SELECT max(id) FROM p", &[&n.to_string()]).await;
+        n += 1;
+    }
+    assert!(child.health.snapshot().stopped.is_empty(), "{:?}", child.health.snapshot().stopped);
+    assert!(!child.health.snapshot().waiting.is_empty(), "health says that it waits");
+    parent.send("w.p", 0, vec![insert(&p, place(n), &["1000"])]);
+    db.until("SELECT p FROM c", &["1000"]).await;
+    await_condition("nothing waits", LIMIT, async || child.health.snapshot().waiting.is_empty()).await;
+
+    child.send("w.c", 0, vec![insert(&c, place(1001), &["2", "1001"])]);
+    let stopped = async || child.health.snapshot().stopped.contains_key("public.c");
+    await_condition("the table stops", LIMIT, stopped).await;
+    child.finish().await;
+    parent.finish().await;
+}
+
+// trap T65
+#[tokio::test]
+async fn a_row_waits_as_long_as_another_process_comes_nearer_to_its_parent() {
+    comes_nearer(|n| at(10 + u64::try_from(n).unwrap(), 1)).await;
+}
+
+// trap T65
+#[tokio::test]
+async fn a_row_of_another_producer_waits_as_long_as_another_process_brings_parents() {
+    comes_nearer(|n| Position::of_offset(n).unwrap()).await;
+}
