@@ -96,7 +96,7 @@ impl Encoder {
     ) -> Result<Arc<Plan>, EncodeError> {
         let topic = topic_name(&self.settings.prefix, &relation.name)?;
         let codecs = codecs(relation, self.settings.modes);
-        let KeyDraft { columns: key, schema, modes: key_modes, modifiers: key_modifiers, one_partition } =
+        let KeyDraft { columns: key, schema, modes: key_modes, digits: key_digits, one_partition } =
             KeyDraft::new(&topic, relation, self.settings.modes, kept);
         let key_schema = match schema {
             Some(schema) => Some(self.register(store, &topic, Part::Key, schema).await?),
@@ -119,7 +119,7 @@ impl Encoder {
             source: self.source(&relation.name.schema, &relation.name.table),
             one_partition,
             key_modes,
-            key_modifiers,
+            key_digits,
             key,
         }))
     }

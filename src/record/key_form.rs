@@ -20,9 +20,24 @@ pub struct KeyForm {
     pub one_partition: bool,
     /// The forms of the key's values; those of the row's may change.
     pub modes: Modes,
-    /// Modifiers of the key's columns, where they decide a value's bytes and no schema tells.
+    /// Digits behind the point of the key's columns, where no schema tells ([`Codec::written_digits`]). A record that does not
+    /// know them was written under those of the relation, as far as can be told.
     #[serde(default)]
-    pub modifiers: Vec<Option<i32>>,
+    pub digits: Option<Vec<Option<i32>>>,
+}
+
+impl KeyForm {
+    /// Whether records of these keys lie where those of `kept` do. In one partition nothing can move.
+    #[must_use]
+    pub fn keeps(&self, kept: &Self) -> bool {
+        self.one_partition && kept.one_partition || self.schema == kept.schema && self.lies_as(kept)
+    }
+
+    /// The same but for the schema.
+    fn lies_as(&self, kept: &Self) -> bool {
+        let known = self.digits.as_ref().zip(kept.digits.as_ref());
+        self.one_partition == kept.one_partition && known.is_none_or(|(digits, known)| digits == known)
+    }
 }
 
 #[derive(Debug)]
@@ -39,7 +54,7 @@ pub(super) struct KeyDraft {
     pub(super) columns: Vec<KeyColumn>,
     pub(super) schema: Option<Schema>,
     pub(super) modes: Modes,
-    pub(super) modifiers: Vec<Option<i32>>,
+    pub(super) digits: Vec<Option<i32>>,
     pub(super) one_partition: bool,
 }
 
@@ -52,7 +67,7 @@ impl KeyDraft {
         let schema = schema::key(topic, columns.iter().map(|column| (&*column.name, &column.codec)));
         Self {
             schema: schema.map(|schema| schema.keep(used)),
-            modifiers: key_modifiers(relation, &columns),
+            digits: key_digits(relation, &columns),
             // What lies in one partition may stay there.
             one_partition: kept.is_some_and(|kept| kept.one_partition) || needs_one_partition(relation, &columns),
             modes,
@@ -60,11 +75,20 @@ impl KeyDraft {
         }
     }
 
-    /// Whether records of these keys lie where those of `kept` do, but for the schema's id.
-    pub(super) fn keeps(&self, kept: &KeyForm) -> bool {
-        self.schema.as_ref().map(|schema| &schema.json) == kept.schema.as_ref().map(|(_, json)| json)
-            && self.one_partition == kept.one_partition
-            && self.modifiers == kept.modifiers
+    /// Whether records of these keys lie where those of `kept` do, if the schema's id is that of `kept` too.
+    pub(super) fn keeps(self, kept: &KeyForm) -> bool {
+        let id = kept.schema.as_ref().map_or(0, |(id, _)| *id);
+        self.form(id).keeps(kept)
+    }
+
+    /// With the id of its schema.
+    fn form(self, id: u32) -> KeyForm {
+        KeyForm {
+            schema: self.schema.map(|schema| (id, schema.json)),
+            one_partition: self.one_partition,
+            modes: self.modes,
+            digits: Some(self.digits),
+        }
     }
 }
 
@@ -80,17 +104,68 @@ fn key_columns(relation: &Relation, modes: Modes) -> Vec<KeyColumn> {
         .collect()
 }
 
-/// Modifiers that decide the bytes of the key's values.
-fn key_modifiers(relation: &Relation, key: &[KeyColumn]) -> Vec<Option<i32>> {
-    let modifier = |column: &KeyColumn| {
-        let ty = &relation.columns.get(column.index)?.ty;
-        column.codec.modifier_decides_text().then_some(ty.below_domains().typmod)
-    };
-    key.iter().map(modifier).collect()
+/// Digits that decide the bytes of the key's values.
+fn key_digits(relation: &Relation, key: &[KeyColumn]) -> Vec<Option<i32>> {
+    let digits = |column: &KeyColumn| column.codec.written_digits(&relation.columns.get(column.index)?.ty);
+    key.iter().map(digits).collect()
 }
 
 /// Whether key bytes do not decide which rows are the same: without a key, or with a type of another equality.
 fn needs_one_partition(relation: &Relation, key: &[KeyColumn]) -> bool {
     let is_nondeterministic = |index: usize| relation.columns.get(index).is_none_or(|column| column.nondeterministic);
     key.is_empty() || key.iter().any(|column| !column.codec.keys_equal_as_bytes() || is_nondeterministic(column.index))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        schema::{Column, ReplicaIdentity, TableName},
+        types::{ColumnType, DecimalMode},
+    };
+
+    const fn numeric(precision: i32, scale: i32) -> i32 {
+        (precision << 16 | scale) + 4
+    }
+
+    /// A relation whose key is one column of a type.
+    fn relation(oid: u32, typmod: i32) -> Relation {
+        let ty = ColumnType::base(oid, typmod, "any");
+        let column = Column { name: "id".into(), attnum: Some(1), ty, nullable: false, nondeterministic: false };
+        let name = TableName::new("public", "t");
+        Relation { oid: 1, name, identity: ReplicaIdentity::Default, columns: vec![column], key: vec![0] }
+    }
+
+    fn form(oid: u32, typmod: i32) -> KeyForm {
+        let modes = Modes { decimal: DecimalMode::String, ..Modes::default() };
+        KeyDraft::new("p.public.t", &relation(oid, typmod), modes, None).form(7)
+    }
+
+    #[test]
+    fn only_digits_that_values_are_written_with_decide_where_they_lie() {
+        let keeps = |oid, before, after| form(oid, after).keeps(&form(oid, before));
+        assert!(keeps(1700, numeric(10, 2), numeric(12, 2)));
+        assert!(!keeps(1700, numeric(10, 2), numeric(12, 3)));
+        assert!(!keeps(1700, numeric(10, 2), -1));
+        assert!(keeps(1184, -1, 6));
+        assert!(!keeps(1184, 3, -1));
+    }
+
+    #[test]
+    fn a_record_that_knows_no_digits_is_taken_for_one_of_the_relation_s() {
+        let mut json = serde_json::to_value(form(1184, 3)).unwrap();
+        json.as_object_mut().unwrap().remove("digits");
+        let kept: KeyForm = serde_json::from_value(json).unwrap();
+        assert!(form(1184, 3).keeps(&kept));
+        assert_ne!(form(1184, 3), kept, "and is recorded anew");
+    }
+
+    #[test]
+    fn in_one_partition_nothing_moves() {
+        let kept = form(701, -1);
+        assert!(kept.one_partition);
+        let other = KeyForm { schema: Some((8, "{}".into())), ..kept.clone() };
+        assert!(other.keeps(&kept));
+        assert!(!KeyForm { one_partition: false, ..other }.keeps(&kept));
+    }
 }

@@ -26,7 +26,7 @@ pub struct Plan {
     /// Everything goes to partition 0, since key bytes do not decide equality (PROTOCOL, keys).
     pub(super) one_partition: bool,
     pub(super) key_modes: Modes,
-    pub(super) key_modifiers: Vec<Option<i32>>,
+    pub(super) key_digits: Vec<Option<i32>>,
 }
 
 #[derive(Debug)]
@@ -70,7 +70,7 @@ impl Plan {
     pub fn key_form(&self) -> KeyForm {
         let schema = self.key_schema.as_ref().map(|schema| (schema.id, schema.json.clone()));
         let (one_partition, modes) = (self.one_partition, self.key_modes);
-        KeyForm { schema, one_partition, modes, modifiers: self.key_modifiers.clone() }
+        KeyForm { schema, one_partition, modes, digits: Some(self.key_digits.clone()) }
     }
 
     /// The registered value schema.
@@ -106,7 +106,7 @@ impl MessagePlan {
     #[must_use]
     pub fn key_form(&self) -> KeyForm {
         let schema = Some(self.key_schema.clone());
-        KeyForm { schema, one_partition: false, modes: Modes::default(), modifiers: Vec::new() }
+        KeyForm { schema, one_partition: false, modes: Modes::default(), digits: Some(Vec::new()) }
     }
 
     /// The topic of the messages.

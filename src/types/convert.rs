@@ -5,6 +5,7 @@ use std::str::Utf8Error;
 use super::{
     array, bits, boolean, bytea,
     codec::{Codec, Family, TextKind},
+    column::ColumnType,
     date,
     decimal_form::{self, Origin},
     float, hstore, integer, interval,
@@ -190,13 +191,18 @@ impl Codec {
         }
     }
 
-    /// Whether the type's modifier decides how a value is written, though its schema does not tell it.
+    /// Digits behind the point that all values of the type are written with, where no schema tells; −1 where each value has its
+    /// own. `None`: there is no such number.
     #[must_use]
-    pub fn modifier_decides_text(&self) -> bool {
+    pub fn written_digits(&self, ty: &ColumnType) -> Option<i32> {
         match &self.0 {
-            Family::Timestamptz { .. } | Family::DecimalText(_) => true,
-            Family::Array(element) => element.modifier_decides_text(),
-            _ => false,
+            Family::Timestamptz { digits } => Some(i32::from(*digits)),
+            Family::DecimalText(Origin::Declared) => {
+                let (_, scale) = numeric::precision_and_scale(ty.below_domains().typmod)?;
+                i32::try_from(scale).ok()
+            }
+            Family::DecimalText(Origin::Own) => Some(-1),
+            _ => None,
         }
     }
 

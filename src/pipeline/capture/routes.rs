@@ -245,7 +245,7 @@ impl Routes {
     }
 
     async fn run(&mut self, body: &RelationBody, topic: Arc<Topic>, encoder: &mut Encoder) -> Result<Running, Error> {
-        let relation = self.version(body).await?;
+        let relation = self.version(body, &topic.name).await?;
         Running::new(&self.session, encoder, relation, topic).await
     }
 
@@ -258,10 +258,10 @@ impl Routes {
     }
 
     /// The recorded version that this message describes, or a new one, recorded before it is used.
-    async fn version(&mut self, body: &RelationBody) -> Result<Arc<Relation>, Error> {
+    async fn version(&mut self, body: &RelationBody, topic: &str) -> Result<Arc<Relation>, Error> {
         let key = format!("{}/{:016x}", body.oid, digest(body));
         if let Some(known) = self.versions.get(&key).cloned() {
-            self.check_collation(&known).await?;
+            self.check_collation(&known, topic).await?;
             return Ok(known);
         }
         let last = self.last_version(body.oid);
@@ -269,15 +269,15 @@ impl Routes {
         if let Some(last) = last.filter(|last| key_of(last) != key_of(&relation)) {
             return Err(Error::KeyChanged { table: last.name.to_string() });
         }
-        self.check_collation(&relation).await?;
+        self.check_collation(&relation, topic).await?;
         let update = Update::Relation { key: key.clone(), relation: Arc::clone(&relation) };
         self.session.position.record(&[update]).await?;
         self.versions.insert(key, Arc::clone(&relation));
         Ok(relation)
     }
 
-    async fn check_collation(&self, version: &Relation) -> Result<(), Error> {
-        if self.session.collation_changed(version).await? {
+    async fn check_collation(&self, version: &Relation, topic: &str) -> Result<(), Error> {
+        if self.session.collation_changed(version, topic).await? {
             return Err(Error::KeyChanged { table: version.name.to_string() });
         }
         Ok(())

@@ -148,8 +148,12 @@ impl Session {
         Ok(source::version::describe(&self.client, body, catalog, last, types).await?)
     }
 
-    /// Whether equal keys may have other bytes by now than when the version was described. The collation is in no message.
-    pub(super) async fn collation_changed(&self, version: &Relation) -> Result<bool, Error> {
+    /// Whether equal keys may have other bytes by now than when the version was described, so that they would lie in other
+    /// partitions of the topic. The collation is in no message.
+    pub(super) async fn collation_changed(&self, version: &Relation, topic: &str) -> Result<bool, Error> {
+        if self.key_form(topic).await.is_some_and(|kept| kept.one_partition) {
+            return Ok(false);
+        }
         let key = version.key.iter().filter_map(|index| version.columns.get(*index));
         let mut strict = key.filter(|column| !column.nondeterministic && column.ty.is_collatable()).peekable();
         if strict.peek().is_none() {
@@ -157,10 +161,8 @@ impl Session {
         }
         let lenient = source::version::nondeterministic(&self.client, version.oid).await?;
         Ok(strict.any(|column| {
-            let same = |(attnum, name): &(i16, String)| match column.attnum {
-                Some(known) => known == *attnum,
-                None => **name == *column.name,
-            };
+            // A renamed column keeps its number, one that was made anew its name.
+            let same = |(attnum, name): &(i16, String)| column.attnum == Some(*attnum) || **name == *column.name;
             lenient.iter().any(same)
         }))
     }
@@ -194,7 +196,8 @@ impl Session {
         self.keys.lock().await.get(topic).cloned()
     }
 
-    /// Records the key form of a topic before its first record; an error if it is another one than `kept` (trap T53).
+    /// Records the key form of a topic before its first record; an error if rows would lie elsewhere than under `kept` (trap
+    /// T53).
     pub(super) async fn keep_key_form(
         &self,
         table: &TableName,
@@ -205,13 +208,13 @@ impl Session {
         let table = table.to_string();
         match kept {
             Some(kept) if kept == form => Ok(()),
-            Some(kept) => Err(match (kept.schema, form.schema) {
+            Some(kept) if !form.keeps(&kept) => Err(match (kept.schema, form.schema) {
                 (Some((kept, before)), Some((found, now))) if before == now && kept != found => {
                     Error::KeySchemaId { table, kept, found }
                 }
                 _ => Error::KeyChanged { table },
             }),
-            None => {
+            _ => {
                 self.position.record(&[Update::Key { topic: topic.to_owned(), form: form.clone() }]).await?;
                 self.keys.lock().await.insert(topic.to_owned(), form);
                 Ok(())
