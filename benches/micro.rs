@@ -106,6 +106,7 @@ fn relation(columns: &[Sample]) -> Relation {
         ty: ty.clone(),
         nullable: index > 0,
         nondeterministic: false,
+        optional: false,
     };
     Relation {
         oid: 1,

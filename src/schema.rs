@@ -91,6 +91,10 @@ pub struct Column {
     /// Whether its collation calls texts equal that differ in their bytes (`pg_collation.collisdeterministic` is false).
     #[serde(default)]
     pub nondeterministic: bool,
+    /// Whether its field can be null in the topic whatever the source says: records of earlier versions lack it, or have null
+    /// there.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub optional: bool,
 }
 
 /// One version of a published relation: its published columns in the order of its tuples.
@@ -115,6 +119,15 @@ impl Relation {
     #[must_use]
     pub fn is_key(&self, index: usize) -> bool {
         self.key.contains(&index)
+    }
+
+    /// Makes the columns optional that an earlier version of the relation does not have, or can be NULL in: a reader of the new
+    /// schema must be able to read that version's records too.
+    pub fn keep_optional(&mut self, earlier: &Self) {
+        for column in &mut self.columns {
+            let before = earlier.columns.iter().find(|known| known.name == column.name);
+            column.optional |= before.is_none_or(|known| known.nullable || known.optional);
+        }
     }
 }
 

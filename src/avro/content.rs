@@ -2,8 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
-/// The parts that may be walrelay's own or Debezium's. Positions, and what a form loses, travel in headers where it leaves
-/// them out, so that apply reads them all alike.
+/// The parts that may be walrelay's own or Debezium's. Positions, and what values lose, travel in headers where a form leaves them
+/// out, so that apply gets the same rows; the source's types have no other place than the parameters.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Content {
@@ -38,7 +38,8 @@ pub enum Nullability {
     /// All but those of the key, so that a delete can say which values it does not know.
     #[default]
     Widened,
-    /// Those that the source declares so. A value that is not known is 0, the empty string or 1970-01-01, as Debezium has it.
+    /// Those that the source declares so, and columns that are optional for the records before. A value that is not known is 0,
+    /// the empty string or 1970-01-01, as Debezium has it.
     Source,
 }
 

@@ -1,8 +1,9 @@
 //! The schemas that are registered: Debezium's `Key`, `Envelope` and message records, attribute for attribute.
 //!
-//! Differences that are meant (EVENTS, marked +): every row field but a key column is nullable, column defaults are left out,
-//! and `connect.parameters` name the source type, in `walrelay.type` with its modifiers; `walrelay.nullable` is `false` on a
-//! column that the source declares NOT NULL. A reader of old schemas must stay able to read them (`avro/history/`).
+//! Differences that are meant (EVENTS, marked +): column defaults are left out, and, unless [`Content`] says otherwise, every row
+//! field but a key column is nullable, and `connect.parameters` name the source type, in `walrelay.type` with its modifiers;
+//! `walrelay.nullable` is `false` there on a column that the source declares NOT NULL. A reader of old schemas must stay able to
+//! read them (`avro/history/`).
 
 use std::{collections::BTreeSet, sync::LazyLock};
 
@@ -149,7 +150,7 @@ pub fn message_value() -> Schema {
 /// Whether a row's field is written without a union with null.
 #[must_use]
 pub fn is_required(relation: &Relation, index: usize, nullability: Nullability) -> bool {
-    let declared = || relation.columns.get(index).is_some_and(|column| !column.nullable);
+    let declared = || relation.columns.get(index).is_some_and(|column| !column.nullable && !column.optional);
     relation.is_key(index) || nullability == Nullability::Source && declared()
 }
 

@@ -101,7 +101,7 @@ pub const KEYS: &[Key] = &[
         "format.nullability",
         Kind::Choice(&["widened", "source"]),
         Some("\"widened\""),
-        "Fields of a row: all but the key's can be null, or those that the source declares so, with Debezium's 0, empty string or 1970-01-01 where a value is not known.",
+        "Fields of a row: all but the key's can be null, or those that the source declares so, with Debezium's 0, empty string or 1970-01-01 where a value is not known. Columns that are added later, or could be null before, stay nullable.",
     ),
     key(
         "format.parameters",

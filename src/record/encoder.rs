@@ -110,8 +110,11 @@ impl Encoder {
             is_key: relation.is_key(index),
             is_required: schema::is_required(relation, index, self.settings.content.nullability),
         });
+        let columns: Vec<_> = columns.collect();
+        let required = columns.iter().enumerate().filter(|(_, column)| column.is_required && !column.is_key);
         Ok(Arc::new(Plan {
-            columns: columns.collect(),
+            required: required.map(|(index, _)| index).collect(),
+            columns,
             table: relation.name.clone(),
             topic: topic.into(),
             key_schema,

@@ -131,7 +131,14 @@ mod tests {
     /// A relation whose key is one column of a type.
     fn relation(oid: u32, typmod: i32) -> Relation {
         let ty = ColumnType::base(oid, typmod, "any");
-        let column = Column { name: "id".into(), attnum: Some(1), ty, nullable: false, nondeterministic: false };
+        let column = Column {
+            name: "id".into(),
+            attnum: Some(1),
+            ty,
+            nullable: false,
+            nondeterministic: false,
+            optional: false,
+        };
         let name = TableName::new("public", "t");
         Relation { oid: 1, name, identity: ReplicaIdentity::Default, columns: vec![column], key: vec![0] }
     }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use crate::{
     avro::wire::PREFIX_LENGTH,
+    event::{Datum, OldTuple, RowChange},
     record::{
         key_form::{KeyColumn, KeyForm},
         source::SourceConstants,
@@ -18,6 +19,8 @@ pub struct Plan {
     pub(super) table: TableName,
     pub(super) topic: Arc<str>,
     pub(super) columns: Vec<PlanColumn>,
+    /// Indices of the columns outside the key whose field has no null.
+    pub(super) required: Vec<usize>,
     /// The key's columns, in key order.
     pub(super) key: Vec<KeyColumn>,
     pub(super) key_schema: Option<RegisteredSchema>,
@@ -77,6 +80,20 @@ impl Plan {
     #[must_use]
     pub fn value_schema(&self) -> &str {
         &self.value_schema.json
+    }
+
+    /// Columns whose field cannot be null and that the change has NULL in: what the server left out is not NULL.
+    #[must_use]
+    pub fn nulls(&self, change: &RowChange) -> Vec<usize> {
+        let (old, new) = match change {
+            RowChange::Read(new) | RowChange::Insert(new) => (None, Some(new)),
+            RowChange::Update { old, new } => (old.as_ref(), Some(new)),
+            RowChange::Delete(old) => (Some(old), None),
+        };
+        let whole = old.filter(|old| matches!(old, OldTuple::Full(_)));
+        let rows = [whole.map(OldTuple::tuple), new];
+        let is_null = |index: &usize| rows.iter().flatten().any(|row| matches!(row.get(*index), Some(Datum::Null)));
+        self.required.iter().copied().filter(is_null).collect()
     }
 
     /// Whether all events go to partition 0.

@@ -164,8 +164,14 @@ fn column(row: &Row, types: &Types) -> Result<CatalogColumn, tokio_postgres::Err
     let ty = types.find(id).unwrap_or_else(|| ColumnType::base(id.0, id.1, "text"));
     let name: &str = row.try_get(2)?;
     let not_null: bool = row.try_get(5)?;
-    let column =
-        Column { name: name.into(), attnum: Some(attnum), ty, nullable: !not_null, nondeterministic: row.try_get(7)? };
+    let column = Column {
+        name: name.into(),
+        attnum: Some(attnum),
+        ty,
+        nullable: !not_null,
+        nondeterministic: row.try_get(7)?,
+        optional: false,
+    };
     Ok(CatalogColumn { column, attnum, published: true, generated: row.try_get(6)? })
 }
 

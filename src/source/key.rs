@@ -102,8 +102,14 @@ mod tests {
 
     fn column(attnum: i16, nullable: bool, published: bool) -> CatalogColumn {
         let ty = ColumnType::base(23, -1, "integer");
-        let column =
-            Column { name: format!("c{attnum}").into(), attnum: Some(attnum), ty, nullable, nondeterministic: false };
+        let column = Column {
+            name: format!("c{attnum}").into(),
+            attnum: Some(attnum),
+            ty,
+            nullable,
+            nondeterministic: false,
+            optional: false,
+        };
         CatalogColumn { column, attnum, published, generated: false }
     }
 

@@ -75,6 +75,7 @@ fn assemble(message: &RelationBody, before: Option<&Relation>, types: Vec<Column
             ty,
             nullable: known.is_none_or(|column| column.nullable),
             nondeterministic: known.is_some_and(|column| column.nondeterministic),
+            optional: known.is_some_and(|column| column.optional),
         }
     };
     let columns = message.columns.iter().zip(types).map(column).collect();

@@ -153,6 +153,7 @@ pub fn column(name: &str, oid: u32, typmod: i32, sql: &str) -> Column {
         ty: ColumnType::base(oid, typmod, sql),
         nullable: true,
         nondeterministic: false,
+        optional: false,
     }
 }
 

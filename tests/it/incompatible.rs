@@ -1,18 +1,8 @@
 //! A schema that the registry refuses as incompatible: its table stops with the reason, and loses nothing.
 
-use serde_json::{Value as Json, json};
+use serde_json::Value as Json;
 
-use crate::support::{LIMIT, Scenario, await_condition};
-
-/// Sets the compatibility level of a subject.
-async fn set_compatibility(scenario: &Scenario, subject: &str, level: &str) {
-    // Fails only if the process has a provider already, which is then the one to use.
-    let _installed = rustls::crypto::ring::default_provider().install_default();
-    let url = format!("{}/config/{subject}", scenario.parts.registry);
-    let body = json!({ "compatibility": level });
-    let answer = reqwest::Client::new().put(&url).json(&body).send().await.expect("the registry answers");
-    assert!(answer.status().is_success(), "{url}: {}", answer.status());
-}
+use crate::support::{LIMIT, Scenario, await_condition, set_compatibility};
 
 async fn has_confirmed(scenario: &Scenario, position: &str) -> bool {
     let confirmed = scenario.confirmed_flush().await.expect("the slot exists");

@@ -25,6 +25,7 @@ mod idle;
 mod incompatible;
 mod keys;
 mod login;
+mod nullability;
 mod options;
 mod oracle;
 mod padding;

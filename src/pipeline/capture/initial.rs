@@ -4,15 +4,23 @@
 //! exactly the transactions that the exported snapshot does not show. The stream begins only when every row is acknowledged
 //! (trap T21).
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
-use super::{Error, barrier::Broadcast, publisher::Publisher, routes::Running, session::Session, stream::now_ns};
+use super::{
+    Error,
+    barrier::Broadcast,
+    publisher::Publisher,
+    routes::{Running, SNAPSHOT_VERSION},
+    session::Session,
+    stream::now_ns,
+};
 use crate::{
     event::{EventMeta, Op, RecordBuf, RowChange, SnapshotMark, TransactionMeta, Tuple},
     lsn::{Lsn, Position},
     pipeline::ack::{AckTracker, Sequence},
     record::Encoder,
     retry::{Classify, Severity},
+    schema::Relation,
     source::{catalog::PublishedTable, snapshot::SnapshotReader},
 };
 
@@ -26,6 +34,8 @@ pub(super) struct Copy<'a> {
     records: RecordBuf,
     /// Rows published so far, over all tables.
     rows: u64,
+    /// Versions that rows have shown to differ from the catalog, by keys of the state.
+    admitted: BTreeMap<String, Arc<Relation>>,
 }
 
 /// A row is held back until the next one is there, so that the last one of a table is known when it is written.
@@ -41,7 +51,8 @@ impl<'a> Copy<'a> {
             ..TransactionMeta::default()
         };
         let unit = publisher.deliveries().tracker(AckTracker::open);
-        Self { session, publisher, encoder: session.encoder(), meta, unit, records: RecordBuf::default(), rows: 0 }
+        let (encoder, records, admitted) = (session.encoder(), RecordBuf::default(), BTreeMap::new());
+        Self { session, publisher, encoder, meta, unit, records, rows: 0, admitted }
     }
 
     fn position(&self) -> Position {
@@ -49,13 +60,14 @@ impl<'a> Copy<'a> {
     }
 
     /// Publishes the rows of all tables and waits until they are acknowledged. With `empty_first` a barrier empties the
-    /// tables at the sinks before, since rows of an earlier snapshot may be there that are deleted by now.
+    /// tables at the sinks before, since rows of an earlier snapshot may be there that are deleted by now. Gives the versions,
+    /// by keys of the state, that are recorded in place of the survey's.
     pub(super) async fn run(
         mut self,
         reader: Option<SnapshotReader>,
         tables: &[PublishedTable],
         empty_first: bool,
-    ) -> Result<(), Error> {
+    ) -> Result<BTreeMap<String, Arc<Relation>>, Error> {
         let mut running = Vec::new();
         // Without rows and without a barrier there is nothing to prepare for: the stream comes to each table.
         let tables = if reader.is_some() || empty_first { tables } else { &[] };
@@ -84,7 +96,8 @@ impl<'a> Copy<'a> {
             reader.close().await?;
         }
         self.publisher.deliveries().tracker(|tracker| tracker.close(self.unit, self.meta.commit));
-        self.publisher.drained().await
+        self.publisher.drained().await?;
+        Ok(self.admitted)
     }
 
     async fn prepare(&mut self, table: &PublishedTable, empty_first: bool) -> Result<Option<Arc<Running>>, Error> {
@@ -112,11 +125,12 @@ impl<'a> Copy<'a> {
     async fn table(
         &mut self,
         reader: &SnapshotReader,
-        running: &Running,
+        running: &Arc<Running>,
         table: &PublishedTable,
         last_table: bool,
     ) -> Result<(), Error> {
-        let name = &running.relation.name;
+        let mut running = Arc::clone(running);
+        let name = &table.relation.name;
         let began = std::time::Instant::now();
         let before = self.rows;
         let counter = self.session.metrics.snapshot_rows(&name.to_string());
@@ -128,7 +142,7 @@ impl<'a> Copy<'a> {
             for row in batch.rows {
                 if let Some(previous) = held.0.replace(row) {
                     let mark = self.mark(first, false, false);
-                    if !self.row(running, previous, mark).await? {
+                    if !self.row(&mut running, previous, mark).await? {
                         return Ok(());
                     }
                     first = false;
@@ -138,7 +152,7 @@ impl<'a> Copy<'a> {
         }
         if let Some(last) = held.0.take() {
             let mark = self.mark(first, true, last_table);
-            if self.row(running, last, mark).await? {
+            if self.row(&mut running, last, mark).await? {
                 counter.inc();
             }
         }
@@ -159,13 +173,15 @@ impl<'a> Copy<'a> {
     }
 
     /// Publishes one row; `false` when the row stopped its table.
-    async fn row(&mut self, running: &Running, row: Tuple, snapshot: SnapshotMark) -> Result<bool, Error> {
-        let event = EventMeta { lsn: self.meta.commit, processed_ns: now_ns(), snapshot, ..EventMeta::default() };
-        self.records.clear();
-        let encoded = self.encoder.encode(&running.plan, &self.meta, event, &RowChange::Read(row), &mut self.records);
-        let sent = match encoded {
-            Ok(_ordinals) => self.publisher.send(&running.topic, &self.records, self.unit).await,
-            Err(error) => Err(error.into()),
+    async fn row(&mut self, running: &mut Arc<Running>, row: Tuple, snapshot: SnapshotMark) -> Result<bool, Error> {
+        let change = RowChange::Read(row);
+        let sent = match self.admit_nulls(running, &change).await {
+            Ok(()) => self.send(running, &change, snapshot).await,
+            Err(error) if error.severity() == Severity::Definite => {
+                self.session.stop_table(&running.relation.name, self.position(), &error, self.publisher).await?;
+                return Ok(false);
+            }
+            Err(error) => Err(error),
         };
         match sent {
             Ok(()) => {
@@ -180,5 +196,24 @@ impl<'a> Copy<'a> {
             }
             Err(error) => Err(error),
         }
+    }
+
+    async fn send(&mut self, running: &Running, change: &RowChange, snapshot: SnapshotMark) -> Result<(), Error> {
+        let event = EventMeta { lsn: self.meta.commit, processed_ns: now_ns(), snapshot, ..EventMeta::default() };
+        self.records.clear();
+        self.encoder.encode(&running.plan, &self.meta, event, change, &mut self.records)?;
+        self.publisher.send(&running.topic, &self.records, self.unit).await
+    }
+
+    /// The catalog was read before the snapshot, and a constraint need not hold for rows that were there before it.
+    async fn admit_nulls(&mut self, running: &mut Arc<Running>, change: &RowChange) -> Result<(), Error> {
+        let nulls = running.plan.nulls(change);
+        if !nulls.is_empty() {
+            let key = format!("{}{SNAPSHOT_VERSION}", running.relation.oid);
+            let admitting = running.admitting(self.session, &mut self.encoder, key.clone(), &nulls).await?;
+            self.admitted.insert(key, Arc::clone(&admitting.relation));
+            *running = Arc::new(admitting);
+        }
+        Ok(())
     }
 }

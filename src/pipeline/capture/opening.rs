@@ -269,6 +269,7 @@ impl Opening<'_> {
         let again = checkpoint.phase == Phase::Snapshot;
         let (store, mut state) = self.fence(&peeked).await?;
         self.survey.depart_anew(&self.deps.settings.prefix, &state);
+        self.survey.keep_optional(&state);
         let settings = &self.deps.settings;
         let copying = settings.snapshot == SnapshotMode::Initial;
         let mut updates = vec![Update::Checkpoint(checkpoint.clone())];
@@ -277,7 +278,9 @@ impl Opening<'_> {
         let (kept, forgotten): (Vec<_>, Vec<_>) =
             state.relations.iter().partition(|(_, relation)| self.survey.departed.find(relation.oid).is_some());
         let forget = |(key, _): (&String, _)| Update::ForgetRelation { key: key.clone() };
-        updates.extend(forgotten.into_iter().map(forget));
+        let mut versions = self.survey.versions();
+        let forgotten: Vec<_> =
+            forgotten.into_iter().filter(|(key, _)| !versions.contains_key(*key)).map(forget).collect();
         let kept: Vec<_> = kept.into_iter().map(forget).collect();
         if copying {
             // The topic of messages has no barrier behind which its keys may be others.
@@ -302,8 +305,8 @@ impl Opening<'_> {
             ceiling: at.max(checkpoint.ceiling),
             ..checkpoint
         };
-        let versions = self.survey.versions();
         let mut updates = vec![Update::Checkpoint(checkpoint.clone())];
+        updates.extend(forgotten);
         updates.extend(
             versions
                 .iter()
@@ -326,10 +329,11 @@ impl Opening<'_> {
             }
             None => None,
         };
-        tokio::select! {
+        let admitted = tokio::select! {
             copied = Copy::new(&session, &publisher, at).run(reader, &tables, again && copying) => copied?,
             lost = slot_watch::until_lost(&session) => return Err(lost),
-        }
+        };
+        versions.extend(admitted);
         let mut copied: Vec<_> = publisher.topics().map(|topic| topic_update(topic)).collect();
         // A table that was left out is not whole any longer, whatever its topic held before.
         let left_out = state.topics.keys().filter(|name| !publisher.topics().any(|topic| *topic.name == ***name));

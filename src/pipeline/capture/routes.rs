@@ -82,6 +82,25 @@ impl Running {
         }
     }
 
+    /// The same where these columns can be null, as a row has shown: no message tells that NOT NULL was dropped. Recorded under
+    /// the version's key before it is used.
+    pub(super) async fn admitting(
+        &self,
+        session: &Session,
+        encoder: &mut Encoder,
+        key: String,
+        nulls: &[usize],
+    ) -> Result<Self, Error> {
+        let mut relation = (*self.relation).clone();
+        for (_, column) in relation.columns.iter_mut().enumerate().filter(|(index, _)| nulls.contains(index)) {
+            tracing::info!(table = %self.relation.name, column = %column.name, "the column can be null by now");
+            column.nullable = true;
+        }
+        let relation = Arc::new(relation);
+        session.position.record(&[Update::Relation { key, relation: Arc::clone(&relation) }]).await?;
+        Self::new(session, encoder, relation, Arc::clone(&self.topic)).await
+    }
+
     async fn prepared(
         session: &Session,
         encoder: &mut Encoder,
@@ -244,6 +263,17 @@ impl Routes {
         Ok(())
     }
 
+    /// Goes on with a relation's version in which these columns can be null.
+    pub(super) async fn admit_nulls(&mut self, oid: u32, nulls: &[usize], encoder: &mut Encoder) -> Result<(), Error> {
+        let Some(Route::Running(running)) = self.by_oid.get(&oid) else { return Ok(()) };
+        let of_version = |(_, version): &(&String, &Arc<Relation>)| Arc::ptr_eq(version, &running.relation);
+        let Some(key) = self.versions.iter().find(of_version).map(|(key, _)| key.clone()) else { return Ok(()) };
+        let running = running.admitting(&self.session, encoder, key.clone(), nulls).await?;
+        self.versions.insert(key, Arc::clone(&running.relation));
+        self.by_oid.insert(oid, Route::Running(Arc::new(running)));
+        Ok(())
+    }
+
     async fn run(&mut self, body: &RelationBody, topic: Arc<Topic>, encoder: &mut Encoder) -> Result<Running, Error> {
         let relation = self.version(body, &topic.name).await?;
         Running::new(&self.session, encoder, relation, topic).await
@@ -265,7 +295,11 @@ impl Routes {
             return Ok(known);
         }
         let last = self.last_version(body.oid);
-        let relation = Arc::new(self.session.describe(body, &self.types, last.as_deref()).await?);
+        let mut relation = self.session.describe(body, &self.types, last.as_deref()).await?;
+        for (_, earlier) in self.versions_of(body.oid) {
+            relation.keep_optional(earlier);
+        }
+        let relation = Arc::new(relation);
         if let Some(last) = last.filter(|last| key_of(last) != key_of(&relation)) {
             return Err(Error::KeyChanged { table: last.name.to_string() });
         }
@@ -288,10 +322,13 @@ impl Routes {
         if let Some(Route::Running(running)) = self.by_oid.get(&oid) {
             return Some(Arc::clone(&running.relation));
         }
-        let prefix = format!("{oid}/");
-        let known = self.versions.range(prefix.clone()..).take_while(|(key, _)| key.starts_with(&prefix));
-        let newest = known.max_by_key(|(key, _)| !key.ends_with(SNAPSHOT_VERSION));
+        let newest = self.versions_of(oid).max_by_key(|(key, _)| !key.ends_with(SNAPSHOT_VERSION));
         newest.map(|(_, version)| Arc::clone(version))
+    }
+
+    fn versions_of(&self, oid: u32) -> impl Iterator<Item = (&String, &Arc<Relation>)> {
+        let prefix = format!("{oid}/");
+        self.versions.range(prefix.clone()..).take_while(move |(key, _)| key.starts_with(&prefix))
     }
 }
 

@@ -28,7 +28,7 @@ use crate::{
     },
 };
 
-const COPY_HINT: &str = "A new snapshot takes the table in: drop the slot and set [capture] on_gap = \"resnapshot\".";
+const COPY_HINT: &str = "A new snapshot takes the table in: drop the slot and set [capture] on_gap = \"resnapshot\" and snapshot = \"initial\".";
 
 /// The tables of a session.
 #[derive(Default)]
@@ -57,6 +57,16 @@ impl Survey {
         let copied = self.published.iter().map(|table| &table.relation);
         let copied = copied.filter(|relation| self.topics.contains_key(&relation.name));
         copied.map(|relation| (format!("{}{SNAPSHOT_VERSION}", relation.oid), Arc::new(relation.clone()))).collect()
+    }
+
+    /// Before a new snapshot into topics that may hold records: what was optional in them stays so.
+    pub(super) fn keep_optional(&mut self, state: &State) {
+        for relation in self.published.iter_mut().map(|table| &mut table.relation) {
+            let earlier: Vec<_> = state.relations.values().filter(|earlier| earlier.name == relation.name).collect();
+            for earlier in earlier {
+                relation.keep_optional(earlier);
+            }
+        }
     }
 
     fn new(tables: &Tables, published: Vec<PublishedTable>, topics: BTreeMap<TableName, String>) -> Self {

@@ -4,6 +4,7 @@ mod access;
 mod fault;
 pub mod generator;
 mod load;
+mod registry;
 mod scenario;
 mod topic;
 pub mod values;
@@ -20,6 +21,7 @@ pub use self::{
     access::Access,
     fault::{Fault, PrivateParts},
     load::Load,
+    registry::{newest_schema, set_compatibility},
     scenario::Scenario,
     topic::Topics,
 };
