@@ -57,7 +57,8 @@ impl fmt::Display for Awaited {
             Self::Stopped(topic, Tie { referencing, referenced }) => write!(
                 f,
                 "topic {topic}, whose table is stopped, since at the target a foreign key of table {referencing} references \
-                 table {referenced}: let the stopped table go on, or drop the foreign key"
+                 table {referenced}: let the stopped table go on, with a new snapshot where nothing else lets it, or drop the \
+                 foreign key"
             ),
         }
     }

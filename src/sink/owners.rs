@@ -31,8 +31,8 @@ pub enum Past {
     Blank,
     /// It was there, and the topic's positions tell what is in it.
     Applied {
-        /// The table that holds the positions, quoted.
-        positions: String,
+        /// The statement that makes the books forget how far this instance has applied it.
+        forget: String,
     },
 }
 
@@ -106,24 +106,35 @@ impl Ledger {
 
     fn occupied(&self, topic: &str, target: &TableName, by: (String, String), elsewhere: Option<&str>) -> Error {
         let (instance, other) = by;
-        let (of, forget) = (elsewhere.map(|schema| format!(" in bookkeeping schema {schema}")), self.forget(&other));
+        let of = elsewhere.map(|schema| format!(" in bookkeeping schema {schema}"));
+        // The topic's positions are worth keeping where these books have them.
+        let replace = if elsewhere.is_none() && other == topic {
+            "If this instance replaces the other one, stop that for good and set apply.take_over = true.".to_owned()
+        } else {
+            let forget = self.forget(&instance, &other);
+            format!(
+                "If topic {topic} replaces the other one, stop both applies, empty table {target}, run {forget}and start \
+                 again."
+            )
+        };
         Error::Unfit {
             topic: topic.to_owned(),
             table: target.clone(),
             problem: format!("topic {other} of instance {instance} is applied to it already{}", of.unwrap_or_default()),
             remedy: format!(
-                "Apply one of the two elsewhere (apply.schemas), or leave its table out (apply.exclude). If topic {topic} \
-                 replaces the other one, stop both applies, empty table {target}, run {forget}and start again."
+                "Apply one of the two elsewhere (apply.schemas), or leave its table out (apply.exclude). {replace}"
             ),
         }
     }
 
-    /// The statements with which the books forget a topic.
-    fn forget(&self, topic: &str) -> String {
-        let topic = quote_literal(topic);
-        ["topic", "position", "moved"]
-            .map(|table| format!("DELETE FROM {} WHERE topic = {topic}; ", self.table(table)))
-            .concat()
+    /// The statements with which the books forget a topic of an instance.
+    fn forget(&self, instance: &str, topic: &str) -> String {
+        ["topic", "position", "moved"].map(|table| format!("{}; ", self.forget_in(table, instance, topic))).concat()
+    }
+
+    fn forget_in(&self, table: &str, instance: &str, topic: &str) -> String {
+        let (table, instance, topic) = (self.table(table), quote_literal(instance), quote_literal(topic));
+        format!("DELETE FROM {table} WHERE instance = {instance} AND topic = {topic}")
     }
 
     /// What the books say of a topic's target table. Refused when another instance or topic applies to it.
@@ -139,7 +150,11 @@ impl Ledger {
             .query_one(&sql, &[&self.instance(), &topic, &&*target.schema, &&*target.table])
             .await
             .map_err(Error::query("read what was applied to a table"))?;
-        Ok(if row.get(0) { Past::Applied { positions: self.table("position") } } else { Past::Blank })
+        Ok(if row.get(0) {
+            Past::Applied { forget: self.forget_in("position", self.instance(), topic) }
+        } else {
+            Past::Blank
+        })
     }
 
     /// Instances other than this one that apply these topics to the tables that `target` gives; with `take_over`, their

@@ -9,7 +9,7 @@ use tokio_postgres::Client;
 
 use crate::{
     event::TableShape,
-    schema::{TableName, quote_identifier, quote_literal},
+    schema::{TableName, quote_identifier},
     sink::{error::Error, ledger::lock_ddl, owners::Past, ties::ENFORCED},
 };
 
@@ -199,7 +199,7 @@ async fn change(
 ) -> Result<Target, Error> {
     lock_ddl(client).await?;
     let sql = match (Target::load(client, topic, name).await?, past) {
-        (None, Past::Applied { positions }) => return Err(dropped(topic, name, positions)),
+        (None, Past::Applied { forget }) => return Err(dropped(topic, name, forget)),
         (None, Past::Blank) => create_table(client, topic, shape, name).await?,
         (Some(target), _) => {
             let missing = missing_columns(&target, shape);
@@ -225,15 +225,14 @@ async fn change(
     Target::load(client, topic, name).await?.ok_or_else(|| Error::Damaged(format!("table {name} has vanished")))
 }
 
-fn dropped(topic: &str, name: &TableName, positions: &str) -> Error {
+fn dropped(topic: &str, name: &TableName, forget: &str) -> Error {
     Error::Unfit {
         topic: topic.to_owned(),
         table: name.clone(),
         problem: "it is missing, and rows were applied to it".to_owned(),
         remedy: format!(
-            "Stop apply; then restore the table with its rows, or run DELETE FROM {positions} WHERE topic = {} to have it \
-             built from the beginning of the topic; then start again.",
-            quote_literal(topic)
+            "Stop apply; then restore the table with its rows, or run {forget} to have it built from the beginning of the topic; \
+             then start again."
         ),
     }
 }

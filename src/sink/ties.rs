@@ -22,8 +22,9 @@ pub struct Tie {
     pub referenced: TableName,
 }
 
-/// Whether constraint `f` is checked in this session. A partitioned table's has no triggers of its own in some versions.
-pub const ENFORCED: &str = "coalesce((SELECT bool_or(g.tgenabled = 'A' OR g.tgenabled = \
+/// Whether constraint `f` is checked in this session. A partitioned table's has no triggers of its own in some versions, and
+/// one that is NOT ENFORCED has none either: versions before 18 have no such column.
+pub const ENFORCED: &str = "coalesce((to_jsonb(f) ->> 'conenforced')::boolean, true) AND coalesce((SELECT bool_or(g.tgenabled = 'A' OR g.tgenabled = \
     CASE current_setting('session_replication_role') WHEN 'replica' THEN 'R' ELSE 'O' END) \
     FROM pg_trigger g WHERE g.tgconstraint = f.oid), true)";
 

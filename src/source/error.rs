@@ -212,8 +212,9 @@ impl Classify for Error {
                     .to_owned()
             }
             Self::PublicationAbsent { .. } => {
-                "The publication was dropped and created again. A new snapshot has those changes: see that the publication \
-                 exists, drop the slot and set [capture] on_gap = \"resnapshot\"."
+                "If capture.publication was changed to a publication that is younger than the changes, set it to the former one \
+                 until the slot is past the creation of the new one. A new snapshot has the changes where the publication was \
+                 dropped and created again: see that it exists, drop the slot and set [capture] on_gap = \"resnapshot\"."
                     .to_owned()
             }
             Self::NoTableMatches { .. } => {

@@ -283,6 +283,24 @@ async fn a_claim_whose_answer_was_lost_is_made_again_and_is_no_target_that_went_
 
 // traps T32, T60
 #[tokio::test]
+async fn a_stopped_lane_whose_generation_has_gone_on_is_claimed_again_and_says_that_it_is_stopped() {
+    let db = Database::create().await;
+    db.run("CREATE TABLE t (id int PRIMARY KEY CHECK (id < 5))").await;
+    let t = shape("t", &[("id*", "int")]);
+    let mut applier = Applier::start(&db, &[(T, 1)]).await;
+    applier.send(T, 0, vec![insert(&t, at(1, 1), &["1"]), insert(&t, at(2, 1), &["7"])]);
+    let told = "SELECT stopped IS NOT NULL FROM walrelay.position";
+    db.until(told, &["t"]).await;
+    db.run(&format!("BEGIN; UPDATE walrelay.position SET gen = gen + 1, stopped = NULL; COMMIT; {END}")).await;
+    db.until(told, &["t"]).await;
+    applier.send(T, 0, vec![insert(&t, at(3, 1), &["2"])]);
+    applier.finish().await;
+    assert_eq!(db.rows("SELECT id FROM t").await, ["1"]);
+    assert_eq!(db.rows("SELECT next_offset, gen FROM walrelay.position").await, ["1|3"]);
+}
+
+// traps T32, T60
+#[tokio::test]
 async fn a_target_that_has_forgotten_who_is_parked_is_told_again() {
     let db = Database::create().await;
     let t = shape("t", &[("id*", "int")]);

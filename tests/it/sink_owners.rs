@@ -63,6 +63,31 @@ async fn a_table_that_other_books_have_is_refused_until_they_forget_it() {
     assert!(back.to_string().contains("bookkeeping schema Other books"), "{back}");
 }
 
+/// What another group has of the topic is none of the statements' business, and positions of the same topic are worth keeping.
+#[tokio::test]
+async fn the_remedy_forgets_the_found_instance_alone_and_nothing_where_its_positions_can_be_taken_over() {
+    let database = Database::create().await;
+    database.run("CREATE TABLE public.t (id int PRIMARY KEY)").await;
+    let (first, a) = session(&database, "walrelay", "g").await;
+    let (second, b) = session(&database, "other", "g").await;
+    register(first.ledger(), &a).await.unwrap();
+    for instance in ["g", "h"] {
+        let row =
+            format!("INSERT INTO walrelay.position (instance, topic, partition) VALUES ('{instance}', '{TOPIC}', 0)");
+        database.run(&row).await;
+    }
+    let error = register(second.ledger(), &b).await.unwrap_err();
+    let statements = remedy(&error).split_once("run ").unwrap().1.rsplit_once("and start").unwrap().0;
+    database.run(statements).await;
+    assert_eq!(database.rows("SELECT instance FROM walrelay.position").await, ["h"]);
+    assert!(database.rows("SELECT * FROM walrelay.topic").await.is_empty());
+
+    register(first.ledger(), &a).await.unwrap();
+    let (third, c) = session(&database, "walrelay", "h").await;
+    let error = register(third.ledger(), &c).await.unwrap_err();
+    assert!(remedy(&error).contains("apply.take_over = true") && !remedy(&error).contains("DELETE"), "{error:?}");
+}
+
 /// Both may start at the same moment.
 #[tokio::test]
 async fn of_two_that_register_a_table_at_once_one_is_refused() {

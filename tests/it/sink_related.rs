@@ -58,6 +58,25 @@ async fn a_row_waits_for_tables_of_which_nothing_was_applied_yet() {
     applier.finish().await;
 }
 
+/// Each of the two rows takes all that a job may hold of texts that are far longer than their records.
+#[tokio::test]
+async fn rows_that_do_not_fit_into_one_job_together_are_applied_one_after_the_other() {
+    let db = Database::create().await;
+    db.run("CREATE TABLE p (id int PRIMARY KEY, b text); CREATE TABLE c (id int PRIMARY KEY REFERENCES p, b text)")
+        .await;
+    let columns = [("id*", "int"), ("b", "text")];
+    let (p, c) = (shape("p", &columns), shape("c", &columns));
+    let limits = Limits { workers: 1, budget_bytes: 1000, ..Limits::default() };
+    let topics = [("w.c", 1), ("w.p", 1)];
+    let mut applier = Applier::with_limits(&db, &topics, &[("w.c", 0), ("w.p", 0)], limits).await;
+    let text = "x".repeat(900);
+    applier.send("w.c", 0, vec![insert(&c, at(2, 2), &["1", &text])]);
+    applier.send("w.p", 0, vec![insert(&p, at(2, 1), &["1", &text])]);
+    db.until("SELECT count(*) FROM c", &["1"]).await;
+    assert!(applier.health.snapshot().stopped.is_empty());
+    applier.finish().await;
+}
+
 /// A child's applier and the parent's, neither of which has the other's partition.
 async fn apart(db: &Database, patience: Duration) -> (Applier, Applier) {
     let (topics, limits) = ([("w.p", 1), ("w.c", 1)], Limits { patience, ..Limits::default() });

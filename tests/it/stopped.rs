@@ -194,7 +194,8 @@ async fn a_target_table_that_is_dropped_by_hand_stops_alone_and_is_built_anew_on
     scenario.target("DROP TABLE things").await;
     scenario.source("INSERT INTO things SELECT generate_series(31, 40); INSERT INTO others VALUES (1)").await;
     let topic = scenario.topics().name("public.things");
-    let remedy = format!("DELETE FROM \"walrelay\".\"position\" WHERE topic = '{topic}'");
+    let group = &scenario.name;
+    let remedy = format!("DELETE FROM \"walrelay\".\"position\" WHERE instance = '{group}' AND topic = '{topic}'");
     let told = async || {
         let (status, body) = scenario.readiness("apply").await;
         status == 503 && body.contains("public.things") && body.contains(&remedy.replace('"', "\\\""))

@@ -451,7 +451,10 @@ impl<D: Decode + 'static> Coordinator<D> {
         lane.put_back(report.records, report.gone);
         lane.state = State::Ready;
         lane.told = false;
-        self.starved.remove(&key);
+        lane.crowded = report.halt == Some(Halt::Full) && report.tried.is_none() && report.gone == 0;
+        if !lane.crowded {
+            self.starved.remove(&key);
+        }
         if report.gone > 0 {
             self.conflicts.forget(&key);
         }

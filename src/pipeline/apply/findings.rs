@@ -75,8 +75,13 @@ impl<D: Decode + 'static> Coordinator<D> {
             let claim = claims.iter().find(|claim| claim.topic == *key.0 && claim.partition == key.1);
             match (self.lanes.get_mut(key), claim) {
                 (Some(lane), Some(claim)) if lane.has_gone_back(claim) => return Err(went_back(key)),
-                (Some(lane), Some(claim)) if lane.state == State::Lost => {
+                // One whose table stopped meanwhile needs its new generation to say so.
+                (Some(lane), Some(claim)) if matches!(lane.state, State::Lost | State::Stopped) => {
                     lane.reclaimed(claim);
+                    if self.stopped.contains_key(&key.0) {
+                        lane.state = State::Stopped;
+                        lane.clear();
+                    }
                     // What was made for its shapes may be lost too.
                     self.deps.sink.forget_plans(&key.0);
                 }
@@ -87,7 +92,7 @@ impl<D: Decode + 'static> Coordinator<D> {
             // Who has it, or where it is, a new session finds out.
             self.control_session = None;
             if let Some(lane) = self.lanes.get_mut(key)
-                && !matches!(lane.state, State::Busy | State::Stopped)
+                && lane.state != State::Busy
             {
                 lane.state = State::Lost;
             }

@@ -87,6 +87,8 @@ pub struct Lane {
     pub told: bool,
     /// Whether the consumer does not fetch it.
     pub paused: bool,
+    /// Whether the last job had no room for the text of even its first event.
+    pub crowded: bool,
     /// All events below this position have been received.
     pub settled: Position,
     /// Nothing below this position is still to come, unless capture goes on with a table that it has stopped.
@@ -117,6 +119,7 @@ impl Lane {
             told_held: None,
             told: false,
             paused: false,
+            crowded: false,
             settled: Position::default(),
             silent_below: Position::default(),
             delay_ms: 0,

@@ -59,7 +59,11 @@ impl<D: Decode + 'static> Coordinator<D> {
             let is_unmet = self.unmet.concerns(&topics);
             let bounds = (limits.batch_records, limits.batch_bytes);
             let (records, bytes) = if is_unmet { bounds } else { (usize::MAX, usize::MAX) };
+            // What the last job had no room for comes first: in the same order it would never be seen.
+            let mut lanes: Vec<_> = lanes.collect();
+            lanes.sort_by_key(|(_, lane)| !lane.crowded);
             let chosen = lanes
+                .into_iter()
                 .map(|(_, lane)| {
                     full |= lane.paused;
                     let taken = lane.take(records, bytes);

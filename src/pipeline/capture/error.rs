@@ -252,6 +252,20 @@ pub enum Error {
         /// The statement that creates it.
         sql: String,
     },
+    /// The slot holds changes from before the configured publication was there.
+    #[error(
+        "slot {slot} holds changes from before publication {publication} was created; capture.publication was {former} before"
+    )]
+    YoungPublication {
+        /// The slot.
+        slot: String,
+        /// The publication.
+        publication: String,
+        /// The one that was configured before.
+        former: String,
+        /// What the server said.
+        source: Box<source::Error>,
+    },
     /// A relation has another key than before.
     #[error("the key of table {table} changed")]
     KeyChanged {
@@ -369,6 +383,7 @@ impl Classify for Error {
             Self::Renamed { .. } | Self::Replaced { .. } => "A new snapshot takes the table in: drop the slot and set [capture] on_gap = \"resnapshot\" and snapshot = \"initial\".".into(),
             Self::Protocol { .. } => "This is a defect of walrelay or of the server; nothing was confirmed past this point.".into(),
             Self::HalfBroadcast { topic, .. } => format!("Sinks wait for the rest. Put the table of topic {topic} into the publication again; if there is none any more, publish under a new [kafka] prefix with a new slot, and drop the old slot. {AT_THE_TARGETS}"),
+            Self::YoungPublication { publication, former, .. } => format!("Set capture.publication = \"{former}\" until the slot is past the creation of {publication}: confirmed_flush_lsn in pg_replication_slots then lies above what SELECT pg_current_wal_lsn() gives now. If {publication} is older and was dropped and created again, a new snapshot has those changes: drop the slot and set [capture] on_gap = \"resnapshot\"."),
             Self::BatchTooLarge { .. } => "The next session makes smaller ones.".into(),
             Self::TooManyTopics { .. } | Self::StateMoved { .. } | Self::StreamEnded => return None,
         })

@@ -96,6 +96,13 @@ impl OptionHistory {
         self
     }
 
+    /// The publication before the present one, while that is known.
+    pub(super) fn former_publication(&self) -> Option<&str> {
+        let earlier = self.earlier.iter().rev().map(|earlier| &earlier.options);
+        let former = earlier.into_iter().find(|options| options.publication != self.current.publication)?;
+        Some(&former.publication)
+    }
+
     /// The options of the transactions from `from` on, and the commit LSN at which they end.
     pub(super) fn at(&self, from: Lsn) -> (&EventOptions, Option<Lsn>) {
         let earlier = self.earlier.iter().find(|earlier| earlier.below > from);
@@ -123,6 +130,8 @@ mod tests {
         let history = OptionHistory::new(options("a")).change(options("b"), Lsn(100), Lsn(40));
         assert_eq!(history.at(Lsn(40)), (&options("a"), Some(Lsn(100))));
         assert_eq!(history.at(Lsn(100)), (&options("b"), None));
+        assert_eq!(history.former_publication(), Some("a"));
+        assert_eq!(OptionHistory::new(options("a")).former_publication(), None);
     }
 
     #[test]

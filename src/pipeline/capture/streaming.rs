@@ -51,7 +51,7 @@ pub(super) async fn run(deps: &CaptureDeps, tables: &Arc<Tables>, token: &Cancel
         opened = opening::open(deps, tables) => opened?,
         () = token.cancelled() => return Ok(Ended::Cancelled),
     };
-    let Opened { session, publisher, mut batches, handle, versions, below } = opened;
+    let Opened { session, publisher, mut batches, handle, versions, below, former } = opened;
     session.health.set_started();
     session.health.recovered();
     session.health.set_phase("streaming");
@@ -61,6 +61,7 @@ pub(super) async fn run(deps: &CaptureDeps, tables: &Arc<Tables>, token: &Cancel
     let streamer = Streamer::new(Arc::clone(&session), routes, Arc::clone(&publisher), Extent::new(below));
     // The stream lives as long as its receiver: it has to confirm what is recorded last.
     let outcome = follow(&session, &publisher, streamer, &mut batches, &handle, token).await;
+    let outcome = outcome.map_err(|error| told(error, &session, former));
     let finished = outcome.is_ok() && finish(&session, &publisher).await;
     // An error of the stream would wait for room in the channel.
     drop(batches);
@@ -74,6 +75,19 @@ pub(super) async fn run(deps: &CaptureDeps, tables: &Arc<Tables>, token: &Cancel
         source::lock::unlock(&session.client, &session.settings.slot).await?;
     }
     outcome
+}
+
+/// A publication that the server did not find may be younger than the changes, if it is a new one in the configuration.
+fn told(error: Error, session: &Session, former: Option<String>) -> Error {
+    match (error, former) {
+        (Error::Source(source @ source::Error::PublicationAbsent { .. }), Some(former)) => Error::YoungPublication {
+            slot: session.settings.slot.clone(),
+            publication: session.settings.publication.name.clone(),
+            former,
+            source: Box::new(source),
+        },
+        (error, _) => error,
+    }
 }
 
 /// Leaves to the next session, which begins at `below`, what holds for it too: a table that only earlier options wanted holds
