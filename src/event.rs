@@ -280,6 +280,8 @@ pub struct ShapeColumn {
     pub name: Arc<str>,
     /// The source's type as SQL (`walrelay.type`): what a created target column gets.
     pub type_sql: Arc<str>,
+    /// The schema does not tell the source's type: this is one that has the values.
+    pub guessed: bool,
     /// Whether the source column accepts NULL.
     pub nullable: bool,
 }

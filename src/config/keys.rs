@@ -107,7 +107,7 @@ pub const KEYS: &[Key] = &[
         "format.parameters",
         Kind::Choice(&["all", "source-type", "none"]),
         Some("\"all\""),
-        "What schemas say of columns: the source's types so that apply creates the same, Debezium's column.propagate.source.type, or nothing. With less than all, create the target's tables beforehand.",
+        "What schemas say of columns: the source's types so that apply creates the same, Debezium's column.propagate.source.type, or nothing. With less than all, create the target's tables, and columns that are added later, beforehand.",
     ),
     key(
         "format.transaction",

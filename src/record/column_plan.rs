@@ -101,6 +101,7 @@ impl ColumnPlan {
         let shape = ShapeColumn {
             name: parameter(NAME_PARAMETER).map_or_else(|| unescape(&field.name).into(), Into::into),
             type_sql: type_sql.map_or_else(|| value.sql_name().into(), Into::into),
+            guessed: type_sql.is_none(),
             nullable: presence != Presence::Always && parameter(NULLABLE_PARAMETER) != Some("false"),
         };
         Ok(Self { shape, is_foreign: type_sql.is_none(), value })

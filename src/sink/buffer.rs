@@ -338,7 +338,8 @@ mod tests {
     use crate::{event::ShapeColumn, lsn::Lsn, schema::TableName};
 
     fn shape() -> Arc<TableShape> {
-        let column = |name: &str| ShapeColumn { name: name.into(), type_sql: "text".into(), nullable: true };
+        let column =
+            |name: &str| ShapeColumn { name: name.into(), type_sql: "text".into(), guessed: false, nullable: true };
         Arc::new(TableShape {
             name: TableName::new("public", "t"),
             columns: ["id", "a", "b"].map(column).to_vec(),

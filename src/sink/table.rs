@@ -266,6 +266,12 @@ async fn column_sql(
     index: usize,
 ) -> Result<String, Error> {
     let Some(column) = shape.columns.get(index) else { return Ok(String::new()) };
+    if column.guessed {
+        tracing::warn!(
+            table = %name, column = %column.name, r#type = %column.type_sql,
+            "the schema does not tell the source's type, and this one has its values; alter the column if it is another"
+        );
+    }
     let known = "SELECT to_regtype($1) IS NOT NULL";
     let known: bool =
         client.query_one(known, &[&&*column.type_sql]).await.map_err(Error::table(topic, name, "describe"))?.get(0);

@@ -122,6 +122,7 @@ pub fn shape(table: &str, columns: &[(&str, &str)]) -> Arc<TableShape> {
         .map(|(name, type_sql)| ShapeColumn {
             name: Arc::from(name.trim_end_matches('*')),
             type_sql: Arc::from(*type_sql),
+            guessed: false,
             nullable: !name.ends_with('*'),
         })
         .collect();

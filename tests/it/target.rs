@@ -96,3 +96,26 @@ async fn rows_that_a_target_lost_by_going_back_come_again_without_a_new_event() 
     both().await;
     scenario.verify();
 }
+
+/// The schemas do not tell the columns' types, and the target's tables are not there.
+#[tokio::test(flavor = "multi_thread")]
+async fn columns_whose_types_no_schema_tells_are_created_with_a_warning() {
+    let mut scenario = Scenario::new("guessed").await;
+    scenario.settings.set("format.parameters", "none");
+    scenario
+        .source("CREATE TABLE things (id int PRIMARY KEY, code varchar(9)); INSERT INTO things VALUES (1, 'x')")
+        .await;
+    scenario.both("CREATE TABLE others (id int PRIMARY KEY)").await;
+    let (_capture, mut apply) = (scenario.capture().await, scenario.apply().await);
+    scenario.await_equal("things").await;
+    let guess = |table: &str, column: &str, ty: &str| {
+        let log = scenario.log_text("apply");
+        let lines = log.lines().filter(|line| line.contains("WARN") && line.contains("does not tell"));
+        lines.filter(|line| [table, column, ty].iter().all(|text| line.contains(text))).count()
+    };
+    assert_eq!(guess("table=public.things", "column=code", "text"), 1);
+    assert_eq!(guess("table=public.others", "", ""), 0);
+    scenario.source("ALTER TABLE others ADD COLUMN more numeric(9,2); INSERT INTO others VALUES (1, 2)").await;
+    scenario.await_log(&mut apply, "column=more").await;
+    assert_eq!(guess("table=public.others", "column=more", "numeric"), 1);
+}
