@@ -136,6 +136,30 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_column_is_optional_if_any_earlier_version_lacks_it_or_can_be_null_there() {
+        let relation = |columns: &[(&str, bool)]| {
+            let column = |(name, nullable): &(&str, bool)| Column {
+                name: (*name).into(),
+                attnum: None,
+                ty: ColumnType::base(23, -1, "integer"),
+                nullable: *nullable,
+                nondeterministic: false,
+                optional: false,
+            };
+            let (identity, columns) = (ReplicaIdentity::Default, columns.iter().map(column).collect());
+            Relation { oid: 1, name: TableName::new("public", "t"), identity, columns, key: Vec::new() }
+        };
+        let mut newest = relation(&[("kept", false), ("added", false), ("strict", false)]);
+        newest.keep_optional(&relation(&[("kept", false), ("strict", true)]));
+        newest.keep_optional(&relation(&[("kept", false), ("added", false), ("strict", false)]));
+        let optional = |relation: &Relation| relation.columns.iter().map(|column| column.optional).collect::<Vec<_>>();
+        assert_eq!(optional(&newest), [false, true, true]);
+        let mut next = relation(&[("kept", false), ("added", false), ("strict", false)]);
+        next.keep_optional(&newest);
+        assert_eq!(optional(&next), [false, true, true]);
+    }
+
+    #[test]
     fn names_and_literals_are_quoted_for_sql() {
         assert_eq!(TableName::new("a b", "c\"d").quoted(), r#""a b"."c""d""#);
         assert_eq!(quote_literal("it's"), "'it''s'");

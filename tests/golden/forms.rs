@@ -167,3 +167,26 @@ fn tombstones_are_left_out_on_demand() {
     assert_eq!(kinds(Content::default()), [vec![true, false], vec![true, false, true]]);
     assert_eq!(kinds(content), [vec![true], vec![true, true]]);
 }
+
+/// What is not known is not NULL: a delete has the key alone, and an update may leave values out.
+#[test]
+fn only_a_null_that_the_server_sent_shows_that_a_column_can_be_null() {
+    let columns =
+        vec![required("id", 23, -1, "integer"), required("n", 23, -1, "integer"), column("o", 23, -1, "integer")];
+    let relation = relation(ReplicaIdentity::Full, 1, columns);
+    let content = Content { nullability: Nullability::Source, ..Content::default() };
+    let source = Pipe::with_forms("p", Modes::default(), content).plan(&relation);
+    let row = || texts(&[Some("1"), None, None]);
+    let unsent = vec![texts(&[Some("1")]).remove(0), Datum::Unchanged, Datum::Null];
+    for (change, nulls) in [
+        (RowChange::Insert(row()), vec![1]),
+        (RowChange::Read(row()), vec![1]),
+        (RowChange::Delete(OldTuple::Key(row())), vec![]),
+        (RowChange::Delete(OldTuple::Full(row())), vec![1]),
+        (RowChange::Update { old: Some(OldTuple::Key(row())), new: unsent.clone() }, vec![]),
+        (RowChange::Update { old: Some(OldTuple::Full(row())), new: unsent }, vec![1]),
+    ] {
+        assert_eq!(source.nulls(&change), nulls, "{change:?}");
+        assert_eq!(Pipe::new("p").plan(&relation).nulls(&change), [0; 0]);
+    }
+}
