@@ -7,6 +7,7 @@
 
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a benchmark prints its figures")]
 
+mod micro;
 mod reference;
 mod report;
 mod world;
@@ -47,6 +48,7 @@ async fn run() -> Outcome<()> {
     let rows = std::env::var("BENCH_ROWS").ok().map_or(Ok(200_000), |text| text.parse())?;
     let mut world = World::create(parts, rows).await?;
     let mut report = Report::new(rows);
+    micro::add(&mut report)?;
     let outcome = measure(&mut world, &mut report).await;
     world.remove().await;
     outcome?;

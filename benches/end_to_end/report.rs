@@ -1,6 +1,11 @@
 //! The figures as a table and as `target/bench/report.json`.
 
-use std::{collections::BTreeMap, fmt::Write as _, fs, path::Path};
+use std::{
+    collections::BTreeMap,
+    fmt::Write as _,
+    fs,
+    path::{Path, PathBuf},
+};
 
 use serde::Serialize;
 
@@ -14,6 +19,12 @@ pub struct Measurement {
     unit: &'static str,
     /// This figure as a multiple of the reference's, by reference.
     ratios: BTreeMap<&'static str, f64>,
+    /// What is to be reached, in words.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    target: Option<String>,
+    /// Whether it is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    met: Option<bool>,
     /// The references' own figures; the table shows them.
     #[serde(skip)]
     references: BTreeMap<&'static str, f64>,
@@ -27,6 +38,8 @@ impl Measurement {
             value: rounded(value),
             unit,
             ratios: BTreeMap::new(),
+            target: None,
+            met: None,
             references: BTreeMap::new(),
         }
     }
@@ -37,10 +50,30 @@ impl Measurement {
         self.references.insert(reference, rounded(value));
         self
     }
+
+    /// Adds the time that a reference takes for the same, as which this one is so many times faster.
+    pub fn faster_than(mut self, reference: &'static str, time: f64) -> Self {
+        self.ratios.insert(reference, (time / self.value * 1000.0).round() / 1000.0);
+        self.references.insert(reference, rounded(time));
+        self
+    }
+
+    /// Says that the figure is to be at most so much, and the ratio to a reference at least so much.
+    pub fn to_reach(mut self, most: f64, reference: &'static str, ratio: f64) -> Self {
+        self.target = Some(format!("≤ {most} {}, ≥ {ratio} × {reference}", self.unit));
+        self.met = Some(self.value <= most && self.ratios.get(reference).is_some_and(|found| *found >= ratio));
+        self
+    }
 }
 
 fn rounded(value: f64) -> f64 {
     (value * 10.0).round() / 10.0
+}
+
+/// Cargo's target folder.
+pub fn target_folder() -> PathBuf {
+    std::env::var_os("CARGO_TARGET_DIR")
+        .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("target"), Into::into)
 }
 
 /// All figures of a run.
@@ -68,7 +101,10 @@ impl Report {
             let beside = |(name, value): (&&str, &f64)| {
                 format!("{name} {value:.0} (×{:.2})", one.ratios.get(*name).copied().unwrap_or_default())
             };
-            let references: Vec<String> = one.references.iter().map(beside).collect();
+            let mut references: Vec<String> = one.references.iter().map(beside).collect();
+            if let (Some(target), Some(met)) = (&one.target, one.met) {
+                references.push(format!("target {target}: {}", if met { "met" } else { "missed" }));
+            }
             writeln!(text, "{:<44} {:>12.0} {:<9}  {}", one.name, one.value, one.unit, references.join(", "))
                 .expect("writing to a string cannot fail");
         }
@@ -77,9 +113,7 @@ impl Report {
 
     /// Writes the report.
     pub fn write(&self) -> Outcome<()> {
-        let target = std::env::var_os("CARGO_TARGET_DIR")
-            .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("target"), Into::into);
-        let folder = target.join("bench");
+        let folder = target_folder().join("bench");
         fs::create_dir_all(&folder)?;
         fs::write(folder.join("report.json"), serde_json::to_string_pretty(&self.measurements)?)?;
         Ok(())

@@ -1,0 +1,34 @@
+//! What the micro benchmark has measured just before: the row of the targets through the compiled plans and through apache-avro.
+
+use std::{fs, path::Path};
+
+use serde_json::Value as Json;
+
+use crate::{
+    Outcome,
+    report::{Measurement, Report, target_folder},
+};
+
+const APACHE_AVRO: &str = "apache-avro";
+
+/// Adds the figures, in nanoseconds a row.
+pub fn add(report: &mut Report) -> Outcome<()> {
+    for (way, most) in [("encode", 400.0), ("decode", 600.0)] {
+        let ours = median(&format!("orders_{way} by plan"))?;
+        let theirs = median(&format!("orders_{way} by apache-avro"))?;
+        let measurement = Measurement::new(&format!("{way} an orders row"), ours, "ns");
+        report.add(measurement.faster_than(APACHE_AVRO, theirs).to_reach(most, APACHE_AVRO, 10.0));
+    }
+    Ok(())
+}
+
+/// Criterion's median of a benchmark.
+fn median(name: &str) -> Outcome<f64> {
+    let path = target_folder().join("criterion/rows").join(name).join("new/estimates.json");
+    read(&path).map_err(|error| format!("{}: {error}; run `make bench`", path.display()).into())
+}
+
+fn read(path: &Path) -> Outcome<f64> {
+    let estimates: Json = serde_json::from_str(&fs::read_to_string(path)?)?;
+    estimates["median"]["point_estimate"].as_f64().ok_or_else(|| "it has no median".into())
+}
