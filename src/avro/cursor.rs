@@ -59,6 +59,19 @@ impl<'a> Cursor<'a> {
         }
     }
 
+    /// Moves past an `int`, a `long` or an `enum`.
+    pub fn skip_number(&mut self) -> Result<(), DecodeError> {
+        match self.rest.iter().take(10).position(|byte| byte & 0x80 == 0) {
+            Some(last) => self.rest = self.rest.get(last + 1..).unwrap_or_default(),
+            None => {
+                return Err(
+                    self.error(if self.rest.len() < 10 { Problem::Truncated } else { Problem::OutOfRange }, "a number")
+                );
+            }
+        }
+        Ok(())
+    }
+
     /// `long`
     pub fn long(&mut self) -> Result<i64, DecodeError> {
         self.varint("a long")
@@ -150,6 +163,12 @@ impl<'a> Cursor<'a> {
     }
 
     fn varint(&mut self, reading: &'static str) -> Result<i64, DecodeError> {
+        // Most are of one byte.
+        if let [byte @ 0..0x80, rest @ ..] = self.rest {
+            self.rest = rest;
+            let number = i64::from(*byte);
+            return Ok((number >> 1) ^ -(number & 1));
+        }
         let start = *self;
         let mut number = 0_u64;
         for shift in (0..64).step_by(7) {

@@ -8,6 +8,7 @@ pub mod cursor;
 pub mod encode;
 pub mod name;
 pub mod schema;
+pub mod skip;
 pub mod store;
 pub mod subject;
 pub mod wire;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::column_plan::{ColumnPlan, Presence, presence};
 use crate::avro::{
     name::unescape,
+    skip::Skip,
     writer::{Field, Shape, Type, Writer},
 };
 
@@ -37,7 +38,7 @@ pub(super) enum Step {
     Source(Vec<SourceStep>),
     Transaction(Presence, Vec<TransactionStep>),
     Op,
-    Skip(Shape),
+    Skip(Skip),
 }
 
 /// One field of the source block.
@@ -46,7 +47,7 @@ pub(super) enum SourceStep {
     TsMs(Presence),
     Schema(Presence),
     Table(Presence),
-    Skip(Shape),
+    Skip(Skip),
 }
 
 /// One field of the transaction block.
@@ -54,7 +55,7 @@ pub(super) enum SourceStep {
 pub(super) enum TransactionStep {
     Id,
     TotalOrder,
-    Skip(Shape),
+    Skip(Skip),
 }
 
 impl DecodePlan {
@@ -70,13 +71,33 @@ impl DecodePlan {
                 return Err(format!("it has no field {name}"));
             }
         }
-        let steps = fields.iter().map(|field| step(value, field)).collect::<Result<_, _>>()?;
+        let steps = merged(fields.iter().map(|field| step(value, field)), |step, next| match (step, next) {
+            (Step::Skip(skip), Step::Skip(next)) => {
+                skip.append(next);
+                None
+            }
+            (_, next) => Some(next),
+        })?;
         let columns = columns(value, fields)?;
         let key = key.map_or(Ok(Vec::new()), |key| key_columns(key, &columns))?;
         let is_foreign = !columns.is_empty() && columns.iter().all(|column| column.is_foreign);
         let columns = with_key(columns, &key);
         Ok(Self::Envelope(EnvelopePlan { writer: Arc::clone(value), steps, columns, key, is_foreign }))
     }
+}
+
+/// Steps one after the other; `join` takes the next one in where it can, and gives it back where not.
+fn merged<S>(
+    steps: impl Iterator<Item = Result<S, String>>,
+    join: impl Fn(&mut S, S) -> Option<S>,
+) -> Result<Vec<S>, String> {
+    let mut all: Vec<S> = Vec::new();
+    for step in steps {
+        let step = step?;
+        let left = if let Some(last) = all.last_mut() { join(last, step) } else { Some(step) };
+        all.extend(left);
+    }
+    Ok(all)
 }
 
 fn step(writer: &Writer, field: &Field) -> Result<Step, String> {
@@ -95,7 +116,7 @@ fn step(writer: &Writer, field: &Field) -> Result<Step, String> {
             Shape::String => Step::Op,
             _ => return Err("its op is not a string".into()),
         },
-        _ => Step::Skip(field.ty.shape.clone()),
+        _ => Step::Skip(Skip::over(writer, &field.ty.shape)),
     })
 }
 
@@ -116,10 +137,16 @@ fn source_steps(writer: &Writer, ty: &Type) -> Result<Vec<SourceStep>, String> {
             "ts_ms" => SourceStep::TsMs(typed(|shape| matches!(shape, Shape::Long))?),
             "schema" => SourceStep::Schema(typed(|shape| matches!(shape, Shape::String))?),
             "table" => SourceStep::Table(typed(|shape| matches!(shape, Shape::String))?),
-            _ => SourceStep::Skip(field.ty.shape.clone()),
+            _ => SourceStep::Skip(Skip::over(writer, &field.ty.shape)),
         })
     });
-    steps.collect()
+    merged(steps, |step, next| match (step, next) {
+        (SourceStep::Skip(skip), SourceStep::Skip(next)) => {
+            skip.append(next);
+            None
+        }
+        (_, next) => Some(next),
+    })
 }
 
 fn transaction_steps(writer: &Writer, ty: &Type) -> Result<Vec<TransactionStep>, String> {
@@ -127,7 +154,7 @@ fn transaction_steps(writer: &Writer, ty: &Type) -> Result<Vec<TransactionStep>,
     let step = |field: &Field| match (field.name.as_str(), writer.resolve(&field.ty.shape)) {
         ("id", Shape::String) => TransactionStep::Id,
         ("total_order", Shape::Long) => TransactionStep::TotalOrder,
-        _ => TransactionStep::Skip(field.ty.shape.clone()),
+        _ => TransactionStep::Skip(Skip::over(writer, &field.ty.shape)),
     };
     Ok(fields.iter().map(step).collect())
 }

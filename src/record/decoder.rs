@@ -87,16 +87,21 @@ impl Decoder {
         let split = |bytes| wire::split(bytes).map_err(|source| DecodeError::Frame { topic: topic.to_owned(), source });
         let (value_id, body) = split(value)?;
         let key_id = key.map(split).transpose()?.map(|(id, _)| id);
-        if let Some(id) = key_id.into_iter().chain([value_id]).find(|id| !self.writers.contains_key(id)) {
-            return Ok(Decoded::NeedsSchema(id));
-        }
-        let known = self.known(topic, key_id, value_id)?;
+        let known = match self.plans.get(&(key_id, value_id)) {
+            Some(known) => known.clone(),
+            None => match key_id.into_iter().chain([value_id]).find(|id| !self.writers.contains_key(id)) {
+                Some(id) => return Ok(Decoded::NeedsSchema(id)),
+                None => self.compile(topic, key_id, value_id)?,
+            },
+        };
         let DecodePlan::Envelope(plan) = &*known.plan else { return Ok(Decoded::Nothing) };
         let most = self.row_bytes.max(body.len().saturating_mul(Self::GROWTH));
         let reading = Reading { topic, id: value_id, plan, headers: Headers::read(topic, headers)?, offset, most };
         let parts = reading.parts(body)?;
         let shape = known.shape_of(plan, &parts);
-        if let Some(entry) = self.plans.get_mut(&(key_id, value_id)) {
+        if !known.shape.as_ref().is_some_and(|known| Arc::ptr_eq(known, &shape))
+            && let Some(entry) = self.plans.get_mut(&(key_id, value_id))
+        {
             entry.shape = Some(Arc::clone(&shape));
         }
         reading.event(parts, shape).map(Decoded::Event)
@@ -119,10 +124,7 @@ impl Decoder {
         Ok(())
     }
 
-    fn known(&mut self, topic: &str, key_id: Option<u32>, value_id: u32) -> Result<Known, DecodeError> {
-        if let Some(known) = self.plans.get(&(key_id, value_id)) {
-            return Ok(known.clone());
-        }
+    fn compile(&mut self, topic: &str, key_id: Option<u32>, value_id: u32) -> Result<Known, DecodeError> {
         let not_an_envelope = |problem: String| {
             let topic = topic.to_owned();
             DecodeError::NotAnEnvelope { topic, id: value_id, problem }
@@ -243,7 +245,7 @@ impl Reading<'_> {
                         parts.transaction = Some(self.transaction(steps, &mut cursor).map_err(bytes)?);
                     }
                 }
-                Step::Skip(shape) => self.plan.writer.skip(shape, &mut cursor).map_err(bytes)?,
+                Step::Skip(skip) => skip.run(&self.plan.writer, &mut cursor).map_err(bytes)?,
             }
         }
         cursor.finish().map_err(bytes)?;
@@ -273,7 +275,7 @@ impl Reading<'_> {
                         parts.table = cursor.string()?;
                     }
                 }
-                SourceStep::Skip(shape) => self.plan.writer.skip(shape, cursor)?,
+                SourceStep::Skip(skip) => skip.run(&self.plan.writer, cursor)?,
             }
         }
         Ok(())
@@ -289,7 +291,7 @@ impl Reading<'_> {
             match step {
                 TransactionStep::Id => id = cursor.string()?,
                 TransactionStep::TotalOrder => total_order = cursor.long()?,
-                TransactionStep::Skip(shape) => self.plan.writer.skip(shape, cursor)?,
+                TransactionStep::Skip(skip) => skip.run(&self.plan.writer, cursor)?,
             }
         }
         Ok((id, total_order))

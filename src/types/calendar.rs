@@ -1,8 +1,6 @@
 //! The proleptic Gregorian calendar and times of day, as PostgreSQL and Java count them.
 
-use std::fmt;
-
-use super::scan::Scan;
+use super::{scan::Scan, value::ShortText};
 
 /// Microseconds in a second.
 pub(super) const MICROS: i64 = 1_000_000;
@@ -109,11 +107,20 @@ impl PgDate {
     }
 }
 
-impl fmt::Display for PgDate {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+impl PgDate {
+    /// Appends the date; `None` if it does not fit.
+    pub(super) fn append_to(&self, text: &mut ShortText) -> Option<()> {
         let year = if self.0 <= 0 { 1 - self.0 } else { self.0 };
-        write!(f, "{year:04}-{:02}-{:02}", self.1, self.2)
+        text.push_number(year.unsigned_abs(), 4)?;
+        append_month_and_day(self.1, self.2, text)
     }
+}
+
+fn append_month_and_day(month: i64, day: i64, text: &mut ShortText) -> Option<()> {
+    text.push("-")?;
+    text.push_number(month.unsigned_abs(), 2)?;
+    text.push("-")?;
+    text.push_number(day.unsigned_abs(), 2)
 }
 
 /// A date as Java writes it in ISO 8601: years beyond four digits and before 1 carry a sign.
@@ -126,14 +133,16 @@ impl IsoDate {
     }
 }
 
-impl fmt::Display for IsoDate {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+impl IsoDate {
+    /// Appends the date; `None` if it does not fit.
+    pub(super) fn append_to(&self, text: &mut ShortText) -> Option<()> {
         match self.0 {
-            year @ 0..=9_999 => write!(f, "{year:04}"),
-            year @ ..0 => write!(f, "-{:04}", -year),
-            year => write!(f, "+{year}"),
-        }?;
-        write!(f, "-{:02}-{:02}", self.1, self.2)
+            0..=9_999 => {}
+            ..0 => text.push("-")?,
+            _ => text.push("+")?,
+        }
+        text.push_number(self.0.unsigned_abs(), 4)?;
+        append_month_and_day(self.1, self.2, text)
     }
 }
 
@@ -151,15 +160,22 @@ pub(super) struct Clock {
     pub(super) digits: u8,
 }
 
-impl fmt::Display for Clock {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let seconds = self.micros / MICROS;
-        write!(f, "{:02}:{:02}:{:02}", seconds / 3_600, seconds / 60 % 60, seconds % 60)?;
+impl Clock {
+    /// Appends the time; `None` if it does not fit.
+    pub(super) fn append_to(&self, text: &mut ShortText) -> Option<()> {
+        let seconds = (self.micros / MICROS).unsigned_abs();
+        text.push_number(seconds / 3_600, 2)?;
+        text.push(":")?;
+        text.push_number(seconds / 60 % 60, 2)?;
+        text.push(":")?;
+        text.push_number(seconds % 60, 2)?;
         if self.digits > 0 {
-            let fraction = self.micros % MICROS / 10_i64.pow(6 - u32::from(self.digits.min(6)));
-            write!(f, ".{fraction:0width$}", width = usize::from(self.digits.min(6)))?;
+            let digits = self.digits.min(6);
+            let fraction = self.micros % MICROS / 10_i64.pow(6 - u32::from(digits));
+            text.push(".")?;
+            text.push_number(fraction.unsigned_abs(), usize::from(digits))?;
         }
-        Ok(())
+        Some(())
     }
 }
 

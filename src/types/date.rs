@@ -3,8 +3,6 @@
 //!
 //! Infinities travel as text; in a key they stand as the ends of the int, which no date reaches (trap T43).
 
-use std::{fmt::Write as _, io::Write as _};
-
 use serde_json::Value as Json;
 
 use super::{
@@ -58,7 +56,8 @@ pub(super) fn parse(text: &[u8], form: Form) -> Parsed<'_> {
 fn parse_iso(text: &[u8]) -> Parsed<'_> {
     let iso = days(text).and_then(|days| {
         let mut iso = ShortText::new();
-        write!(iso, "{}Z", IsoDate::from_days(i64::from(days))).ok()?;
+        IsoDate::from_days(i64::from(days)).append_to(&mut iso)?;
+        iso.push("Z")?;
         Some(iso)
     });
     match (iso, std::str::from_utf8(text)) {
@@ -94,7 +93,11 @@ pub(super) fn render(value: Value<'_>, form: Form, out: &mut Vec<u8>) -> Result<
 
 fn render_days(days: i32, out: &mut Vec<u8>) -> Result<(), RenderError> {
     let date = PgDate::from_days(i64::from(days));
-    write!(out, "{date}{}", date.era()).map_err(|_| RenderError("date"))
+    let mut text = ShortText::new();
+    let written = date.append_to(&mut text).and_then(|()| text.push(date.era()));
+    written.ok_or(RenderError("date"))?;
+    out.extend_from_slice(text.as_bytes());
+    Ok(())
 }
 
 fn days(text: &[u8]) -> Option<i32> {

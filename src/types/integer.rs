@@ -1,12 +1,10 @@
 //! `smallint`, `integer`, `bigint`: Avro `int` (with `connect.type` int16 for smallint) and `long`.
 
-use std::io::Write;
-
 use serde_json::{Value as Json, json};
 
 use super::{
     semantic::Attributes,
-    value::{Parsed, RenderError, Value},
+    value::{Parsed, RenderError, ShortText, Value},
 };
 
 pub(super) fn parse_int(text: &[u8]) -> Parsed<'_> {
@@ -27,7 +25,11 @@ pub(super) fn render(value: Value<'_>, out: &mut Vec<u8>) -> Result<(), RenderEr
         Value::Long(number) => number,
         _ => return Err(RenderError("integer")),
     };
-    write!(out, "{number}").map_err(|_| RenderError("integer"))
+    let mut text = ShortText::new();
+    let sign = if number < 0 { "-" } else { "" };
+    text.push(sign).and_then(|()| text.push_number(number.unsigned_abs(), 1)).ok_or(RenderError("integer"))?;
+    out.extend_from_slice(text.as_bytes());
+    Ok(())
 }
 
 /// Avro has no 16-bit integer; Kafka Connect marks it.

@@ -1,7 +1,5 @@
 //! Moments as text: PostgreSQL's, and ISO 8601 at UTC as Java writes it.
 
-use std::{fmt::Write as _, io::Write as _};
-
 use super::{
     calendar::{Clock, DAY, IsoDate, MICROS, Moment, PgDate, fraction_digits, moment, scan_iso_date, scan_time},
     scan::Scan,
@@ -13,7 +11,17 @@ pub(super) fn append(moment: Moment, suffix: &str, out: &mut Vec<u8>) -> Result<
     let date = PgDate::from_days(moment.seconds.div_euclid(DAY));
     let micros = moment.seconds.rem_euclid(DAY) * MICROS + moment.micros;
     let clock = Clock { micros, digits: fraction_digits(micros) };
-    write!(out, "{date} {clock}{suffix}{}", date.era()).map_err(|_| RenderError("timestamp"))
+    let mut text = ShortText::new();
+    let written = (|| {
+        date.append_to(&mut text)?;
+        text.push(" ")?;
+        clock.append_to(&mut text)?;
+        text.push(suffix)?;
+        text.push(date.era())
+    })();
+    written.ok_or(RenderError("timestamp"))?;
+    out.extend_from_slice(text.as_bytes());
+    Ok(())
 }
 
 /// A moment in ISO 8601 at UTC, its fraction of so many digits, or more where it has more.
@@ -22,7 +30,10 @@ pub(super) fn iso(moment: Moment, digits: u8) -> Option<ShortText> {
     let digits = if micros % 10_i64.pow(6 - u32::from(digits.min(6))) == 0 { digits } else { 6 };
     let mut text = ShortText::new();
     let date = IsoDate::from_days(moment.seconds.div_euclid(DAY));
-    write!(text, "{date}T{}Z", Clock { micros, digits }).ok()?;
+    date.append_to(&mut text)?;
+    text.push("T")?;
+    Clock { micros, digits }.append_to(&mut text)?;
+    text.push("Z")?;
     Some(text)
 }
 

@@ -9,7 +9,7 @@ use super::{
     magnitude,
     scan::Scan,
     semantic::Attributes,
-    value::{Parsed, RenderError, Unscaled, Value},
+    value::{Parsed, RenderError, ShortText, Unscaled, Value},
 };
 
 /// Connect name of a decimal with the schema's scale.
@@ -175,7 +175,40 @@ fn beyond(text: &[u8], precision: u32) -> Unscaled<'static> {
     Unscaled::Digits { negative, whole, fraction: &[], zeros: precision as usize }
 }
 
+/// A two's complement of at most eight bytes: what most numbers need.
+fn small(bytes: &[u8]) -> Option<i64> {
+    let fill = if bytes.first()? & 0x80 == 0 { 0 } else { -1 };
+    (bytes.len() <= 8).then(|| bytes.iter().fold(fill, |number, byte| number << 8 | i64::from(*byte)))
+}
+
+fn render_small(number: i64, scale: usize, out: &mut Vec<u8>) -> Result<(), RenderError> {
+    let failed = RenderError("numeric");
+    if scale > MOST_SCALE.unsigned_abs() as usize {
+        return Err(failed);
+    }
+    let mut digits = ShortText::new();
+    digits.push_number(number.unsigned_abs(), 1).ok_or(failed)?;
+    if number < 0 {
+        out.push(b'-');
+    }
+    let digits = digits.as_bytes();
+    let zeros = (scale + 1).saturating_sub(digits.len());
+    let start = out.len();
+    out.extend(std::iter::repeat_n(b'0', zeros));
+    out.extend_from_slice(digits);
+    if scale > 0 {
+        let point = start + zeros + digits.len() - scale;
+        out.insert(point, b'.');
+    }
+    Ok(())
+}
+
 fn render(unscaled: Unscaled<'_>, scale: i32, out: &mut Vec<u8>) -> Result<(), RenderError> {
+    if let (Unscaled::TwosComplement(bytes), Ok(scale)) = (unscaled, usize::try_from(scale))
+        && let Some(number) = small(bytes)
+    {
+        return render_small(number, scale, out);
+    }
     let (negative, digits) = match unscaled {
         Unscaled::Small(number) => (number < 0, number.unsigned_abs().to_string().into_bytes()),
         Unscaled::TwosComplement(bytes) if bytes.len() <= MOST_BYTES => magnitude::decimal_digits(bytes),

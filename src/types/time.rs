@@ -2,8 +2,6 @@
 //! (`io.debezium.time.MicroTime`); 24:00:00 is one past the last of the day. Or Kafka Connect's own type, an `int` of
 //! milliseconds below a day, or a `string` in ISO 8601 (`io.debezium.time.IsoTime`): what these cannot hold travels as text besides.
 
-use std::{fmt::Write as _, io::Write as _};
-
 use serde_json::Value as Json;
 
 use super::{
@@ -72,7 +70,8 @@ fn millis(micros: i64) -> Option<Value<'static>> {
 
 fn iso(micros: i64) -> Option<Value<'static>> {
     let mut text = ShortText::new();
-    write!(text, "{}Z", Clock { micros, digits: fraction_digits(micros) }).ok()?;
+    Clock { micros, digits: fraction_digits(micros) }.append_to(&mut text)?;
+    text.push("Z")?;
     Some(Value::Short(text))
 }
 
@@ -83,8 +82,10 @@ pub(super) fn render(value: Value<'_>, out: &mut Vec<u8>) -> Result<(), RenderEr
         other => other.text().and_then(|text| self::micros(text.strip_suffix('Z')?.as_bytes())),
     };
     let micros = micros.filter(|micros| (0..=DAY * MICROS).contains(micros)).ok_or(RenderError("time"))?;
-    let digits = fraction_digits(micros);
-    write!(out, "{}", Clock { micros, digits }).map_err(|_| RenderError("time"))
+    let mut text = ShortText::new();
+    Clock { micros, digits: fraction_digits(micros) }.append_to(&mut text).ok_or(RenderError("time"))?;
+    out.extend_from_slice(text.as_bytes());
+    Ok(())
 }
 
 fn micros(text: &[u8]) -> Option<i64> {

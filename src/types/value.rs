@@ -332,7 +332,42 @@ impl ShortText {
     /// The text.
     #[must_use]
     pub fn as_str(&self) -> &str {
-        std::str::from_utf8(&self.bytes[..self.length]).unwrap_or_default()
+        std::str::from_utf8(self.as_bytes()).unwrap_or_default()
+    }
+
+    /// The text's bytes.
+    #[must_use]
+    pub fn as_bytes(&self) -> &[u8] {
+        self.bytes.get(..self.length).unwrap_or_default()
+    }
+
+    /// Appends a text; `None` if it does not fit.
+    pub(super) fn push(&mut self, text: &str) -> Option<()> {
+        let end = self.length + text.len();
+        self.bytes.get_mut(self.length..end)?.copy_from_slice(text.as_bytes());
+        self.length = end;
+        Some(())
+    }
+
+    /// Appends a number in at least `width` digits; `None` if it does not fit.
+    pub(super) fn push_number(&mut self, number: u64, width: usize) -> Option<()> {
+        let length = digits_of(number).max(width);
+        let room = self.bytes.get_mut(self.length..self.length + length)?;
+        let mut rest = number;
+        for place in room.iter_mut().rev() {
+            *place = b'0' + u8::try_from(rest % 10).unwrap_or_default();
+            rest /= 10;
+        }
+        self.length += length;
+        Some(())
+    }
+}
+
+/// How many decimal digits a number has.
+pub(super) const fn digits_of(number: u64) -> usize {
+    match number.checked_ilog10() {
+        Some(log) => log as usize + 1,
+        None => 1,
     }
 }
 
@@ -350,11 +385,7 @@ impl std::fmt::Debug for ShortText {
 
 impl std::fmt::Write for ShortText {
     fn write_str(&mut self, text: &str) -> std::fmt::Result {
-        let end = self.length + text.len();
-        let room = self.bytes.get_mut(self.length..end).ok_or(std::fmt::Error)?;
-        room.copy_from_slice(text.as_bytes());
-        self.length = end;
-        Ok(())
+        self.push(text).ok_or(std::fmt::Error)
     }
 }
 
