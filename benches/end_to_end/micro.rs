@@ -17,7 +17,7 @@ pub fn add(report: &mut Report) -> Outcome<()> {
         let ours = median(&format!("orders_{way} by plan"))?;
         let theirs = median(&format!("orders_{way} by apache-avro"))?;
         let measurement = Measurement::new(&format!("{way} an orders row"), ours, "ns");
-        report.add(measurement.faster_than(APACHE_AVRO, theirs).to_reach(most, APACHE_AVRO, 10.0));
+        report.add(measurement.faster_than(APACHE_AVRO, theirs).against(most, APACHE_AVRO, 10.0));
     }
     Ok(())
 }

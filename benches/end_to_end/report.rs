@@ -59,7 +59,7 @@ impl Measurement {
     }
 
     /// Says that the figure is to be at most so much, and the ratio to a reference at least so much.
-    pub fn to_reach(mut self, most: f64, reference: &'static str, ratio: f64) -> Self {
+    pub fn against(mut self, most: f64, reference: &'static str, ratio: f64) -> Self {
         self.target = Some(format!("≤ {most} {}, ≥ {ratio} × {reference}", self.unit));
         self.met = Some(self.value <= most && self.ratios.get(reference).is_some_and(|found| *found >= ratio));
         self

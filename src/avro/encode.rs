@@ -34,6 +34,22 @@ pub fn string(value: &str, out: &mut Vec<u8>) {
     bytes(value.as_bytes(), out);
 }
 
+/// The decimal digits of a number, as a part of a string.
+pub fn digits(number: u64, out: &mut Vec<u8>) {
+    let start = out.len();
+    let mut rest = number;
+    loop {
+        out.push(b'0' + u8::try_from(rest % 10).unwrap_or_default());
+        rest /= 10;
+        if rest == 0 {
+            break;
+        }
+    }
+    if let Some(digits) = out.get_mut(start..) {
+        digits.reverse();
+    }
+}
+
 /// The null of a union `["null", T]`.
 pub fn null(out: &mut Vec<u8>) {
     out.push(NULL_BRANCH);

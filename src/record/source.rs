@@ -60,10 +60,15 @@ fn append_snapshot_mark(mark: SnapshotMark, out: &mut Vec<u8>) {
 fn append_sequence(previous: Option<Lsn>, lsn: Lsn, scratch: &mut Vec<u8>, out: &mut Vec<u8>) {
     scratch.clear();
     match previous {
-        Some(previous) => write!(scratch, "[\"{}\",\"{}\"]", previous.0, lsn.0),
-        None => write!(scratch, "[null,\"{}\"]", lsn.0),
+        Some(previous) => {
+            scratch.extend_from_slice(b"[\"");
+            encode::digits(previous.0, scratch);
+            scratch.extend_from_slice(b"\",\"");
+        }
+        None => scratch.extend_from_slice(b"[null,\""),
     }
-    .expect("a vector never fails to be written");
+    encode::digits(lsn.0, scratch);
+    scratch.extend_from_slice(b"\"]");
     encode::bytes(scratch, out);
 }
 
@@ -90,12 +95,14 @@ pub(super) fn append_transaction(
     encode::present(out);
     scratch.clear();
     match meta.xid.filter(|_| is_streamed(meta, ordinal)) {
-        None => write!(scratch, "snapshot:{}", meta.commit.0),
-        Some(xid) => write!(scratch, "{xid}:{}", meta.commit.0),
+        None => scratch.extend_from_slice(b"snapshot"),
+        Some(xid) => encode::digits(u64::from(xid), scratch),
     }
-    .expect("a vector never fails to be written");
+    scratch.push(b':');
+    encode::digits(meta.commit.0, scratch);
     if meta.epoch != 0 {
-        write!(scratch, ":{}", meta.epoch).expect("a vector never fails to be written");
+        scratch.push(b':');
+        encode::digits(u64::from(meta.epoch), scratch);
     }
     encode::bytes(scratch, out);
     encode::long(ordinal.cast_signed(), out);
