@@ -527,8 +527,8 @@ impl Worker {
     fn judge(&self, error: KafkaError) -> Result<(), Error> {
         use RDKafkaErrorCode as Code;
         let code = error.rdkafka_error_code();
-        if let Some(reason) = self.consumer.context().log.authentication_failure() {
-            return Err(Error::Authentication { brokers: self.brokers.clone(), reason });
+        if let Some(refused) = self.consumer.context().log.authentication_failure(&self.brokers) {
+            return Err(refused);
         }
         match code {
             Some(Code::AutoOffsetReset | Code::OffsetOutOfRange) => Err(self.out_of_range()),

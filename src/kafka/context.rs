@@ -1,6 +1,12 @@
 //! What every librdkafka client of ours logs and remembers.
 
-use std::{sync::Mutex, time::Instant};
+use std::{
+    sync::{
+        Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Instant,
+};
 
 use rdkafka::{
     ClientContext,
@@ -11,7 +17,10 @@ use rdkafka::{
     producer::{DeliveryResult, ProducerContext},
 };
 
-use super::recovery::Outage;
+use super::{Error, recovery::Outage};
+
+/// Whether brokers have let this process in: it has one set of credentials, and these were right.
+static ADMITTED: AtomicBool = AtomicBool::new(false);
 
 /// Remembers why connections fail, so that a time-out can be told as what it is.
 #[derive(Debug, Default)]
@@ -21,9 +30,10 @@ pub(super) struct ClientLog {
 }
 
 impl ClientLog {
-    /// The broker's words of the last refused log-in.
-    pub(super) fn authentication_failure(&self) -> Option<String> {
-        self.authentication.lock().ok().and_then(|reason| reason.clone())
+    /// The last refused log-in at these brokers, with their words.
+    pub(super) fn authentication_failure(&self, brokers: &str) -> Option<Error> {
+        let reason = self.authentication.lock().ok().and_then(|reason| reason.clone())?;
+        Some(Error::Authentication { brokers: brokers.to_owned(), reason, admitted: ADMITTED.load(Ordering::Relaxed) })
     }
 
     /// To be called now and then by whoever works with the client: see [`super::recovery`].
@@ -47,7 +57,9 @@ impl ClientLog {
             Some(Code::OperationTimedOut | Code::BrokerTransportFailure | Code::AllBrokersDown) => {
                 self.outage.unanswered(begun);
             }
+            Some(Code::Authentication) => self.outage.answered(),
             _ => {
+                ADMITTED.store(true, Ordering::Relaxed);
                 self.outage.answered();
                 if let Ok(mut slot) = self.authentication.lock() {
                     *slot = None;
@@ -96,4 +108,26 @@ impl ProducerContext for ClientLog {
     type DeliveryOpaque = ();
 
     fn delivery(&self, _result: &DeliveryResult<'_>, (): ()) {}
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::retry::{Classify as _, Severity};
+
+    #[test]
+    fn a_refused_log_in_is_remembered_until_a_broker_answers() {
+        use RDKafkaErrorCode as Code;
+        let log = ClientLog::default();
+        log.note_refusal(Some(Code::Authentication), "no");
+        for failure in [Code::Authentication, Code::OperationTimedOut] {
+            log.heed(Instant::now(), Some(failure));
+            assert!(log.authentication_failure("b").is_some(), "{failure:?}");
+        }
+        log.heed(Instant::now(), None);
+        assert!(log.authentication_failure("b").is_none());
+        // What checks the credentials may be down.
+        log.note_refusal(Some(Code::Authentication), "no");
+        assert_eq!(log.authentication_failure("b").unwrap().severity(), Severity::Transient);
+    }
 }

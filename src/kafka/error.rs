@@ -29,6 +29,8 @@ pub enum Error {
         brokers: String,
         /// The broker's words.
         reason: String,
+        /// Brokers have let this process in before with the same ones, so what checks them may be down.
+        admitted: bool,
     },
     /// An operation on a topic failed.
     #[error("kafka refuses to {operation} topic {topic}")]
@@ -146,6 +148,7 @@ fn code(error: &KafkaError) -> Option<RDKafkaErrorCode> {
 impl Classify for Error {
     fn severity(&self) -> Severity {
         match self {
+            Self::Authentication { admitted: true, .. } => Severity::Transient,
             Self::Configuration { .. } | Self::Authentication { .. } | Self::OffsetOutOfRange { .. } => Severity::Fatal,
             Self::PartitionCount { .. } | Self::MissingTopic { .. } => Severity::Fatal,
             Self::Topic { source, .. } | Self::Produce { source, .. } | Self::Delivery { source, .. } => {
@@ -166,6 +169,7 @@ impl Classify for Error {
         Some(match self {
             Self::Configuration { .. } => "Correct the property in [kafka.properties]; librdkafka's CONFIGURATION.md lists all of them.".into(),
             Self::Unreachable { .. } => "Check [kafka] brokers, that the brokers run, and that their advertised.listeners can be reached from here.".into(),
+            Self::Authentication { admitted: true, .. } => "This process was let in before with the same credentials: look at what checks them behind the brokers. If they were changed, correct the sasl.* and ssl.* properties in [kafka.properties] and restart.".into(),
             Self::Authentication { .. } => "Check the sasl.* and ssl.* properties in [kafka.properties].".into(),
             Self::Topic { topic, source, .. } | Self::Delivery { topic, source, .. } | Self::Produce { topic, source } => return delivery_hint(topic, source),
             Self::MissingTopic { topic } => format!("Create topic {topic}, or let capture create it (kafka.topics.create = true)."),
@@ -206,5 +210,13 @@ mod tests {
         assert_eq!(failed(RDKafkaErrorCode::MessageSizeTooLarge).severity(), Severity::Definite);
         assert_eq!(failed(RDKafkaErrorCode::BrokerTransportFailure).severity(), Severity::Transient);
         assert_eq!(failed(RDKafkaErrorCode::PurgeQueue).severity(), Severity::Transient);
+    }
+
+    #[test]
+    fn a_refused_log_in_ends_a_process_that_was_never_let_in_and_no_other() {
+        let refused = |admitted| Error::Authentication { brokers: "b".into(), reason: "no".into(), admitted };
+        assert_eq!(refused(false).severity(), Severity::Fatal);
+        assert_eq!(refused(true).severity(), Severity::Transient);
+        assert!(refused(true).hint().is_some_and(|hint| hint.contains("let in before")));
     }
 }

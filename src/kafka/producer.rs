@@ -150,8 +150,7 @@ impl<O: DeliveryObserver> Producer<O> {
     /// The broker's words, when it refuses the log-in.
     #[must_use]
     pub fn authentication_failure(&self) -> Option<Error> {
-        let reason = self.inner.context().log.authentication_failure()?;
-        Some(Error::Authentication { brokers: self.brokers.to_string(), reason })
+        self.inner.context().log.authentication_failure(&self.brokers)
     }
 
     /// To be called now and then: see [`super::recovery`].

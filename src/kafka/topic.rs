@@ -104,10 +104,8 @@ impl Admin {
     }
 
     fn unreachable(&self, source: KafkaError) -> Error {
-        match self.client.inner().context().authentication_failure() {
-            Some(reason) => Error::Authentication { brokers: self.brokers.clone(), reason },
-            None => Error::Unreachable { brokers: self.brokers.clone(), source },
-        }
+        let refused = self.client.inner().context().authentication_failure(&self.brokers);
+        refused.unwrap_or_else(|| Error::Unreachable { brokers: self.brokers.clone(), source })
     }
 
     fn metadata(&self, topic: Option<&str>, timeout: Duration) -> Result<Metadata, Error> {
@@ -115,7 +113,8 @@ impl Admin {
         let client = self.client.inner();
         let mut fetched = client.fetch_metadata(topic, timeout.min(FIRST_LOOK));
         self.note_refusals();
-        if fetched.is_err() && timeout > FIRST_LOOK && client.context().authentication_failure().is_none() {
+        if fetched.is_err() && timeout > FIRST_LOOK && client.context().authentication_failure(&self.brokers).is_none()
+        {
             fetched = client.fetch_metadata(topic, timeout.saturating_sub(begun.elapsed()));
         }
         self.heed(begun, fetched, KafkaError::rdkafka_error_code).map_err(|source| self.unreachable(source))

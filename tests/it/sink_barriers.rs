@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use walrelay::sink::ties::ENFORCED;
+
 use crate::{
     applier::Applier,
     sink_support::{Database, at, delete, insert, shape, truncate},
@@ -210,4 +212,25 @@ async fn a_child_does_not_hang_newer_rows_on_those_of_a_stopped_parent_that_are_
     db.until("SELECT * FROM c", &["2|1"]).await;
     assert_eq!(db.rows("SELECT id FROM p").await, ["1"]);
     applier.finish().await;
+}
+
+/// A server before version 18 has no such constraints, so the rows are made up from those that it has.
+#[tokio::test]
+async fn a_foreign_key_that_is_not_enforced_ties_nothing() {
+    let (db, _) = tied().await;
+    let count = |extra: &str| {
+        let rows = format!("SELECT c.*{extra} FROM pg_constraint c WHERE c.contype = 'f'");
+        format!("SELECT count(*) FROM ({rows}) f WHERE {ENFORCED}")
+    };
+    let plain = db.rows(&count("")).await;
+    assert_ne!(plain, ["0"]);
+    if db.rows("SELECT current_setting('server_version_num')::int < 180000").await == ["t"] {
+        assert_eq!(db.rows(&count(", true AS conenforced")).await, plain);
+        assert_eq!(db.rows(&count(", false AS conenforced")).await, ["0"]);
+        return;
+    }
+    let constraints = "SELECT string_agg(format('ALTER TABLE %s ALTER CONSTRAINT %I NOT ENFORCED', conrelid::regclass, conname), ';') \
+                       FROM pg_constraint WHERE contype = 'f'";
+    db.run(&db.rows(constraints).await[0]).await;
+    assert_eq!(db.rows(&count("")).await, ["0"]);
 }
