@@ -3,7 +3,10 @@
 //! Opening it fences every earlier writer (PROTOCOL, "State and slot"), so what is read after that is final and no dying
 //! predecessor can add to it. Each write is one Kafka transaction: its entries become visible together or not at all.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
 
 use rdkafka::{
     Message, TopicPartitionList,
@@ -93,13 +96,19 @@ impl StateTopic {
     }
 
     /// A commit that timed out may still succeed, and is asked for again until the brokers answer: an outage is no reason to
-    /// give the session up. A successor's fence ends the wait.
+    /// give the session up. A successor's fence ends the wait. Nobody polls this client, so its silence is all that tells that
+    /// it may have lost its brokers.
     fn commit(&self) -> Result<(), Error> {
+        let (log, begun) = (self.producer.context(), Instant::now());
         loop {
             match self.producer.commit_transaction(COMMIT_ATTEMPT) {
-                Ok(()) => return Ok(()),
+                Ok(()) => {
+                    log.heed(begun, None);
+                    return Ok(());
+                }
                 Err(error) if error.rdkafka_error_code() == Some(RDKafkaErrorCode::OperationTimedOut) => {
-                    self.producer.context().recover(self.producer.client(), &self.brokers);
+                    log.heed(begun, error.rdkafka_error_code());
+                    log.recover(self.producer.client(), &self.brokers);
                     tracing::warn!(
                         topic = self.topic,
                         "kafka does not answer; waiting for the position to be recorded"
