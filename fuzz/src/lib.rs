@@ -105,6 +105,7 @@ pub fn table() -> Relation {
         ty: ty.clone(),
         nullable: index % 2 == 1,
         nondeterministic: false,
+        optional: index % 3 == 1,
     });
     Relation {
         oid: 1,

@@ -7,6 +7,8 @@ use crate::avro::{
 
 /// Records within records that are made flat; what lies deeper is walked by its shape.
 const DEEPEST: usize = 4;
+/// Moves of one value; the rest is walked by its shape. A short schema can name a record again and again.
+const MOST: usize = 1_000;
 
 /// Values that lie next to each other.
 #[derive(Clone, Debug, Default)]
@@ -31,7 +33,7 @@ impl Skip {
     #[must_use]
     pub fn over(writer: &Writer, shape: &Shape) -> Self {
         let mut skip = Self::default();
-        skip.add(writer, shape, 0);
+        skip.add(writer, shape, 0, &mut 0);
         skip
     }
 
@@ -40,9 +42,10 @@ impl Skip {
         self.0.append(&mut next.0);
     }
 
-    fn add(&mut self, writer: &Writer, shape: &Shape, depth: usize) {
+    fn add(&mut self, writer: &Writer, shape: &Shape, depth: usize, made: &mut usize) {
+        *made += 1;
         match writer.resolve(shape) {
-            _ if depth > DEEPEST => self.0.push(Move::Shape(shape.clone())),
+            _ if depth > DEEPEST || *made > MOST => self.0.push(Move::Shape(shape.clone())),
             Shape::Null => {}
             Shape::Boolean => self.0.push(Move::Bytes(1)),
             Shape::Int | Shape::Long | Shape::Enum => self.0.push(Move::Number),
@@ -50,13 +53,15 @@ impl Skip {
             Shape::Double => self.0.push(Move::Bytes(8)),
             Shape::Fixed(size) => self.0.push(Move::Bytes(*size)),
             Shape::Bytes | Shape::String => self.0.push(Move::Sized),
-            Shape::Record(fields) => fields.iter().for_each(|field| self.add(writer, &field.ty.shape, depth + 1)),
+            Shape::Record(fields) => {
+                fields.iter().for_each(|field| self.add(writer, &field.ty.shape, depth + 1, made));
+            }
             Shape::Union(branches) => {
                 let is_null = |branch: usize| matches!(writer.resolve(&branches[branch].shape), Shape::Null);
                 let null_branch = (branches.len() == 2).then(|| (0..2).find(|branch| is_null(*branch))).flatten();
                 let Some(null_branch) = null_branch else { return self.0.push(Move::Shape(shape.clone())) };
                 let mut then = Self::default();
-                then.add(writer, &branches[1 - null_branch].shape, depth + 1);
+                then.add(writer, &branches[1 - null_branch].shape, depth + 1, made);
                 self.0.push(Move::Optional { null_branch, then });
             }
             Shape::Array(_) | Shape::Map(_) | Shape::Named(_) => self.0.push(Move::Shape(shape.clone())),
@@ -100,6 +105,20 @@ mod tests {
     /// Bytes of one such record without the last field.
     const BODY: &[u8] =
         b"\x01\xFE\xFF\x03\x02\x80\x01\x00\x04xy\0\0\0\0\0\0\0\0\0\0\0\0abc\x02\x05\0\x02\x02k\x02v\0\x04\x02z";
+
+    /// A hundred fields of their own record in each record would be ten thousand million moves.
+    #[test]
+    fn a_record_that_names_itself_often_is_not_unrolled() {
+        let fields: Vec<String> =
+            (0..100).map(|number| format!(r#"{{"name":"f{number}","type":["null","R"]}}"#)).collect();
+        let json = format!(r#"{{"type":"record","name":"R","fields":[{}]}}"#, fields.join(","));
+        let writer = Writer::parse(&json).unwrap();
+        let skip = Skip::over(&writer, &writer.root.shape);
+        let body = [[2_u8].as_slice(), &[0; 199]].concat();
+        let mut cursor = Cursor::new(&body);
+        skip.run(&writer, &mut cursor).unwrap();
+        cursor.finish().unwrap();
+    }
 
     #[test]
     fn moves_end_where_the_shape_does() {

@@ -284,8 +284,8 @@ impl ValuePlan {
     /// numbers, or the UUID that is named by it; an object in place of an `hstore`.
     fn is_placeholder(&self, found: Found<'_>) -> bool {
         match (&self.kind, found) {
-            (Kind::Scalar(..), Found::One(Value::Text(text))) => {
-                text == PLACEHOLDER || text == PLACEHOLDER_UUID || text == PLACEHOLDER_PAIR
+            (Kind::Scalar(_, codec), Found::One(Value::Text(text))) => {
+                text == PLACEHOLDER || text == PLACEHOLDER_PAIR && codec.is_hstore()
             }
             (Kind::Scalar(..), Found::One(Value::Bytes(ByteString::Raw(bytes)))) => bytes == PLACEHOLDER.as_bytes(),
             (Kind::Array(item), Found::Many(mut cursor)) => {
@@ -293,7 +293,8 @@ impl ValuePlan {
                 let mut are_codes = true;
                 let walked = item.each(&mut cursor, |found| {
                     count += 1;
-                    all &= found.is_some_and(|found| item.is_placeholder(found));
+                    let is_uuid = matches!(found, Some(Found::One(Value::Text(PLACEHOLDER_UUID))));
+                    all &= is_uuid || found.is_some_and(|found| item.is_placeholder(found));
                     let code = match found {
                         Some(Found::One(Value::Int(code))) => Some(i64::from(code)),
                         Some(Found::One(Value::Long(code))) => Some(code),

@@ -144,11 +144,13 @@ pub(super) fn key_value<'a>(plan: &'a Plan, row: RowSource<'a>, key: &'a KeyColu
     }
 }
 
-/// Whether two keys of the same bytes are different rows: their columns differ in what Avro's type cannot hold.
+/// Whether two keys of the same bytes are different rows: their columns differ in what Avro's type cannot hold, of one of
+/// them or of both. Where it holds both exactly, they are equal in two notations.
 pub(super) fn differs_beyond_key_bytes(plan: &Plan, before: RowSource<'_>, after: RowSource<'_>) -> bool {
     plan.key.iter().any(|key| match (before.datum(key.index), after.datum(key.index)) {
         (Datum::Text(before), Datum::Text(after)) => {
-            before != after && !matches!(key.codec.parse_key(before), Ok(Parsed::Value(_)))
+            let is_exact = |text| matches!(key.codec.parse_key(text), Ok(Parsed::Value(_)));
+            before != after && !(is_exact(before) && is_exact(after))
         }
         _ => false,
     })

@@ -13,6 +13,14 @@ use super::{
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Codec(pub(super) Family);
 
+impl Codec {
+    /// Whether the values are those of an `hstore`.
+    #[must_use]
+    pub const fn is_hstore(&self) -> bool {
+        matches!(self.0, Family::Hstore(_))
+    }
+}
+
 /// Types that share a way between text and Avro; see the module of each for its rules.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Family {

@@ -6,6 +6,7 @@ use walrelay::{
     lsn::{Lsn, Position},
     record::Decoded,
     schema::{Column, ReplicaIdentity},
+    types::{DecimalMode, Modes, TimeMode},
 };
 
 use crate::support::{Owned, Pipe, column, event, relation, texts, transaction};
@@ -214,6 +215,34 @@ fn special_keys_keep_different_bytes_and_come_back_exactly() {
                 table.event(&deleted[0]).before.unwrap(),
                 [Cell::Text((*value).to_owned().into()), Cell::Unchanged]
             );
+        }
+    }
+}
+
+/// Such a move is one too, or the target would keep both rows (trap T28); another notation of an equal key is none.
+#[test]
+fn a_key_that_moves_within_its_bytes_is_deleted_and_created() {
+    let timestamp = (1114, -1, "timestamp without time zone");
+    let time = (1083, -1, "time without time zone");
+    let connect = Modes { time: TimeMode::Connect, ..Modes::default() };
+    let iso = Modes { time: TimeMode::Isostring, ..Modes::default() };
+    let double = Modes { decimal: DecimalMode::Double, ..Modes::default() };
+    for (modes, (oid, typmod, sql), [one, other], moves) in [
+        (connect, timestamp, ["2026-01-01 12:00:00.123", "2026-01-01 12:00:00.123456"], true),
+        (connect, time, ["00:00:00", "24:00:00"], true),
+        (iso, time, ["00:00:00", "24:00:00"], true),
+        (double, (1700, -1, "numeric"), ["0.3", "0.30000000000000001"], true),
+        (Modes::default(), timestamp, ["infinity", "294247-01-10 04:00:25.2"], true),
+        (Modes::default(), (1562, -1, "bit varying"), ["1", "001"], true),
+        (Modes::default(), (1700, -1, "numeric"), ["1", "1.0"], false),
+    ] {
+        let mut pipe = Pipe::with_modes("p", modes);
+        let plan = pipe.plan(&relation(ReplicaIdentity::Default, 1, vec![column("id", oid, typmod, sql)]));
+        for (before, after) in [(one, other), (other, one)] {
+            let old = Some(OldTuple::Key(texts(&[Some(before)])));
+            let records = pipe.encode(&plan, &RowChange::Update { old, new: texts(&[Some(after)]) }).unwrap();
+            assert_eq!(records.len(), if moves { 3 } else { 1 }, "{sql}: {before} to {after}");
+            assert!(records.iter().all(|record| record.key == records[0].key), "{sql}: {before} to {after}");
         }
     }
 }
