@@ -143,7 +143,10 @@ async fn a_new_prefix_is_applied_once_the_tables_are_emptied_and_the_books_forge
 
     let (_capture, mut apply) = (scenario.capture().await, scenario.spawn_apply());
     let remedy = ["topic", "position", "moved"]
-        .map(|table| format!("DELETE FROM \"walrelay\".\"{table}\" WHERE topic = '{former}'; "))
+        .map(|table| {
+            let instance = &scenario.name;
+            format!("DELETE FROM \"walrelay\".\"{table}\" WHERE instance = '{instance}' AND topic = '{former}'; ")
+        })
         .concat();
     let told = async || {
         let body = scenario.readiness("apply").await.1;
