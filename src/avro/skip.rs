@@ -54,7 +54,9 @@ impl Skip {
             Shape::Fixed(size) => self.0.push(Move::Bytes(*size)),
             Shape::Bytes | Shape::String => self.0.push(Move::Sized),
             Shape::Record(fields) => {
-                fields.iter().for_each(|field| self.add(writer, &field.ty.shape, depth + 1, made));
+                for field in fields {
+                    self.add(writer, &field.ty.shape, depth + 1, made);
+                }
             }
             Shape::Union(branches) => {
                 let is_null = |branch: usize| matches!(writer.resolve(&branches[branch].shape), Shape::Null);

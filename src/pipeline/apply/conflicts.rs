@@ -33,9 +33,11 @@ impl Conflicts {
         conflict.since.elapsed()
     }
 
-    /// A lane that may help this one has moved from here.
+    /// A lane that may help this one has moved from here. All rows of a snapshot have one position, so a lane that is at
+    /// the last tried one may still bring what is missing.
     pub fn moved(&mut self, key: &TopicPartition, from: Position) {
-        if let Some(conflict) = self.0.get_mut(key).filter(|conflict| conflict.until.is_none_or(|until| from < until)) {
+        if let Some(conflict) = self.0.get_mut(key).filter(|conflict| conflict.until.is_none_or(|until| from <= until))
+        {
             conflict.since = Instant::now();
         }
     }
@@ -78,9 +80,12 @@ mod tests {
         conflicts.stands(&key, Some(at(5)), "");
         let since = |conflicts: &Conflicts| conflicts.0[&key].since;
         let begun = since(&conflicts);
-        conflicts.moved(&key, at(5));
+        conflicts.moved(&key, at(6));
         assert_eq!(since(&conflicts), begun);
-        conflicts.moved(&key, at(4));
-        assert!(since(&conflicts) > begun);
+        for earlier in [4, 5] {
+            let begun = since(&conflicts);
+            conflicts.moved(&key, at(earlier));
+            assert!(since(&conflicts) > begun);
+        }
     }
 }
