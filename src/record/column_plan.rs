@@ -225,15 +225,7 @@ impl ValuePlan {
         cursor: &mut Cursor<'a>,
         mut visit: impl FnMut(Option<Found<'a>>) -> Result<(), E>,
     ) -> Result<(), E> {
-        loop {
-            let (count, _) = cursor.block()?;
-            if count == 0 {
-                return Ok(());
-            }
-            for _ in 0..count {
-                visit(self.read(cursor)?)?;
-            }
-        }
+        each_in_blocks(cursor, |cursor| visit(self.read(cursor)?))
     }
 
     fn append_text(&self, found: Found<'_>, out: &mut Vec<u8>, most: usize) -> Result<(), TextError> {
@@ -325,15 +317,25 @@ fn each_pair<'a, E: From<DecodeError>>(
     cursor: &mut Cursor<'a>,
     mut visit: impl FnMut(&'a str, Option<&'a str>) -> Result<(), E>,
 ) -> Result<(), E> {
+    each_in_blocks(cursor, |cursor| {
+        let key = cursor.string()?;
+        let value = if values.read(cursor)? { Some(cursor.string()?) } else { None };
+        visit(key, value)
+    })
+}
+
+/// Calls `read` at each item of an array or a map.
+fn each_in_blocks<'a, E: From<DecodeError>>(
+    cursor: &mut Cursor<'a>,
+    mut read: impl FnMut(&mut Cursor<'a>) -> Result<(), E>,
+) -> Result<(), E> {
     loop {
         let (count, _) = cursor.block()?;
         if count == 0 {
             return Ok(());
         }
         for _ in 0..count {
-            let key = cursor.string()?;
-            let value = if values.read(cursor)? { Some(cursor.string()?) } else { None };
-            visit(key, value)?;
+            read(cursor)?;
         }
     }
 }
