@@ -27,11 +27,11 @@ fn shapes() -> [Arc<TableShape>; 4] {
 
 /// Many rounds of a table that nothing is tied to: what is in the queues meanwhile is tried. Progress tells of a record in
 /// each of these topics too, which is on its way.
-async fn rounds(db: &Database, applier: &mut Applier, first: u64, outstanding: &[&str]) {
+async fn rounds(db: &Database, applier: &mut Applier, first: u64, outstanding: &[(&str, i32)]) {
     let [.., t] = shapes();
     for n in first..first + 20 {
         applier.send("w.t", 0, vec![insert(&t, at(3, n), &[&n.to_string()])]);
-        let ends = |next| outstanding.iter().map(move |topic| (((*topic).to_owned(), 0), next));
+        let ends = |next| outstanding.iter().map(move |(topic, n)| (((*topic).to_owned(), *n), next));
         applier.offsets.extend(ends(1));
         applier.progress(5);
         applier.offsets.extend(ends(0));
@@ -45,16 +45,64 @@ async fn a_row_waits_for_tables_of_which_nothing_was_applied_yet() {
     let db = Database::create().await;
     db.run(FAMILY).await;
     let [p, c, g, _] = shapes();
-    let mut applier = Applier::start(&db, &[("w.p", 1), ("w.c", 1), ("w.g", 1), ("w.t", 1)]).await;
+    let mut applier = Applier::start(&db, &[("w.p", 1), ("w.c", 2), ("w.g", 1), ("w.t", 1)]).await;
     applier.send("w.g", 0, vec![insert(&g, at(2, 3), &["1", "1"])]);
-    rounds(&db, &mut applier, 1, &["w.p", "w.c"]).await;
+    rounds(&db, &mut applier, 1, &[("w.p", 0), ("w.c", 0), ("w.c", 1)]).await;
     applier.send("w.c", 0, vec![insert(&c, at(2, 2), &["1", "1"])]);
-    rounds(&db, &mut applier, 21, &["w.p"]).await;
+    applier.send("w.c", 1, vec![insert(&c, at(2, 4), &["2", "1"])]);
+    rounds(&db, &mut applier, 21, &[("w.p", 0)]).await;
     assert!(applier.health.snapshot().stopped.is_empty(), "{:?}", applier.health.snapshot().stopped);
     applier.send("w.p", 0, vec![insert(&p, at(2, 1), &["1"])]);
     applier.progress(6);
     db.until("SELECT count(*) FROM g", &["1"]).await;
     assert!(applier.health.snapshot().stopped.is_empty());
+    applier.finish().await;
+}
+
+/// A parent that was applied before, of which capture tells nothing any more.
+// trap T65
+#[tokio::test]
+async fn a_row_does_not_wait_for_a_table_that_capture_has_left() {
+    let db = Database::create().await;
+    db.run(FAMILY).await;
+    let [p, c, ..] = shapes();
+    let mut applier = Applier::start(&db, &[("w.p", 1), ("w.c", 1)]).await;
+    applier.send("w.p", 0, vec![insert(&p, at(2, 1), &["1"])]);
+    applier.progress(3);
+    db.until("SELECT count(*) FROM p", &["1"]).await;
+    applier.offsets.remove(&("w.p".to_owned(), 0));
+    applier.progress(4);
+    // Another transaction behind it makes a cut, but capture may be about to tell of more tables.
+    applier.send("w.c", 0, vec![insert(&c, at(5, 1), &["1", "2"]), insert(&c, at(6, 1), &["2", "1"])]);
+    let says = async || applier.health.snapshot().waiting.keys().any(|what| what.contains("capture's progress"));
+    await_condition("it says what it waits for", LIMIT, says).await;
+    assert!(applier.health.snapshot().stopped.is_empty(), "{:?}", applier.health.snapshot().stopped);
+    applier.progress(7);
+    let stopped = async || applier.health.snapshot().stopped.contains_key("public.c");
+    await_condition("the table stops", LIMIT, stopped).await;
+    applier.finish().await;
+}
+
+// trap T65
+#[tokio::test]
+async fn a_row_that_waits_for_a_table_that_capture_has_stopped_says_so() {
+    let db = Database::create().await;
+    db.run(FAMILY).await;
+    let [p, c, ..] = shapes();
+    let mut applier = Applier::start(&db, &[("w.p", 1), ("w.c", 1)]).await;
+    applier.send("w.c", 0, vec![insert(&c, at(5, 2), &["1", "1"])]);
+    applier.progress_but(6, &[("w.p", at(5, 1))]);
+    let says = async || {
+        let waiting = applier.health.snapshot().waiting;
+        waiting
+            .keys()
+            .any(|what| what.contains("topic w.p, which has come the least far, whose table capture has stopped"))
+    };
+    await_condition("it says what it waits for", LIMIT, says).await;
+    applier.send("w.p", 0, vec![insert(&p, at(5, 1), &["1"])]);
+    applier.progress(7);
+    db.until("SELECT p FROM c", &["1"]).await;
+    await_condition("nothing waits", LIMIT, async || applier.health.snapshot().waiting.is_empty()).await;
     applier.finish().await;
 }
 

@@ -43,9 +43,10 @@ pub async fn apply(attempts: &mut Attempts<'_>, works: &mut [Work], full: bool) 
         if full || works.iter().any(|work| work.halt == Some(Halt::Full)) {
             return table_by_table(attempts, works).await;
         }
+        let last = works.iter().min_by_key(|work| frontier(work)).map(|work| work.lane.key.clone());
         for work in works.iter_mut() {
             work.drop_from(0);
-            work.halt = Some(Halt::NoCut);
+            work.halt = Some(Halt::NoCut(last.clone()));
         }
         return;
     }
@@ -120,7 +121,7 @@ async fn up_to(attempts: &mut Attempts<'_>, works: &mut [&mut Work], cut: Positi
         Ok(Some(_)) => {
             for work in works.iter_mut() {
                 work.drop_from(0);
-                work.halt = Some(Halt::NoCut);
+                work.halt = Some(Halt::NoCut(None));
             }
             None
         }
@@ -138,7 +139,7 @@ async fn narrow(attempts: &mut Attempts<'_>, works: &mut [&mut Work], whole: Pos
         .chain([whole])
         .collect();
     let cuts: Vec<Position> = cuts.into_iter().collect();
-    let mut error = error;
+    let mut error = (error, whole);
     // How many cuts are applied, and the first that is known to fail.
     let (mut good, mut bad) = (0, cuts.len() - 1);
     let mut alone = false;
@@ -148,7 +149,7 @@ async fn narrow(attempts: &mut Attempts<'_>, works: &mut [&mut Work], whole: Pos
         let middle = good + (bad - good) / 2;
         let Some(cut) = cuts.get(middle) else { return };
         match up_to(attempts, works, *cut).await {
-            None if works.iter().any(|work| matches!(work.halt, Some(Halt::Lost | Halt::NoCut))) => return,
+            None if works.iter().any(|work| matches!(work.halt, Some(Halt::Lost | Halt::NoCut(_)))) => return,
             None => {
                 good = middle + 1;
                 if alone {
@@ -159,21 +160,21 @@ async fn narrow(attempts: &mut Attempts<'_>, works: &mut [&mut Work], whole: Pos
                 }
             }
             Some(found) => {
-                error = found;
+                error = (found, *cut);
                 bad = middle;
             }
         }
     }
-    stop(works, &error);
+    stop(works, &error.0, error.1);
 }
 
-/// Stops the lanes of the table that the error names.
-fn stop(works: &mut [&mut Work], error: &sink::Error) {
+/// Stops the lanes of the table that the error names: up to this cut, nothing else makes their events fit.
+fn stop(works: &mut [&mut Work], error: &sink::Error, cut: Position) {
     let topic: Option<Arc<str>> = error.topic().map(Arc::from);
     for work in works.iter_mut() {
         let concerned = topic.as_ref().is_none_or(|topic| *work.topic == **topic);
         let stop = concerned.then(|| work.stop(None, chain(error), error.hint()));
         work.drop_from(0);
-        work.halt = stop.map(|stop| if error.is_ordering() { Halt::Unordered(stop) } else { Halt::Stopped(stop) });
+        work.halt = stop.map(|stop| if error.is_ordering() { Halt::Unordered(stop, cut) } else { Halt::Stopped(stop) });
     }
 }

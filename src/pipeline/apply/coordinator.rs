@@ -30,10 +30,10 @@ use crate::{
         pressure::balance,
         siblings,
         unmet::Unmet,
-        work::{Halt, JobLane, LaneReport, Padding},
+        work::{JobLane, Padding},
     },
     progress::Progress,
-    retry::{Backoff, Severity},
+    retry::Backoff,
     sink::{self, Session, barrier::Awaited},
 };
 
@@ -78,7 +78,7 @@ pub struct Coordinator<D> {
     /// What barriers wait for.
     pub(super) awaited: BTreeSet<Awaited>,
     pub(super) hold: Option<Lsn>,
-    backoff: Backoff,
+    pub(super) backoff: Backoff,
     pub(super) rest_until: Option<Instant>,
     pub(super) progress: Progress,
 }
@@ -218,7 +218,7 @@ impl<D: Decode + 'static> Coordinator<D> {
     }
 
     /// Lets go of revoked lanes that are in no job, and answers when none is left.
-    fn settle_revocations(&mut self) {
+    pub(super) fn settle_revocations(&mut self) {
         let mut open = Vec::new();
         for (partitions, done) in std::mem::take(&mut self.revoked) {
             let mut busy = false;
@@ -306,6 +306,7 @@ impl<D: Decode + 'static> Coordinator<D> {
             starved
                 .chain(self.unmet.reasons())
                 .chain(self.conflicts.reasons())
+                .chain(self.groups.reasons())
                 .chain(absent)
                 .chain(fenced)
                 .chain(self.watch.reasons())
@@ -395,118 +396,6 @@ impl<D: Decode + 'static> Coordinator<D> {
         let Some(worker) = self.idle.pop() else { return };
         let padding = Padding::new(self.deps.limits.padding_bytes());
         self.jobs.spawn(job::run(worker, Arc::clone(&self.deps.sink), lanes, self.hold, padding, how));
-    }
-
-    fn finished(&mut self, report: JobReport<D>) -> Result<(), Error> {
-        self.idle.push(report.worker);
-        self.deps.metrics.batches.inc_by(report.batches);
-        if let Some(error) = report.fatal {
-            self.deps.metrics.errors.count(Severity::Fatal);
-            return Err(error);
-        }
-        match report.trouble {
-            Some(trouble) => {
-                tracing::warn!(error = trouble, "applying failed, trying again");
-                self.deps.metrics.errors.count(Severity::Transient);
-                self.deps.health.retrying(trouble);
-                self.rest_until = Some(Instant::now() + self.backoff.next_delay());
-            }
-            None if report.batches > 0 => {
-                self.deps.health.recovered();
-                self.backoff.reset();
-            }
-            None => {}
-        }
-        let waits = |halt: &Halt| {
-            matches!(
-                halt,
-                Halt::NoCut | Halt::Starved(_) | Halt::Unmet(_) | Halt::Unordered(_) | Halt::Lost | Halt::Waits
-            )
-        };
-        let is_aligned = |lane: &LaneReport| !lane.halt.as_ref().is_some_and(waits);
-        let aligned = matches!(report.how, How::Aligned { .. }) && report.lanes.iter().all(is_aligned);
-        if aligned && let Some(first) = report.lanes.first() {
-            self.groups.dissolve(&first.key.0);
-        }
-        for lane in report.lanes {
-            self.returned(lane);
-        }
-        self.settle_revocations();
-        self.regroup();
-        Ok(())
-    }
-
-    fn returned(&mut self, report: LaneReport) {
-        report.count(&self.deps.metrics);
-        let key = report.key;
-        if report.gone > 0 {
-            self.moved(&key);
-        }
-        if !matches!(report.halt, Some(Halt::Unmet(_))) {
-            self.unmet.forget(&key);
-        }
-        let Some(lane) = self.lanes.get_mut(&key) else { return };
-        lane.came(report.stored, report.mark);
-        lane.delay_ms = report.delay_ms.unwrap_or(lane.delay_ms);
-        lane.put_back(report.records, report.gone);
-        lane.state = State::Ready;
-        lane.told = false;
-        lane.crowded = report.halt == Some(Halt::Full) && report.tried.is_none() && report.gone == 0;
-        if !lane.crowded {
-            self.starved.remove(&key);
-        }
-        if report.gone > 0 {
-            self.conflicts.forget(&key);
-        }
-        match report.halt {
-            None | Some(Halt::NoCut | Halt::Full) => {}
-            Some(Halt::Starved(reason)) => {
-                self.starved.insert(key.clone(), reason);
-            }
-            Some(Halt::Barrier(parked)) => lane.state = State::Parked(parked),
-            Some(Halt::Held(hold)) => {
-                lane.state = State::Held(hold);
-                self.hold = Some(hold);
-            }
-            Some(Halt::Waits) => lane.state = State::Waits(Instant::now() + RETRY_EVERY),
-            Some(Halt::Lost) => lane.state = State::Lost,
-            Some(Halt::Ordering(reason)) => {
-                self.conflict(&key, report.table.as_deref(), &reason, (report.by_offset, report.tried));
-            }
-            Some(Halt::Unordered(stop)) => self.unordered(&key, report.table.as_deref(), stop),
-            Some(Halt::Unmet(stop)) => self.unmet(&key, report.table.as_deref(), stop),
-            Some(Halt::Stopped(stop)) => {
-                self.stop(&key.0, report.table.as_deref(), with_hint(stop.reason, stop.hint));
-            }
-        }
-        if self.stopped.contains_key(&key.0)
-            && let Some(lane) = self.lanes.get_mut(&key)
-        {
-            lane.state = State::Stopped;
-            lane.clear();
-        }
-    }
-
-    /// Stops a table for good: its lanes drop what they have, nothing of it is lost in Kafka.
-    pub(super) fn stop(&mut self, topic: &Arc<str>, table: Option<&str>, reason: String) {
-        if self.stopped.contains_key(topic) {
-            return;
-        }
-        tracing::error!(%topic, reason, "table is stopped");
-        self.deps.metrics.errors.count(Severity::Definite);
-        self.deps.health.stop_table(table.unwrap_or(topic), reason.clone());
-        self.stopped.insert(Arc::clone(topic), reason);
-        for ((name, _), lane) in &mut self.lanes {
-            if name == topic && lane.state != State::Busy {
-                lane.state = State::Stopped;
-                lane.told = false;
-                lane.clear();
-            }
-        }
-        self.groups.remove(topic);
-        self.starved.retain(|(name, _), _| name != topic);
-        self.unmet.forget_topic(topic);
-        self.conflicts.forget_topic(topic);
     }
 }
 

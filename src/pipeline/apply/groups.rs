@@ -13,6 +13,8 @@ const RETRY_EVERY: Duration = Duration::from_millis(100);
 struct Group {
     topics: BTreeSet<Arc<str>>,
     tried: Option<Instant>,
+    /// What it stands for.
+    waits: Option<String>,
 }
 
 /// All groups; a topic is in at most one.
@@ -26,7 +28,7 @@ impl Groups {
             std::mem::take(&mut self.0).into_iter().partition(|group| !group.topics.is_disjoint(&topics));
         self.0 = apart;
         topics.extend(joined.into_iter().flat_map(|group| group.topics));
-        self.0.push(Group { topics, tried: None });
+        self.0.push(Group { topics, tried: None, waits: None });
     }
 
     /// Whether a topic is in a group.
@@ -35,10 +37,20 @@ impl Groups {
         self.0.iter().any(|group| group.topics.contains(topic))
     }
 
-    /// Whether the group of a topic has all these.
-    #[must_use]
-    pub fn covers(&self, topic: &str, topics: &BTreeSet<Arc<str>>) -> bool {
-        self.0.iter().any(|group| group.topics.contains(topic) && topics.is_subset(&group.topics))
+    /// The group of this topic stands, and what for.
+    pub fn waits_for(&mut self, topic: &str, what: String) {
+        if let Some(group) = self.0.iter_mut().find(|group| group.topics.contains(topic)) {
+            group.waits = Some(what);
+        }
+    }
+
+    /// What groups stand for.
+    pub fn reasons(&self) -> impl Iterator<Item = String> {
+        self.0.iter().filter_map(|group| {
+            let what = group.waits.as_ref()?;
+            let topics: Vec<&str> = group.topics.iter().map(|topic| &**topic).collect();
+            Some(format!("topics {} are applied together, and wait for {what}", topics.join(", ")))
+        })
     }
 
     /// The group of this topic has done its work.

@@ -4,7 +4,7 @@
 //! one, each in its own transaction; the one that fails is bisected down to the record (trap T72), unless another order of
 //! the same changes can succeed: then its lanes are to be aligned.
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 use crate::{
     lsn::Lsn,
@@ -28,12 +28,14 @@ pub struct Worker<D> {
 }
 
 /// How a job applies its lanes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum How {
     /// Each lane as far as its records go.
     Optimistic,
     /// All lanes of some tables up to one common cut.
     Aligned {
+        /// The topics of these tables.
+        topics: BTreeSet<Arc<str>>,
         /// Some lane holds as much as it may, so that no later cut will come.
         full: bool,
     },
@@ -82,9 +84,9 @@ pub async fn run<D: Decode>(
             let mut attempts = Attempts::new(session, &sink);
             attempts.trouble = trouble;
             attempts.fatal = fatal;
-            match how {
+            match &how {
                 How::Optimistic => attempts.together(&mut works).await,
-                How::Aligned { full } => align::apply(&mut attempts, &mut works, full).await,
+                How::Aligned { full, .. } => align::apply(&mut attempts, &mut works, *full).await,
             }
             (trouble, fatal, batches) = (attempts.trouble, attempts.fatal, attempts.batches);
         }

@@ -43,6 +43,7 @@ mod job;
 mod lane;
 mod ordering;
 mod pressure;
+mod reports;
 mod siblings;
 mod supervisor;
 mod unmet;

@@ -70,24 +70,34 @@ impl<D: Decode + 'static> Coordinator<D> {
                     job_lane(lane, taken)
                 })
                 .collect();
-            self.spawn(chosen, How::Aligned { full });
+            self.spawn(chosen, How::Aligned { topics, full });
         }
     }
 
     /// Topics whose tables foreign keys tie to this topic's, itself included, also those that nothing was applied of yet and
-    /// those that other processes apply. A topic that capture tells nothing of has nothing to bring, and would never come to a cut.
+    /// those that other processes apply.
     fn related(&self, topic: &Arc<str>) -> BTreeSet<Arc<str>> {
-        let told = |name: &str| self.progress == Progress::default() || self.progress.offsets.contains_key(name);
         let known = self.deps.partition_counts.keys().chain(self.progress.offsets.keys()).map(String::as_str);
         let known: BTreeSet<&str> = known.chain(self.lanes.keys().map(|(name, _)| &**name)).collect();
         let is_of = |name: &str, table: &TableName| {
             (self.deps.table_of)(name).is_some_and(|source| self.deps.sink.target_of(&source) == *table)
         };
-        let topic_of =
-            |table: &TableName| known.iter().find(|name| told(name) && is_of(name, table)).map(|name| Arc::from(*name));
+        let topic_of = |table: &TableName| known.iter().find(|name| is_of(name, table)).map(|name| Arc::from(*name));
         let mut topics = self.deps.sink.related(topic, &topic_of);
+        topics.retain(|name| !self.is_silent(name));
         topics.insert(Arc::clone(topic));
         topics
+    }
+
+    /// Whether a topic has nothing to bring, so that it would never come to a cut: capture, which has come beyond all that was
+    /// received of it, does not tell of it.
+    fn is_silent(&self, topic: &Arc<str>) -> bool {
+        if self.progress == Progress::default() || self.progress.offsets.contains_key(&**topic) {
+            return false;
+        }
+        let all = Position { epoch: self.progress.epoch, commit: self.progress.lsn, ordinal: 0 };
+        let mut lanes = self.lanes.iter().filter(|((name, _), _)| name == topic).map(|(_, lane)| lane);
+        lanes.all(|lane| lane.bytes() == 0 && lane.mark < all)
     }
 
     /// An ordering error: the table's lanes are aligned if they are all here, else the others get time to move on. Lanes that
@@ -129,10 +139,24 @@ impl<D: Decode + 'static> Coordinator<D> {
         self.stop(&key.0, table, reason);
     }
 
-    /// No cut of the group's tables makes a table's events fit. It stops, unless more tables are known to be tied to it by now.
-    pub(super) fn unordered(&mut self, key: &TopicPartition, table: Option<&str>, stop: Stop) {
-        if self.groups.covers(&key.0, &self.related(&key.0)) {
-            self.stop(&key.0, table, with_hint(stop.reason, stop.hint));
+    /// Up to a cut of the `tried` tables a table's events do not fit. It stops, unless more tables are known to be tied to it
+    /// by now, or there may be some that capture has not told of yet.
+    pub(super) fn unordered(
+        &mut self,
+        key: &TopicPartition,
+        table: Option<&str>,
+        stop: Stop,
+        (cut, tried): (Position, &BTreeSet<Arc<str>>),
+    ) {
+        let told = Position { epoch: self.progress.epoch, commit: self.progress.lsn, ordinal: 0 };
+        let is_told = self.progress == Progress::default() || told >= cut;
+        if self.related(&key.0).is_subset(tried) {
+            if is_told {
+                self.stop(&key.0, table, with_hint(stop.reason, stop.hint));
+            } else {
+                let what = format!("capture's progress, which has to come to {cut}: {}", stop.reason);
+                self.groups.waits_for(&key.0, what);
+            }
             return;
         }
         self.groups.dissolve(&key.0);

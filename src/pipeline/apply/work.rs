@@ -49,10 +49,10 @@ pub enum Halt {
     Ordering(String),
     /// Its first event needs what another lane may bring, and nothing tells how far that one has to come.
     Unmet(Stop),
-    /// Up to a common cut of the tables that were known to be concerned it does not fit.
-    Unordered(Stop),
-    /// Aligned, but no common cut above all marks is known yet.
-    NoCut,
+    /// Up to this common cut of the tables that were known to be concerned it does not fit.
+    Unordered(Stop, Position),
+    /// Aligned, but no common cut above all marks is known yet: this partition has come the least far.
+    NoCut(Option<TopicPartition>),
     /// An ordering error, and what a cut would need does not fit into the memory.
     Starved(String),
     /// The transaction's fate is unknown, or the lane was fenced: to be claimed again.

@@ -1,0 +1,149 @@
+//! What jobs report, and what that means for their lanes.
+
+use std::{collections::BTreeSet, sync::Arc, time::Instant};
+
+use crate::{
+    pipeline::apply::{
+        coordinator::{Coordinator, RETRY_EVERY, with_hint},
+        decode::Decode,
+        error::Error,
+        job::{How, JobReport},
+        lane::State,
+        work::{Halt, LaneReport},
+    },
+    retry::Severity,
+};
+
+impl<D: Decode + 'static> Coordinator<D> {
+    pub(super) fn finished(&mut self, report: JobReport<D>) -> Result<(), Error> {
+        self.idle.push(report.worker);
+        self.deps.metrics.batches.inc_by(report.batches);
+        if let Some(error) = report.fatal {
+            self.deps.metrics.errors.count(Severity::Fatal);
+            return Err(error);
+        }
+        match report.trouble {
+            Some(trouble) => {
+                tracing::warn!(error = trouble, "applying failed, trying again");
+                self.deps.metrics.errors.count(Severity::Transient);
+                self.deps.health.retrying(trouble);
+                self.rest_until = Some(Instant::now() + self.backoff.next_delay());
+            }
+            None if report.batches > 0 => {
+                self.deps.health.recovered();
+                self.backoff.reset();
+            }
+            None => {}
+        }
+        let tried = match report.how {
+            How::Aligned { topics, .. } => topics,
+            How::Optimistic => BTreeSet::new(),
+        };
+        if let Some(topic) = tried.first() {
+            self.aligned(topic, &report.lanes);
+        }
+        for lane in report.lanes {
+            self.returned(lane, &tried);
+        }
+        self.settle_revocations();
+        self.regroup();
+        Ok(())
+    }
+
+    /// A group is done with its work unless something of it waits.
+    fn aligned(&mut self, topic: &Arc<str>, lanes: &[LaneReport]) {
+        let waits = |halt: &Halt| {
+            matches!(
+                halt,
+                Halt::NoCut(_) | Halt::Starved(_) | Halt::Unmet(_) | Halt::Unordered(..) | Halt::Lost | Halt::Waits
+            )
+        };
+        if !lanes.iter().any(|lane| lane.halt.as_ref().is_some_and(waits)) {
+            self.groups.dissolve(topic);
+        }
+        let last = lanes.iter().find_map(|lane| match &lane.halt {
+            Some(Halt::NoCut(last)) => last.clone(),
+            _ => None,
+        });
+        if let Some((name, partition)) = last {
+            let told =
+                if self.progress.stopped.contains_key(&*name) { ", whose table capture has stopped" } else { "" };
+            let what = format!("partition {partition} of topic {name}, which has come the least far{told}");
+            self.groups.waits_for(topic, what);
+        }
+    }
+
+    /// `tried` has the topics that were applied together.
+    fn returned(&mut self, report: LaneReport, tried: &BTreeSet<Arc<str>>) {
+        report.count(&self.deps.metrics);
+        let key = report.key;
+        if report.gone > 0 {
+            self.moved(&key);
+        }
+        if !matches!(report.halt, Some(Halt::Unmet(_))) {
+            self.unmet.forget(&key);
+        }
+        let Some(lane) = self.lanes.get_mut(&key) else { return };
+        lane.came(report.stored, report.mark);
+        lane.delay_ms = report.delay_ms.unwrap_or(lane.delay_ms);
+        lane.put_back(report.records, report.gone);
+        lane.state = State::Ready;
+        lane.told = false;
+        lane.crowded = report.halt == Some(Halt::Full) && report.tried.is_none() && report.gone == 0;
+        if !lane.crowded {
+            self.starved.remove(&key);
+        }
+        if report.gone > 0 {
+            self.conflicts.forget(&key);
+        }
+        match report.halt {
+            None | Some(Halt::NoCut(_) | Halt::Full) => {}
+            Some(Halt::Starved(reason)) => {
+                self.starved.insert(key.clone(), reason);
+            }
+            Some(Halt::Barrier(parked)) => lane.state = State::Parked(parked),
+            Some(Halt::Held(hold)) => {
+                lane.state = State::Held(hold);
+                self.hold = Some(hold);
+            }
+            Some(Halt::Waits) => lane.state = State::Waits(Instant::now() + RETRY_EVERY),
+            Some(Halt::Lost) => lane.state = State::Lost,
+            Some(Halt::Ordering(reason)) => {
+                self.conflict(&key, report.table.as_deref(), &reason, (report.by_offset, report.tried));
+            }
+            Some(Halt::Unordered(stop, cut)) => self.unordered(&key, report.table.as_deref(), stop, (cut, tried)),
+            Some(Halt::Unmet(stop)) => self.unmet(&key, report.table.as_deref(), stop),
+            Some(Halt::Stopped(stop)) => {
+                self.stop(&key.0, report.table.as_deref(), with_hint(stop.reason, stop.hint));
+            }
+        }
+        if self.stopped.contains_key(&key.0)
+            && let Some(lane) = self.lanes.get_mut(&key)
+        {
+            lane.state = State::Stopped;
+            lane.clear();
+        }
+    }
+
+    /// Stops a table for good: its lanes drop what they have, nothing of it is lost in Kafka.
+    pub(super) fn stop(&mut self, topic: &Arc<str>, table: Option<&str>, reason: String) {
+        if self.stopped.contains_key(topic) {
+            return;
+        }
+        tracing::error!(%topic, reason, "table is stopped");
+        self.deps.metrics.errors.count(Severity::Definite);
+        self.deps.health.stop_table(table.unwrap_or(topic), reason.clone());
+        self.stopped.insert(Arc::clone(topic), reason);
+        for ((name, _), lane) in &mut self.lanes {
+            if name == topic && lane.state != State::Busy {
+                lane.state = State::Stopped;
+                lane.told = false;
+                lane.clear();
+            }
+        }
+        self.groups.remove(topic);
+        self.starved.retain(|(name, _), _| name != topic);
+        self.unmet.forget_topic(topic);
+        self.conflicts.forget_topic(topic);
+    }
+}
