@@ -341,10 +341,22 @@ impl Ledger {
     }
 }
 
+/// Bounds what statements of this transaction wait for locks: readers of a table queue behind a change that waits for one of
+/// them, and other tables' changes behind the one that has the lock of `lock_ddl`. The error is a transient one.
+pub(crate) async fn bound_waits(client: &Client) -> Result<(), Error> {
+    client.batch_execute("SET LOCAL lock_timeout = '5s'").await.map_err(Error::query("bound the wait for locks"))
+}
+
 /// Serializes changes of schema until the transaction ends.
 pub(crate) async fn lock_ddl(client: &Client) -> Result<(), Error> {
     let sql = format!("SELECT pg_advisory_xact_lock({DDL_LOCK})");
     client.batch_execute(&sql).await.map_err(Error::query("lock the schema"))
+}
+
+/// As `lock_ddl`, without waiting: whether the lock was free.
+pub(crate) async fn try_lock_ddl(client: &Client) -> Result<bool, Error> {
+    let sql = format!("SELECT pg_try_advisory_xact_lock({DDL_LOCK})");
+    Ok(client.query_one(&sql, &[]).await.map_err(Error::query("lock the schema"))?.get(0))
 }
 
 /// Builds a position from its columns.

@@ -9,7 +9,7 @@ use crate::{
     schema::{TableName, quote_literal},
     sink::{
         error::Error,
-        ledger::{Ledger, lock_ddl},
+        ledger::{Ledger, bound_waits, lock_ddl, try_lock_ddl},
     },
 };
 
@@ -46,22 +46,73 @@ impl Ledger {
         source: &TableName,
         target: &TableName,
     ) -> Result<(), Error> {
+        self.registered(client, topic, (source, target), true).await.map(|_done| ())
+    }
+
+    /// As `register`; `false` if somebody else changes schemas right now, so that it would have to wait.
+    pub async fn try_register(
+        &self,
+        client: &Client,
+        topic: &str,
+        source: &TableName,
+        target: &TableName,
+    ) -> Result<bool, Error> {
+        self.registered(client, topic, (source, target), false).await
+    }
+
+    async fn registered(
+        &self,
+        client: &Client,
+        topic: &str,
+        tables: (&TableName, &TableName),
+        waits: bool,
+    ) -> Result<bool, Error> {
+        if self.is_registered(client, topic, tables).await? {
+            self.check_free(client, topic, tables.1).await?;
+            return Ok(true);
+        }
         client.batch_execute("BEGIN").await.map_err(Error::query("begin"))?;
-        let done = self.register_in_transaction(client, topic, source, target).await;
-        let end = if done.is_ok() { "COMMIT" } else { "ROLLBACK" };
+        let done = self.register_in_transaction(client, topic, tables, waits).await;
+        let end = if matches!(done, Ok(true)) { "COMMIT" } else { "ROLLBACK" };
         let ended = client.batch_execute(end).await.map_err(Error::query("register a topic"));
-        done.and(ended)
+        let done = done?;
+        ended.map(|()| done)
+    }
+
+    async fn is_registered(
+        &self,
+        client: &Client,
+        topic: &str,
+        (source, target): (&TableName, &TableName),
+    ) -> Result<bool, Error> {
+        let sql = format!(
+            "SELECT EXISTS (SELECT FROM {} WHERE instance = $1 AND topic = $2 AND source_schema = $3 AND source_table = $4 \
+             AND target_schema = $5 AND target_table = $6)",
+            self.table("topic")
+        );
+        let names: [&str; 4] = [&source.schema, &source.table, &target.schema, &target.table];
+        let [source_schema, source_table, target_schema, target_table] = names;
+        let row = client
+            .query_one(&sql, &[&self.instance(), &topic, &source_schema, &source_table, &target_schema, &target_table])
+            .await
+            .map_err(Error::query("look for a topic's table"))?;
+        Ok(row.get(0))
     }
 
     async fn register_in_transaction(
         &self,
         client: &Client,
         topic: &str,
-        source: &TableName,
-        target: &TableName,
-    ) -> Result<(), Error> {
+        (source, target): (&TableName, &TableName),
+        waits: bool,
+    ) -> Result<bool, Error> {
         // Of two that register the table in different schemas, the second one sees the first one's row.
-        lock_ddl(client).await?;
+        if waits {
+            bound_waits(client).await?;
+            lock_ddl(client).await?;
+        } else if !try_lock_ddl(client).await? {
+            return Ok(false);
+        }
         self.check_free(client, topic, target).await?;
         let names: [&str; 4] = [&source.schema, &source.table, &target.schema, &target.table];
         let [source_schema, source_table, target_schema, target_table] = names;
@@ -77,7 +128,7 @@ impl Ledger {
             .execute(&sql, &[&self.instance(), &topic, &source_schema, &source_table, &target_schema, &target_table])
             .await
             .map_err(Error::query("register a topic"))?;
-        Ok(())
+        Ok(true)
     }
 
     /// Refuses a target table that another instance or topic is registered for, in these books or in others of the database.

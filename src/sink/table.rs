@@ -10,7 +10,12 @@ use tokio_postgres::Client;
 use crate::{
     event::TableShape,
     schema::{TableName, quote_identifier},
-    sink::{error::Error, ledger::lock_ddl, owners::Past, ties::ENFORCED},
+    sink::{
+        error::Error,
+        ledger::{bound_waits, lock_ddl},
+        owners::Past,
+        ties::ENFORCED,
+    },
 };
 
 /// A column of a target table.
@@ -147,15 +152,15 @@ WHERE i.indrelid = $1 AND i.indisunique AND i.indisvalid AND i.indimmediate AND 
   AND k.n <= i.indnkeyatts
 GROUP BY i.indexrelid, i.indisprimary ORDER BY i.indisprimary DESC, i.indexrelid";
 
-/// Foreign keys in both directions: the other table, whether it references this one, whether it acts on a delete in this
-/// session.
+/// Foreign keys in both directions that are checked in this session: the other table, whether it references this one,
+/// whether it acts on a delete.
 fn foreign_keys() -> String {
     format!(
-        "SELECT n.nspname::text, r.relname::text, f.confrelid = $1, f.confdeltype <> 'a' AND {ENFORCED} \
+        "SELECT n.nspname::text, r.relname::text, f.confrelid = $1, f.confdeltype <> 'a' \
          FROM pg_constraint f \
          JOIN pg_class r ON r.oid = CASE WHEN f.confrelid = $1 THEN f.conrelid ELSE f.confrelid END \
          JOIN pg_namespace n ON n.oid = r.relnamespace \
-         WHERE f.contype = 'f' AND (f.confrelid = $1 OR f.conrelid = $1)"
+         WHERE f.contype = 'f' AND (f.confrelid = $1 OR f.conrelid = $1) AND {ENFORCED}"
     )
 }
 
@@ -197,6 +202,7 @@ async fn change(
     name: &TableName,
     (evolution, past): (Evolution, &Past),
 ) -> Result<Target, Error> {
+    bound_waits(client).await?;
     lock_ddl(client).await?;
     let sql = match (Target::load(client, topic, name).await?, past) {
         (None, Past::Applied { forget }) => return Err(dropped(topic, name, forget)),

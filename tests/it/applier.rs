@@ -25,10 +25,10 @@ use walrelay::{
     record::DecodeError,
     retry::{Classify as _, Severity},
     schema::TableName,
-    sink::{Settings, Sink},
+    sink::Sink,
 };
 
-use crate::sink_support::Database;
+use crate::sink_support::{Database, sink_settings};
 
 type Script = Arc<Mutex<Vec<ChangeEvent>>>;
 
@@ -91,16 +91,7 @@ impl Applier {
         let health = Health::new(Half::Apply, Duration::from_secs(30));
         let known = Arc::clone(&script);
         let deps = Deps {
-            sink: Arc::new(Sink::new(Settings {
-                server: db.settings.clone(),
-                schema: "walrelay".into(),
-                instance: "it".into(),
-                owner: "test".into(),
-                schemas: BTreeMap::new(),
-                evolve: true,
-                take_over: false,
-                replica_role: false,
-            })),
+            sink: Arc::new(Sink::new(sink_settings(db, "it"))),
             events: receiver,
             flow: Box::new(NoFlow),
             decoder: Box::new(move || Scripted(Arc::clone(&known))),

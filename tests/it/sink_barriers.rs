@@ -2,11 +2,14 @@
 
 use std::time::Duration;
 
-use walrelay::sink::ties::ENFORCED;
+use walrelay::{
+    schema::TableName,
+    sink::{Session, Settings, Sink, table::Target, ties::ENFORCED},
+};
 
 use crate::{
     applier::Applier,
-    sink_support::{Database, at, delete, insert, shape, truncate},
+    sink_support::{Database, at, delete, insert, shape, sink_settings, truncate},
 };
 
 const T: &str = "w.t";
@@ -224,6 +227,13 @@ async fn a_foreign_key_that_is_not_enforced_ties_nothing() {
     };
     let plain = db.rows(&count("")).await;
     assert_ne!(plain, ["0"]);
+    let of = async |replica_role: bool| {
+        let sink = Sink::new(Settings { replica_role, ..sink_settings(&db, "it") });
+        let session = Session::connect(&sink).await.unwrap();
+        Target::load(session.client(), "w.c", &TableName::new("public", "c")).await.unwrap().unwrap().parents
+    };
+    assert_eq!(of(false).await, [TableName::new("public", "p")].into());
+    assert!(of(true).await.is_empty(), "a key that this session does not check is taken for a tie");
     if db.rows("SELECT current_setting('server_version_num')::int < 180000").await == ["t"] {
         assert_eq!(db.rows(&count(", true AS conenforced")).await, plain);
         assert_eq!(db.rows(&count(", false AS conenforced")).await, ["0"]);
@@ -233,4 +243,5 @@ async fn a_foreign_key_that_is_not_enforced_ties_nothing() {
                        FROM pg_constraint WHERE contype = 'f'";
     db.run(&db.rows(constraints).await[0]).await;
     assert_eq!(db.rows(&count("")).await, ["0"]);
+    assert!(of(false).await.is_empty(), "a key that is not enforced is taken for a tie");
 }

@@ -12,7 +12,7 @@ use walrelay::{
     },
 };
 
-use crate::sink_support::{Database, at, change, delete, insert, shape, update};
+use crate::sink_support::{Database, at, change, delete, insert, shape, sink_settings, update};
 
 static NONE: BTreeMap<String, Position> = BTreeMap::new();
 const EVERYTHING: Others<'static> = Others { target: &|_| None, withheld: &NONE };
@@ -27,19 +27,6 @@ struct Rig {
     mark: Position,
 }
 
-fn settings(db: &Database, instance: &str) -> Settings {
-    Settings {
-        server: db.settings.clone(),
-        schema: "walrelay".into(),
-        instance: instance.into(),
-        owner: "test".into(),
-        schemas: BTreeMap::new(),
-        evolve: true,
-        take_over: false,
-        replica_role: false,
-    }
-}
-
 impl Rig {
     async fn new() -> Self {
         Self::with(|_| ()).await
@@ -47,7 +34,7 @@ impl Rig {
 
     async fn with(change: impl FnOnce(&mut Settings)) -> Self {
         let db = Database::create().await;
-        let mut settings = settings(&db, "it");
+        let mut settings = sink_settings(&db, "it");
         change(&mut settings);
         let sink = Sink::new(settings);
         let session = Session::connect(&sink).await.unwrap();
@@ -332,7 +319,7 @@ async fn a_fenced_owner_writes_nothing_more() {
     let mut rig = Rig::new().await;
     let t = plain();
     rig.apply(vec![insert(&t, at(1, 1), &["1", "x", "1"])]).await.unwrap();
-    let elsewhere = Sink::new(Settings { owner: "elsewhere".into(), ..settings(&rig.db, "it") });
+    let elsewhere = Sink::new(Settings { owner: "elsewhere".into(), ..sink_settings(&rig.db, "it") });
     let other = Session::connect(&elsewhere).await.unwrap();
     let claim = other.claim(&elsewhere, &[("topic".into(), 0)], None).await.unwrap().remove(0);
     assert_eq!((claim.next_offset, claim.mark), (Some(1), at(1, 1)));
@@ -399,7 +386,7 @@ async fn another_instance_on_the_same_table_is_refused_unless_it_takes_over() {
     let mut rig = Rig::new().await;
     let t = plain();
     rig.apply(vec![insert(&t, at(1, 1), &["1", "x", "1"])]).await.unwrap();
-    let second = Sink::new(settings(&rig.db, "second"));
+    let second = Sink::new(sink_settings(&rig.db, "second"));
     let client = rig.session.client();
     let topics = ["topic".to_owned()];
     let refused =

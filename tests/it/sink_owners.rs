@@ -1,11 +1,16 @@
 //! One target table belongs to one topic of one instance, whichever schema its books are in.
 
 use walrelay::{
+    postgres,
     schema::TableName,
     sink::{self, Error, Session, Sink, ledger::Ledger},
 };
 
-use crate::sink_support::Database;
+use crate::{
+    applier::Applier,
+    sink_support::{Database, at, insert, shape, sink_settings, truncate},
+    support::{LIMIT, await_condition},
+};
 
 const TOPIC: &str = "shop.public.t";
 
@@ -15,16 +20,7 @@ fn table() -> TableName {
 
 /// A session of a sink that keeps its books in `schema`, which is there afterwards.
 async fn session(database: &Database, schema: &str, instance: &str) -> (Sink, Session) {
-    let sink = Sink::new(sink::Settings {
-        server: database.settings.clone(),
-        schema: schema.to_owned(),
-        instance: instance.to_owned(),
-        owner: "test".to_owned(),
-        schemas: std::collections::BTreeMap::new(),
-        evolve: true,
-        take_over: false,
-        replica_role: false,
-    });
+    let sink = Sink::new(sink::Settings { schema: schema.to_owned(), ..sink_settings(database, instance) });
     let session = Session::connect(&sink).await.unwrap();
     sink.ledger().ensure(session.client()).await.unwrap();
     (sink, session)
@@ -112,4 +108,51 @@ async fn schemas_that_are_not_books_are_not_taken_for_such() {
     }
     let (sink, session) = session(&database, "walrelay", "g").await;
     register(sink.ledger(), &session).await.unwrap();
+}
+
+/// The lock of changes to schemas, as another apply has it for as long as its ALTER TABLE waits.
+const LOCK: &str = "SELECT pg_advisory_lock(x'77616c72656c6179'::bigint)";
+
+/// A barrier of a table that is new to the books asks for the lock in the session that all lanes share.
+#[tokio::test]
+async fn barriers_pass_while_another_apply_changes_a_schema() {
+    let db = Database::create().await;
+    db.run("CREATE TABLE a (id int PRIMARY KEY); CREATE TABLE b (id int PRIMARY KEY); INSERT INTO b VALUES (7)").await;
+    let (a, b) = (shape("a", &[("id*", "int")]), shape("b", &[("id*", "int")]));
+    let mut applier = Applier::start(&db, &[("w.a", 1), ("w.b", 1)]).await;
+    applier.send("w.a", 0, vec![insert(&a, at(1, 1), &["1"])]);
+    db.until("SELECT id FROM a", &["1"]).await;
+
+    let other = postgres::connect(&db.settings, "other apply").await.unwrap();
+    other.batch_execute(LOCK).await.unwrap();
+    applier.send("w.b", 0, vec![truncate(&b, at(2, 1), &[("w.b", 1)])]);
+    for n in 3..9 {
+        let row = n.to_string();
+        let events = vec![truncate(&a, at(n, 1), &[("w.a", 1)]), insert(&a, at(n, 2), &[&row])];
+        applier.send("w.a", 0, events);
+        db.until("SELECT id FROM a", &[&row]).await;
+    }
+    assert_eq!(db.rows("SELECT id FROM b").await, ["7"], "the barrier of the table that is new to the books waits");
+    drop(other);
+    db.until("SELECT id FROM b", &[]).await;
+    applier.finish().await;
+}
+
+/// Who reads for long keeps a column from being added, and no other reader from reading meanwhile.
+#[tokio::test]
+async fn a_column_that_waits_for_a_reader_holds_up_others_for_a_short_time() {
+    let db = Database::create().await;
+    db.run("CREATE TABLE a (id int PRIMARY KEY)").await;
+    let reader = postgres::connect(&db.settings, "reader").await.unwrap();
+    reader.batch_execute("BEGIN; SELECT FROM a").await.unwrap();
+    let mut applier = Applier::start(&db, &[("w.a", 1)]).await;
+    applier.send("w.a", 0, vec![insert(&shape("a", &[("id*", "int"), ("b", "text")]), at(1, 1), &["1", "x"])]);
+    let waits = "SELECT count(*) FROM pg_locks WHERE relation = 'a'::regclass AND NOT granted";
+    db.until(waits, &["1"]).await;
+    let another = postgres::connect(&db.settings, "another reader").await.unwrap();
+    await_condition("the table can be read", LIMIT, async || another.batch_execute("SELECT FROM a").await.is_ok())
+        .await;
+    reader.batch_execute("COMMIT").await.unwrap();
+    db.until("SELECT b FROM a", &["x"]).await;
+    applier.finish().await;
 }

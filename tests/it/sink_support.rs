@@ -16,6 +16,7 @@ use walrelay::{
     lsn::{Lsn, Position},
     postgres::{Settings, SslMode},
     schema::TableName,
+    sink,
 };
 
 /// The services that the environment names.
@@ -56,6 +57,20 @@ impl Parts {
             ssl_key: None,
             connect_timeout_seconds: 10,
         }
+    }
+}
+
+/// Settings of a sink on this database.
+pub fn sink_settings(db: &Database, instance: &str) -> sink::Settings {
+    sink::Settings {
+        server: db.settings.clone(),
+        schema: "walrelay".into(),
+        instance: instance.into(),
+        owner: "test".into(),
+        schemas: BTreeMap::new(),
+        evolve: true,
+        take_over: false,
+        replica_role: false,
     }
 }
 

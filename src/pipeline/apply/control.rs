@@ -218,8 +218,9 @@ async fn barriers(
     for (lane, parked, told) in &parked {
         if !told {
             let target = sink.target_of(&parked.table);
-            let registered = ledger.register(client, &lane.key.0, &parked.table, &target).await;
-            if refuse(registered, lane, &mut findings.refused)?.is_none() {
+            // Whoever changes a schema may wait for readers; meanwhile other lanes have need of this session.
+            let registered = ledger.try_register(client, &lane.key.0, &parked.table, &target).await;
+            if refuse(registered, lane, &mut findings.refused)? != Some(true) {
                 continue;
             }
             let written = ledger.set_parked(client, &lane.standing, parked.at).await;
