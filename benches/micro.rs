@@ -27,7 +27,7 @@ use walrelay::{
     lsn::Lsn,
     record::{Decoded, Decoder, Encoder, EncoderSettings},
     schema::{Column, Relation, ReplicaIdentity, TableName},
-    types::{ColumnType, Modes, TypeKind},
+    types::{ColumnType, Modes, Placeholder, TypeKind},
 };
 
 const TOPIC: &str = "shop.public.orders";
@@ -127,6 +127,7 @@ fn measure(group: &mut BenchmarkGroup<'_, WallTime>, name: &str, columns: &[Samp
         subjects: SubjectNaming::Topic,
         modes: Modes::default(),
         content: Content::default(),
+        placeholder: Placeholder::default(),
     });
     let plan = encoder.prepare(&relation(columns), None, &store).now_or_never().expect("answers at once").unwrap();
     let meta = TransactionMeta {

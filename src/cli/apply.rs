@@ -55,6 +55,7 @@ fn settings(config: &ApplyConfig, tables: TablePatterns) -> Result<ApplySettings
         siblings_timeout: apply.siblings_timeout.0,
         prefix: kafka.prefix.clone(),
         table_of: Arc::new(table_of),
+        placeholder: config.format.unavailable_value.clone(),
         registry: Registry::new(&settings::registry(&config.registry))?,
         sink: sink::Settings {
             server: config.target.clone(),

@@ -73,13 +73,13 @@ pub(super) fn place(config: &Apply, source: &TableName) -> TableName {
 }
 
 /// The forms of values.
-pub(super) const fn modes(config: Format) -> Modes {
-    let Format { decimal, interval, binary, time, hstore, .. } = config;
+pub(super) const fn modes(config: &Format) -> Modes {
+    let Format { decimal, interval, binary, time, hstore, .. } = *config;
     Modes { decimal, interval, binary, time, hstore }
 }
 
 /// What events say around the values.
-pub(super) const fn content(config: Format) -> Content {
+pub(super) const fn content(config: &Format) -> Content {
     Content {
         nullability: config.nullability,
         parameters: config.parameters,

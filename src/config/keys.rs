@@ -128,6 +128,12 @@ pub const KEYS: &[Key] = &[
         "Whether a delete is followed by a record without a value, which lets compaction forget the key.",
     ),
     key(
+        "format.unavailable_value",
+        Kind::Text(rule::placeholder),
+        Some("\"__debezium_unavailable_value\""),
+        "What stands for a TOASTed value that the server did not send: a text, or octets as hex: with digits. Debezium's unavailable.value.placeholder; apply knows by it what another producer was not sent.",
+    ),
+    key(
         "format.decimal",
         Kind::Choice(&["precise", "string", "double"]),
         Some("\"precise\""),

@@ -64,6 +64,8 @@ pub struct ApplyConfig {
     pub target: postgres::Settings,
     /// `[apply]`
     pub apply: Apply,
+    /// `[format]`: what both halves must agree on.
+    pub format: Format,
     /// `[kafka]`
     pub kafka: Kafka,
     /// `[registry]`
@@ -138,6 +140,7 @@ impl ApplyConfig {
         Ok(Self {
             target: server(sections.target).ok_or_else(unaddressed)?,
             apply: sections.apply,
+            format: sections.format,
             kafka: sections.kafka,
             registry: sections.registry,
             listen: listen(&sections.http.apply),

@@ -4,6 +4,8 @@ use std::net::ToSocketAddrs as _;
 
 use globset::Glob;
 
+use crate::types::Placeholder;
+
 /// A rule over one text; the error completes the sentence "… must be".
 pub type Rule = fn(&str) -> Result<(), &'static str>;
 
@@ -52,6 +54,11 @@ pub fn url(text: &str) -> Result<(), &'static str> {
     let url = reqwest::Url::parse(text).ok();
     let fits = |url: &reqwest::Url| matches!(url.scheme(), "http" | "https") && url.has_host() && url.username() == "";
     expect(url.as_ref().is_some_and(fits), "a URL that begins with http:// or https:// and holds no credentials")
+}
+
+/// What stands for values that were not sent.
+pub fn placeholder(text: &str) -> Result<(), &'static str> {
+    expect(Placeholder::new(text).is_ok(), "a text that is not empty, or \"hex:\" with pairs of hexadecimal digits")
 }
 
 /// A glob over `schema.table`.

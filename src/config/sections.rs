@@ -10,7 +10,7 @@ use super::value::{Bound, ByteSize, Period, Secret};
 use crate::{
     avro::content::{Nullability, Parameters, TransactionBlock},
     postgres::SslMode,
-    types::{BinaryMode, DecimalMode, HstoreMode, IntervalMode, TimeMode},
+    types::{BinaryMode, DecimalMode, HstoreMode, IntervalMode, Placeholder, TimeMode},
 };
 
 /// `[source]` or `[target]`: a PostgreSQL server. Host and database may be missing when nothing needs the server.
@@ -107,7 +107,7 @@ pub enum SubjectStrategy {
 }
 
 /// `[format]`: how values are written.
-#[derive(Clone, Copy, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Format {
     pub decimal: DecimalMode,
@@ -120,6 +120,7 @@ pub struct Format {
     pub transaction: TransactionBlock,
     pub context_headers: bool,
     pub tombstones: bool,
+    pub unavailable_value: Placeholder,
     /// It has set the others by then.
     pub compatibility: Compatibility,
 }

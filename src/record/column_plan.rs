@@ -1,6 +1,5 @@
 //! How one column of a row is read, decided once per schema: the form of its Avro bytes, and the codec for its text.
 
-use super::header::PLACEHOLDER;
 use crate::{
     avro::{
         cursor::{Cursor, DecodeError},
@@ -12,7 +11,7 @@ use crate::{
         writer::{Field, Shape, Type, Writer},
     },
     event::ShapeColumn,
-    types::{self, ByteString, Codec, FieldType, RenderError, Unscaled, Value},
+    types::{self, ByteString, Codec, FieldType, Placeholder, RenderError, Unscaled, Value},
 };
 
 /// Whether a field can be null, and by which branch.
@@ -113,8 +112,8 @@ impl ColumnPlan {
     }
 
     /// Whether the value stands for one that was not sent.
-    pub(super) fn is_placeholder(&self, found: Found<'_>) -> bool {
-        self.is_foreign && self.value.is_placeholder(found)
+    pub(super) fn is_placeholder(&self, found: Found<'_>, placeholder: &Placeholder) -> bool {
+        self.is_foreign && self.value.is_placeholder(found, placeholder)
     }
 
     /// Appends the value as PostgreSQL's text, if that leaves `out` below a size.
@@ -274,19 +273,20 @@ impl ValuePlan {
 
     /// Debezium's stand-ins for a value that it was not sent: the text, its bytes, an array with the text, its character codes as
     /// numbers, or the UUID that is named by it; an object in place of an `hstore`.
-    fn is_placeholder(&self, found: Found<'_>) -> bool {
+    fn is_placeholder(&self, found: Found<'_>, placeholder: &Placeholder) -> bool {
         match (&self.kind, found) {
             (Kind::Scalar(_, codec), Found::One(Value::Text(text))) => {
-                text == PLACEHOLDER || text == PLACEHOLDER_PAIR && codec.is_hstore()
+                text == placeholder.text() || codec.is_hstore() && text == placeholder.pair()
             }
-            (Kind::Scalar(..), Found::One(Value::Bytes(ByteString::Raw(bytes)))) => bytes == PLACEHOLDER.as_bytes(),
+            (Kind::Scalar(..), Found::One(Value::Bytes(ByteString::Raw(bytes)))) => bytes == placeholder.octets(),
             (Kind::Array(item), Found::Many(mut cursor)) => {
-                let (mut count, mut all, mut codes) = (0, true, PLACEHOLDER.bytes().map(i64::from));
+                let codes = placeholder.octets().iter().map(|octet| i64::from(octet.cast_signed()));
+                let (mut count, mut all, mut codes) = (0, true, codes);
                 let mut are_codes = true;
                 let walked = item.each(&mut cursor, |found| {
                     count += 1;
-                    let is_uuid = matches!(found, Some(Found::One(Value::Text(PLACEHOLDER_UUID))));
-                    all &= is_uuid || found.is_some_and(|found| item.is_placeholder(found));
+                    let is_uuid = matches!(found, Some(Found::One(Value::Text(text))) if text == placeholder.uuid());
+                    all &= is_uuid || found.is_some_and(|found| item.is_placeholder(found, placeholder));
                     let code = match found {
                         Some(Found::One(Value::Int(code))) => Some(i64::from(code)),
                         Some(Found::One(Value::Long(code))) => Some(code),
@@ -301,7 +301,7 @@ impl ValuePlan {
                 let (mut count, mut all) = (0, true);
                 let walked = each_pair(*values, &mut cursor, |key, value| {
                     count += 1;
-                    all &= key == PLACEHOLDER && value == Some(PLACEHOLDER);
+                    all &= key == placeholder.text() && value == Some(placeholder.text());
                     Ok::<_, DecodeError>(())
                 });
                 walked.is_ok() && count == 1 && all
@@ -339,11 +339,6 @@ fn each_in_blocks<'a, E: From<DecodeError>>(
         }
     }
 }
-
-/// Debezium's placeholder in an array of UUIDs: the UUID of version 3 that is made of its text.
-const PLACEHOLDER_UUID: &str = "b68a35a7-17ad-35b3-af2a-ae46edb4545a";
-/// Debezium's placeholder for an `hstore`.
-const PLACEHOLDER_PAIR: &str = r#"{"__debezium_unavailable_value":"__debezium_unavailable_value"}"#;
 
 /// What ends the walk over an array.
 enum ItemError {

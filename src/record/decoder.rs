@@ -22,6 +22,7 @@ use crate::{
         source::{position_of_block, position_of_header},
     },
     schema::TableName,
+    types::Placeholder,
 };
 
 /// Reads records by the schemas of their writers.
@@ -31,6 +32,7 @@ use crate::{
 #[derive(Debug)]
 pub struct Decoder {
     row_bytes: usize,
+    placeholder: Placeholder,
     writers: HashMap<u32, Arc<Writer>>,
     plans: HashMap<(Option<u32>, u32), Known>,
 }
@@ -61,7 +63,14 @@ impl Decoder {
     /// where a schema says that values are padded, a small record may hold a very large row.
     #[must_use]
     pub fn new(row_bytes: usize) -> Self {
-        Self { row_bytes, writers: HashMap::new(), plans: HashMap::new() }
+        Self::with_placeholder(row_bytes, Placeholder::default())
+    }
+
+    /// The same, where other producers were told another placeholder for values that they were not sent. walrelay's own records
+    /// name such columns in a header.
+    #[must_use]
+    pub fn with_placeholder(row_bytes: usize, placeholder: Placeholder) -> Self {
+        Self { row_bytes, placeholder, writers: HashMap::new(), plans: HashMap::new() }
     }
 
     /// Decodes a record.
@@ -96,7 +105,8 @@ impl Decoder {
         };
         let DecodePlan::Envelope(plan) = &*known.plan else { return Ok(Decoded::Nothing) };
         let most = self.row_bytes.max(body.len().saturating_mul(Self::GROWTH));
-        let reading = Reading { topic, id: value_id, plan, headers: Headers::read(topic, headers)?, offset, most };
+        let headers = Headers::read(topic, headers)?;
+        let reading = Reading { topic, id: value_id, plan, placeholder: &self.placeholder, headers, offset, most };
         let parts = reading.parts(body)?;
         let shape = known.shape_of(plan, &parts);
         if !known.shape.as_ref().is_some_and(|known| Arc::ptr_eq(known, &shape))
@@ -159,6 +169,7 @@ struct Reading<'a> {
     topic: &'a str,
     id: u32,
     plan: &'a EnvelopePlan,
+    placeholder: &'a Placeholder,
     headers: Headers,
     offset: i64,
     /// Bytes that a row's text may have.
@@ -320,7 +331,7 @@ impl Reading<'_> {
                 None => found,
             };
             if let Some(found) = found {
-                if self.is_foreign() && column.is_placeholder(found) {
+                if self.is_foreign() && column.is_placeholder(found, self.placeholder) {
                     cells.push(Span::Unchanged);
                     continue;
                 }

@@ -25,7 +25,7 @@ use crate::{
         topic::{message_topic, topic_name},
     },
     schema::Relation,
-    types::Modes,
+    types::{Modes, Placeholder},
 };
 
 /// What all events of one capture have in common.
@@ -43,6 +43,8 @@ pub struct EncoderSettings {
     pub modes: Modes,
     /// What is said around them.
     pub content: Content,
+    /// What stands for values that the server did not send.
+    pub placeholder: Placeholder,
 }
 
 /// Writes change events as records. Holds buffers that it reuses: in steady state no event allocates.
@@ -104,11 +106,9 @@ impl Encoder {
         };
         let envelope = schema::envelope(&topic, relation, &codecs, self.settings.content);
         let value_schema = self.register(store, &topic, Part::Value, envelope).await?;
-        let columns = relation.columns.iter().zip(&codecs).enumerate().map(|(index, (column, codec))| PlanColumn {
-            name: column.name.clone(),
-            codec: codec.clone(),
-            is_key: relation.is_key(index),
-            is_required: schema::is_required(relation, index, self.settings.content.nullability),
+        let columns = relation.columns.iter().zip(&codecs).enumerate().map(|(index, (column, codec))| {
+            let is_required = schema::is_required(relation, index, self.settings.content.nullability);
+            PlanColumn::new(&column.name, codec, relation.is_key(index), is_required, &self.settings.placeholder)
         });
         let columns: Vec<_> = columns.collect();
         let required = columns.iter().enumerate().filter(|(_, column)| column.is_required && !column.is_key);

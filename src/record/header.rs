@@ -17,10 +17,6 @@ pub const NEW_KEY: &str = "__debezium.newkey";
 /// On the create of a key move: the old key as JSON.
 pub const OLD_KEY: &str = "__debezium.oldkey";
 
-/// What Debezium writes for an unchanged TOAST value where the field can hold it; the header tells it from a value that reads
-/// the same (trap T27).
-pub const PLACEHOLDER: &str = "__debezium_unavailable_value";
-
 /// The content of [`BARRIER`].
 pub(super) fn barrier(barrier: &Barrier) -> Vec<u8> {
     serde_json::to_vec(barrier).expect("texts and numbers are serializable")

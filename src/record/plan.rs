@@ -3,14 +3,14 @@
 use std::sync::Arc;
 
 use crate::{
-    avro::wire::PREFIX_LENGTH,
+    avro::{encode, wire::PREFIX_LENGTH},
     event::{Datum, OldTuple, RowChange},
     record::{
         key_form::{KeyColumn, KeyForm},
         source::SourceConstants,
     },
     schema::{Relation, TableName},
-    types::{Codec, Modes},
+    types::{Codec, Modes, Placeholder},
 };
 
 /// How the events of one relation version are encoded. Made by [`Encoder::prepare`](super::Encoder::prepare).
@@ -39,6 +39,31 @@ pub(super) struct PlanColumn {
     pub(super) is_key: bool,
     /// Its field has no null.
     pub(super) is_required: bool,
+    /// The field's bytes for a value that the server did not send; a header tells them from a value that reads the same (trap
+    /// T27).
+    pub(super) unsent: Vec<u8>,
+}
+
+impl PlanColumn {
+    /// The field of a column of this codec.
+    pub(super) fn new(
+        name: &Arc<str>,
+        codec: &Codec,
+        is_key: bool,
+        is_required: bool,
+        placeholder: &Placeholder,
+    ) -> Self {
+        let mut unsent = Vec::new();
+        if is_required {
+            encode::value(codec.unsent(placeholder), &mut Vec::new(), &mut unsent);
+        } else if codec.has_placeholder() {
+            encode::present(&mut unsent);
+            encode::value(codec.unsent(placeholder), &mut Vec::new(), &mut unsent);
+        } else {
+            encode::null(&mut unsent);
+        }
+        Self { name: Arc::clone(name), codec: codec.clone(), is_key, is_required, unsent }
+    }
 }
 
 /// A schema with the id that the registry gave it.

@@ -5,7 +5,7 @@ use crate::{
     event::{Datum, Tuple},
     record::{
         error::EncodeError,
-        header::{self, PLACEHOLDER},
+        header,
         key_form::KeyColumn,
         plan::{Plan, PlanColumn},
     },
@@ -62,7 +62,7 @@ pub(super) fn append(
         match row.datum(index) {
             Datum::Null | Datum::Unchanged if column.is_key => return Err(key_missing(plan, column)),
             Datum::Null => append_null(column, texts, scratch, out),
-            Datum::Unchanged => append_placeholder(column, scratch, out),
+            Datum::Unchanged => out.extend_from_slice(&column.unsent),
             Datum::Text(text) => append_text(plan, column, text, texts, scratch, out)?,
             Datum::Binary(_) => return Err(binary(plan, column)),
         }
@@ -111,19 +111,6 @@ fn append_null(column: &PlanColumn, texts: &mut Vec<u8>, scratch: &mut Vec<u8>, 
         encode::value(column.codec.fallback(), scratch, out);
     } else {
         encode::null(out);
-    }
-}
-
-fn append_placeholder(column: &PlanColumn, scratch: &mut Vec<u8>, out: &mut Vec<u8>) {
-    match (column.codec.has_placeholder(), column.is_required) {
-        (true, is_required) => {
-            if !is_required {
-                encode::present(out);
-            }
-            encode::string(PLACEHOLDER, out);
-        }
-        (false, true) => encode::value(column.codec.unsent(), scratch, out),
-        (false, false) => encode::null(out),
     }
 }
 

@@ -10,8 +10,9 @@ use super::{
     decimal_form::{self, Origin},
     float, hstore, integer, interval,
     modes::HstoreMode,
-    money, numeric, point, text, time, timestamp, timestamptz, timetz, unsent,
-    value::{Element, Parsed, RenderError, Value},
+    money, numeric, point, text, time, timestamp, timestamptz, timetz,
+    unsent::Placeholder,
+    value::{ByteString, Element, Parsed, RenderError, Value},
 };
 
 impl Element for Codec {
@@ -120,23 +121,22 @@ impl Codec {
         self.value_of(self.fallback_text())
     }
 
-    /// What is written in a field that cannot be null for an unchanged TOAST value that has no placeholder of its own.
+    /// What is written for an unchanged TOAST value where the field cannot be null, or has a placeholder
+    /// ([`Self::has_placeholder`]).
     #[must_use]
-    pub fn unsent(&self) -> Value<'_> {
-        self.value_of(self.unsent_text())
+    pub fn unsent<'a>(&'a self, placeholder: &'a Placeholder) -> Value<'a> {
+        match &self.0 {
+            Family::Bytea | Family::Bits { .. } => Value::Bytes(ByteString::Raw(placeholder.octets())),
+            Family::Array(element) => self.value_of(placeholder.array_text(element).unwrap_or("{}")),
+            _ if self.has_placeholder() => Value::Text(placeholder.text()),
+            _ => self.fallback(),
+        }
     }
 
     fn value_of<'a>(&'a self, text: &'a str) -> Value<'a> {
         match self.parse(text.as_bytes()) {
             Ok(Parsed::Value(value) | Parsed::Lossy(value) | Parsed::Unrepresentable { stand_in: value }) => value,
             Err(_) => Value::Text(""),
-        }
-    }
-
-    fn unsent_text(&self) -> &'static str {
-        match &self.0 {
-            Family::Array(element) => unsent::array_text(element).unwrap_or("{}"),
-            _ => self.fallback_text(),
         }
     }
 
@@ -206,7 +206,7 @@ impl Codec {
         }
     }
 
-    /// Whether an unchanged TOAST value has Debezium's placeholder in this field; in the others it is null.
+    /// Whether an unchanged TOAST value has a placeholder in this field; in the others it is null.
     #[must_use]
     pub const fn has_placeholder(&self) -> bool {
         matches!(
@@ -269,7 +269,9 @@ mod tests {
     #[test]
     fn what_stands_for_no_value_is_a_value_of_its_type() {
         every_codec(|ty, codec| {
-            for text in [codec.fallback_text(), codec.unsent_text()] {
+            let placeholder = Placeholder::default();
+            let array = if let Family::Array(element) = &codec.0 { placeholder.array_text(element) } else { None };
+            for text in [Some(codec.fallback_text()), array].into_iter().flatten() {
                 let parsed = codec.parse(text.as_bytes()).unwrap();
                 assert!(!matches!(parsed, Parsed::Unrepresentable { .. }), "{ty:?} {codec:?}: {text:?}");
                 if let Parsed::Lossy(value) = parsed {

@@ -19,3 +19,4 @@ mod oracle;
 mod round_trip;
 mod support;
 mod time_forms;
+mod unavailable;

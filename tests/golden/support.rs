@@ -21,7 +21,7 @@ use walrelay::{
     record::{DecodeError, Decoded, Decoder, EncodeError, Encoder, EncoderSettings, Plan},
     retry::{Classify, Severity},
     schema::{Column, Relation, ReplicaIdentity, TableName},
-    types::{ColumnType, Modes},
+    types::{ColumnType, Modes, Placeholder},
 };
 
 /// A registry in memory: ids count from 1, equal schemas share one.
@@ -143,6 +143,7 @@ pub fn settings(prefix: &str) -> EncoderSettings {
         subjects: SubjectNaming::Topic,
         modes: Modes::default(),
         content: Content::default(),
+        placeholder: Placeholder::default(),
     }
 }
 

@@ -7,6 +7,7 @@ use crate::{
     event::ChangeEvent,
     kafka::ConsumedRecord,
     record::{DecodeError, Decoded, Decoder},
+    types::Placeholder,
 };
 
 /// Decodes records; each worker has its own.
@@ -26,10 +27,11 @@ pub struct RecordDecoder<S> {
 }
 
 impl<S> RecordDecoder<S> {
-    /// A decoder that knows no schema yet, with the bytes that a padded row's text may take.
+    /// A decoder that knows no schema yet, with the bytes that a padded row's text may take, and what stands for values that
+    /// another producer was not sent.
     #[must_use]
-    pub fn new(store: S, row_bytes: usize) -> Self {
-        Self { decoder: Decoder::new(row_bytes), store }
+    pub fn new(store: S, row_bytes: usize, placeholder: Placeholder) -> Self {
+        Self { decoder: Decoder::with_placeholder(row_bytes, placeholder), store }
     }
 }
 

@@ -24,6 +24,7 @@ use crate::{
     registry::Registry,
     retry::{Backoff, Classify as _, Severity, chain},
     sink::{self, Sink},
+    types::Placeholder,
 };
 
 /// Bytes of progress records that may wait.
@@ -48,6 +49,8 @@ pub struct ApplySettings {
     pub siblings_timeout: Duration,
     /// The registry.
     pub registry: Registry,
+    /// What stands in other producers' records for values that they were not sent.
+    pub placeholder: Placeholder,
     /// The target.
     pub sink: sink::Settings,
     /// Bounds.
@@ -119,11 +122,12 @@ async fn start(
     let topic = progress_topic(&settings.prefix);
     let (events, flow, progress) = consumers(settings, &topic)?;
     let (registry, row_bytes) = (settings.registry.clone(), settings.limits.padding_bytes());
+    let placeholder = settings.placeholder.clone();
     let deps = Deps {
         sink: Arc::new(Sink::new(settings.sink.clone())),
         events,
         flow: Box::new(flow),
-        decoder: Box::new(move || RecordDecoder::new(registry.clone(), row_bytes)),
+        decoder: Box::new(move || RecordDecoder::new(registry.clone(), row_bytes, placeholder.clone())),
         table_of: Arc::clone(&settings.table_of),
         progress_topic: Some(topic),
         partition_counts,

@@ -12,7 +12,7 @@ use crate::{
     avro::{content::Content, subject::SubjectNaming},
     lsn::Lsn,
     source::publication::TablePatterns,
-    types::Modes,
+    types::{Modes, Placeholder},
 };
 
 /// What the configuration says of the events. An option that a record lacks was not there when it was written; its default
@@ -32,6 +32,8 @@ pub(super) struct EventOptions {
     modes: Modes,
     /// What is said around them.
     content: Content,
+    /// What stands for values that the server did not send.
+    placeholder: Placeholder,
 }
 
 impl EventOptions {
@@ -45,6 +47,7 @@ impl EventOptions {
             subjects: settings.encoder.subjects,
             modes: settings.encoder.modes,
             content: settings.encoder.content,
+            placeholder: settings.encoder.placeholder.clone(),
         }
     }
 
@@ -55,6 +58,7 @@ impl EventOptions {
         settings.encoder.subjects = self.subjects;
         settings.encoder.modes = self.modes;
         settings.encoder.content = self.content;
+        settings.encoder.placeholder.clone_from(&self.placeholder);
         Ok(settings)
     }
 }
@@ -122,6 +126,7 @@ mod tests {
             subjects: SubjectNaming::Topic,
             modes: Modes::default(),
             content: Content::default(),
+            placeholder: Placeholder::default(),
         }
     }
 
