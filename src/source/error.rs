@@ -212,9 +212,8 @@ impl Classify for Error {
                     .to_owned()
             }
             Self::PublicationAbsent { .. } => {
-                "If capture.publication was changed to a publication that is younger than the changes, set it to the former one \
-                 until the slot is past the creation of the new one. A new snapshot has the changes where the publication was \
-                 dropped and created again: see that it exists, drop the slot and set [capture] on_gap = \"resnapshot\"."
+                "A new snapshot has the changes: see that the publication exists, drop the slot and set [capture] on_gap = \"resnapshot\". \
+                 If it is younger than the changes, the publication that was configured before has them, unless that was dropped too."
                     .to_owned()
             }
             Self::NoTableMatches { .. } => {

@@ -252,9 +252,9 @@ pub enum Error {
         /// The statement that creates it.
         sql: String,
     },
-    /// The slot holds changes from before the configured publication was there.
+    /// The slot holds changes from before a publication was there; the one that was configured before has them.
     #[error(
-        "slot {slot} holds changes from before publication {publication} was created; capture.publication was {former} before"
+        "slot {slot} holds changes from before publication {publication} was created: they are published as {former} has them, which was configured before"
     )]
     YoungPublication {
         /// The slot.
@@ -340,6 +340,7 @@ impl Classify for Error {
             | Self::StateMoved { .. }
             | Self::StreamEnded
             | Self::SlotGone { .. }
+            | Self::YoungPublication { .. }
             | Self::BatchTooLarge { .. } => Severity::Transient,
             _ => Severity::Fatal,
         }
@@ -383,7 +384,7 @@ impl Classify for Error {
             Self::Renamed { .. } | Self::Replaced { .. } => "A new snapshot takes the table in: drop the slot and set [capture] on_gap = \"resnapshot\" and snapshot = \"initial\".".into(),
             Self::Protocol { .. } => "This is a defect of walrelay or of the server; nothing was confirmed past this point.".into(),
             Self::HalfBroadcast { topic, .. } => format!("Sinks wait for the rest. Put the table of topic {topic} into the publication again; if there is none any more, publish under a new [kafka] prefix with a new slot, and drop the old slot. {AT_THE_TARGETS}"),
-            Self::YoungPublication { publication, former, .. } => format!("Set capture.publication = \"{former}\" until the slot is past the creation of {publication}: confirmed_flush_lsn in pg_replication_slots then lies above what SELECT pg_current_wal_lsn() gives now. If {publication} is older and was dropped and created again, a new snapshot has those changes: drop the slot and set [capture] on_gap = \"resnapshot\"."),
+            Self::YoungPublication { former, .. } => format!("Keep publication {former} until the log says \"going on under the configured options\"."),
             Self::BatchTooLarge { .. } => "The next session makes smaller ones.".into(),
             Self::TooManyTopics { .. } | Self::StateMoved { .. } | Self::StreamEnded => return None,
         })

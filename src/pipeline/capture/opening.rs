@@ -52,8 +52,6 @@ pub(super) struct Opened {
     pub(super) versions: BTreeMap<String, Arc<Relation>>,
     /// The commit LSN at which the options of this session end.
     pub(super) below: Option<Lsn>,
-    /// The publication that was configured before, while that is known.
-    pub(super) former: Option<String>,
 }
 
 /// How a stream goes on.
@@ -237,8 +235,6 @@ impl Opening<'_> {
         going_on: GoingOn,
     ) -> Result<Opened, Error> {
         let GoingOn { checkpoint, from, below } = going_on;
-        let history = checkpoint.options.as_ref().filter(|_| below.is_none());
-        let former = history.and_then(|history| history.former_publication().map(str::to_owned));
         let publication = self.deps.settings.publication.name.clone();
         let stream = start_stream(&self.deps.settings, &self.client, &publication, replication, from).await?;
         // From here on keepalives are answered, however long Kafka takes (trap T10).
@@ -257,7 +253,7 @@ impl Opening<'_> {
         let publisher = Arc::new(self.publisher(&state, from).await?);
         let session = Arc::new(self.session(store, &state, checkpoint, flush).await?);
         session.forget_topics(&state, below.is_some()).await?;
-        Ok(Opened { session, publisher, batches, handle, versions: versions(&state), below, former })
+        Ok(Opened { session, publisher, batches, handle, versions: versions(&state), below })
     }
 
     /// A new slot, and what was committed before it.
@@ -350,7 +346,7 @@ impl Opening<'_> {
         session.position.finish_snapshot(copied).await?;
         let stream = start_stream(&session.settings, &session.client, &publication, replication, at).await?;
         let (batches, handle) = spawn(stream, session.settings.stream, confirmed);
-        Ok(Opened { session: Arc::new(session), publisher, batches, handle, versions, below: None, former: None })
+        Ok(Opened { session: Arc::new(session), publisher, batches, handle, versions, below: None })
     }
 
     /// Fences earlier writers; what they recorded must be what the decision was made on.

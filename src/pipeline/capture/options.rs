@@ -69,6 +69,15 @@ struct Earlier {
     options: EventOptions,
     /// Transactions whose commit LSN is below it are published under them.
     below: Lsn,
+    /// See [`OptionHistory::found`].
+    #[serde(default = "known")]
+    found: bool,
+}
+
+/// What a record says that was written before publications were found or not: there were changes under it, as far as can be
+/// told.
+const fn known() -> bool {
+    true
 }
 
 /// Which options hold for which commit LSNs.
@@ -78,39 +87,89 @@ pub(super) struct OptionHistory {
     /// In order of their bounds.
     #[serde(default)]
     earlier: Vec<Earlier>,
+    /// Whether the server has sent a change of a table under the present publication: it was there then. Logical messages come
+    /// without it.
+    #[serde(default = "known")]
+    found: bool,
 }
 
 impl OptionHistory {
-    /// The same options for all.
+    /// The same options for all, from where a slot is created: the publication is there.
     pub(super) const fn new(current: EventOptions) -> Self {
-        Self { current, earlier: Vec::new() }
+        Self { current, earlier: Vec::new(), found: true }
     }
 
     /// The history once `configured` holds from `ceiling` on, below which commits may have been published, for a stream that
     /// begins at `from`.
     pub(super) fn change(mut self, configured: EventOptions, ceiling: Lsn, from: Lsn) -> Self {
         if self.current != configured {
+            let found = self.found && self.current.publication == configured.publication;
             let options = std::mem::replace(&mut self.current, configured);
+            let earlier = Earlier { options, below: ceiling, found: std::mem::replace(&mut self.found, found) };
             // Options that change once more before anything is published under them leave nothing behind.
             if self.earlier.last().is_none_or(|last| last.below < ceiling) {
-                self.earlier.push(Earlier { options, below: ceiling });
+                self.earlier.push(earlier);
             }
         }
-        self.earlier.retain(|earlier| earlier.below > from);
+        self.forget(from);
         self
     }
 
-    /// The publication before the present one, while that is known.
-    pub(super) fn former_publication(&self) -> Option<&str> {
-        let earlier = self.earlier.iter().rev().map(|earlier| &earlier.options);
-        let former = earlier.into_iter().find(|options| options.publication != self.current.publication)?;
-        Some(&former.publication)
+    /// Forgets what nothing can be published again under, but for the former publication while the present one was not found.
+    fn forget(&mut self, from: Lsn) {
+        let needed = |earlier: &Earlier| earlier.below > from;
+        let first = self.earlier.iter().position(needed).unwrap_or(self.earlier.len());
+        let unfound = self.earlier[first..].iter().any(|earlier| !earlier.found) || !self.found;
+        let former = self.earlier[..first].iter().rposition(|earlier| earlier.found).filter(|_| unfound);
+        let mut index = 0;
+        self.earlier.retain(|_| {
+            index += 1;
+            index > first || former == Some(index - 1)
+        });
     }
 
     /// The options of the transactions from `from` on, and the commit LSN at which they end.
     pub(super) fn at(&self, from: Lsn) -> (&EventOptions, Option<Lsn>) {
         let earlier = self.earlier.iter().find(|earlier| earlier.below > from);
         earlier.map_or((&self.current, None), |earlier| (&earlier.options, Some(earlier.below)))
+    }
+
+    /// The history once a transaction that commits at `commit` has brought a change of a table; `None` if that is no news.
+    pub(super) fn find(&self, commit: Lsn) -> Option<Self> {
+        let (index, _, found) = self.entry(commit);
+        let mut history = self.clone();
+        *history.earlier.get_mut(index).map_or(&mut history.found, |earlier| &mut earlier.found) = true;
+        Some(history).filter(|_| !found)
+    }
+
+    /// The publication before that of `commit`, where nothing but messages came under that one: it may be younger than the
+    /// changes, which the former one has then.
+    pub(super) fn former(&self, commit: Lsn) -> Option<&str> {
+        let (index, young, found) = self.entry(commit);
+        let mut before = self.earlier[..index].iter().rev().filter(|earlier| earlier.found);
+        let former = before.find(|earlier| earlier.options.publication != young.publication);
+        former.filter(|_| !found).map(|earlier| &*earlier.options.publication)
+    }
+
+    /// The history once the former publication holds in place of that of `commit`: up to `end`, if that is the present one. All
+    /// other options stay, so that messages are published again as they were.
+    pub(super) fn bridge(&self, commit: Lsn, end: Lsn, former: &str) -> Self {
+        let (index, young, _) = self.entry(commit);
+        let options = EventOptions { publication: former.to_owned(), ..young.clone() };
+        let mut history = self.clone();
+        match history.earlier.get_mut(index) {
+            Some(earlier) => earlier.options = options,
+            None => history.earlier.push(Earlier { options, below: end, found: false }),
+        }
+        history
+    }
+
+    /// What holds for the transaction that commits at `commit`: its index, behind the earlier ones for the present options.
+    fn entry(&self, commit: Lsn) -> (usize, &EventOptions, bool) {
+        let index = self.earlier.iter().position(|earlier| earlier.below > commit).unwrap_or(self.earlier.len());
+        let earlier = self.earlier.get(index);
+        let (options, found) = earlier.map_or((&self.current, self.found), |earlier| (&earlier.options, earlier.found));
+        (index, options, found)
     }
 }
 
@@ -135,15 +194,45 @@ mod tests {
         let history = OptionHistory::new(options("a")).change(options("b"), Lsn(100), Lsn(40));
         assert_eq!(history.at(Lsn(40)), (&options("a"), Some(Lsn(100))));
         assert_eq!(history.at(Lsn(100)), (&options("b"), None));
-        assert_eq!(history.former_publication(), Some("a"));
-        assert_eq!(OptionHistory::new(options("a")).former_publication(), None);
     }
 
     #[test]
     fn nothing_is_kept_of_options_that_nothing_can_be_published_again_under() {
         let same = OptionHistory::new(options("a"));
         assert_eq!(same.clone().change(options("a"), Lsn(100), Lsn(40)), same);
-        assert_eq!(same.change(options("b"), Lsn(100), Lsn(100)), OptionHistory::new(options("b")));
+        let other = same.change(options("b"), Lsn(100), Lsn(100));
+        assert_eq!(other.at(Lsn(100)), (&options("b"), None));
+        let other = other.find(Lsn(100)).unwrap().change(options("b"), Lsn(100), Lsn(100));
+        assert_eq!(other, OptionHistory::new(options("b")));
+    }
+
+    #[test]
+    fn the_former_publication_holds_as_far_as_a_younger_one_was_not_found() {
+        let history = OptionHistory::new(options("a")).change(options("b"), Lsn(100), Lsn(40));
+        // A message was published under the young one.
+        let history = history.change(options("b"), Lsn(200), Lsn(150));
+        assert_eq!(history.former(Lsn(160)), Some("a"));
+        let bridged = history.bridge(Lsn(160), Lsn(300), "a");
+        assert_eq!(bridged.at(Lsn(150)), (&options("a"), Some(Lsn(300))));
+        assert_eq!(bridged.at(Lsn(300)), (&options("b"), None));
+        // Also if the configuration names the former one again before it is known.
+        let back = history.change(options("a"), Lsn(200), Lsn(150));
+        assert_eq!(back.at(Lsn(150)), (&options("b"), Some(Lsn(200))));
+        assert_eq!(back.former(Lsn(160)), Some("a"));
+        let bridged = back.bridge(Lsn(160), Lsn(300), "a");
+        assert_eq!(bridged.at(Lsn(150)), (&options("a"), Some(Lsn(200))));
+        assert_eq!(bridged.at(Lsn(200)), (&options("a"), None));
+    }
+
+    #[test]
+    fn no_other_publication_takes_the_place_of_one_that_was_found() {
+        let history = OptionHistory::new(options("a"));
+        assert_eq!(history.former(Lsn(50)), None);
+        let history = history.change(options("b"), Lsn(100), Lsn(40)).find(Lsn(120)).unwrap();
+        assert_eq!(history.find(Lsn(130)), None);
+        assert_eq!([50, 130].map(|commit| history.former(Lsn(commit))), [None; 2]);
+        let history = history.change(EventOptions { exclude: vec!["x.y".into()], ..options("b") }, Lsn(200), Lsn(40));
+        assert_eq!(history.former(Lsn(230)), None);
     }
 
     #[test]

@@ -9,6 +9,7 @@ use tokio::sync::{Mutex, watch};
 
 use super::{
     Error,
+    options::OptionHistory,
     state::{Checkpoint, Phase, StateStore, Update},
 };
 use crate::lsn::Lsn;
@@ -72,6 +73,38 @@ impl PositionRecord {
         also.push(Update::Checkpoint(finished.clone()));
         self.store.write(&also).await?;
         *checkpoint = finished;
+        Ok(())
+    }
+
+    /// Records that a change of a table has come in a transaction that commits at `commit`, where its publication is new.
+    pub(super) async fn found(&self, commit: Lsn) -> Result<(), Error> {
+        let mut checkpoint = self.checkpoint.lock().await;
+        match checkpoint.options.as_ref().and_then(|options| options.find(commit)) {
+            Some(options) => self.replace_options(&mut checkpoint, options).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Lets the former publication hold longer, where the one of `commit` is younger than a change there; gives its name.
+    /// `end_of_wal` is that of a server on which it is still there.
+    pub(super) async fn bridge(
+        &self,
+        commit: Lsn,
+        end_of_wal: impl AsyncFnOnce(&str) -> Result<Option<Lsn>, Error>,
+    ) -> Result<Option<String>, Error> {
+        let mut checkpoint = self.checkpoint.lock().await;
+        let Some(options) = checkpoint.options.clone() else { return Ok(None) };
+        let Some(former) = options.former(commit) else { return Ok(None) };
+        let Some(end) = end_of_wal(former).await? else { return Ok(None) };
+        let bridged = options.bridge(commit, end.max(checkpoint.ceiling), former);
+        self.replace_options(&mut checkpoint, bridged).await?;
+        Ok(Some(former.to_owned()))
+    }
+
+    async fn replace_options(&self, checkpoint: &mut Checkpoint, options: OptionHistory) -> Result<(), Error> {
+        let changed = Checkpoint { options: Some(options), ..checkpoint.clone() };
+        self.store.write(&[Update::Checkpoint(changed.clone())]).await?;
+        *checkpoint = changed;
         Ok(())
     }
 

@@ -132,6 +132,7 @@ impl Streamer {
                     .open
                     .as_ref()
                     .map_or(Position { epoch, commit: lsn, ordinal: 0 }, |open| open.position(open.ordinal + 1));
+                self.session.position.found(position.commit).await?;
                 self.routes.announce(body, position, &mut self.encoder, &self.publisher).await
             }
             Message::Type(body) => {

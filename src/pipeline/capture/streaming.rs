@@ -51,7 +51,7 @@ pub(super) async fn run(deps: &CaptureDeps, tables: &Arc<Tables>, token: &Cancel
         opened = opening::open(deps, tables) => opened?,
         () = token.cancelled() => return Ok(Ended::Cancelled),
     };
-    let Opened { session, publisher, mut batches, handle, versions, below, former } = opened;
+    let Opened { session, publisher, mut batches, handle, versions, below } = opened;
     session.health.set_started();
     session.health.recovered();
     session.health.set_phase("streaming");
@@ -61,7 +61,12 @@ pub(super) async fn run(deps: &CaptureDeps, tables: &Arc<Tables>, token: &Cancel
     let streamer = Streamer::new(Arc::clone(&session), routes, Arc::clone(&publisher), Extent::new(below));
     // The stream lives as long as its receiver: it has to confirm what is recorded last.
     let outcome = follow(&session, &publisher, streamer, &mut batches, &handle, token).await;
-    let outcome = outcome.map_err(|error| told(error, &session, former));
+    let outcome = match outcome {
+        Err(Error::Source(absent @ source::Error::PublicationAbsent { .. })) => {
+            Err(bridge(&session, below, absent).await)
+        }
+        outcome => outcome,
+    };
     let finished = outcome.is_ok() && finish(&session, &publisher).await;
     // An error of the stream would wait for room in the channel.
     drop(batches);
@@ -77,16 +82,27 @@ pub(super) async fn run(deps: &CaptureDeps, tables: &Arc<Tables>, token: &Cancel
     outcome
 }
 
-/// A publication that the server did not find may be younger than the changes, if it is a new one in the configuration.
-fn told(error: Error, session: &Session, former: Option<String>) -> Error {
-    match (error, former) {
-        (Error::Source(source @ source::Error::PublicationAbsent { .. }), Some(former)) => Error::YoungPublication {
-            slot: session.settings.slot.clone(),
-            publication: session.settings.publication.name.clone(),
-            former,
-            source: Box::new(source),
-        },
-        (error, _) => error,
+/// The server has a change, but no publication of its time: the former one has it, if this one is younger than the change. The
+/// next session goes on under that one then.
+async fn bridge(session: &Session, below: Option<Lsn>, source: source::Error) -> Error {
+    let commit = below.map_or(Lsn(u64::MAX), |below| Lsn(below.0.saturating_sub(1)));
+    let end_of_wal = async |former: &str| match source::publication::must_exist(&session.client, former).await {
+        Ok(()) => Ok(Some(source::wal::flushed(&session.client).await?)),
+        Err(source::Error::PublicationMissing { .. }) => Ok(None),
+        Err(error) => Err(error.into()),
+    };
+    match session.position.bridge(commit, end_of_wal).await {
+        Ok(Some(former)) => {
+            let publication = session.settings.publication.name.clone();
+            Error::YoungPublication {
+                slot: session.settings.slot.clone(),
+                publication,
+                former,
+                source: Box::new(source),
+            }
+        }
+        Ok(None) => source.into(),
+        Err(error) => error,
     }
 }
 
