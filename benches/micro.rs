@@ -20,6 +20,7 @@ use futures_util::FutureExt;
 use walrelay::{
     avro::{
         content::Content,
+        flat::Records,
         store::{SchemaStore, StoreError},
         subject::SubjectNaming,
     },
@@ -128,6 +129,7 @@ fn measure(group: &mut BenchmarkGroup<'_, WallTime>, name: &str, columns: &[Samp
         modes: Modes::default(),
         content: Content::default(),
         placeholder: Placeholder::default(),
+        records: Records::Envelope,
     });
     let plan = encoder.prepare(&relation(columns), None, &store).now_or_never().expect("answers at once").unwrap();
     let meta = TransactionMeta {

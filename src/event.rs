@@ -202,11 +202,31 @@ pub struct RecordSpans {
     pub partition: Option<i32>,
 }
 
-/// A record header: a constant name and where its value lies.
+/// The name of a header.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum HeaderName {
+    /// One that is always the same.
+    Fixed(&'static str),
+    /// One that the configuration chose.
+    Chosen(Arc<str>),
+}
+
+impl HeaderName {
+    /// The name itself.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        match self {
+            Self::Fixed(name) => name,
+            Self::Chosen(name) => name,
+        }
+    }
+}
+
+/// A record header: its name and where its value lies.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HeaderSpan {
     /// The header's name.
-    pub name: &'static str,
+    pub name: HeaderName,
     /// Its value's bytes.
     pub value: Range<usize>,
 }
@@ -226,15 +246,15 @@ pub struct Record<'a> {
 
 impl<'a> Record<'a> {
     /// Name and value of each header.
-    pub fn headers(&self) -> impl ExactSizeIterator<Item = (&'static str, &'a [u8])> + use<'a> {
+    pub fn headers(&self) -> impl ExactSizeIterator<Item = (&'a str, &'a [u8])> + use<'a> {
         let bytes = self.bytes;
-        self.headers.iter().map(move |header| (header.name, &bytes[header.value.clone()]))
+        self.headers.iter().map(move |header| (header.name.as_str(), &bytes[header.value.clone()]))
     }
 
     /// Size of key, value and headers as far as the caller controls it, in bytes.
     #[must_use]
     pub fn size(&self) -> usize {
-        let headers: usize = self.headers.iter().map(|h| h.name.len() + h.value.len()).sum();
+        let headers: usize = self.headers.iter().map(|h| h.name.as_str().len() + h.value.len()).sum();
         self.key.map_or(0, <[u8]>::len) + self.value.map_or(0, <[u8]>::len) + headers
     }
 }

@@ -6,6 +6,7 @@
 pub mod content;
 pub mod cursor;
 pub mod encode;
+pub mod flat;
 pub mod name;
 pub mod schema;
 pub mod skip;

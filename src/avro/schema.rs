@@ -12,6 +12,7 @@ use serde_json::{Map, Value, json};
 use crate::{
     avro::{
         content::{Content, Nullability, Parameters},
+        flat::{Flat, Metadata, Part},
         name::{escape, namespace},
     },
     schema::Relation,
@@ -101,10 +102,7 @@ pub fn key<'a>(topic: &str, columns: impl IntoIterator<Item = (&'a str, &'a Code
 #[must_use]
 pub fn envelope(topic: &str, relation: &Relation, codecs: &[Codec], content: Content) -> Schema {
     let namespace = namespace(topic);
-    let mut defined = Vec::new();
-    let row: Vec<Value> = (0..relation.columns.len())
-        .filter_map(|index| Some(row_field(relation, index, codecs.get(index)?, content, &mut defined)))
-        .collect();
+    let row = row_fields(relation, codecs, content);
     let row = json!({
         "type": "record",
         "name": "Value",
@@ -122,6 +120,52 @@ pub fn envelope(topic: &str, relation: &Relation, codecs: &[Codec], content: Con
         {"name": "ts_ns", "type": ["null", "long"], "default": null},
     ]);
     record(&namespace, "Envelope", &fields, Some(2))
+}
+
+/// The schema of flat records of a relation's topic: the row's record with further fields, each of which can be null.
+///
+/// # Errors
+/// The name of a further field that a column, or another one, has too.
+pub fn flat(
+    topic: &str,
+    relation: &Relation,
+    codecs: &[Codec],
+    content: Content,
+    flat: &Flat,
+) -> Result<Schema, String> {
+    let mut fields = row_fields(relation, codecs, content);
+    let optional = |name: &str, ty: Value| json!({"name": name, "type": ["null", ty], "default": null});
+    let deleted = flat.deletes.is_rewritten().then(|| optional(DELETED, json!("string")));
+    let further = flat.fields.iter().map(|Metadata { part, name }| optional(&escape(name), part_type(*part)));
+    for field in deleted.into_iter().chain(further) {
+        if fields.iter().any(|known| known["name"] == field["name"]) {
+            return Err(field["name"].as_str().unwrap_or_default().to_owned());
+        }
+        fields.push(field);
+    }
+    Ok(record(&namespace(topic), "Value", &Value::Array(fields), None))
+}
+
+/// The field that tells deleted rows from others in flat records.
+const DELETED: &str = "__deleted";
+
+/// The type of a part of the envelope, without null.
+fn part_type(part: Part) -> Value {
+    let (block, name) = match part {
+        Part::Op => return json!("string"),
+        Part::TsMs | Part::TsUs | Part::TsNs => return json!("long"),
+        Part::Source(part) => (&*SOURCE, part.name()),
+        Part::Transaction(part) => (&*TRANSACTION, part.name()),
+    };
+    let fields = block["fields"].as_array().map_or(&[][..], Vec::as_slice);
+    let declared = fields.iter().find(|field| field["name"] == name).map_or(&Value::Null, |field| &field["type"]);
+    let branches = declared.as_array().map_or(std::slice::from_ref(declared), Vec::as_slice);
+    let mut ty = branches.iter().find(|branch| **branch != "null").cloned().unwrap_or_else(|| json!("string"));
+    if let Some(attributes) = ty.as_object_mut() {
+        // The field's own default is null.
+        attributes.shift_remove("connect.default");
+    }
+    ty
 }
 
 /// The key schema of logical messages.
@@ -152,6 +196,13 @@ pub fn message_value() -> Schema {
 pub fn is_required(relation: &Relation, index: usize, nullability: Nullability) -> bool {
     let declared = || relation.columns.get(index).is_some_and(|column| !column.nullable && !column.optional);
     relation.is_key(index) || nullability == Nullability::Source && declared()
+}
+
+fn row_fields(relation: &Relation, codecs: &[Codec], content: Content) -> Vec<Value> {
+    let mut defined = Vec::new();
+    (0..relation.columns.len())
+        .filter_map(|index| Some(row_field(relation, index, codecs.get(index)?, content, &mut defined)))
+        .collect()
 }
 
 fn row_field(

@@ -51,6 +51,7 @@ fn settings(config: &CaptureConfig) -> Result<CaptureSettings, source::Error> {
             subjects: settings::subjects(&config.registry),
             modes: settings::modes(&config.format),
             content: settings::content(&config.format),
+            records: settings::records(&config.format),
             placeholder: config.format.unavailable_value.clone(),
         },
         prefix: kafka.prefix.clone(),

@@ -47,6 +47,7 @@ fn deps(config: &CheckConfig) -> Result<CheckDeps, source::Error> {
         settings: settings::kafka(&config.kafka),
         prefix: config.kafka.prefix.clone(),
         topics: settings::topics(&config.kafka),
+        flat: config.flat,
     });
     let registry = (!config.registry.urls.is_empty()).then(|| settings::registry(&config.registry));
     Ok(CheckDeps { source, kafka, registry, target })

@@ -5,9 +5,10 @@ use std::collections::BTreeMap;
 use crate::{
     avro::{
         content::{Content, Tombstones},
+        flat::{Flat, Metadata, Records},
         subject::SubjectNaming,
     },
-    config::{Apply, Capture, Format, Kafka, Registry, SubjectStrategy},
+    config::{Apply, Capture, FlatRecords, Format, Kafka, RecordsKind, Registry, SubjectStrategy},
     kafka,
     registry::RegistrySettings,
     schema::TableName,
@@ -86,6 +87,20 @@ pub(super) const fn content(config: &Format) -> Content {
         transaction: config.transaction,
         context_headers: config.context_headers,
         tombstones: if config.tombstones { Tombstones::OnDelete } else { Tombstones::Never },
+    }
+}
+
+/// What records' values are.
+pub(super) fn records(config: &Format) -> Records {
+    let FlatRecords { deletes, fields, headers, field_prefix, header_prefix } = &config.flat;
+    let named = |texts: &[String], prefix: &str| texts.iter().filter_map(|text| Metadata::new(text, prefix)).collect();
+    match config.records {
+        RecordsKind::Envelope => Records::Envelope,
+        RecordsKind::Flat => Records::Flat(Flat {
+            deletes: *deletes,
+            fields: named(fields, field_prefix),
+            headers: named(headers, header_prefix),
+        }),
     }
 }
 

@@ -163,6 +163,42 @@ pub const KEYS: &[Key] = &[
         Some("\"json\""),
         "hstore: a string with a JSON object, or an Avro map.",
     ),
+    key(
+        "format.records",
+        Kind::Choice(&["envelope", "flat"]),
+        Some("\"envelope\""),
+        "What a record's value is: the envelope with before and after, or the row alone (Debezium's ExtractNewRecordState). Flat records are for other consumers than apply.",
+    ),
+    key(
+        "format.flat.deletes",
+        Kind::Choice(&["tombstone", "rewrite", "rewrite-with-tombstone", "drop"]),
+        Some("\"tombstone\""),
+        "A delete in flat records: a record without a value; the row before with true in __deleted, which other records have with false; that with a tombstone behind it; nothing.",
+    ),
+    key(
+        "format.flat.fields",
+        Kind::List(rule::metadata),
+        Some("[]"),
+        "Parts of the envelope that flat records have as fields behind the row's (add.fields). A part of a block is named with it (source_ts_ms), or as said behind a colon.",
+    ),
+    key(
+        "format.flat.headers",
+        Kind::List(rule::metadata),
+        Some("[]"),
+        "Parts of the envelope that flat records have as headers (add.headers).",
+    ),
+    key(
+        "format.flat.field_prefix",
+        Kind::Text(rule::name_prefix),
+        Some("\"__\""),
+        "What the names of these fields begin with (add.fields.prefix).",
+    ),
+    key(
+        "format.flat.header_prefix",
+        Kind::Text(rule::name_prefix),
+        Some("\"__\""),
+        "What the names of these headers begin with (add.headers.prefix).",
+    ),
     key("kafka.brokers", Kind::List(rule::address), None, "Bootstrap brokers."),
     key(
         "kafka.prefix",

@@ -28,7 +28,10 @@ pub use self::{
     keys::KEYS,
     layers::{Entry, Layers},
     problem::{Error, Origin, Problem},
-    sections::{Apply, Capture, Format, Kafka, Log, LogFormat, OnGap, Registry, SnapshotMode, SubjectStrategy, Topics},
+    sections::{
+        Apply, Capture, FlatRecords, Format, Kafka, Log, LogFormat, OnGap, RecordsKind, Registry, SnapshotMode,
+        SubjectStrategy, Topics,
+    },
     value::{Bound, ByteSize, ParseError, Period, Secret},
 };
 
@@ -110,6 +113,8 @@ pub struct CheckConfig {
     pub kafka: Kafka,
     /// `[registry]`; without addresses it is not looked at.
     pub registry: Registry,
+    /// Whether capture writes flat records.
+    pub flat: bool,
     /// `health.silence`
     pub silence: Duration,
     /// `[log]`
@@ -176,6 +181,7 @@ impl CheckConfig {
             apply: sections.apply,
             kafka: sections.kafka,
             registry: sections.registry,
+            flat: sections.format.records == RecordsKind::Flat,
             silence: sections.health.silence.0,
             log: sections.log,
         })

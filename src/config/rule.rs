@@ -4,7 +4,7 @@ use std::net::ToSocketAddrs as _;
 
 use globset::Glob;
 
-use crate::types::Placeholder;
+use crate::{avro::flat::Metadata, types::Placeholder};
 
 /// A rule over one text; the error completes the sentence "… must be".
 pub type Rule = fn(&str) -> Result<(), &'static str>;
@@ -54,6 +54,22 @@ pub fn url(text: &str) -> Result<(), &'static str> {
     let url = reqwest::Url::parse(text).ok();
     let fits = |url: &reqwest::Url| matches!(url.scheme(), "http" | "https") && url.has_host() && url.username() == "";
     expect(url.as_ref().is_some_and(fits), "a URL that begins with http:// or https:// and holds no credentials")
+}
+
+/// A part of the envelope, with the name behind a colon that it is to have in a flat record.
+pub fn metadata(text: &str) -> Result<(), &'static str> {
+    expect(
+        Metadata::new(text, "").is_some(),
+        "a field of the envelope, of source or of transaction, like op, source.ts_ms or lsn:position",
+    )
+}
+
+/// What names begin with that are added to a flat record; may be nothing.
+pub fn name_prefix(text: &str) -> Result<(), &'static str> {
+    expect(
+        text.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-')),
+        "letters, digits, dots, underscores and hyphens",
+    )
 }
 
 /// What stands for values that were not sent.

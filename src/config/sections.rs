@@ -8,7 +8,10 @@ use serde::Deserialize;
 
 use super::value::{Bound, ByteSize, Period, Secret};
 use crate::{
-    avro::content::{Nullability, Parameters, TransactionBlock},
+    avro::{
+        content::{Nullability, Parameters, TransactionBlock},
+        flat::Deletes,
+    },
     postgres::SslMode,
     types::{BinaryMode, DecimalMode, HstoreMode, IntervalMode, Placeholder, TimeMode},
 };
@@ -121,8 +124,29 @@ pub struct Format {
     pub context_headers: bool,
     pub tombstones: bool,
     pub unavailable_value: Placeholder,
+    pub records: RecordsKind,
+    pub flat: FlatRecords,
     /// It has set the others by then.
     pub compatibility: Compatibility,
+}
+
+/// What a record's value is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum RecordsKind {
+    Envelope,
+    Flat,
+}
+
+/// `[format.flat]`
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FlatRecords {
+    pub deletes: Deletes,
+    pub fields: Vec<String>,
+    pub headers: Vec<String>,
+    pub field_prefix: String,
+    pub header_prefix: String,
 }
 
 /// Whose forms hold where no other key of `[format]` says so.

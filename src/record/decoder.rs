@@ -92,7 +92,12 @@ impl Decoder {
         headers: impl IntoIterator<Item = (&'h str, &'h [u8])>,
         offset: i64,
     ) -> Result<Decoded, DecodeError> {
-        let Some(value) = value else { return Ok(Decoded::Nothing) };
+        let headers = Headers::read(topic, headers)?;
+        let flat = || DecodeError::Flat { topic: topic.to_owned() };
+        // Only a flat delete has a position and no value.
+        let Some(value) = value else {
+            return if headers.position.is_none() { Ok(Decoded::Nothing) } else { Err(flat()) };
+        };
         let split = |bytes| wire::split(bytes).map_err(|source| DecodeError::Frame { topic: topic.to_owned(), source });
         let (value_id, body) = split(value)?;
         let key_id = key.map(split).transpose()?.map(|(id, _)| id);
@@ -100,12 +105,14 @@ impl Decoder {
             Some(known) => known.clone(),
             None => match key_id.into_iter().chain([value_id]).find(|id| !self.writers.contains_key(id)) {
                 Some(id) => return Ok(Decoded::NeedsSchema(id)),
-                None => self.compile(topic, key_id, value_id)?,
+                None => self.compile(topic, key_id, value_id).map_err(|error| match error {
+                    DecodeError::NotAnEnvelope { .. } if headers.position.is_some() => flat(),
+                    error => error,
+                })?,
             },
         };
         let DecodePlan::Envelope(plan) = &*known.plan else { return Ok(Decoded::Nothing) };
         let most = self.row_bytes.max(body.len().saturating_mul(Self::GROWTH));
-        let headers = Headers::read(topic, headers)?;
         let reading = Reading { topic, id: value_id, plan, placeholder: &self.placeholder, headers, offset, most };
         let parts = reading.parts(body)?;
         let shape = known.shape_of(plan, &parts);

@@ -6,6 +6,7 @@ use crate::{
     avro::{
         content::{Content, Parameters, Tombstones},
         encode,
+        flat::{Deletes, Part as EnvelopePart, Records},
         schema::{self, Schema},
         store::SchemaStore,
         subject::{Part, SubjectNaming},
@@ -16,16 +17,17 @@ use crate::{
     record::{
         context::ContextHeaders,
         error::EncodeError,
+        flat::{Envelope, Written},
         header, key,
         key_form::{KeyDraft, KeyForm},
         plan::{MessagePlan, Plan, PlanColumn, RegisteredSchema, codecs},
         row::{self, RowSource},
-        scratch::{Scratch, push_header},
+        scratch::{Scratch, push_chosen_header, push_header},
         source::{SourceConstants, append_position, append_transaction, is_streamed},
         topic::{message_topic, topic_name},
     },
     schema::Relation,
-    types::{Modes, Placeholder},
+    types::{Codec, Modes, Placeholder},
 };
 
 /// What all events of one capture have in common.
@@ -45,6 +47,8 @@ pub struct EncoderSettings {
     pub content: Content,
     /// What stands for values that the server did not send.
     pub placeholder: Placeholder,
+    /// What records' values are.
+    pub records: Records,
 }
 
 /// Writes change events as records. Holds buffers that it reuses: in steady state no event allocates.
@@ -104,8 +108,8 @@ impl Encoder {
             Some(schema) => Some(self.register(store, &topic, Part::Key, schema).await?),
             None => None,
         };
-        let envelope = schema::envelope(&topic, relation, &codecs, self.settings.content);
-        let value_schema = self.register(store, &topic, Part::Value, envelope).await?;
+        let value_schema = self.value_schema(&topic, relation, &codecs)?;
+        let value_schema = self.register(store, &topic, Part::Value, value_schema).await?;
         let columns = relation.columns.iter().zip(&codecs).enumerate().map(|(index, (column, codec))| {
             let is_required = schema::is_required(relation, index, self.settings.content.nullability);
             PlanColumn::new(&column.name, codec, relation.is_key(index), is_required, &self.settings.placeholder)
@@ -125,6 +129,15 @@ impl Encoder {
             key_digits,
             key,
         }))
+    }
+
+    fn value_schema(&self, topic: &str, relation: &Relation, codecs: &[Codec]) -> Result<Schema, EncodeError> {
+        let content = self.settings.content;
+        let Records::Flat(flat) = &self.settings.records else {
+            return Ok(schema::envelope(topic, relation, codecs, content));
+        };
+        let taken = |field| EncodeError::FieldTaken { table: relation.name.clone(), field };
+        schema::flat(topic, relation, codecs, content, flat).map_err(taken)
     }
 
     /// Whether the keys of this relation version lie where those of the topic's records do. The registry's id of the schema
@@ -176,7 +189,8 @@ impl Encoder {
         taken
     }
 
-    /// Appends one partition's copy of a TRUNCATE, or of the barrier before a new snapshot generation (ordinal 0).
+    /// Appends one partition's copy of a TRUNCATE, or of the barrier before a new snapshot generation (ordinal 0). Flat records
+    /// have no form for it, as with Debezium's transformation: nothing is appended.
     pub fn encode_truncate(
         &mut self,
         plan: &Plan,
@@ -186,6 +200,9 @@ impl Encoder {
         partition: i32,
         out: &mut RecordBuf,
     ) {
+        if matches!(self.settings.records, Records::Flat(_)) {
+            return;
+        }
         let start = out.bytes.len();
         out.bytes.extend_from_slice(&plan.value_schema.prefix);
         encode::null(&mut out.bytes);
@@ -261,9 +278,7 @@ impl Encoder {
             RowChange::Delete(old) => {
                 let row = RowSource::new(plan, old.tuple(), None)?;
                 let key = self.append_single(simple(Op::Delete, Some(row), None), row, out)?;
-                let first = out.headers.len();
-                self.context.push(out);
-                self.append_tombstone(plan, key, first..out.headers.len(), out);
+                self.append_tombstone(plan, key, None, out);
             }
             RowChange::Update { old, new } => return self.append_update(simple, old.as_ref(), new, out),
         }
@@ -322,9 +337,8 @@ impl Encoder {
         let first = out.headers.len();
         push_header(header::NEW_KEY, new_json.as_bytes(), out);
         self.context.push(out);
-        let shared = first..out.headers.len();
-        self.append_event(delete, Some(old_key.clone()), shared.start, out)?;
-        self.append_tombstone(plan, Some(old_key), shared, out);
+        self.append_event(delete, Some(old_key.clone()), first, out)?;
+        self.append_tombstone(plan, Some(old_key), Some(&new_json), out);
 
         let first = out.headers.len();
         push_header(header::OLD_KEY, old_json.as_bytes(), out);
@@ -333,11 +347,26 @@ impl Encoder {
     }
 
     /// A record without a value, unless consumers want none or the event has no key (trap T54; a null key has nothing to compact).
-    fn append_tombstone(&self, plan: &Plan, key: Option<Range<usize>>, headers: Range<usize>, out: &mut RecordBuf) {
-        if key.is_some() && self.settings.content.tombstones == Tombstones::OnDelete {
-            let partition = plan.one_partition.then_some(0);
-            out.records.push(RecordSpans { key, value: None, headers, partition });
+    /// The new key is told where the row has moved.
+    fn append_tombstone(&self, plan: &Plan, key: Option<Range<usize>>, new_key: Option<&str>, out: &mut RecordBuf) {
+        let first = out.headers.len();
+        let operations = match &self.settings.records {
+            Records::Envelope => &[][..],
+            Records::Flat(flat) if flat.deletes == Deletes::RewriteWithTombstone => &flat.headers,
+            Records::Flat(_) => return,
+        };
+        if key.is_none() || self.settings.content.tombstones == Tombstones::Never {
+            return;
         }
+        if let Some(new_key) = new_key {
+            push_header(header::NEW_KEY, new_key.as_bytes(), out);
+        }
+        self.context.push(out);
+        for operation in operations.iter().filter(|metadata| metadata.part == EnvelopePart::Op) {
+            push_chosen_header(&operation.name, Op::Delete.code().as_bytes(), out);
+        }
+        let (headers, partition) = (first..out.headers.len(), plan.one_partition.then_some(0));
+        out.records.push(RecordSpans { key, value: None, headers, partition });
     }
 
     /// Key and event of a change that stays one event; answers where the key lies.
@@ -374,12 +403,23 @@ impl Encoder {
         first_header: usize,
         out: &mut RecordBuf,
     ) -> Result<(), EncodeError> {
-        let value = self.append_value(event, out)?;
+        let value = if let Records::Flat(flat) = &self.settings.records {
+            let EncoderSettings { version, prefix, database, content, .. } = &self.settings;
+            let Event { plan, transaction, own, op, .. } = event;
+            let envelope = Envelope { plan, transaction, own, op, version, prefix, database, content: *content };
+            match envelope.append_flat(flat, event.before, event.after, &mut self.scratch, out)? {
+                Written::Row(value) => Some(value),
+                Written::Tombstone => None,
+                Written::Nothing => return Ok(()),
+            }
+        } else {
+            Some(self.append_value(event, out)?)
+        };
         self.scratch.push_headers(out);
         self.push_position(event.transaction, event.own.ordinal, out);
         let partition = event.plan.one_partition.then_some(0);
         let headers = first_header..out.headers.len();
-        out.records.push(RecordSpans { key, value: Some(value), headers, partition });
+        out.records.push(RecordSpans { key, value, headers, partition });
         Ok(())
     }
 
@@ -422,7 +462,8 @@ impl Encoder {
     /// The position of an event without a transaction block, or whose schema does not tell that it is ours.
     fn push_position(&mut self, meta: &TransactionMeta, ordinal: u64, out: &mut RecordBuf) {
         let Content { transaction, parameters, .. } = self.settings.content;
-        if transaction.is_written(is_streamed(meta, ordinal)) && parameters == Parameters::All {
+        let tells = self.settings.records == Records::Envelope && parameters == Parameters::All;
+        if tells && transaction.is_written(is_streamed(meta, ordinal)) {
             return;
         }
         let position = Position { epoch: meta.epoch, commit: meta.commit, ordinal };

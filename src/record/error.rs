@@ -19,6 +19,14 @@ pub enum EncodeError {
     /// The registry did not take or know a schema.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// A flat record would have two fields of one name.
+    #[error("table {table} has a column {field}, and flat records have a field of this name beside the row's")]
+    FieldTaken {
+        /// The table.
+        table: TableName,
+        /// The field's name.
+        field: String,
+    },
     /// The tuple does not belong to the plan's relation.
     #[error("tuple of table {table} has {actual} columns, its relation has {expected}")]
     Width {
@@ -62,9 +70,11 @@ impl Classify for EncodeError {
         match self {
             Self::Topic(error) => error.severity(),
             Self::Store(error) => error.severity(),
-            Self::Width { .. } | Self::Binary { .. } | Self::NotUtf8 { .. } | Self::KeyMissing { .. } => {
-                Severity::Definite
-            }
+            Self::FieldTaken { .. }
+            | Self::Width { .. }
+            | Self::Binary { .. }
+            | Self::NotUtf8 { .. }
+            | Self::KeyMissing { .. } => Severity::Definite,
         }
     }
 
@@ -72,6 +82,9 @@ impl Classify for EncodeError {
         match self {
             Self::Topic(error) => error.hint(),
             Self::Store(error) => error.hint(),
+            Self::FieldTaken { .. } => {
+                Some("Choose another format.flat.field_prefix, or another name in format.flat.fields (part:name).".into())
+            }
             Self::NotUtf8 { .. } => {
                 Some("The source database has no encoding (SQL_ASCII); correct the value, or leave the column out.".into())
             }
@@ -126,6 +139,12 @@ pub enum DecodeError {
         id: u32,
         /// What it lacks.
         problem: String,
+    },
+    /// The record is a flat one, which tells neither what happened nor to which table.
+    #[error("a record of topic {topic} is a row without its envelope (a flat record)")]
+    Flat {
+        /// The topic.
+        topic: String,
     },
     /// The bytes do not match their schema.
     #[error("record of topic {topic} does not match its schema {id}")]
@@ -189,6 +208,11 @@ impl Classify for DecodeError {
             Self::Frame { .. } | Self::NotAnEnvelope { .. } | Self::Content { .. } => {
                 Some("Something else writes to this topic; subscribe only to topics of a capture.".into())
             }
+            Self::Flat { .. } => Some(
+                "Let capture write envelopes (format.records = \"envelope\") under another kafka.prefix and capture.slot, and \
+                 point apply to that prefix; flat records are for other consumers."
+                    .into(),
+            ),
             Self::UnknownSchema { .. } => {
                 Some("Point apply to the registry that capture uses, or restore the deleted schema there.".into())
             }

@@ -24,6 +24,7 @@ mod decode_plan;
 mod decoder;
 mod encoder;
 mod error;
+mod flat;
 pub mod header;
 mod key;
 mod key_form;

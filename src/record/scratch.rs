@@ -1,7 +1,9 @@
 //! The encoder's buffers, and the out-of-band headers that are gathered in them while rows are written.
 
+use std::sync::Arc;
+
 use crate::{
-    event::{HeaderSpan, RecordBuf},
+    event::{HeaderName, HeaderSpan, RecordBuf},
     record::header,
 };
 
@@ -10,6 +12,8 @@ use crate::{
 pub(super) struct Scratch {
     /// For one value or one text.
     pub(super) value: Vec<u8>,
+    /// For the digits of one number.
+    pub(super) digits: Vec<u8>,
     /// Items of `walrelay.unchanged`.
     pub(super) unchanged: Vec<u8>,
     /// Items of `walrelay.text`, before.
@@ -21,7 +25,7 @@ pub(super) struct Scratch {
 impl Scratch {
     /// Appends the headers for what the row's Avro record could not say, if there is anything.
     pub(super) fn push_headers(&mut self, out: &mut RecordBuf) {
-        let Scratch { value: scratch, unchanged, text_before, text_after } = self;
+        let Scratch { value: scratch, unchanged, text_before, text_after, .. } = self;
         if !unchanged.is_empty() {
             scratch.clear();
             scratch.push(b'[');
@@ -49,6 +53,15 @@ impl Scratch {
 
 /// Appends a header; the record that it belongs to is appended after it.
 pub(super) fn push_header(name: &'static str, value: &[u8], out: &mut RecordBuf) {
+    push(HeaderName::Fixed(name), value, out);
+}
+
+/// The same under a name that the configuration chose.
+pub(super) fn push_chosen_header(name: &Arc<str>, value: &[u8], out: &mut RecordBuf) {
+    push(HeaderName::Chosen(Arc::clone(name)), value, out);
+}
+
+fn push(name: HeaderName, value: &[u8], out: &mut RecordBuf) {
     let start = out.bytes.len();
     out.bytes.extend_from_slice(value);
     out.headers.push(HeaderSpan { name, value: start..out.bytes.len() });

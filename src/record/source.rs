@@ -38,7 +38,8 @@ impl SourceConstants {
         append_snapshot_mark(event.snapshot, out);
         out.extend_from_slice(&self.database);
         encode::present(out);
-        append_sequence(meta.previous_commit, event.lsn, scratch, out);
+        compose_sequence(meta.previous_commit, event.lsn, scratch);
+        encode::bytes(scratch, out);
         encode::optional_long(Some(meta.commit_us), out);
         encode::optional_long(Some(meta.commit_us.saturating_mul(1_000)), out);
         out.extend_from_slice(&self.table);
@@ -56,20 +57,19 @@ fn append_snapshot_mark(mark: SnapshotMark, out: &mut Vec<u8>) {
     encode::string(mark.as_str(), out);
 }
 
-/// JSON text of two LSNs in decimal: the last commit before this transaction, and the event's own.
-fn append_sequence(previous: Option<Lsn>, lsn: Lsn, scratch: &mut Vec<u8>, out: &mut Vec<u8>) {
-    scratch.clear();
+/// Puts the JSON text of two LSNs in decimal into `text`: the last commit before this transaction, and the event's own.
+pub(super) fn compose_sequence(previous: Option<Lsn>, lsn: Lsn, text: &mut Vec<u8>) {
+    text.clear();
     match previous {
         Some(previous) => {
-            scratch.extend_from_slice(b"[\"");
-            encode::digits(previous.0, scratch);
-            scratch.extend_from_slice(b"\",\"");
+            text.extend_from_slice(b"[\"");
+            encode::digits(previous.0, text);
+            text.extend_from_slice(b"\",\"");
         }
-        None => scratch.extend_from_slice(b"[null,\""),
+        None => text.extend_from_slice(b"[null,\""),
     }
-    encode::digits(lsn.0, scratch);
-    scratch.extend_from_slice(b"\"]");
-    encode::bytes(scratch, out);
+    encode::digits(lsn.0, text);
+    text.extend_from_slice(b"\"]");
 }
 
 /// Whether the event is one of the stream: a snapshot's has the ordinal 0.
@@ -84,6 +84,21 @@ pub(super) fn append_position(position: Position, out: &mut Vec<u8>) {
         .expect("a vector never fails to be written");
 }
 
+/// Puts the `id` of an event's transaction into `text`.
+pub(super) fn compose_transaction_id(meta: &TransactionMeta, ordinal: u64, text: &mut Vec<u8>) {
+    text.clear();
+    match meta.xid.filter(|_| is_streamed(meta, ordinal)) {
+        None => text.extend_from_slice(b"snapshot"),
+        Some(xid) => encode::digits(u64::from(xid), text),
+    }
+    text.push(b':');
+    encode::digits(meta.commit.0, text);
+    if meta.epoch != 0 {
+        text.push(b':');
+        encode::digits(u64::from(meta.epoch), text);
+    }
+}
+
 /// Appends the nullable transaction block.
 pub(super) fn append_transaction(
     meta: &TransactionMeta,
@@ -93,17 +108,7 @@ pub(super) fn append_transaction(
     out: &mut Vec<u8>,
 ) {
     encode::present(out);
-    scratch.clear();
-    match meta.xid.filter(|_| is_streamed(meta, ordinal)) {
-        None => scratch.extend_from_slice(b"snapshot"),
-        Some(xid) => encode::digits(u64::from(xid), scratch),
-    }
-    scratch.push(b':');
-    encode::digits(meta.commit.0, scratch);
-    if meta.epoch != 0 {
-        scratch.push(b':');
-        encode::digits(u64::from(meta.epoch), scratch);
-    }
+    compose_transaction_id(meta, ordinal, scratch);
     encode::bytes(scratch, out);
     encode::long(ordinal.cast_signed(), out);
     encode::long(collection_order.cast_signed(), out);

@@ -12,6 +12,7 @@ mod allocation;
 mod decoding;
 mod differences;
 mod documented;
+mod flat;
 mod forms;
 mod history;
 mod key_moves;

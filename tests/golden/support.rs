@@ -11,8 +11,9 @@ use futures_util::FutureExt;
 use serde::Deserialize;
 use serde_json::{Map, Value as Json};
 use walrelay::{
-    avro::content::Content,
     avro::{
+        content::Content,
+        flat::Records,
         store::{SchemaStore, StoreError},
         subject::SubjectNaming,
     },
@@ -144,6 +145,7 @@ pub fn settings(prefix: &str) -> EncoderSettings {
         modes: Modes::default(),
         content: Content::default(),
         placeholder: Placeholder::default(),
+        records: Records::Envelope,
     }
 }
 

@@ -19,6 +19,7 @@ mod check;
 mod consumer;
 mod crash;
 mod debezium;
+mod flat;
 mod gap;
 mod half_sent;
 mod idle;

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Error, settings::CaptureSettings};
 use crate::{
-    avro::{content::Content, subject::SubjectNaming},
+    avro::{content::Content, flat::Records, subject::SubjectNaming},
     lsn::Lsn,
     source::publication::TablePatterns,
     types::{Modes, Placeholder},
@@ -34,6 +34,8 @@ pub(super) struct EventOptions {
     content: Content,
     /// What stands for values that the server did not send.
     placeholder: Placeholder,
+    /// What records' values are.
+    records: Records,
 }
 
 impl EventOptions {
@@ -48,6 +50,7 @@ impl EventOptions {
             modes: settings.encoder.modes,
             content: settings.encoder.content,
             placeholder: settings.encoder.placeholder.clone(),
+            records: settings.encoder.records.clone(),
         }
     }
 
@@ -59,6 +62,7 @@ impl EventOptions {
         settings.encoder.modes = self.modes;
         settings.encoder.content = self.content;
         settings.encoder.placeholder.clone_from(&self.placeholder);
+        settings.encoder.records.clone_from(&self.records);
         Ok(settings)
     }
 }
@@ -186,6 +190,7 @@ mod tests {
             modes: Modes::default(),
             content: Content::default(),
             placeholder: Placeholder::default(),
+            records: Records::default(),
         }
     }
 

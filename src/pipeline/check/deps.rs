@@ -44,6 +44,8 @@ pub struct KafkaDeps {
     pub prefix: String,
     /// How topics are created.
     pub topics: kafka::TopicSettings,
+    /// Capture writes flat records, which apply does not read.
+    pub flat: bool,
 }
 
 /// The target and what apply will do there.

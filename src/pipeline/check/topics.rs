@@ -31,6 +31,13 @@ pub(super) async fn check(deps: &KafkaDeps) -> Vec<Finding> {
         }
     };
     findings.ok(&brokers, format!("answers; topics: {}", topics.len()));
+    if deps.flat {
+        findings.warning(
+            "format.records",
+            "are flat: walrelay apply refuses such topics, other consumers read them",
+            "Set format.records = \"envelope\" where apply is to read the topics.",
+        );
+    }
     let data = format!("{}.", deps.prefix);
     let own: Vec<_> = topics.keys().filter(|topic| topic.starts_with(&data)).collect();
     if own.is_empty() {
