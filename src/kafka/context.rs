@@ -22,6 +22,15 @@ use super::{Error, recovery::Outage};
 /// Whether brokers have let this process in: it has one set of credentials, and these were right.
 static ADMITTED: AtomicBool = AtomicBool::new(false);
 
+/// Whether a broker that has let the client in answers with this code. librdkafka's own lie below −1, which is the brokers'
+/// "unknown error"; three of the brokers' are about the log-in itself.
+const fn is_of_a_broker(code: RDKafkaErrorCode) -> bool {
+    use RDKafkaErrorCode as Code;
+    let log_in =
+        matches!(code, Code::SaslAuthenticationFailed | Code::UnsupportedSASLMechanism | Code::IllegalSASLState);
+    code as i32 >= -1 && !log_in
+}
+
 /// Remembers why connections fail, so that a time-out can be told as what it is.
 #[derive(Debug, Default)]
 pub(super) struct ClientLog {
@@ -58,6 +67,7 @@ impl ClientLog {
                 self.outage.unanswered(begun);
             }
             Some(Code::Authentication) => self.outage.answered(),
+            Some(code) if !is_of_a_broker(code) => {}
             _ => {
                 ADMITTED.store(true, Ordering::Relaxed);
                 self.outage.answered();
@@ -120,12 +130,16 @@ mod tests {
         use RDKafkaErrorCode as Code;
         let log = ClientLog::default();
         log.note_refusal(Some(Code::Authentication), "no");
-        for failure in [Code::Authentication, Code::OperationTimedOut] {
+        let others = [Code::InvalidArgument, Code::QueueFull, Code::SaslAuthenticationFailed, Code::IllegalSASLState];
+        for failure in [Code::Authentication, Code::OperationTimedOut].into_iter().chain(others) {
             log.heed(Instant::now(), Some(failure));
             assert!(log.authentication_failure("b").is_some(), "{failure:?}");
         }
-        log.heed(Instant::now(), None);
-        assert!(log.authentication_failure("b").is_none());
+        for answer in [None, Some(Code::TopicAuthorizationFailed), Some(Code::Unknown)] {
+            log.note_refusal(Some(Code::Authentication), "no");
+            log.heed(Instant::now(), answer);
+            assert!(log.authentication_failure("b").is_none(), "{answer:?}");
+        }
         // What checks the credentials may be down.
         log.note_refusal(Some(Code::Authentication), "no");
         assert_eq!(log.authentication_failure("b").unwrap().severity(), Severity::Transient);
