@@ -6,7 +6,7 @@ use tokio::{
     sync::watch,
 };
 
-use crate::support::{LIMIT, Scenario, await_condition};
+use crate::support::{LIMIT, Scenario, await_condition, set_compatibility};
 
 /// Traps T6 and T26: what happened while nobody looked is gone, and so must be the rows that it removed.
 #[tokio::test(flavor = "multi_thread")]
@@ -36,6 +36,41 @@ async fn a_lost_slot_stops_capture_and_a_new_snapshot_leaves_no_ghosts_and_takes
     scenario.await_equal("later").await;
     scenario.verify();
     drop((capture, apply));
+}
+
+/// Trap T26: a table that stops before its rows are read has no rows of an earlier snapshot any more, like one that stops among
+/// them.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_table_that_stops_while_a_new_snapshot_is_prepared_is_emptied_with_the_others() {
+    let mut scenario = Scenario::new("unprepared").await;
+    for table in ["things", "others"] {
+        scenario.source(&format!("CREATE TABLE {table} (id int PRIMARY KEY, n int)")).await;
+        scenario.source(&format!("INSERT INTO {table} SELECT n, n FROM generate_series(1, 30) n")).await;
+    }
+    let (capture, _apply) = (scenario.capture().await, scenario.apply().await);
+    for table in ["things", "others"] {
+        scenario.await_equal(table).await;
+    }
+    let subject = format!("{}-value", scenario.topics().name("public.things"));
+    set_compatibility(&scenario, &subject, "BACKWARD_TRANSITIVE").await;
+    drop(capture);
+    scenario.lose_slot().await;
+    scenario.source("DELETE FROM things WHERE id > 9; DELETE FROM others WHERE id > 9").await;
+    scenario.source("ALTER TABLE things ALTER n TYPE text").await;
+    scenario.settings.set("capture.on_gap", "resnapshot");
+    let capture = scenario.spawn_capture();
+    scenario.await_equal("others").await;
+    let told = async || scenario.readiness("capture").await.1.contains("public.things");
+    await_condition("capture names the table that the registry refuses", LIMIT, told).await;
+    scenario.await_target("SELECT count(*) FROM things", "0").await;
+    drop(capture);
+
+    set_compatibility(&scenario, &subject, "NONE").await;
+    scenario.lose_slot().await;
+    scenario.target("ALTER TABLE things ALTER n TYPE text").await;
+    let _capture = scenario.capture().await;
+    scenario.await_equal("things").await;
+    scenario.verify();
 }
 
 /// Trap T13: nothing reads from the slot while the snapshot runs, so nothing else would tell.

@@ -140,3 +140,56 @@ async fn a_new_snapshot_sets_lanes_free_that_wait_for_a_table_that_was_dropped_m
     scenario.await_equal("things").await;
     scenario.verify();
 }
+
+/// Traps T6 and T32: the begin of a new snapshot is cut like a truncate, and without a snapshot nothing would take its place.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_begin_that_was_sent_by_half_is_not_given_up_for_a_slot_without_a_snapshot() {
+    let mut scenario = Scenario::new("half_never").await;
+    let _apply = half_send(&scenario, TABLES).await;
+    scenario.lose_slot().await;
+    scenario.settings.set("capture.on_gap", "resnapshot");
+    let mut capture = scenario.spawn_capture();
+    await_condition("one table has its begin", LIMIT, async || copies(&scenario, "public.things") >= 6).await;
+    capture.kill_9().expect("capture can be killed");
+    scenario.settings.set("capture.on_gap", "stop");
+    scenario.settings.set("capture.snapshot", "never");
+    let outcome = scenario.run_to_end("capture").await;
+    assert_eq!(outcome.code, Some(3), "{}", outcome.text);
+    let (topic, remedy) = (scenario.topics().name("public.others"), "snapshot = \"initial\"");
+    for text in [&*topic, remedy] {
+        assert!(outcome.text.replace('\\', "").contains(text), "{text:?} is not in\n{}", outcome.text);
+    }
+
+    scenario.settings.set("capture.snapshot", "initial");
+    let_through(&scenario).await;
+    let _capture = scenario.capture().await;
+    scenario.source("INSERT INTO things VALUES (12); INSERT INTO others VALUES (12)").await;
+    scenario.await_equal("things").await;
+    scenario.await_equal("others").await;
+    scenario.verify();
+}
+
+/// Trap T32: copies that can never be sent are not passed over in silence, nor waited for without need, nor is a topic made for them.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_table_of_a_topic_that_cannot_get_the_rest_of_a_truncate_is_told_as_stopped() {
+    let scenario = Scenario::new("half_lost").await;
+    let _apply = half_send(&scenario, TABLES).await;
+    scenario.source(&format!("ALTER PUBLICATION {} DROP TABLE others", scenario.name)).await;
+    scenario.topics().delete("public.others").await;
+    let gone = async || scenario.topics().partitions("public.others") == 0;
+    await_condition("the topic is deleted", LIMIT, gone).await;
+    let mut capture = scenario.spawn_capture();
+    scenario.source("INSERT INTO things VALUES (12)").await;
+    scenario.await_equal("things").await;
+    let told = async || scenario.readiness("capture").await.1.contains("the rest of a truncate cannot be sent");
+    await_condition("capture names the table whose topic is gone", LIMIT, told).await;
+    let topic = scenario.topics().name("public.others");
+    let stopped = || scenario.progress().stopped.get(&topic).copied();
+    let at = stopped().expect("the sinks are told");
+    capture.kill_9().expect("capture can be killed");
+    let _capture = scenario.spawn_capture();
+    scenario.source("TRUNCATE things; INSERT INTO things VALUES (13)").await;
+    scenario.await_equal("things").await;
+    assert_eq!(stopped(), Some(at), "the sinks are told by the next process too");
+    assert_eq!(scenario.topics().partitions("public.others"), 0, "a topic was created for nothing");
+}

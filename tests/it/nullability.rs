@@ -107,3 +107,47 @@ async fn columns_that_are_added_or_renamed_are_compatible_with_earlier_records()
     assert_eq!(field_type(&scenario, "t").await, "string");
     scenario.verify();
 }
+
+/// A snapshot that leaves a table out must not forget how its topic was written: its schemas are in the registry still.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_table_that_one_snapshot_leaves_out_keeps_its_nullable_fields() {
+    let mut scenario = scenario("left_out").await;
+    scenario.source("CREATE TABLE others (id int PRIMARY KEY)").await;
+    let (mut capture, _apply) = (scenario.capture().await, scenario.apply().await);
+    scenario.await_equal("things").await;
+    set_compatibility(&scenario, &format!("{}-value", scenario.topics().name(TABLE)), "BACKWARD_TRANSITIVE").await;
+    scenario.source("ALTER TABLE things ALTER n DROP NOT NULL; INSERT INTO things VALUES (2, NULL, 'two')").await;
+    scenario.await_equal("things").await;
+    scenario.source("UPDATE things SET n = 2 WHERE id = 2; ALTER TABLE things ALTER n SET NOT NULL").await;
+    scenario.await_equal("things").await;
+    scenario.settings.set("capture.on_gap", "resnapshot");
+    // With a new column the schema is another one than the first, which the registry has already.
+    scenario.source("ALTER TABLE things ADD COLUMN more int").await;
+    for (exclude, id) in [("public.things", 3), ("public.none", 4)] {
+        capture.stop(LIMIT).await.unwrap_or_else(|error| panic!("{error}"));
+        scenario.lose_slot().await;
+        scenario.settings.set("capture.exclude", vec![exclude]);
+        capture = scenario.capture().await;
+        scenario
+            .source(&format!("INSERT INTO others VALUES ({id}); INSERT INTO things VALUES ({id}, 1, 'more', 1)"))
+            .await;
+        scenario.await_equal("others").await;
+    }
+    scenario.await_equal("things").await;
+    assert_eq!(field_type(&scenario, "n").await, json!(["null", "int"]));
+    assert_eq!(field_type(&scenario, "t").await, "string");
+    scenario.verify();
+}
+
+/// The schema may say NOT NULL of a column that may be NULL by now: no target column is made of that.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_column_that_a_schema_calls_not_null_takes_null_at_the_target() {
+    let scenario = Scenario::new("said").await;
+    scenario.source("CREATE TABLE things (id int PRIMARY KEY, n int NOT NULL); INSERT INTO things VALUES (1, 1)").await;
+    let (_capture, _apply) = (scenario.capture().await, scenario.apply().await);
+    scenario.await_equal("things").await;
+    scenario.source("ALTER TABLE things ALTER n DROP NOT NULL; INSERT INTO things VALUES (2, NULL)").await;
+    scenario.await_equal("things").await;
+    assert_no_value_is_invented(&scenario.topics());
+    scenario.verify();
+}

@@ -62,8 +62,28 @@ impl Departed {
         versions.into_iter().find(|(_, version)| version.oid == oid)
     }
 
+    /// A topic with its partition count, as the barriers have it.
+    pub(super) fn label(&self, topic: &str) -> Option<(String, i32)> {
+        self.first(topic).map(|(label, _)| label)
+    }
+
+    /// The same with the position of the first barrier that lists it.
+    pub(super) fn first(&self, topic: &str) -> Option<((String, i32), Position)> {
+        let listed = |barrier: &OpenBarrier| {
+            let label = barrier.topics.iter().find(|(name, _)| name == topic)?;
+            Some((label.clone(), barrier.position))
+        };
+        self.barriers.iter().filter_map(listed).min_by_key(|(_, position)| *position)
+    }
+
+    /// The topic of a relation, as the barrier at this position has it.
+    pub(super) fn due(&self, oid: u32, at: Position) -> Option<(String, i32)> {
+        let (topic, _) = self.find(oid).filter(|(topic, _)| self.is_due(topic, at))?;
+        self.label(topic)
+    }
+
     /// Whether the barrier at this position has copies of the topic.
-    pub(super) fn is_due(&self, topic: &str, at: Position) -> bool {
+    fn is_due(&self, topic: &str, at: Position) -> bool {
         let mut here = self.barriers.iter().filter(|barrier| barrier.position == at);
         here.any(|barrier| barrier.topics.iter().any(|(name, _)| name == topic))
     }
@@ -103,6 +123,8 @@ mod tests {
         assert!(departed.is_due("p.public.gone", AT));
         assert!(!departed.is_due("p.public.gone", Position { ordinal: 2, ..AT }));
         assert!(!departed.is_due("p.public.other", AT));
+        assert_eq!(departed.first("p.public.gone"), Some((("p.public.gone".to_owned(), 3), AT)));
+        assert_eq!(departed.label("p.public.other"), None);
     }
 
     #[test]

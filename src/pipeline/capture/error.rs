@@ -218,6 +218,17 @@ pub enum Error {
         /// The barrier.
         position: Position,
     },
+    /// A truncate reached only some partitions, its log is lost, and no snapshot is to be taken in its place.
+    #[error(
+        "the truncate at {position} may not have reached all partitions of its topics ({}), and is in no log any more",
+        topics.join(", ")
+    )]
+    HalfWithoutSnapshot {
+        /// The barrier.
+        position: Position,
+        /// Its topics.
+        topics: Vec<String>,
+    },
     /// A compacted topic takes no record without a key, and keeps only the last record of each key.
     #[error("topic {topic} is compacted")]
     CompactedTopic {
@@ -384,6 +395,7 @@ impl Classify for Error {
             Self::Renamed { .. } | Self::Replaced { .. } => "A new snapshot takes the table in: drop the slot and set [capture] on_gap = \"resnapshot\" and snapshot = \"initial\".".into(),
             Self::Protocol { .. } => "This is a defect of walrelay or of the server; nothing was confirmed past this point.".into(),
             Self::HalfBroadcast { topic, .. } => format!("Sinks wait for the rest. Put the table of topic {topic} into the publication again; if there is none any more, publish under a new [kafka] prefix with a new slot, and drop the old slot. {AT_THE_TARGETS}"),
+            Self::HalfWithoutSnapshot { .. } => "Sinks may wait for the rest, and the begin of a new snapshot lets them go on: set [capture] snapshot = \"initial\" for this start.".into(),
             Self::YoungPublication { former, .. } => format!("Keep publication {former} until the log says \"going on under the configured options\"."),
             Self::BatchTooLarge { .. } => "The next session makes smaller ones.".into(),
             Self::TooManyTopics { .. } | Self::StateMoved { .. } | Self::StreamEnded => return None,

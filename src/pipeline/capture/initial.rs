@@ -20,9 +20,12 @@ use crate::{
     pipeline::ack::{AckTracker, Sequence},
     record::Encoder,
     retry::{Classify, Severity},
-    schema::Relation,
+    schema::{Relation, TableName},
     source::{catalog::PublishedTable, snapshot::SnapshotReader},
 };
+
+/// What was recorded of tables before a new snapshot.
+pub(super) type Earlier = BTreeMap<TableName, Vec<Arc<Relation>>>;
 
 /// Reads all tables once.
 pub(super) struct Copy<'a> {
@@ -59,33 +62,27 @@ impl<'a> Copy<'a> {
         Position { epoch: self.meta.epoch, commit: self.meta.commit, ordinal: 0 }
     }
 
-    /// Publishes the rows of all tables and waits until they are acknowledged. With `empty_first` a barrier empties the
-    /// tables at the sinks before, since rows of an earlier snapshot may be there that are deleted by now. Gives the versions,
-    /// by keys of the state, that are recorded in place of the survey's.
+    /// Publishes the rows of all tables and waits until they are acknowledged. With `begin` a barrier empties the tables at
+    /// the sinks before, since rows of an earlier snapshot may be there that are deleted by now. Gives the versions, by keys
+    /// of the state, that are recorded in place of the survey's.
     pub(super) async fn run(
         mut self,
         reader: Option<SnapshotReader>,
         tables: &[PublishedTable],
-        empty_first: bool,
+        begin: Option<Earlier>,
     ) -> Result<BTreeMap<String, Arc<Relation>>, Error> {
-        let mut running = Vec::new();
+        let (mut running, mut emptied) = (Vec::new(), Vec::new());
         // Without rows and without a barrier there is nothing to prepare for: the stream comes to each table.
-        let tables = if reader.is_some() || empty_first { tables } else { &[] };
+        let tables = if reader.is_some() || begin.is_some() { tables } else { &[] };
         for table in tables {
-            if let Some(ready) = self.prepare(table, empty_first).await? {
-                running.push((ready, table));
+            match self.prepare(table, begin.is_some()).await? {
+                Some(ready) => running.push((ready, table)),
+                None => emptied.extend(self.by_earlier(&table.relation.name, begin.as_ref()).await?),
             }
         }
-        if empty_first {
-            let mut members: Vec<_> = running.iter().map(|(running, _)| (Arc::clone(running), 0)).collect();
-            for (topic, relation) in self.session.departed.tables() {
-                let departed =
-                    Running::departed(self.session, &mut self.encoder, self.publisher, relation, topic).await?;
-                members.extend(departed.map(|running| (running, 0)));
-            }
-            let event = EventMeta { processed_ns: now_ns(), lsn: self.meta.commit, ..EventMeta::default() };
-            let barrier = Broadcast { members, stopped: Vec::new(), position: self.position(), event, unit: self.unit };
-            barrier.send(self.session, &mut self.encoder, self.publisher, &self.meta).await?;
+        if begin.is_some() {
+            let members = running.iter().map(|(running, _)| Arc::clone(running)).chain(emptied);
+            self.begin(members.collect()).await?;
         }
         if let Some(reader) = reader {
             self.meta.commit_us = reader.info().read_us;
@@ -98,6 +95,37 @@ impl<'a> Copy<'a> {
         self.publisher.deliveries().tracker(|tracker| tracker.close(self.unit, self.meta.commit));
         self.publisher.drained().await?;
         Ok(self.admitted)
+    }
+
+    /// The barrier that a new snapshot begins with.
+    async fn begin(&mut self, mut members: Vec<Arc<Running>>) -> Result<(), Error> {
+        let mut stopped = Vec::new();
+        for (topic, relation) in self.session.departed.tables() {
+            let departed = Running::departed(self.session, &mut self.encoder, self.publisher, relation, topic).await?;
+            match departed {
+                Some(departed) => members.push(departed),
+                None => stopped.extend(self.session.departed.label(topic)),
+            }
+        }
+        let members = members.into_iter().map(|running| (running, 0)).collect();
+        let event = EventMeta { processed_ns: now_ns(), lsn: self.meta.commit, ..EventMeta::default() };
+        let barrier = Broadcast { members, stopped, position: self.position(), event, unit: self.unit };
+        barrier.send(self.session, &mut self.encoder, self.publisher, &self.meta).await
+    }
+
+    /// A table that stops before its rows is emptied too, like one that stops among them: by a version that its topic has
+    /// records of. `None` if none can be sent.
+    async fn by_earlier(&mut self, name: &TableName, begin: Option<&Earlier>) -> Result<Option<Arc<Running>>, Error> {
+        let topic = self.session.topic_of(name, self.publisher);
+        let (Some(topic), Some(versions)) = (topic, begin.and_then(|begin| begin.get(name))) else { return Ok(None) };
+        for relation in versions {
+            match Running::anew(self.session, &mut self.encoder, Arc::clone(relation), Arc::clone(&topic)).await {
+                Ok(running) => return Ok(Some(Arc::new(running))),
+                Err(error) if error.severity() == Severity::Definite => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(None)
     }
 
     async fn prepare(&mut self, table: &PublishedTable, empty_first: bool) -> Result<Option<Arc<Running>>, Error> {

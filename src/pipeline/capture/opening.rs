@@ -6,7 +6,7 @@ use tokio::sync::{Mutex, mpsc, watch};
 
 use super::{
     Error,
-    initial::Copy,
+    initial::{Copy, Earlier},
     options::{EventOptions, OptionHistory},
     position::PositionRecord,
     progress::topic_update,
@@ -15,7 +15,7 @@ use super::{
     settings::{CaptureDeps, CaptureSettings, SnapshotMode},
     slot_watch,
     start::{self, Server, Slot, Start},
-    state::{Checkpoint, Phase, State, StateStore, StoppedTable, Update},
+    state::{Checkpoint, OpenBarrier, Phase, State, StateStore, StoppedTable, Update},
     survey::{Replay, Survey, report_withheld},
     tables::Tables,
     topics::{DataTopic, Topics, state_topic},
@@ -128,6 +128,7 @@ impl Opening<'_> {
                 self.copy(replication, peeked, (server, drop_slot), intent).await
             }
             Start::Again { drop_slot, epoch } => {
+                check_barriers(&settings, &peeked)?;
                 self.survey = Survey::for_snapshot(&self.deps, self.tables, &self.client).await?;
                 // Until the new slot is there, what was published tells a fork.
                 let published = peeked.checkpoint.as_ref().filter(|recorded| recorded.epoch == epoch);
@@ -273,15 +274,16 @@ impl Opening<'_> {
         let settings = &self.deps.settings;
         let copying = settings.snapshot == SnapshotMode::Initial;
         let mut updates = vec![Update::Checkpoint(checkpoint.clone())];
-        // The new snapshot reads the tables as they are: a key that changed since is theirs from its begin. What its begin is
-        // sent by to departed tables stays until that is through.
-        let (kept, forgotten): (Vec<_>, Vec<_>) =
-            state.relations.iter().partition(|(_, relation)| self.survey.departed.find(relation.oid).is_some());
-        let forget = |(key, _): (&String, _)| Update::ForgetRelation { key: key.clone() };
+        // The new snapshot reads the tables as they are: a key that changed since is theirs from its begin. What is known of them
+        // from before stays until it is through, and that of tables which it leaves out for good: a later one must know which of
+        // their fields were optional.
         let mut versions = self.survey.versions();
-        let forgotten: Vec<_> =
-            forgotten.into_iter().filter(|(key, _)| !versions.contains_key(*key)).map(forget).collect();
-        let kept: Vec<_> = kept.into_iter().map(forget).collect();
+        let (taken, left): (BTreeMap<_, _>, BTreeMap<_, _>) =
+            state.relations.iter().partition(|(_, relation)| self.survey.takes(&settings.prefix, relation));
+        let forgotten = taken.into_keys().filter(|key| !versions.contains_key(*key));
+        let forgotten: Vec<_> = forgotten.map(|key| Update::ForgetRelation { key: key.clone() }).collect();
+        let left: Vec<_> = left.into_iter().map(|(key, relation)| (key.clone(), Arc::new(relation.clone()))).collect();
+        let begin = (again && copying).then(|| earlier_versions(&state));
         if copying {
             // The topic of messages has no barrier behind which its keys may be others.
             let topic = message_topic(&settings.prefix);
@@ -306,7 +308,6 @@ impl Opening<'_> {
             ..checkpoint
         };
         let mut updates = vec![Update::Checkpoint(checkpoint.clone())];
-        updates.extend(forgotten);
         updates.extend(
             versions
                 .iter()
@@ -330,7 +331,7 @@ impl Opening<'_> {
             None => None,
         };
         let admitted = tokio::select! {
-            copied = Copy::new(&session, &publisher, at).run(reader, &tables, again && copying) => copied?,
+            copied = Copy::new(&session, &publisher, at).run(reader, &tables, begin) => copied?,
             lost = slot_watch::until_lost(&session) => return Err(lost),
         };
         versions.extend(admitted);
@@ -338,12 +339,10 @@ impl Opening<'_> {
         // A table that was left out is not whole any longer, whatever its topic held before.
         let left_out = state.topics.keys().filter(|name| !publisher.topics().any(|topic| *topic.name == ***name));
         copied.extend(left_out.map(|name| Update::ForgetTopic { name: name.clone() }));
-        copied.extend(
-            kept.into_iter()
-                .filter(|update| !matches!(update, Update::ForgetRelation { key } if versions.contains_key(key))),
-        );
+        copied.extend(forgotten);
         copied.extend(session.barriers.lock().await.drain(..).map(Update::CloseBarrier));
         session.position.finish_snapshot(copied).await?;
+        versions.extend(left);
         let stream = start_stream(&session.settings, &session.client, &publication, replication, at).await?;
         let (batches, handle) = spawn(stream, session.settings.stream, confirmed);
         Ok(Opened { session: Arc::new(session), publisher, batches, handle, versions, below: None })
@@ -395,7 +394,7 @@ impl Opening<'_> {
                 Err(error) => return Err(error),
             }
         }
-        let departed = self.departed_topics(state).await?;
+        let (departed, refused) = self.departed_topics(state).await?;
         let smallest = ready.iter().chain(&departed).map(|topic| topic.max_message_bytes).min().unwrap_or(usize::MAX);
         let mut publisher = Publisher::new(
             &settings.kafka,
@@ -411,26 +410,24 @@ impl Opening<'_> {
         for topic in departed {
             publisher.add_departed(&topic)?;
         }
+        publisher.refuse(refused);
         if let Some(lowest) = self.tables.lowest_stop() {
             publisher.deliveries().tracker(|tracker| tracker.hold(lowest));
         }
         Ok(publisher)
     }
 
-    /// The topics of departed tables, but for those that are not what they were.
-    async fn departed_topics(&self, state: &State) -> Result<Vec<DataTopic>, Error> {
-        let mut topics = Vec::new();
-        for (topic, relation) in self.survey.departed.tables() {
-            match self.cluster.ensure_data(topic, state).await {
-                Ok(ready) => topics.push(ready),
+    /// The topics of departed tables, and of those that are not what they were the reason.
+    async fn departed_topics(&self, state: &State) -> Result<(Vec<DataTopic>, BTreeMap<String, String>), Error> {
+        let (mut ready, mut refused) = (Vec::new(), BTreeMap::new());
+        for (topic, _) in self.survey.departed.tables() {
+            match self.cluster.find_data(topic, state).await {
+                Ok(found) => ready.push(found),
                 Err(error) if error.severity() == Severity::Transient => return Err(error),
-                Err(error) => {
-                    let (reason, hint) = (chain(&error), error.hint());
-                    tracing::error!(table = %relation.name, topic, reason, hint, "sinks go on waiting for a truncate");
-                }
+                Err(error) => drop(refused.insert(topic.to_owned(), chain(&error))),
             }
         }
-        Ok(topics)
+        Ok((ready, refused))
     }
 
     async fn session(
@@ -444,6 +441,7 @@ impl Opening<'_> {
         let registry = Registry::new(&settings.registry)?;
         let epoch = checkpoint.epoch;
         let position = PositionRecord::new(store, checkpoint, flush);
+        let lost = self.survey.stopped_elsewhere(&settings.prefix, state);
         let session = Session {
             settings,
             health: self.deps.health.clone(),
@@ -459,9 +457,22 @@ impl Opening<'_> {
             tables: Arc::clone(self.tables),
             barriers: Mutex::new(state.barriers.iter().map(|barrier| barrier.position).collect()),
             keys: Mutex::new(state.keys.clone()),
+            lost: std::sync::Mutex::new(lost),
         };
         session.retry_stopped(state).await?;
         Ok(session)
+    }
+}
+
+/// A statement that was sent by half is in no log any more. The begin of a new snapshot sets free what waits for it, and where
+/// none is to be taken nothing would.
+fn check_barriers(settings: &CaptureSettings, state: &State) -> Result<(), Error> {
+    match state.barriers.first().filter(|_| settings.snapshot != SnapshotMode::Initial) {
+        Some(OpenBarrier { position, topics }) => {
+            let topics = topics.iter().map(|(topic, _)| topic.clone()).collect();
+            Err(Error::HalfWithoutSnapshot { position: *position, topics })
+        }
+        None => Ok(()),
     }
 }
 
@@ -481,6 +492,15 @@ async fn start_stream(
         }
         Err(error) => Err(error.into()),
     }
+}
+
+/// What was recorded of each table, for the begin of a new snapshot of it.
+fn earlier_versions(state: &State) -> Earlier {
+    let mut earlier = Earlier::new();
+    for relation in state.relations.values() {
+        earlier.entry(relation.name.clone()).or_default().push(Arc::new(relation.clone()));
+    }
+    earlier
 }
 
 fn versions(state: &State) -> BTreeMap<String, Arc<Relation>> {

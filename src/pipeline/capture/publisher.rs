@@ -152,6 +152,8 @@ pub(super) struct Publisher {
     by_name: BTreeMap<Arc<str>, Arc<Topic>>,
     /// Those that only barriers go to.
     departed: BTreeSet<Arc<str>>,
+    /// Those that were to be such, and why they are none.
+    refused: BTreeMap<String, String>,
     /// Size of a record batch.
     batch_bytes: usize,
 }
@@ -172,7 +174,8 @@ impl Publisher {
         let mut settings = settings.clone();
         settings.properties.insert("batch.size".to_owned(), batch_bytes.to_string());
         let producer = Producer::new(kafka, &settings, Observer(Arc::clone(&deliveries)))?;
-        Ok(Self { producer, deliveries, by_name: BTreeMap::new(), departed: BTreeSet::new(), batch_bytes })
+        let (by_name, departed, refused) = (BTreeMap::new(), BTreeSet::new(), BTreeMap::new());
+        Ok(Self { producer, deliveries, by_name, departed, refused, batch_bytes })
     }
 
     /// Makes a topic known.
@@ -197,6 +200,16 @@ impl Publisher {
         let topic = self.add_topic(topic)?;
         self.departed.insert(Arc::clone(&topic.name));
         Ok(())
+    }
+
+    /// Remembers why barriers cannot go to topics of tables that are not captured any more.
+    pub(super) fn refuse(&mut self, topics: BTreeMap<String, String>) {
+        self.refused = topics;
+    }
+
+    /// Why barriers cannot go to the topic.
+    pub(super) fn refusal(&self, topic: &str) -> &str {
+        self.refused.get(topic).map_or("its topic is not known", String::as_str)
     }
 
     /// A topic that is known.

@@ -61,7 +61,7 @@ impl Running {
     }
 
     /// The table of a topic that is not captured any more, for the barriers that lack its copies; `None` if none can be sent:
-    /// sinks go on waiting then.
+    /// the table is told as stopped then.
     pub(super) async fn departed(
         session: &Session,
         encoder: &mut Encoder,
@@ -69,13 +69,15 @@ impl Running {
         relation: &Arc<Relation>,
         topic: &str,
     ) -> Result<Option<Arc<Self>>, Error> {
-        let Some(topic) = publisher.topic(topic) else { return Ok(None) };
-        let (kept, name) = (session.key_form(&topic.name).await, topic.name.clone());
-        match Self::prepared(session, encoder, Arc::clone(relation), topic, kept.as_ref()).await {
+        let Some(known) = publisher.topic(topic) else {
+            session.lose(&relation.name, topic, publisher.refusal(topic)).await?;
+            return Ok(None);
+        };
+        let kept = session.key_form(topic).await;
+        match Self::prepared(session, encoder, Arc::clone(relation), known, kept.as_ref()).await {
             Ok(running) => Ok(Some(Arc::new(running))),
             Err(error) if error.severity() == Severity::Definite => {
-                let (reason, hint) = (chain(&error), error.hint());
-                tracing::error!(table = %relation.name, topic = %name, reason, hint, "sinks go on waiting for a truncate");
+                session.lose(&relation.name, topic, &chain(&error)).await?;
                 Ok(None)
             }
             Err(error) => Err(error),

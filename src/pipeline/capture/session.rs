@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
-    sync::Arc,
+    sync::{Arc, MutexGuard, PoisonError},
 };
 
 use tokio::sync::Mutex;
@@ -57,6 +57,8 @@ pub(super) struct Session {
     pub(super) barriers: Mutex<Vec<Position>>,
     /// Recorded key forms by topic.
     pub(super) keys: Mutex<BTreeMap<String, KeyForm>>,
+    /// Topics of stopped tables that are not captured any more, and where each stopped.
+    pub(super) lost: std::sync::Mutex<BTreeMap<String, Position>>,
 }
 
 /// The name under which logical messages stop, as a table does.
@@ -79,7 +81,26 @@ impl Session {
     /// Topics of stopped tables, and where they stopped.
     pub(super) fn stopped_topics(&self) -> BTreeMap<String, Position> {
         let stops = self.tables.stops();
-        stops.iter().filter_map(|(table, position)| Some((self.tables.topic_of(table)?.0, *position))).collect()
+        let stopped = stops.iter().filter_map(|(table, position)| Some((self.tables.topic_of(table)?.0, *position)));
+        self.lost().clone().into_iter().chain(stopped).collect()
+    }
+
+    fn lost(&self) -> MutexGuard<'_, BTreeMap<String, Position>> {
+        self.lost.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The copies that the topic of a departed table lacks of barriers cannot be sent: the sinks are told that the table is
+    /// stopped there, and wait no longer but for what foreign keys tie to it.
+    pub(super) async fn lose(&self, table: &TableName, topic: &str, reason: &str) -> Result<(), Error> {
+        let Some((_, position)) = self.departed.first(topic) else { return Ok(()) };
+        let reason = format!("the rest of a truncate cannot be sent to its topic: {reason}");
+        if self.lost().insert(topic.to_owned(), position).is_none() {
+            let stopped = StoppedTable { position, reason: reason.clone() };
+            self.position.record(&[Update::Stopped { table: table.to_string(), stopped }]).await?;
+        }
+        tracing::error!(table = %table, %position, reason, "sinks go on without the table, but for what foreign keys tie to it");
+        self.health.stop_table(table.to_string(), reason);
+        Ok(())
     }
 
     /// The topic of a table; `None` if it is not configured.

@@ -272,8 +272,10 @@ impl Streamer {
                 Some(Route::Running(running)) => members.push((Arc::clone(running), *order)),
                 Some(Route::Stopped { topic, .. }) => stopped.extend(topic.clone()),
                 Some(Route::Ignored { departed, .. }) => {
-                    let due = |running: &&Arc<Running>| self.session.departed.is_due(&running.topic.name, position);
-                    members.extend(departed.as_ref().filter(due).map(|running| (Arc::clone(running), *order)));
+                    match (departed, self.session.departed.due(*relation, position)) {
+                        (Some(running), Some(_)) => members.push((Arc::clone(running), *order)),
+                        (_, lacking) => stopped.extend(lacking),
+                    }
                 }
                 None => return Err(Error::Protocol { what: "truncate of an unannounced relation", lsn }),
             }

@@ -17,7 +17,7 @@ use super::{
     tables::Tables,
 };
 use crate::{
-    lsn::Lsn,
+    lsn::{Lsn, Position},
     postgres,
     record::topic_name,
     schema::{Relation, TableName},
@@ -57,6 +57,26 @@ impl Survey {
         let copied = self.published.iter().map(|table| &table.relation);
         let copied = copied.filter(|relation| self.topics.contains_key(&relation.name));
         copied.map(|relation| (format!("{}{SNAPSHOT_VERSION}", relation.oid), Arc::new(relation.clone()))).collect()
+    }
+
+    /// Topics of tables that are recorded as stopped and are not captured any more, and where each stopped.
+    pub(super) fn stopped_elsewhere(&self, prefix: &str, state: &State) -> BTreeMap<String, Position> {
+        let names: BTreeSet<_> = state.relations.values().map(|relation| &relation.name).collect();
+        let gone = names.into_iter().filter(|name| !self.topics.contains_key(name));
+        let stopped = |name: &TableName| {
+            let topic =
+                topic_name(prefix, name).ok().filter(|topic| !self.topics.values().any(|taken| taken == topic))?;
+            Some((topic, state.stopped.get(&name.to_string())?.position))
+        };
+        gone.filter_map(stopped).collect()
+    }
+
+    /// Whether a snapshot has the table's rows, also where it is called otherwise by now, or those of another one in its topic.
+    pub(super) fn takes(&self, prefix: &str, relation: &Relation) -> bool {
+        let own = self.published.iter().map(|table| &table.relation).find(|published| published.oid == relation.oid);
+        let topic = topic_name(prefix, &relation.name);
+        own.is_some_and(|own| self.topics.contains_key(&own.name))
+            || topic.is_ok_and(|topic| self.topics.values().any(|taken| *taken == topic))
     }
 
     /// Before a new snapshot into topics that may hold records: what was optional in them stays so.
@@ -312,7 +332,6 @@ fn foreign(owners: &BTreeMap<String, BTreeSet<&TableName>>, table: &TableName, t
 mod tests {
     use super::*;
     use crate::{
-        lsn::Position,
         pipeline::capture::state::{OpenBarrier, TopicRecord},
         schema::ReplicaIdentity,
     };

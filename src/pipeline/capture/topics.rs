@@ -67,6 +67,18 @@ impl Topics {
     /// Makes a data topic ready.
     pub(super) async fn ensure_data(&self, name: &str, state: &State) -> Result<DataTopic, Error> {
         let found = self.ensure(name, &self.settings).await?;
+        self.data(name, &found, state).await
+    }
+
+    /// The topic of a table that is not captured any more: it is never created anew, and has the partitions that it had.
+    pub(super) async fn find_data(&self, name: &str, state: &State) -> Result<DataTopic, Error> {
+        match self.admin.describe(name).await? {
+            Some(found) => self.data(name, &found, state).await,
+            None => Err(kafka::Error::MissingTopic { topic: name.to_owned() }.into()),
+        }
+    }
+
+    async fn data(&self, name: &str, found: &TopicDescription, state: &State) -> Result<DataTopic, Error> {
         let compacts = found.config.get("cleanup.policy").is_some_and(|policy| policy.contains("compact"));
         if compacts {
             return Err(Error::CompactedTopic { topic: name.to_owned() });
