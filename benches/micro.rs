@@ -26,7 +26,7 @@ use walrelay::{
     },
     event::{Datum, EventMeta, RecordBuf, RowChange, TransactionMeta, Tuple},
     lsn::Lsn,
-    record::{Decoded, Decoder, Encoder, EncoderSettings},
+    record::{Decoded, Decoder, Encoder, EncoderSettings, TopicNames},
     schema::{Column, Relation, ReplicaIdentity, TableName},
     types::{ColumnType, Modes, Placeholder, TypeKind},
 };
@@ -123,6 +123,7 @@ fn measure(group: &mut BenchmarkGroup<'_, WallTime>, name: &str, columns: &[Samp
     let store = Ids::default();
     let mut encoder = Encoder::new(EncoderSettings {
         prefix: "shop".into(),
+        topics: TopicNames::new("shop"),
         database: "shop".into(),
         version: "0.1.0".into(),
         subjects: SubjectNaming::Topic,

@@ -15,7 +15,7 @@ use crate::{
         health::Half,
         metrics::ApplyMetrics,
     },
-    record::{message_topic, table_of_topic, topic_pattern},
+    record::TopicNames,
     registry::{Registry, RegistryError},
     sink,
     source::publication::TablePatterns,
@@ -37,21 +37,21 @@ fn settings(config: &ApplyConfig, tables: TablePatterns) -> Result<ApplySettings
     let (apply, kafka) = (&config.apply, &config.kafka);
     // The rest is librdkafka's queue.
     let memory = apply.memory.as_usize() / 4 * 3;
-    let prefix = kafka.prefix.clone();
-    let messages = message_topic(&prefix);
-    let table_of = move |topic: &str| {
-        let table = table_of_topic(&prefix, topic).filter(|table| tables.matches(table));
-        table.filter(|_| topic != messages)
-    };
+    let names = settings::topic_names(kafka, config.database.as_deref());
     let mut properties = kafka.consumer.clone();
-    let excluded: Vec<_> = apply.exclude.iter().map(|glob| topic_pattern(&kafka.prefix, glob)).collect();
+    let excluded: Vec<_> = apply.exclude.iter().map(|glob| names.pattern(glob)).collect();
     if !excluded.is_empty() {
         properties.insert("topic.blacklist".to_owned(), excluded.join(","));
     }
+    let subscription = subscription(apply, &names);
+    let table_of = move |topic: &str| {
+        let table = names.table_of(topic).filter(|table| tables.matches(table));
+        table.filter(|_| topic != names.messages())
+    };
     Ok(ApplySettings {
         kafka: settings::kafka(kafka),
         consumer: ConsumerSettings { properties, budget_bytes: memory },
-        subscription: subscription(apply, &kafka.prefix),
+        subscription,
         siblings_timeout: apply.siblings_timeout.0,
         prefix: kafka.prefix.clone(),
         table_of: Arc::new(table_of),
@@ -79,10 +79,10 @@ fn settings(config: &ApplyConfig, tables: TablePatterns) -> Result<ApplySettings
 }
 
 /// Topics by the table patterns, or exactly the configured partitions (`topic:partition`, as the configuration checked).
-fn subscription(apply: &config::Apply, prefix: &str) -> Subscription {
+fn subscription(apply: &config::Apply, names: &TopicNames) -> Subscription {
     let group = apply.group.clone();
     if apply.partitions.is_empty() {
-        let topics = apply.include.iter().map(|glob| topic_pattern(prefix, glob)).collect();
+        let topics = apply.include.iter().map(|glob| names.pattern(glob)).collect();
         return Subscription::Group { group, topics };
     }
     let split = |text: &String| {

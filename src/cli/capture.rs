@@ -46,6 +46,7 @@ fn settings(config: &CaptureConfig) -> Result<CaptureSettings, source::Error> {
         registry: settings::registry(&config.registry),
         encoder: EncoderSettings {
             prefix: kafka.prefix.clone(),
+            topics: settings::topic_names(kafka, Some(&config.source.database)),
             database: config.source.database.clone(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             subjects: settings::subjects(&config.registry),

@@ -46,6 +46,7 @@ fn deps(config: &CheckConfig) -> Result<CheckDeps, source::Error> {
     let kafka = (!config.kafka.brokers.is_empty()).then(|| KafkaDeps {
         settings: settings::kafka(&config.kafka),
         prefix: config.kafka.prefix.clone(),
+        names: settings::topic_names(&config.kafka, config.source.as_ref().map(|source| source.database.as_str())),
         topics: settings::topics(&config.kafka),
         flat: config.flat,
     });

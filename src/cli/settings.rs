@@ -8,8 +8,9 @@ use crate::{
         flat::{Flat, Metadata, Records},
         subject::SubjectNaming,
     },
-    config::{Apply, Capture, FlatRecords, Format, Kafka, RecordsKind, Registry, SubjectStrategy},
+    config::{Apply, Capture, FlatRecords, Format, Kafka, RecordsKind, Registry, SubjectStrategy, Topics},
     kafka,
+    record::TopicNames,
     registry::RegistrySettings,
     schema::TableName,
     source::{
@@ -42,6 +43,13 @@ pub(super) fn topics(config: &Kafka) -> kafka::TopicSettings {
         replication_factor: topics.replication_factor,
         config: properties,
     }
+}
+
+/// How topics are named; the templates were checked with the configuration.
+pub(super) fn topic_names(config: &Kafka, database: Option<&str>) -> TopicNames {
+    let Topics { names, messages, .. } = &config.topics;
+    let names = TopicNames::of_templates(names, messages, &config.prefix, database.unwrap_or_default());
+    names.unwrap_or_else(|_| TopicNames::new(&config.prefix))
 }
 
 /// How to reach the registry.

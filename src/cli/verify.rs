@@ -9,7 +9,6 @@ use crate::{
     config::{self, Layers, Period, VerifyConfig},
     error::{Error, Exit},
     pipeline::verify::{self, Bookkeeping, Options},
-    record::topic_name,
     schema::TableName,
     source::publication::TablePatterns,
     telemetry,
@@ -47,7 +46,8 @@ pub(super) async fn run(layers: &Layers, arguments: Arguments) -> Result<Exit, E
     let followed = |source: &TableName| captured.matches(source) && applied.matches(source);
     let target_table = |source: &TableName| followed(source).then(|| settings::place(&config.apply, source));
     // a name that is too long was refused by capture, so it has no topic to wait for
-    let topic = |source: &TableName| topic_name(&config.kafka.prefix, source).unwrap_or_default();
+    let names = settings::topic_names(&config.kafka, Some(&config.source.database));
+    let topic = |source: &TableName| names.of_table(source).unwrap_or_default();
     let options = Options {
         source: config.source.clone(),
         target: config.target.clone(),

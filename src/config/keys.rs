@@ -230,6 +230,18 @@ pub const KEYS: &[Key] = &[
         None,
         "librdkafka properties of the consumer alone.",
     ),
+    key(
+        "kafka.topics.names",
+        Kind::Text(rule::table_topics),
+        Some("\"{prefix}.{schema}.{table}\""),
+        "How tables' topics are named; must not change later. Both halves must agree, with {database} on source.database too.",
+    ),
+    key(
+        "kafka.topics.messages",
+        Kind::Text(rule::message_topic),
+        Some("\"{prefix}.message\""),
+        "How the topic of logical messages is named; must not change later. Both halves must agree.",
+    ),
     key("kafka.topics.create", Kind::Bool, Some("true"), "Create missing topics; false: somebody else does."),
     key(
         "kafka.topics.partitions",

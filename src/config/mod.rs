@@ -69,6 +69,8 @@ pub struct ApplyConfig {
     pub apply: Apply,
     /// `[format]`: what both halves must agree on.
     pub format: Format,
+    /// `source.database`, for topics that are named by it.
+    pub database: Option<String>,
     /// `[kafka]`
     pub kafka: Kafka,
     /// `[registry]`
@@ -146,6 +148,7 @@ impl ApplyConfig {
             target: server(sections.target).ok_or_else(unaddressed)?,
             apply: sections.apply,
             format: sections.format,
+            database: sections.source.database,
             kafka: sections.kafka,
             registry: sections.registry,
             listen: listen(&sections.http.apply),
@@ -220,6 +223,7 @@ pub fn problems(layers: &Layers, needed: &[&[&str]]) -> Vec<Problem> {
         .chain(files)
         .chain(pairs)
         .chain(gap_without_snapshot(layers))
+        .chain(names_without_database(layers))
         .collect()
 }
 
@@ -230,6 +234,18 @@ fn gap_without_snapshot(layers: &Layers) -> Option<Problem> {
     is("capture.snapshot", "never")?;
     let message = "= \"resnapshot\" needs capture.snapshot = \"initial\"".to_owned();
     Some(Problem { path: "capture.on_gap".to_owned(), origin: Some(entry.origin.clone()), message })
+}
+
+/// Topics that are named by a database that nobody knows.
+fn names_without_database(layers: &Layers) -> Option<Problem> {
+    let named = |path: &&str| {
+        let text = layers.entry(path).and_then(|entry| entry.value.as_str());
+        text.is_some_and(|text| text.contains("{database}"))
+    };
+    let path = ["kafka.topics.names", "kafka.topics.messages"].into_iter().find(named)?;
+    let origin = layers.entry(path).map(|entry| entry.origin.clone());
+    let message = "needs source.database beside it, at apply too".to_owned();
+    layers.entry("source.database").is_none().then(|| Problem { path: path.to_owned(), origin, message })
 }
 
 /// Keys that mean nothing without another.
@@ -319,6 +335,17 @@ mod tests {
         assert!(problems(&layers(&[again]), &[]).is_empty());
         let both = problems(&layers(&[never, again]), &[]);
         assert_eq!(both.iter().map(|problem| problem.path.as_str()).collect::<Vec<_>>(), ["capture.on_gap"]);
+    }
+
+    #[test]
+    fn topics_that_are_named_by_the_database_need_it() {
+        let names = ("WALRELAY_KAFKA__TOPICS__NAMES", "{prefix}.{database}.{schema}.{table}");
+        let database = ("WALRELAY_SOURCE__DATABASE", "shop");
+        let paths = |environment: &[(&str, &str)]| -> Vec<_> {
+            problems(&layers(environment), &[]).into_iter().map(|problem| problem.path).collect()
+        };
+        assert_eq!(paths(&[names]), ["kafka.topics.names"]);
+        assert!(paths(&[names, database]).is_empty() && paths(&[]).is_empty());
     }
 
     #[test]

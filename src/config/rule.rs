@@ -4,7 +4,11 @@ use std::net::ToSocketAddrs as _;
 
 use globset::Glob;
 
-use crate::{avro::flat::Metadata, types::Placeholder};
+use crate::{
+    avro::flat::Metadata,
+    record::{TemplateError, TopicNames},
+    types::Placeholder,
+};
 
 /// A rule over one text; the error completes the sentence "… must be".
 pub type Rule = fn(&str) -> Result<(), &'static str>;
@@ -35,6 +39,18 @@ pub fn topic(text: &str) -> Result<(), &'static str> {
         (1..=120).contains(&text.len()) && text.chars().all(plain) && !matches!(text, "." | ".."),
         "1 to 120 letters, digits, dots, underscores and hyphens",
     )
+}
+
+/// The names of tables' topics.
+pub fn table_topics(text: &str) -> Result<(), &'static str> {
+    let names = TopicNames::of_templates(text, "{prefix}.message", "p", "d");
+    names.map(drop).map_err(TemplateError::expectation)
+}
+
+/// The name of the topic of logical messages.
+pub fn message_topic(text: &str) -> Result<(), &'static str> {
+    let names = TopicNames::of_templates("{prefix}.{schema}.{table}", text, "p", "d");
+    names.map(drop).map_err(TemplateError::expectation)
 }
 
 /// `host:port`

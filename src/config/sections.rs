@@ -88,6 +88,8 @@ pub struct Kafka {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Topics {
+    pub names: String,
+    pub messages: String,
     pub create: bool,
     pub partitions: i32,
     pub replication_factor: i32,

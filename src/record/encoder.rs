@@ -24,7 +24,7 @@ use crate::{
         row::{self, RowSource},
         scratch::{Scratch, push_chosen_header, push_header},
         source::{SourceConstants, append_position, append_transaction, is_streamed},
-        topic::{message_topic, topic_name},
+        topic::TopicNames,
     },
     schema::Relation,
     types::{Codec, Modes, Placeholder},
@@ -33,8 +33,10 @@ use crate::{
 /// What all events of one capture have in common.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EncoderSettings {
-    /// First part of every topic, and the source block's `name`.
+    /// The source block's `name`.
     pub prefix: String,
+    /// The topics' names.
+    pub topics: TopicNames,
     /// The source database, the source block's `db`.
     pub database: String,
     /// The source block's `version`.
@@ -100,7 +102,7 @@ impl Encoder {
         kept: Option<&KeyForm>,
         store: &S,
     ) -> Result<Arc<Plan>, EncodeError> {
-        let topic = topic_name(&self.settings.prefix, &relation.name)?;
+        let topic = self.settings.topics.of_table(&relation.name)?;
         let codecs = codecs(relation, self.settings.modes);
         let KeyDraft { columns: key, schema, modes: key_modes, digits: key_digits, one_partition } =
             KeyDraft::new(&topic, relation, self.settings.modes, kept);
@@ -144,7 +146,7 @@ impl Encoder {
     /// is not known before it is registered.
     #[must_use]
     pub fn keeps_keys(&self, relation: &Relation, kept: &KeyForm) -> bool {
-        let topic = topic_name(&self.settings.prefix, &relation.name);
+        let topic = self.settings.topics.of_table(&relation.name);
         topic.is_ok_and(|topic| KeyDraft::new(&topic, relation, self.settings.modes, Some(kept)).keeps(kept))
     }
 
@@ -153,7 +155,7 @@ impl Encoder {
     /// # Errors
     /// The registry's.
     pub async fn prepare_messages<S: SchemaStore>(&mut self, store: &S) -> Result<Arc<MessagePlan>, EncodeError> {
-        let topic = message_topic(&self.settings.prefix);
+        let topic = self.settings.topics.messages().to_owned();
         let key = self.register(store, &topic, Part::Key, schema::message_key()).await?;
         let value = self.register(store, &topic, Part::Value, schema::message_value()).await?;
         Ok(Arc::new(MessagePlan {

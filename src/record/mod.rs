@@ -16,7 +16,8 @@ pub use encoder::{Encoder, EncoderSettings, LogicalMessage};
 pub use error::{DecodeError, EncodeError};
 pub use key_form::KeyForm;
 pub use plan::{MessagePlan, Plan};
-pub use topic::{TopicNameError, message_topic, table_of_topic, topic_name, topic_pattern};
+pub use topic::{TopicNameError, TopicNames};
+pub use topic_template::TemplateError;
 
 mod column_plan;
 mod context;
@@ -33,3 +34,5 @@ mod row;
 mod scratch;
 mod source;
 mod topic;
+mod topic_escape;
+mod topic_template;

@@ -1,5 +1,9 @@
 //! Topic names of tables.
 
+use super::{
+    topic_escape::{escape, is_legal, unescape},
+    topic_template::{Template, TemplateError},
+};
 use crate::{
     retry::{Classify, Severity},
     schema::TableName,
@@ -8,12 +12,27 @@ use crate::{
 /// Kafka's limit.
 const LONGEST: usize = 249;
 
-/// A table has no legal topic name.
+/// A table has no topic name.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("topic name of table {table} has {length} characters, Kafka allows {LONGEST}")]
-pub struct TopicNameError {
-    table: TableName,
-    length: usize,
+pub enum TopicNameError {
+    /// It is too long.
+    #[error("topic name of table {table} has {length} characters, Kafka allows {LONGEST}")]
+    TooLong {
+        /// The table.
+        table: TableName,
+        /// Its topic's length.
+        length: usize,
+    },
+    /// It reads as that of another table.
+    #[error("topic {topic} of table {table} reads as that of table {other}")]
+    Ambiguous {
+        /// The table.
+        table: TableName,
+        /// Its topic.
+        topic: String,
+        /// What apply would take it for.
+        other: TableName,
+    },
 }
 
 impl Classify for TopicNameError {
@@ -22,38 +41,87 @@ impl Classify for TopicNameError {
     }
 
     fn hint(&self) -> Option<String> {
-        Some("Choose a shorter topic prefix, or leave the table out.".into())
+        Some(match self {
+            Self::TooLong { .. } => "Choose a shorter topic prefix, or leave the table out.".into(),
+            Self::Ambiguous { .. } => {
+                "Choose kafka.topics.names with a text between {schema} and {table} that no name holds, or leave the table out."
+                    .into()
+            }
+        })
     }
 }
 
-/// The topic of a table: `<prefix>.<schema>.<table>`.
-///
-/// A character outside `[A-Za-z0-9._-]` becomes `_x`, its code point in capital hexadecimal, `_`; so does a `_` that would
-/// otherwise look like the begin of such an escape, so that the name can be read back (trap T57). Points are kept, as Debezium
-/// keeps them, so `a.b`.`c` and `a`.`b.c` share a topic: whoever publishes several tables refuses those that collide.
-///
-/// # Errors
-/// The name is longer than Kafka allows.
-pub fn topic_name(prefix: &str, table: &TableName) -> Result<String, TopicNameError> {
-    let topic = format!("{prefix}.{}.{}", escape(&table.schema), escape(&table.table));
-    if topic.len() > LONGEST {
-        return Err(TopicNameError { table: table.clone(), length: topic.len() });
+/// How the topics of one source are named, and which table a topic is of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TopicNames {
+    tables: Template,
+    messages: String,
+}
+
+impl TopicNames {
+    /// Topics `<prefix>.<schema>.<table>` and `<prefix>.message`.
+    #[must_use]
+    pub fn new(prefix: &str) -> Self {
+        Self { tables: Template::plain(prefix), messages: format!("{prefix}.message") }
     }
-    Ok(topic)
-}
 
-/// The topic of logical messages: `<prefix>.message`.
-#[must_use]
-pub fn message_topic(prefix: &str) -> String {
-    format!("{prefix}.message")
-}
+    /// Topics by templates in which `{prefix}`, `{database}`, `{schema}` and `{table}` stand for the names.
+    ///
+    /// # Errors
+    /// What a template must be.
+    pub fn of_templates(tables: &str, messages: &str, prefix: &str, database: &str) -> Result<Self, TemplateError> {
+        let tables = Template::of_tables(tables, prefix, &escape(database))?;
+        Ok(Self { tables, messages: Template::of_messages(messages, prefix, &escape(database))? })
+    }
 
-/// A regular expression (POSIX extended, as librdkafka takes it) for the topics of the tables that a glob over `schema.table`
-/// matches. A glob without a point is a table of any schema.
-#[must_use]
-pub fn topic_pattern(prefix: &str, glob: &str) -> String {
-    let (schema, table) = glob.split_once('.').unwrap_or(("*", glob));
-    format!("^{}\\.{}\\.{}$", literal(prefix), glob_pattern(schema), glob_pattern(table))
+    /// The topic of a table.
+    ///
+    /// Illegal characters are escaped, points are kept, as Debezium keeps them, so `a.b`.`c` and `a`.`b.c` share a topic where a
+    /// point separates the two: whoever publishes several tables refuses those that collide.
+    ///
+    /// # Errors
+    /// The name is longer than Kafka allows, or another separator than a point occurs in the names.
+    pub fn of_table(&self, table: &TableName) -> Result<String, TopicNameError> {
+        let topic = self.tables.join(&escape(&table.schema), &escape(&table.table));
+        if topic.len() > LONGEST {
+            return Err(TopicNameError::TooLong { table: table.clone(), length: topic.len() });
+        }
+        match self.table_of(&topic) {
+            Some(other) if other != *table && !self.tables.is_separated_by_points() => {
+                Err(TopicNameError::Ambiguous { table: table.clone(), topic, other })
+            }
+            _ => Ok(topic),
+        }
+    }
+
+    /// The topic of logical messages.
+    #[must_use]
+    pub fn messages(&self) -> &str {
+        &self.messages
+    }
+
+    /// The table of a topic, read back. Of a schema whose name has a point only what is before it is told apart, which is enough
+    /// for globs.
+    #[must_use]
+    pub fn table_of(&self, topic: &str) -> Option<TableName> {
+        let (schema, table) = self.tables.split(topic)?;
+        Some(TableName::new(unescape(schema), unescape(table)))
+    }
+
+    /// A regular expression (POSIX extended, as librdkafka takes it) for the topics of the tables that a glob over `schema.table`
+    /// matches. A glob without a point is a table of any schema.
+    #[must_use]
+    pub fn pattern(&self, glob: &str) -> String {
+        let (schema, table) = glob.split_once('.').unwrap_or(("*", glob));
+        let pattern = self.tables.map(literal).join(&glob_pattern(schema), &glob_pattern(table));
+        format!("^{pattern}$")
+    }
+
+    /// The names with placeholders for schema and table: two of one text name all topics alike.
+    #[must_use]
+    pub fn text(&self) -> String {
+        format!("{} {}", self.tables.join("{schema}", "{table}"), self.messages)
+    }
 }
 
 fn glob_pattern(glob: &str) -> String {
@@ -85,88 +153,76 @@ fn literal(text: &str) -> String {
     text.replace('.', "\\.")
 }
 
-fn escape(name: &str) -> String {
-    let mut escaped = String::with_capacity(name.len());
-    for (index, character) in name.char_indices() {
-        if is_legal(character) && !(character == '_' && begins_escape(&name[index..])) {
-            escaped.push(character);
-        } else {
-            escaped.extend(["_x", &format!("{:X}", u32::from(character)), "_"]);
-        }
-    }
-    escaped
-}
-
-/// The table of a topic, read back. Of a schema whose name has a point only what is before it is told apart, which is enough
-/// for globs.
-#[must_use]
-pub fn table_of_topic(prefix: &str, topic: &str) -> Option<TableName> {
-    let (schema, table) = topic.strip_prefix(prefix)?.strip_prefix('.')?.split_once('.')?;
-    Some(TableName::new(unescape(schema), unescape(table)))
-}
-
-fn unescape(escaped: &str) -> String {
-    let mut name = String::with_capacity(escaped.len());
-    let mut rest = escaped;
-    while let Some(at) = rest.char_indices().map(|(at, _)| at).find(|at| begins_escape(&rest[*at..])) {
-        let (before, escape) = rest.split_at(at);
-        name.push_str(before);
-        let code = escape.strip_prefix("_x").and_then(|escape| escape.split_once('_'));
-        let Some((digits, tail)) = code else { break };
-        let character = u32::from_str_radix(digits, 16).ok().and_then(char::from_u32);
-        name.push(character.unwrap_or(char::REPLACEMENT_CHARACTER));
-        rest = tail;
-    }
-    name + rest
-}
-
-const fn is_legal(character: char) -> bool {
-    character.is_ascii_alphanumeric() || matches!(character, '.' | '_' | '-')
-}
-
-/// Whether the text, once the rest of it is escaped, begins like an escaped character: an illegal character's escape begins
-/// with the `_` that would end this one.
-fn begins_escape(text: &str) -> bool {
-    let Some(rest) = text.strip_prefix("_x") else { return false };
-    let after = rest.trim_start_matches(|digit: char| matches!(digit, '0'..='9' | 'A'..='F'));
-    after.len() < rest.len() && after.starts_with(|next: char| next == '_' || !is_legal(next))
-}
-
 #[cfg(test)]
 mod tests {
     use std::collections::HashMap;
-
-    use proptest::prelude::*;
 
     use super::*;
 
     #[test]
     fn ordinary_names_stay_and_others_are_escaped() {
-        let topic = |schema, table| topic_name("shop", &TableName::new(schema, table)).unwrap();
+        let topic = |schema, table| TopicNames::new("shop").of_table(&TableName::new(schema, table)).unwrap();
         assert_eq!(topic("public", "order_lines"), "shop.public.order_lines");
         assert_eq!(topic("my schema", "Größe"), "shop.my_x20_schema.Gr_xF6__xDF_e");
         assert_eq!(topic("public", "a_x2D_b"), "shop.public.a_x5F_x2D_b");
         assert_eq!(topic("public", "a-b"), "shop.public.a-b");
         let long = "t".repeat(240);
-        assert!(topic_name("shop", &TableName::new("public", long)).is_err());
-    }
-
-    proptest! {
-        // trap T57
-        #[test]
-        fn escaping_is_reversible(name in "([a_x2F]{0,6}|\\PC{0,2}){1,3}") {
-            let escaped = escape(&name);
-            prop_assert!(escaped.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b)));
-            prop_assert_eq!(unescape(&escaped), name);
-        }
+        assert!(TopicNames::new("shop").of_table(&TableName::new("public", long)).is_err());
     }
 
     #[test]
     fn names_that_debezium_lets_collide_differ() {
         // trap T57
-        let mut topics = HashMap::new();
+        let (names, mut topics) = (TopicNames::new("p"), HashMap::new());
         for table in ["a b", "a_b", "a$b", "a-b", "a_x20_b", "a_x5F_b"] {
-            assert_eq!(topics.insert(topic_name("p", &TableName::new("s", table)).unwrap(), table), None);
+            assert_eq!(topics.insert(names.of_table(&TableName::new("s", table)).unwrap(), table), None);
         }
+    }
+
+    fn names(tables: &str) -> TopicNames {
+        TopicNames::of_templates(tables, "{prefix}-message", "shop", "my db").unwrap()
+    }
+
+    /// What capture names, apply reads back: the table behind each topic is the same for both.
+    #[test]
+    fn a_template_s_topics_are_read_back() {
+        for (template, topic) in [
+            ("{prefix}-{schema}-{table}", "shop-public-order_lines"),
+            ("cdc.{prefix}.{database}.{table}.of.{schema}.v1", "cdc.shop.my_x20_db.order_lines.of.public.v1"),
+        ] {
+            let (names, table) = (names(template), TableName::new("public", "order_lines"));
+            assert_eq!(names.of_table(&table).unwrap(), topic);
+            assert_eq!(names.table_of(topic), Some(table));
+            for other in ["shop.public", "other-public-order_lines", "shop-public", ""] {
+                assert_eq!(names.table_of(other), None, "{template} {other}");
+            }
+        }
+        assert_eq!(names("{prefix}-{schema}-{table}").messages(), "shop-message");
+    }
+
+    /// Trap T57: a topic that reads as another table's would be applied to that.
+    #[test]
+    fn a_table_whose_topic_reads_as_another_s_is_refused() {
+        let names = names("{prefix}_{schema}_{table}");
+        assert_eq!(names.of_table(&TableName::new("public", "order_lines")).unwrap(), "shop_public_order_lines");
+        let error = names.of_table(&TableName::new("my_app", "orders")).unwrap_err();
+        assert!(matches!(&error, TopicNameError::Ambiguous { other, .. } if other.to_string() == "my.app_orders"));
+        // Debezium's own form keeps points, and tables that share a topic are refused together.
+        assert_eq!(TopicNames::new("p").of_table(&TableName::new("a.b", "c")).unwrap(), "p.a.b.c");
+    }
+
+    #[test]
+    fn patterns_follow_the_template() {
+        assert_eq!(TopicNames::new("p.q").pattern("public.o*"), "^p\\.q\\.public\\.o.*$");
+        assert_eq!(names("{prefix}-{table}.{schema}").pattern("public.o*"), "^shop-o.*\\.public$");
+    }
+
+    #[test]
+    fn names_are_compared_by_what_they_give() {
+        assert_eq!(
+            TopicNames::of_templates("{prefix}.{schema}.{table}", "{prefix}.message", "p", "").unwrap(),
+            TopicNames::new("p")
+        );
+        assert_eq!(TopicNames::new("p").text(), "p.{schema}.{table} p.message");
     }
 }

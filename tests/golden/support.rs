@@ -19,7 +19,7 @@ use walrelay::{
     },
     event::{Datum, EventMeta, OldTuple, Record, RecordBuf, RowChange, TransactionMeta, Tuple},
     lsn::Lsn,
-    record::{DecodeError, Decoded, Decoder, EncodeError, Encoder, EncoderSettings, Plan},
+    record::{DecodeError, Decoded, Decoder, EncodeError, Encoder, EncoderSettings, Plan, TopicNames},
     retry::{Classify, Severity},
     schema::{Column, Relation, ReplicaIdentity, TableName},
     types::{ColumnType, Modes, Placeholder},
@@ -139,6 +139,7 @@ pub fn change(operation: &Operation, identity: ReplicaIdentity) -> Option<RowCha
 pub fn settings(prefix: &str) -> EncoderSettings {
     EncoderSettings {
         prefix: prefix.into(),
+        topics: TopicNames::new(prefix),
         database: format!("g_{}", prefix.trim_start_matches('g')),
         version: "3.6.3.Final".into(),
         subjects: SubjectNaming::Topic,

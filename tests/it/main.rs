@@ -46,5 +46,6 @@ mod sink_support;
 mod stopped;
 mod support;
 mod target;
+mod topic_names;
 mod topics;
 mod verify;

@@ -11,7 +11,7 @@ use std::{
 };
 
 use super::state::{OpenBarrier, State};
-use crate::{lsn::Position, record::topic_name, schema::Relation};
+use crate::{lsn::Position, record::TopicNames, schema::Relation};
 
 /// See the module.
 #[derive(Clone, Debug, Default)]
@@ -25,12 +25,12 @@ pub(super) struct Departed {
 
 impl Departed {
     /// The tables of these barriers whose topics are not among the captured ones.
-    pub(super) fn of(prefix: &str, state: &State, barriers: Vec<OpenBarrier>, captured: &BTreeSet<&str>) -> Self {
+    pub(super) fn of(names: &TopicNames, state: &State, barriers: Vec<OpenBarrier>, captured: &BTreeSet<&str>) -> Self {
         let (mut tables, mut unknown) = (BTreeMap::<String, Vec<_>>::new(), BTreeMap::new());
         let topics =
             barriers.iter().flat_map(|barrier| barrier.topics.iter().map(|(topic, _)| (topic, barrier.position)));
         for (topic, position) in topics.filter(|(topic, _)| !captured.contains(topic.as_str())) {
-            let is_its = |relation: &&Relation| topic_name(prefix, &relation.name).is_ok_and(|name| name == *topic);
+            let is_its = |relation: &&Relation| names.of_table(&relation.name).is_ok_and(|name| name == *topic);
             let versions: Vec<_> = state.relations.values().filter(is_its).cloned().map(Arc::new).collect();
             if versions.is_empty() {
                 unknown.insert(topic.clone(), position);
@@ -109,7 +109,7 @@ mod tests {
         let barriers = vec![OpenBarrier { position: AT, topics }];
         let relations = recorded.iter().map(|relation| (format!("{}/0", relation.oid), relation.clone())).collect();
         let state = State { relations, ..State::default() };
-        Departed::of("p", &state, barriers, &captured.iter().copied().collect())
+        Departed::of(&TopicNames::new("p"), &state, barriers, &captured.iter().copied().collect())
     }
 
     #[test]

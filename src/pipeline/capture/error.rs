@@ -67,6 +67,14 @@ pub enum Error {
         /// The slot in the configuration.
         configured: String,
     },
+    /// The topics were named otherwise.
+    #[error("topics are named {configured}, what was published lies in topics named {recorded}")]
+    OtherNames {
+        /// The names in the record, of tables and of messages.
+        recorded: String,
+        /// The names in the configuration.
+        configured: String,
+    },
     /// The source is another cluster than the one that was captured.
     #[error("the source is another database cluster (system identifier {found}, recorded {recorded})")]
     OtherSystem {
@@ -374,6 +382,9 @@ impl Classify for Error {
             ),
             Self::OtherSlot { recorded, .. } => {
                 format!("Set [capture] slot = \"{recorded}\" again, or publish under a new [kafka] prefix and drop slot {recorded}. {AT_THE_TARGETS}")
+            }
+            Self::OtherNames { .. } => {
+                format!("Set [kafka.topics] names and messages as they were, or publish under a new [kafka] prefix with a new slot, and drop the old slot. {AT_THE_TARGETS}")
             }
             Self::OtherSystem { .. } | Self::Forked { .. } | Self::SlotMissing { .. } | Self::SlotLost { .. } | Self::SlotAhead { .. } => {
                 "Set [capture] on_gap = \"resnapshot\" to take a new snapshot into the same topics; the sinks empty their tables first.".into()

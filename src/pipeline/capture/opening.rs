@@ -23,7 +23,6 @@ use super::{
 use crate::{
     lsn::{Lsn, Position},
     postgres,
-    record::message_topic,
     registry::Registry,
     retry::{Classify as _, Severity, chain},
     schema::{Relation, TableName},
@@ -100,6 +99,7 @@ impl Opening<'_> {
         let mut replication = ReplicationConnection::connect(&settings.source).await?;
         let server = self.server(&mut replication, peeked.checkpoint.as_ref()).await?;
         let slot = self.slot().await?;
+        start::check_names(peeked.checkpoint.as_ref(), &settings.prefix, &settings.encoder.topics)?;
         let start = start::decide(&settings.slot, peeked.checkpoint.as_ref(), server, slot, settings.on_gap)?;
         tracing::info!(slot = %settings.slot, ?start, "beginning");
         let streaming = peeked.checkpoint.as_ref().is_some_and(|checkpoint| checkpoint.phase == Phase::Streaming);
@@ -174,6 +174,7 @@ impl Opening<'_> {
             published: Lsn::ZERO,
             ceiling,
             options: Some(OptionHistory::new(EventOptions::of(&self.deps.settings))),
+            topic_names: Some(self.deps.settings.encoder.topics.text()),
         }
     }
 
@@ -181,7 +182,7 @@ impl Opening<'_> {
     async fn check_empty(&self) -> Result<(), Error> {
         let prefix = &self.deps.settings.prefix;
         let mut topics = Vec::new();
-        for topic in self.survey.topics.values().chain([&message_topic(prefix)]) {
+        for topic in self.survey.topics.values().chain([&self.deps.settings.encoder.topics.messages().to_owned()]) {
             match self.cluster.has_held_records(topic).await {
                 Ok(true) => topics.push(topic.clone()),
                 // The brokers refuse to tell of this topic: its table stops alone, when its publisher is made.
@@ -245,9 +246,9 @@ impl Opening<'_> {
         if state.checkpoint.as_ref() != Some(&checkpoint) {
             store.write(&[Update::Checkpoint(checkpoint.clone())]).await?;
         }
-        let prefix = &self.deps.settings.prefix;
-        let withheld = self.survey.withhold(prefix, &state, checkpoint.consistent_point);
-        self.survey.depart(prefix, &state, from)?;
+        let names = &self.deps.settings.encoder.topics;
+        let withheld = self.survey.withhold(names, &state, checkpoint.consistent_point);
+        self.survey.depart(names, &state, from)?;
         if below.is_none() {
             report_withheld(&self.deps, withheld);
         }
@@ -269,7 +270,7 @@ impl Opening<'_> {
         let (server, drop_slot) = found;
         let again = checkpoint.phase == Phase::Snapshot;
         let (store, mut state) = self.fence(&peeked).await?;
-        self.survey.depart_anew(&self.deps.settings.prefix, &state);
+        self.survey.depart_anew(&self.deps.settings.encoder.topics, &state);
         self.survey.keep_optional(&state);
         let settings = &self.deps.settings;
         let copying = settings.snapshot == SnapshotMode::Initial;
@@ -279,14 +280,14 @@ impl Opening<'_> {
         // their fields were optional.
         let mut versions = self.survey.versions();
         let (taken, left): (BTreeMap<_, _>, BTreeMap<_, _>) =
-            state.relations.iter().partition(|(_, relation)| self.survey.takes(&settings.prefix, relation));
+            state.relations.iter().partition(|(_, relation)| self.survey.takes(&settings.encoder.topics, relation));
         let forgotten = taken.into_keys().filter(|key| !versions.contains_key(*key));
         let forgotten: Vec<_> = forgotten.map(|key| Update::ForgetRelation { key: key.clone() }).collect();
         let left: Vec<_> = left.into_iter().map(|(key, relation)| (key.clone(), Arc::new(relation.clone()))).collect();
         let begin = (again && copying).then(|| earlier_versions(&state));
         if copying {
             // The topic of messages has no barrier behind which its keys may be others.
-            let topic = message_topic(&settings.prefix);
+            let topic = settings.encoder.topics.messages().to_owned();
             state.keys.remove(&topic);
             updates.push(Update::ForgetKey { topic });
         }
@@ -385,7 +386,7 @@ impl Opening<'_> {
                 Err(error) => return Err(error),
             }
         }
-        let (messages, topic) = (messages(&settings.prefix), message_topic(&settings.prefix));
+        let (messages, topic) = (messages(&settings.prefix), settings.encoder.topics.messages().to_owned());
         self.tables.name_topic(&topic, &messages);
         if !self.tables.is_stopped(&messages) {
             match self.cluster.ensure_data(&topic, state).await {
@@ -441,7 +442,7 @@ impl Opening<'_> {
         let registry = Registry::new(&settings.registry)?;
         let epoch = checkpoint.epoch;
         let position = PositionRecord::new(store, checkpoint, flush);
-        let lost = self.survey.stopped_elsewhere(&settings.prefix, state);
+        let lost = self.survey.stopped_elsewhere(&settings.encoder.topics, state);
         let session = Session {
             settings,
             health: self.deps.health.clone(),

@@ -19,7 +19,7 @@ use crate::{
     lsn::Position,
     pgoutput::message::{RelationBody, TypeBody},
     pipeline::metrics::TableMetrics,
-    record::{Encoder, KeyForm, Plan, topic_name},
+    record::{Encoder, KeyForm, Plan},
     retry::{Classify, Severity, chain},
     schema::{Relation, TableName},
 };
@@ -284,7 +284,7 @@ impl Routes {
     /// A plan for a stopped table; without one every change counts as one.
     async fn counting_plan(&self, body: &RelationBody, encoder: &mut Encoder) -> Option<Arc<Plan>> {
         let relation = self.session.describe(body, &self.types, self.last_version(body.oid).as_deref()).await.ok()?;
-        let topic = topic_name(&self.session.settings.prefix, &relation.name).ok()?;
+        let topic = self.session.settings.encoder.topics.of_table(&relation.name).ok()?;
         let kept = self.session.key_form(&topic).await;
         encoder.prepare(&relation, kept.as_ref(), &Unregistered).await.ok()
     }

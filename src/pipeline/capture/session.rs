@@ -25,7 +25,7 @@ use crate::{
         metrics::{CaptureMetrics, lsn_value},
     },
     postgres,
-    record::{EncodeError, Encoder, KeyForm, message_topic},
+    record::{EncodeError, Encoder, KeyForm},
     registry::Registry,
     retry::{Backoff, Classify, Severity, chain},
     schema::{Relation, TableName},
@@ -131,8 +131,8 @@ impl Session {
     /// A topic of no captured table is forgotten, so that the table is not taken for whole when it comes back: its changes
     /// pass by meanwhile. In a `replay` under earlier options those of departed tables alone: others may be configured anew.
     pub(super) async fn forget_topics(&self, state: &State, replay: bool) -> Result<(), Error> {
-        let messages = message_topic(&self.settings.prefix);
-        let captured = |name: &String| *name == messages || self.topics.values().any(|topic| topic == name);
+        let messages = self.settings.encoder.topics.messages();
+        let captured = |name: &String| name == messages || self.topics.values().any(|topic| topic == name);
         let gone = state.topics.keys().filter(|name| !captured(name) && (!replay || self.departed.has(name)));
         let updates: Vec<_> = gone.map(|name| Update::ForgetTopic { name: name.clone() }).collect();
         if updates.is_empty() { Ok(()) } else { self.position.record(&updates).await }

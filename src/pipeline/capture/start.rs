@@ -8,7 +8,7 @@ use super::{
     settings::GapPolicy,
     state::{Checkpoint, Phase},
 };
-use crate::lsn::Lsn;
+use crate::{lsn::Lsn, record::TopicNames};
 
 /// What the server says of itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,6 +50,15 @@ pub(super) enum Start {
         /// The timeline that the ceiling lies on from now on.
         timeline: u32,
     },
+}
+
+/// What was published lies in topics of these names; under others it would be left behind, and the sinks with it. A record that
+/// knows no names was written when there was only one form of them.
+pub(super) fn check_names(checkpoint: Option<&Checkpoint>, prefix: &str, names: &TopicNames) -> Result<(), Error> {
+    let Some(checkpoint) = checkpoint.filter(|checkpoint| checkpoint.phase != Phase::Intent) else { return Ok(()) };
+    let recorded = checkpoint.topic_names.clone().unwrap_or_else(|| TopicNames::new(prefix).text());
+    let configured = names.text();
+    if recorded == configured { Ok(()) } else { Err(Error::OtherNames { recorded, configured }) }
 }
 
 /// Decides how to begin.
@@ -146,6 +155,7 @@ mod tests {
             published: Lsn(250),
             ceiling: Lsn(300),
             options: None,
+            topic_names: None,
         }
     }
 
@@ -219,5 +229,24 @@ mod tests {
         let behind = Server { wal_end: Lsn(299), ..SERVER };
         let again = decide("s", Some(&state), behind, slot(200), GapPolicy::Resnapshot).unwrap();
         assert_eq!(again, Start::Again { drop_slot: true, epoch: u32::MAX });
+    }
+
+    #[test]
+    fn topics_keep_their_names() {
+        let names = TopicNames::of_templates("{prefix}-{schema}-{table}", "{prefix}-message", "p", "").unwrap();
+        let recorded = |phase, names: Option<&TopicNames>| Checkpoint {
+            topic_names: names.map(TopicNames::text),
+            ..checkpoint(phase)
+        };
+        let check = |checkpoint: Checkpoint, names: &TopicNames| check_names(Some(&checkpoint), "p", names).is_ok();
+        let plain = TopicNames::new("p");
+        assert!(check(recorded(Phase::Streaming, None), &plain));
+        assert!(check(recorded(Phase::Streaming, Some(&names)), &names));
+        for phase in [Phase::Snapshot, Phase::Streaming] {
+            assert!(!check(recorded(phase, None), &names));
+            assert!(!check(recorded(phase, Some(&names)), &plain));
+        }
+        assert!(check(recorded(Phase::Intent, Some(&names)), &plain));
+        assert!(check_names(None, "p", &names).is_ok());
     }
 }

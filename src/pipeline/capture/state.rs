@@ -55,6 +55,9 @@ pub(super) struct Checkpoint {
     /// can be told.
     #[serde(default)]
     pub(super) options: Option<OptionHistory>,
+    /// How the topics are named ([`TopicNames::text`](crate::record::TopicNames::text)).
+    #[serde(default)]
+    pub(super) topic_names: Option<String>,
 }
 
 /// A topic as it was when it was first used.

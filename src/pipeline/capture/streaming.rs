@@ -21,7 +21,6 @@ use super::{
 use crate::{
     lsn::Lsn,
     pipeline::metrics::CaptureMetrics,
-    record::message_topic,
     retry::chain,
     source::{
         self,
@@ -56,7 +55,7 @@ pub(super) async fn run(deps: &CaptureDeps, tables: &Arc<Tables>, token: &Cancel
     session.health.recovered();
     session.health.set_phase("streaming");
     let stopped = tables.is_stopped(&messages(&session.settings.prefix));
-    let message_topic = publisher.topic(&message_topic(&session.settings.prefix)).filter(|_| !stopped);
+    let message_topic = publisher.topic(session.settings.encoder.topics.messages()).filter(|_| !stopped);
     let routes = Routes::new(Arc::clone(&session), versions, message_topic);
     let streamer = Streamer::new(Arc::clone(&session), routes, Arc::clone(&publisher), Extent::new(below));
     // The stream lives as long as its receiver: it has to confirm what is recorded last.

@@ -19,7 +19,7 @@ use super::{
 use crate::{
     lsn::{Lsn, Position},
     postgres,
-    record::topic_name,
+    record::TopicNames,
     schema::{Relation, TableName},
     source::{
         self,
@@ -60,21 +60,20 @@ impl Survey {
     }
 
     /// Topics of tables that are recorded as stopped and are not captured any more, and where each stopped.
-    pub(super) fn stopped_elsewhere(&self, prefix: &str, state: &State) -> BTreeMap<String, Position> {
+    pub(super) fn stopped_elsewhere(&self, topics: &TopicNames, state: &State) -> BTreeMap<String, Position> {
         let names: BTreeSet<_> = state.relations.values().map(|relation| &relation.name).collect();
         let gone = names.into_iter().filter(|name| !self.topics.contains_key(name));
         let stopped = |name: &TableName| {
-            let topic =
-                topic_name(prefix, name).ok().filter(|topic| !self.topics.values().any(|taken| taken == topic))?;
+            let topic = topics.of_table(name).ok().filter(|topic| !self.topics.values().any(|taken| taken == topic))?;
             Some((topic, state.stopped.get(&name.to_string())?.position))
         };
         gone.filter_map(stopped).collect()
     }
 
     /// Whether a snapshot has the table's rows, also where it is called otherwise by now, or those of another one in its topic.
-    pub(super) fn takes(&self, prefix: &str, relation: &Relation) -> bool {
+    pub(super) fn takes(&self, names: &TopicNames, relation: &Relation) -> bool {
         let own = self.published.iter().map(|table| &table.relation).find(|published| published.oid == relation.oid);
-        let topic = topic_name(prefix, &relation.name);
+        let topic = names.of_table(&relation.name);
         own.is_some_and(|own| self.topics.contains_key(&own.name))
             || topic.is_ok_and(|topic| self.topics.values().any(|taken| *taken == topic))
     }
@@ -120,7 +119,7 @@ impl Survey {
             deps.health.resume_table(&table.to_string());
         }
         let published = published(client, spec).await?;
-        let topics = name_topics(&deps.settings.prefix, &published)?;
+        let topics = name_topics(&deps.settings.encoder.topics, &published)?;
         Ok(Self::new(tables, published, topics))
     }
 
@@ -138,7 +137,7 @@ impl Survey {
             deps.health.stop_table(table.to_string(), reason);
         }
         let published = published(client, spec).await?;
-        let topics = name_topics(&deps.settings.prefix, &published)?;
+        let topics = name_topics(&deps.settings.encoder.topics, &published)?;
         Ok(Self::new(tables, published, topics))
     }
 
@@ -159,14 +158,19 @@ impl Survey {
             found => found?,
         }
         let published = published(client, spec).await?;
-        let topics = name_replayed(&deps.settings.prefix, &published, state, replay.configured)?;
+        let topics = name_replayed(&deps.settings.encoder.topics, &published, state, replay.configured)?;
         Ok(Self::new(tables, published, topics))
     }
 
     /// Leaves out the tables whose rows no snapshot has published in whole: a stream alone would give them a part of their
     /// rows. Gives each with the reason.
-    pub(super) fn withhold(&mut self, prefix: &str, state: &State, consistent_point: Lsn) -> Vec<(TableName, String)> {
-        let owners = owners(prefix, state);
+    pub(super) fn withhold(
+        &mut self,
+        names: &TopicNames,
+        state: &State,
+        consistent_point: Lsn,
+    ) -> Vec<(TableName, String)> {
+        let owners = owners(names, state);
         let reason = |table: &TableName, topic: &String| {
             uncopied(state, consistent_point, table, topic)
                 .or_else(|| foreign(&owners, table, topic))
@@ -191,9 +195,9 @@ impl Survey {
 
     /// Looks for tables that left while a barrier was sent by half: it is repeated by the replay, whose stream begins at `from`,
     /// and the server still sends their truncates. To be called once it is known which tables are left out.
-    pub(super) fn depart(&mut self, prefix: &str, state: &State, from: Lsn) -> Result<(), Error> {
+    pub(super) fn depart(&mut self, names: &TopicNames, state: &State, from: Lsn) -> Result<(), Error> {
         let open = state.barriers.iter().filter(|barrier| barrier.position.commit >= from).cloned().collect();
-        self.departed = self.departed(prefix, state, open);
+        self.departed = self.departed(names, state, open);
         match self.departed.unknown() {
             Some((topic, position)) => Err(Error::HalfBroadcast { topic: topic.clone(), position }),
             None => Ok(()),
@@ -201,16 +205,16 @@ impl Survey {
     }
 
     /// The same before a snapshot over what was published before: its begin sets free what waits at such barriers.
-    pub(super) fn depart_anew(&mut self, prefix: &str, state: &State) {
-        self.departed = self.departed(prefix, state, state.barriers.clone());
+    pub(super) fn depart_anew(&mut self, names: &TopicNames, state: &State) {
+        self.departed = self.departed(names, state, state.barriers.clone());
         if let Some((topic, position)) = self.departed.unknown() {
             tracing::warn!(topic, %position, "sinks may wait for a truncate of a table of which nothing is recorded");
         }
     }
 
-    fn departed(&self, prefix: &str, state: &State, open: Vec<OpenBarrier>) -> Departed {
+    fn departed(&self, names: &TopicNames, state: &State, open: Vec<OpenBarrier>) -> Departed {
         let captured = self.topics.values().map(String::as_str).collect();
-        let departed = Departed::of(prefix, state, open, &captured);
+        let departed = Departed::of(names, state, open, &captured);
         for (_, relation) in departed.tables() {
             tracing::info!(table = %relation.name, "sending the rest of a truncate of a table that is not captured any more");
         }
@@ -236,12 +240,16 @@ fn list(tables: &[TableName]) -> String {
 }
 
 /// Every table has a topic of its own (trap T57).
-fn name_topics(prefix: &str, published: &[PublishedTable]) -> Result<BTreeMap<TableName, String>, Error> {
+fn name_topics(names: &TopicNames, published: &[PublishedTable]) -> Result<BTreeMap<TableName, String>, Error> {
     let mut topics = BTreeMap::new();
     let mut tables = BTreeMap::new();
     for table in published {
         let name = &table.relation.name;
-        let topic = topic_name(prefix, name).map_err(crate::record::EncodeError::from)?;
+        let topic = names.of_table(name).map_err(crate::record::EncodeError::from)?;
+        if topic == names.messages() {
+            let (first, second) = ("logical messages".to_owned(), name.to_string());
+            return Err(Error::SharedTopic { first, second, topic });
+        }
         if let Some(other) = tables.insert(topic.clone(), name) {
             return Err(shared(other, name, topic));
         }
@@ -254,14 +262,14 @@ fn name_topics(prefix: &str, published: &[PublishedTable]) -> Result<BTreeMap<Ta
 /// legal topic name, and the later one of two that share a topic. They are left out, so that their exclusion, which is the
 /// remedy, helps.
 fn name_replayed(
-    prefix: &str,
+    names: &TopicNames,
     published: &[PublishedTable],
     state: &State,
     configured: &TablePatterns,
 ) -> Result<BTreeMap<TableName, String>, Error> {
     let mut sharing = BTreeMap::<String, Vec<&Relation>>::new();
     for table in published {
-        if let Ok(topic) = topic_name(prefix, &table.relation.name) {
+        if let Ok(topic) = names.of_table(&table.relation.name) {
             sharing.entry(topic).or_default().push(&table.relation);
         }
     }
@@ -312,10 +320,10 @@ fn uncopied(state: &State, consistent_point: Lsn, table: &TableName, topic: &str
 }
 
 /// The tables whose changes may be in each topic.
-fn owners<'a>(prefix: &str, state: &'a State) -> BTreeMap<String, BTreeSet<&'a TableName>> {
+fn owners<'a>(names: &TopicNames, state: &'a State) -> BTreeMap<String, BTreeSet<&'a TableName>> {
     let mut owners = BTreeMap::<_, BTreeSet<_>>::new();
     for relation in state.relations.values() {
-        if let Ok(topic) = topic_name(prefix, &relation.name) {
+        if let Ok(topic) = names.of_table(&relation.name) {
             owners.entry(topic).or_default().insert(&relation.name);
         }
     }
@@ -347,7 +355,7 @@ mod tests {
 
     fn survey(relation: &Relation) -> Survey {
         let published = vec![published(relation.clone())];
-        let topics = name_topics("p", &published).unwrap();
+        let topics = name_topics(&TopicNames::new("p"), &published).unwrap();
         Survey { published, topics, departed: Departed::default() }
     }
 
@@ -359,7 +367,7 @@ mod tests {
         }
         let configured = TablePatterns::new(&["*.*".to_owned()], &[exclude.to_owned()])?;
         let tables = [published(first), published(second), published(relation(3, "public", &"t".repeat(300)))];
-        let topics = name_replayed("p", &tables, &state, &configured)?;
+        let topics = name_replayed(&TopicNames::new("p"), &tables, &state, &configured)?;
         Ok(topics.keys().map(ToString::to_string).collect())
     }
 
@@ -389,7 +397,7 @@ mod tests {
         let relations = recorded.iter().map(|relation| (format!("{}/0", relation.oid), relation.clone())).collect();
         let state = State { barriers: vec![barrier], relations, ..State::default() };
         let mut survey = survey(&relation(1, "public", "kept"));
-        survey.depart("p", &state, from)?;
+        survey.depart(&TopicNames::new("p"), &state, from)?;
         Ok(survey.departed.tables().map(|(topic, _)| topic.to_owned()).collect())
     }
 
@@ -411,10 +419,10 @@ mod tests {
         let topics = [("p.public.t".to_owned(), TopicRecord { id: None, partitions: 3, ends: vec![1, 1, 1] })].into();
         let state = State { relations, topics, barriers, ..State::default() };
         let mut same = survey(&former);
-        assert_eq!(same.withhold("p", &state, Lsn(1)), []);
+        assert_eq!(same.withhold(&TopicNames::new("p"), &state, Lsn(1)), []);
         let mut other = survey(&later);
-        assert!(other.withhold("p", &state, Lsn(1))[0].1.contains("another one than before"));
-        other.depart("p", &state, Lsn(100)).unwrap();
+        assert!(other.withhold(&TopicNames::new("p"), &state, Lsn(1))[0].1.contains("another one than before"));
+        other.depart(&TopicNames::new("p"), &state, Lsn(100)).unwrap();
         assert!(other.departed.find(1).is_some() && other.departed.find(2).is_none());
     }
 
@@ -425,7 +433,8 @@ mod tests {
         let mut state = State::default();
         let record = TopicRecord { id: None, partitions: 1, ends: vec![1] };
         state.topics.insert("p.public.x.y".to_owned(), record);
-        let withheld = |state: &State, relation: &Relation| survey(relation).withhold("p", state, Lsn(1)).len();
+        let withheld =
+            |state: &State, relation: &Relation| survey(relation).withhold(&TopicNames::new("p"), state, Lsn(1)).len();
         assert_eq!(withheld(&state, &later), 0);
         state.relations.insert("1/0".to_owned(), former.clone());
         assert_eq!((withheld(&state, &later), withheld(&state, &former)), (1, 0));

@@ -5,6 +5,7 @@ use std::{collections::BTreeMap, time::Duration};
 use crate::{
     kafka,
     postgres::Settings,
+    record::TopicNames,
     registry::RegistrySettings,
     source::publication::{PublicationSpec, TablePatterns},
 };
@@ -42,6 +43,8 @@ pub struct KafkaDeps {
     pub settings: kafka::Settings,
     /// First part of the topics' names.
     pub prefix: String,
+    /// The topics' names.
+    pub names: TopicNames,
     /// How topics are created.
     pub topics: kafka::TopicSettings,
     /// Capture writes flat records, which apply does not read.

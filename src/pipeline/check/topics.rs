@@ -38,10 +38,10 @@ pub(super) async fn check(deps: &KafkaDeps) -> Vec<Finding> {
             "Set format.records = \"envelope\" where apply is to read the topics.",
         );
     }
-    let data = format!("{}.", deps.prefix);
-    let own: Vec<_> = topics.keys().filter(|topic| topic.starts_with(&data)).collect();
+    let is_own = |topic: &&String| deps.names.table_of(topic).is_some() || *topic == deps.names.messages();
+    let own: Vec<_> = topics.keys().filter(is_own).collect();
     if own.is_empty() {
-        findings.ok(format!("topics {data}*"), "none yet; capture creates them");
+        findings.ok(format!("topics of prefix {}", deps.prefix), "none yet; capture creates them");
     }
     for topic in own {
         match admin.describe(topic).await {
