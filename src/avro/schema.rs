@@ -39,6 +39,10 @@ pub const PARAMETERS: &str = "connect.parameters";
 pub const MESSAGE_KEY: &str = "io.debezium.connector.postgresql.MessageKey";
 /// Full name of a logical message's value.
 pub const MESSAGE_VALUE: &str = "io.debezium.connector.postgresql.MessageValue";
+/// Full name of a heartbeat's key.
+pub const HEARTBEAT_KEY: &str = "io.debezium.connector.common.ServerNameKey";
+/// Full name of a heartbeat's value.
+pub const HEARTBEAT: &str = "io.debezium.connector.common.Heartbeat";
 
 static SOURCE: LazyLock<Value> = LazyLock::new(|| fixed(include_str!("../../avro/source.avsc")));
 static TRANSACTION: LazyLock<Value> = LazyLock::new(|| fixed(include_str!("../../avro/transaction.avsc")));
@@ -174,6 +178,18 @@ pub fn message_key() -> Schema {
     Schema { name: MESSAGE_KEY.into(), json: fixed(include_str!("../../avro/message_key.avsc")).to_string() }
 }
 
+/// The key schema of heartbeats.
+#[must_use]
+pub fn heartbeat_key() -> Schema {
+    Schema { name: HEARTBEAT_KEY.into(), json: fixed(include_str!("../../avro/heartbeat_key.avsc")).to_string() }
+}
+
+/// The value schema of heartbeats.
+#[must_use]
+pub fn heartbeat_value() -> Schema {
+    Schema { name: HEARTBEAT.into(), json: fixed(include_str!("../../avro/heartbeat.avsc")).to_string() }
+}
+
 /// The value schema of logical messages.
 #[must_use]
 pub fn message_value() -> Schema {
@@ -270,7 +286,9 @@ mod tests {
         for text in [&*SOURCE, &*TRANSACTION, &*MESSAGE].map(ToString::to_string) {
             apache_avro::Schema::parse_str(&text).unwrap();
         }
-        apache_avro::Schema::parse_str(&message_key().json).unwrap();
+        for schema in [message_key(), heartbeat_key(), heartbeat_value()] {
+            assert_eq!(apache_avro::Schema::parse_str(&schema.json).unwrap().name().unwrap().to_string(), schema.name);
+        }
         apache_avro::Schema::parse_str(&message_value().json).unwrap();
     }
 

@@ -73,5 +73,6 @@ fn settings(config: &CaptureConfig) -> Result<CaptureSettings, source::Error> {
             ..StreamSettings::default()
         },
         checkpoint_interval: capture.checkpoint_interval.0,
+        heartbeat_interval: capture.heartbeat_interval.0,
     })
 }

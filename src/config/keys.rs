@@ -92,6 +92,12 @@ pub const KEYS: &[Key] = &[
         "How often positions are recorded; the slot moves no further than the record.",
     ),
     key(
+        "capture.heartbeat_interval",
+        Kind::Text(rule::period_or_off),
+        Some("\"off\""),
+        "How often a record is sent to the topic __debezium-heartbeat.<prefix>, by which consumers see that capture lives (Debezium's heartbeat.interval.ms).",
+    ),
+    key(
         "format.compatibility",
         Kind::Choice(&["walrelay", "debezium"]),
         Some("\"walrelay\""),

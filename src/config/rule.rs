@@ -4,6 +4,7 @@ use std::net::ToSocketAddrs as _;
 
 use globset::Glob;
 
+use super::value::Period;
 use crate::{
     avro::flat::Metadata,
     record::{TemplateError, TopicNames},
@@ -51,6 +52,12 @@ pub fn table_topics(text: &str) -> Result<(), &'static str> {
 pub fn message_topic(text: &str) -> Result<(), &'static str> {
     let names = TopicNames::of_templates("{prefix}.{schema}.{table}", text, "p", "d");
     names.map(drop).map_err(TemplateError::expectation)
+}
+
+/// A period that is not 0, or `off`.
+pub fn period_or_off(text: &str) -> Result<(), &'static str> {
+    let period = text.parse::<Period>().ok().filter(|period| !period.0.is_zero());
+    expect(text == "off" || period.is_some(), "a period like \"10s\", or \"off\"")
 }
 
 /// `host:port`

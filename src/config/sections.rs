@@ -2,11 +2,11 @@
 
 #![allow(missing_docs, reason = "the meaning of each key is in the list of keys")]
 
-use std::{collections::BTreeMap, path::PathBuf};
+use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
 use serde::Deserialize;
 
-use super::value::{Bound, ByteSize, Period, Secret};
+use super::value::{Bound, ByteSize, ParseError, Period, Secret};
 use crate::{
     avro::{
         content::{Nullability, Parameters, TransactionBlock},
@@ -68,6 +68,20 @@ pub struct Capture {
     pub status_interval: Period,
     pub receive_timeout: Period,
     pub checkpoint_interval: Period,
+    pub heartbeat_interval: Heartbeats,
+}
+
+/// A period, or `off`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub struct Heartbeats(pub Option<Duration>);
+
+impl TryFrom<String> for Heartbeats {
+    type Error = ParseError;
+
+    fn try_from(text: String) -> Result<Self, ParseError> {
+        if text == "off" { Ok(Self(None)) } else { text.parse::<Period>().map(|period| Self(Some(period.0))) }
+    }
 }
 
 /// `[kafka]`

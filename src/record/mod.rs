@@ -14,6 +14,7 @@
 pub use decoder::{Decoded, Decoder};
 pub use encoder::{Encoder, EncoderSettings, LogicalMessage};
 pub use error::{DecodeError, EncodeError};
+pub use heartbeat::Heartbeat;
 pub use key_form::KeyForm;
 pub use plan::{MessagePlan, Plan};
 pub use topic::{TopicNameError, TopicNames};
@@ -27,6 +28,7 @@ mod encoder;
 mod error;
 mod flat;
 pub mod header;
+mod heartbeat;
 mod key;
 mod key_form;
 mod plan;

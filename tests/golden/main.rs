@@ -14,6 +14,7 @@ mod differences;
 mod documented;
 mod flat;
 mod forms;
+mod heartbeat;
 mod history;
 mod key_moves;
 mod oracle;

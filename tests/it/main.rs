@@ -22,6 +22,7 @@ mod debezium;
 mod flat;
 mod gap;
 mod half_sent;
+mod heartbeat;
 mod idle;
 mod incompatible;
 mod keys;

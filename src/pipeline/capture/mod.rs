@@ -14,6 +14,7 @@ mod barrier;
 mod departed;
 mod error;
 mod extent;
+mod heartbeat;
 mod initial;
 mod opening;
 mod options;

@@ -65,6 +65,8 @@ pub struct CaptureSettings {
     pub stream: source::stream::StreamSettings,
     /// How often positions are recorded.
     pub checkpoint_interval: Duration,
+    /// How often heartbeats are sent, if at all.
+    pub heartbeat_interval: Option<Duration>,
 }
 
 /// What [`run`] works with.

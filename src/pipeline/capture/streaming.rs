@@ -8,6 +8,7 @@ use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 use super::{
     Error,
     extent::Extent,
+    heartbeat,
     opening::{self, Opened},
     progress::Checkpointer,
     publisher::Publisher,
@@ -128,6 +129,8 @@ async fn follow(
     let mut slot = AbortOnDropHandle::new(tokio::spawn(slot));
     let topics = watch_topics(Arc::clone(session), Arc::clone(publisher));
     let mut topics = AbortOnDropHandle::new(tokio::spawn(topics));
+    let heartbeats = heartbeat::run(Arc::clone(session), Arc::clone(publisher));
+    let mut heartbeats = AbortOnDropHandle::new(tokio::spawn(heartbeats));
     loop {
         let batch = tokio::select! {
             biased;
@@ -135,6 +138,7 @@ async fn follow(
             ended = &mut checkpoints => return Err(end_of(ended)),
             ended = &mut slot => return Err(end_of(ended)),
             ended = &mut topics => return Err(end_of(ended)),
+            ended = &mut heartbeats => return Err(end_of(ended)),
             batch = batches.recv() => batch.ok_or(Error::StreamEnded)??,
         };
         let Batch { items, permit } = batch;

@@ -64,6 +64,16 @@ impl Topics {
         self.ensure(&progress_topic(prefix), &progress).await.map(drop)
     }
 
+    /// Makes the topic of heartbeats ready: old ones say nothing.
+    pub(super) async fn ensure_heartbeat(&self, name: &str) -> Result<(), Error> {
+        let short = BTreeMap::from([
+            ("cleanup.policy".to_owned(), "delete".to_owned()),
+            ("retention.ms".to_owned(), "86400000".to_owned()),
+        ]);
+        let settings = TopicSettings { partitions: 1, config: short, ..self.settings.clone() };
+        self.ensure(name, &settings).await.map(drop)
+    }
+
     /// Makes a data topic ready.
     pub(super) async fn ensure_data(&self, name: &str, state: &State) -> Result<DataTopic, Error> {
         let found = self.ensure(name, &self.settings).await?;

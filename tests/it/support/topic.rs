@@ -191,7 +191,8 @@ impl Topics {
         let admin = self.admin();
         let Ok(metadata) = admin.inner().fetch_metadata(None, Duration::from_secs(3)) else { return };
         let (data, own) = (format!("{}.", self.prefix), format!(".{}", self.prefix));
-        let ours = |name: &&str| name.starts_with(&data) || name.starts_with("walrelay.") && name.ends_with(&own);
+        let is_own = |name: &str| name.starts_with("walrelay.") || name.starts_with("__debezium-heartbeat.");
+        let ours = |name: &&str| name.starts_with(&data) || is_own(name) && name.ends_with(&own);
         let names: Vec<&str> = metadata.topics().iter().map(MetadataTopic::name).filter(ours).collect();
         let _absent = admin.delete_topics(&names, &Self::options()).await;
     }
