@@ -5,7 +5,7 @@ use std::sync::{Arc, LazyLock, Mutex};
 use walrelay::{
     avro::store::{SchemaStore, StoreError},
     schema::{Column, Relation, ReplicaIdentity, TableName},
-    types::{BinaryMode, ColumnType, DecimalMode, HstoreMode, IntervalMode, Modes, TimeMode, TypeKind},
+    types::{BinaryMode, ColumnType, DecimalMode, HstoreMode, IntervalMode, Modes, TimeMode, TimetzMode, TrailingZeros, TypeKind},
 };
 
 /// Schemas by id, in the order of registration.
@@ -94,7 +94,11 @@ const fn modes(
     time: TimeMode,
     hstore: HstoreMode,
 ) -> Modes {
-    Modes { decimal, interval, binary, time, hstore }
+    let (trailing_zeros, timetz) = match hstore {
+        HstoreMode::Json => (TrailingZeros::Kept, TimetzMode::Offset),
+        HstoreMode::Map => (TrailingZeros::Dropped, TimetzMode::Utc),
+    };
+    Modes { decimal, interval, binary, time, hstore, trailing_zeros, timetz }
 }
 
 /// A table with a column of each type; every second one is NOT NULL.

@@ -83,8 +83,8 @@ pub(super) fn place(config: &Apply, source: &TableName) -> TableName {
 
 /// The forms of values.
 pub(super) const fn modes(config: &Format) -> Modes {
-    let Format { decimal, interval, binary, time, hstore, .. } = *config;
-    Modes { decimal, interval, binary, time, hstore }
+    let Format { decimal, interval, binary, time, hstore, trailing_zeros, timetz, .. } = *config;
+    Modes { decimal, interval, binary, time, hstore, trailing_zeros, timetz }
 }
 
 /// What events say around the values.

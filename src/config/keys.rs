@@ -101,7 +101,7 @@ pub const KEYS: &[Key] = &[
         "format.compatibility",
         Kind::Choice(&["walrelay", "debezium"]),
         Some("\"walrelay\""),
-        "Whose forms hold where no other key of [format] is set. Under debezium: interval numeric, nullability source, parameters none, transaction none, context_headers.",
+        "Whose forms hold where no other key of [format] is set. Under debezium: interval numeric, nullability source, parameters none, transaction none, context_headers, trailing_zeros dropped, timetz utc.",
     ),
     key(
         "format.nullability",
@@ -168,6 +168,18 @@ pub const KEYS: &[Key] = &[
         Kind::Choice(&["json", "map"]),
         Some("\"json\""),
         "hstore: a string with a JSON object, or an Avro map.",
+    ),
+    key(
+        "format.trailing_zeros",
+        Kind::Choice(&["kept", "dropped"]),
+        Some("\"kept\""),
+        "numeric without a scale: whether 1.500 stays so in an exact decimal, or is 1.5.",
+    ),
+    key(
+        "format.timetz",
+        Kind::Choice(&["offset", "utc"]),
+        Some("\"offset\""),
+        "time with time zone: with its own offset, or in UTC.",
     ),
     key(
         "format.records",

@@ -32,12 +32,14 @@ const ALTERNATIVES: [(&str, &str); 3] = [
 ];
 
 /// What Debezium's defaults are where they differ.
-const DEBEZIUM: [(&str, &str); 5] = [
+const DEBEZIUM: [(&str, &str); 7] = [
     ("format.interval", "\"numeric\""),
     ("format.nullability", "\"source\""),
     ("format.parameters", "\"none\""),
     ("format.transaction", "\"none\""),
     ("format.context_headers", "true"),
+    ("format.trailing_zeros", "\"dropped\""),
+    ("format.timetz", "\"utc\""),
 ];
 
 /// A value and its origin.

@@ -13,7 +13,7 @@ use crate::{
         flat::Deletes,
     },
     postgres::SslMode,
-    types::{BinaryMode, DecimalMode, HstoreMode, IntervalMode, Placeholder, TimeMode},
+    types::{BinaryMode, DecimalMode, HstoreMode, IntervalMode, Placeholder, TimeMode, TimetzMode, TrailingZeros},
 };
 
 /// `[source]` or `[target]`: a PostgreSQL server. Host and database may be missing when nothing needs the server.
@@ -134,6 +134,8 @@ pub struct Format {
     pub binary: BinaryMode,
     pub time: TimeMode,
     pub hstore: HstoreMode,
+    pub trailing_zeros: TrailingZeros,
+    pub timetz: TimetzMode,
     pub nullability: Nullability,
     pub parameters: Parameters,
     pub transaction: TransactionBlock,

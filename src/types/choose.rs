@@ -9,7 +9,7 @@ use super::{
     date,
     decimal_form::Origin,
     interval, json,
-    modes::{BinaryMode, DecimalMode, HstoreMode, IntervalMode, Modes, TimeMode},
+    modes::{BinaryMode, DecimalMode, HstoreMode, IntervalMode, Modes, TimeMode, TimetzMode, TrailingZeros},
     numeric, other, point, time, timestamp, timestamptz, timetz,
 };
 
@@ -72,7 +72,7 @@ impl Family {
             701 => Self::Float8,
             1700 => match (modes.decimal, numeric::precision_and_scale(ty.typmod)) {
                 (DecimalMode::Precise, Some((precision, scale))) => Self::Decimal { precision, scale },
-                (DecimalMode::Precise, None) => Self::VariableScaleDecimal,
+                (DecimalMode::Precise, None) => Self::VariableScaleDecimal(modes.trailing_zeros),
                 (form, Some(_)) => Self::decimal(form, Origin::Declared),
                 (form, None) => Self::decimal(form, Origin::Own),
             },
@@ -84,7 +84,7 @@ impl Family {
             1083 => Self::Time(time_form(modes.time, time_digits(ty))),
             1114 => Self::Timestamp(timestamp_form(modes.time, time_digits(ty))),
             1184 => Self::Timestamptz { digits: time_digits(ty) },
-            1266 => Self::Timetz,
+            1266 => Self::Timetz(modes.timetz),
             1186 if modes.interval == IntervalMode::Numeric => Self::IntervalMicros,
             1186 => Self::Interval,
             1560 | 1562 if ty.typmod == 1 => Self::Bit,
@@ -161,9 +161,9 @@ impl Family {
                 Some(scale) => Self::Decimal { precision: 0, scale },
                 None => Self::Bytea,
             },
-            ("record", Some(numeric::VARIABLE_SCALE_NAME)) => Self::VariableScaleDecimal,
+            ("record", Some(numeric::VARIABLE_SCALE_NAME)) => Self::VariableScaleDecimal(TrailingZeros::Kept),
             ("record", Some(point::NAME)) => Self::Point,
-            ("string", Some(timetz::NAME)) => Self::Timetz,
+            ("string", Some(timetz::NAME)) => Self::Timetz(TimetzMode::Offset),
             ("string", Some(interval::NAME)) => Self::Interval,
             ("string", Some(timestamptz::NAME)) => Self::Timestamptz { digits: 6 },
             ("string", None) if field.encoding.is_some() => {

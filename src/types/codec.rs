@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::{
     date,
     decimal_form::Origin,
-    modes::{BinaryMode, HstoreMode},
+    modes::{BinaryMode, HstoreMode, TimetzMode, TrailingZeros},
     time, timestamp,
 };
 
@@ -36,7 +36,7 @@ pub(super) enum Family {
         precision: u32,
         scale: u32,
     },
-    VariableScaleDecimal,
+    VariableScaleDecimal(TrailingZeros),
     DecimalText(Origin),
     DecimalDouble(Origin),
     /// Types whose Avro value is the text as it is.
@@ -50,7 +50,7 @@ pub(super) enum Family {
     Timestamptz {
         digits: u8,
     },
-    Timetz,
+    Timetz(TimetzMode),
     Interval,
     IntervalMicros,
     /// `bit(1)`, `bit varying(1)`

@@ -9,7 +9,7 @@ use super::{
     date,
     decimal_form::{self, Origin},
     float, hstore, integer, interval,
-    modes::HstoreMode,
+    modes::{HstoreMode, TimetzMode},
     money, numeric, point, text, time, timestamp, timestamptz, timetz,
     unsent::Placeholder,
     value::{ByteString, Element, Parsed, RenderError, Value},
@@ -34,7 +34,7 @@ impl Codec {
             Family::Float4 => float::parse_float(text),
             Family::Float8 => float::parse_double(text),
             Family::Decimal { precision, scale } => numeric::parse_decimal(text, *precision, *scale),
-            Family::VariableScaleDecimal => numeric::parse_variable(text, false),
+            Family::VariableScaleDecimal(zeros) => numeric::parse_variable(text, *zeros),
             Family::DecimalText(origin) => decimal_form::parse_text(text, *origin, false),
             Family::DecimalDouble(origin) => decimal_form::parse_double(text, *origin),
             Family::Bytea => bytea::parse(text),
@@ -43,7 +43,7 @@ impl Codec {
             Family::Time(form) => time::parse(text, *form),
             Family::Timestamp(form) => timestamp::parse(text, *form),
             Family::Timestamptz { digits } => timestamptz::parse(text, *digits),
-            Family::Timetz => timetz::parse(text),
+            Family::Timetz(mode) => timetz::parse(text, *mode),
             Family::Interval => interval::parse(text),
             Family::IntervalMicros => interval::parse_micros(text),
             Family::Bit => bits::parse_one(text),
@@ -62,7 +62,7 @@ impl Codec {
     /// As [`Self::parse`].
     pub fn parse_key<'a>(&'a self, text: &'a [u8]) -> Result<Parsed<'a>, Utf8Error> {
         match &self.0 {
-            Family::VariableScaleDecimal => Ok(numeric::parse_variable(text, true)),
+            Family::VariableScaleDecimal(_) => Ok(numeric::parse_canonical(text)),
             Family::DecimalText(origin) => Ok(decimal_form::parse_text(text, *origin, *origin == Origin::Own)),
             Family::Text(TextKind::Bpchar) => self.parse(text::without_padding(text)),
             Family::Float4 | Family::Float8 => Ok(match self.parse(text)? {
@@ -83,7 +83,7 @@ impl Codec {
             Family::Int2 | Family::Int4 | Family::Int8 | Family::Oid => integer::render(value, out),
             Family::Float4 | Family::Float8 => float::render(value, out),
             Family::Decimal { scale, .. } => numeric::render_decimal(value, *scale, out),
-            Family::VariableScaleDecimal => numeric::render_variable(value, out),
+            Family::VariableScaleDecimal(_) => numeric::render_variable(value, out),
             Family::DecimalText(_) => text::render(value, out),
             Family::DecimalDouble(_) => float::render(value, out),
             Family::Bytea => bytea::render(value, out),
@@ -92,7 +92,7 @@ impl Codec {
             Family::Time(_) => time::render(value, out),
             Family::Timestamp(form) => timestamp::render(value, *form, out),
             Family::Timestamptz { .. } => timestamptz::render(value, out),
-            Family::Timetz => timetz::render(value, out),
+            Family::Timetz(_) => timetz::render(value, out),
             Family::Interval => interval::render(value, out),
             Family::IntervalMicros => interval::render_micros(value, out),
             // Both types read the digits.
@@ -150,7 +150,7 @@ impl Codec {
             | Family::Float4
             | Family::Float8
             | Family::Decimal { .. }
-            | Family::VariableScaleDecimal
+            | Family::VariableScaleDecimal(_)
             | Family::DecimalText(_)
             | Family::DecimalDouble(_)
             | Family::Bit
@@ -160,7 +160,7 @@ impl Codec {
             Family::Time(_) | Family::Interval | Family::IntervalMicros => "00:00:00",
             Family::Timestamp(_) => "1970-01-01 00:00:00",
             Family::Timestamptz { .. } => "1970-01-01 00:00:00+00",
-            Family::Timetz => "00:00:00+00",
+            Family::Timetz(_) => "00:00:00+00",
             Family::Point => "(0,0)",
             Family::Array(_) | Family::Text(TextKind::Json { .. }) => "{}",
             Family::Bits { .. } | Family::Hstore(_) | Family::Text(_) => "",
@@ -179,6 +179,7 @@ impl Codec {
             | Family::Interval
             | Family::IntervalMicros
             | Family::DecimalDouble(_)
+            | Family::Timetz(TimetzMode::Utc)
             | Family::Time(time::Form::Connect | time::Form::Iso)
             | Family::Timestamp(timestamp::Form::Connect)
             | Family::Bit
@@ -216,7 +217,7 @@ impl Codec {
                 | Family::ByteaText(_)
                 | Family::DecimalText(_)
                 | Family::Timestamptz { .. }
-                | Family::Timetz
+                | Family::Timetz(_)
                 | Family::Interval
                 | Family::Bits { .. }
                 | Family::Hstore(HstoreMode::Json)
@@ -227,7 +228,7 @@ impl Codec {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::types::{BinaryMode, ColumnType, DecimalMode, IntervalMode, Modes, TimeMode, TypeKind};
+    use crate::types::{BinaryMode, ColumnType, DecimalMode, IntervalMode, Modes, TimeMode, TrailingZeros, TypeKind};
 
     /// Columns of every family, by OID and modifier, and of every kind.
     fn columns() -> Vec<ColumnType> {
@@ -253,13 +254,19 @@ mod tests {
     fn every_codec(mut check: impl FnMut(&ColumnType, &Codec)) {
         for decimal in [DecimalMode::Precise, DecimalMode::String, DecimalMode::Double] {
             for interval in [IntervalMode::String, IntervalMode::Numeric] {
-                for (binary, time, hstore) in [
-                    (BinaryMode::Bytes, TimeMode::Adaptive, HstoreMode::Json),
-                    (BinaryMode::Hex, TimeMode::Connect, HstoreMode::Map),
-                    (BinaryMode::Base64, TimeMode::Isostring, HstoreMode::Json),
+                for (binary, time, hstore, timetz, trailing_zeros) in [
+                    (BinaryMode::Bytes, TimeMode::Adaptive, HstoreMode::Json, TimetzMode::Offset, TrailingZeros::Kept),
+                    (BinaryMode::Hex, TimeMode::Connect, HstoreMode::Map, TimetzMode::Utc, TrailingZeros::Dropped),
+                    (BinaryMode::Base64, TimeMode::Isostring, HstoreMode::Json, TimetzMode::Utc, TrailingZeros::Kept),
                 ] {
                     for ty in columns() {
-                        check(&ty, &Codec::of_column(&ty, Modes { decimal, interval, binary, time, hstore }));
+                        check(
+                            &ty,
+                            &Codec::of_column(
+                                &ty,
+                                Modes { decimal, interval, binary, time, hstore, trailing_zeros, timetz },
+                            ),
+                        );
                     }
                 }
             }

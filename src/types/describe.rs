@@ -23,7 +23,7 @@ impl Codec {
     /// The name of a record that a schema has defined before; notes the first definition.
     pub fn defined(&self, defined: &mut Vec<&'static str>) -> Option<Json> {
         let name = match &self.0 {
-            Family::VariableScaleDecimal => numeric::VARIABLE_SCALE_NAME,
+            Family::VariableScaleDecimal(_) => numeric::VARIABLE_SCALE_NAME,
             Family::Point => point::NAME,
             _ => return None,
         };
@@ -46,7 +46,7 @@ impl Codec {
             Family::Float4 => plain("float", parameters),
             Family::Float8 => plain("double", parameters),
             Family::Decimal { precision, scale } => numeric::decimal_schema(*precision, *scale, parameters),
-            Family::VariableScaleDecimal => numeric::variable_schema(parameters),
+            Family::VariableScaleDecimal(_) => numeric::variable_schema(parameters),
             Family::DecimalText(_) => plain("string", parameters),
             Family::DecimalDouble(_) => plain("double", parameters),
             Family::Bytea => plain("bytes", parameters),
@@ -55,7 +55,7 @@ impl Codec {
             Family::Time(form) => time::schema(*form, parameters),
             Family::Timestamp(form) => timestamp::schema(*form, parameters),
             Family::Timestamptz { .. } => named("string", timestamptz::NAME, parameters),
-            Family::Timetz => named("string", timetz::NAME, parameters),
+            Family::Timetz(_) => named("string", timetz::NAME, parameters),
             Family::Interval => named("string", interval::NAME, parameters),
             Family::IntervalMicros => named("long", interval::MICROS_NAME, parameters),
             Family::Bit => plain("boolean", parameters),
@@ -89,7 +89,7 @@ impl Codec {
             Family::Float4 => "real",
             Family::Float8 => "double precision",
             Family::Decimal { .. }
-            | Family::VariableScaleDecimal
+            | Family::VariableScaleDecimal(_)
             | Family::DecimalText(_)
             | Family::DecimalDouble(_) => "numeric",
             Family::Bytea | Family::ByteaText(_) => "bytea",
@@ -99,7 +99,7 @@ impl Codec {
             Family::Timestamp(timestamp::Form::Millis) => "timestamp(3) without time zone",
             Family::Timestamp(_) => "timestamp without time zone",
             Family::Timestamptz { .. } => "timestamp with time zone",
-            Family::Timetz => "time with time zone",
+            Family::Timetz(_) => "time with time zone",
             Family::Interval | Family::IntervalMicros => "interval",
             Family::Bit => "bit(1)",
             Family::Bits { .. } => "bit varying",
@@ -170,7 +170,7 @@ impl Codec {
                 SourceType::new("NUMERIC", i64::from(*precision), i64::from(*scale))
             }
             Family::DecimalText(Origin::Money) | Family::DecimalDouble(Origin::Money) => SourceType::unlimited("MONEY"),
-            Family::VariableScaleDecimal | Family::DecimalText(_) | Family::DecimalDouble(_) => {
+            Family::VariableScaleDecimal(_) | Family::DecimalText(_) | Family::DecimalDouble(_) => {
                 match numeric::precision_and_scale(ty.typmod) {
                     Some((precision, scale)) => SourceType::new("NUMERIC", i64::from(precision), i64::from(scale)),
                     None => SourceType::new("NUMERIC", 131_089, 0),
@@ -184,7 +184,7 @@ impl Codec {
             Family::Time(_) => timed("TIME", 8),
             Family::Timestamp(_) => timed("TIMESTAMP", 22),
             Family::Timestamptz { .. } => timed("TIMESTAMPTZ", 28),
-            Family::Timetz => timed("TIMETZ", 14),
+            Family::Timetz(_) => timed("TIMETZ", 14),
             Family::Interval | Family::IntervalMicros => SourceType::new("INTERVAL", 49, interval_scale(ty)),
             Family::Bit | Family::Bits { .. } => {
                 let name = if ty.oid == 1560 { "BIT" } else { "VARBIT" };

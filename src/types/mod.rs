@@ -11,7 +11,7 @@ pub use codec::Codec;
 pub use column::{ColumnType, TypeKind};
 pub use hstore::append_pair;
 pub use hstore_json::HstoreText;
-pub use modes::{BinaryMode, DecimalMode, HstoreMode, IntervalMode, Modes, TimeMode};
+pub use modes::{BinaryMode, DecimalMode, HstoreMode, IntervalMode, Modes, TimeMode, TimetzMode, TrailingZeros};
 pub(crate) use point::well_known_binary;
 pub use unsent::{Placeholder, PlaceholderError};
 pub use value::{ArrayText, BitString, ByteString, Parsed, RenderError, ShortText, Unscaled, Value};

@@ -16,6 +16,32 @@ pub struct Modes {
     pub time: TimeMode,
     /// `hstore`
     pub hstore: HstoreMode,
+    /// `numeric` without a scale
+    pub trailing_zeros: TrailingZeros,
+    /// `time with time zone`
+    pub timetz: TimetzMode,
+}
+
+/// The zeros at the end of a `numeric` that has a scale of its own, where it is an exact decimal.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum TrailingZeros {
+    /// They stay, as PostgreSQL keeps and shows them.
+    #[default]
+    Kept,
+    /// They are dropped, as Debezium does.
+    Dropped,
+}
+
+/// The form of a `time with time zone`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum TimetzMode {
+    /// With its own offset.
+    #[default]
+    Offset,
+    /// In UTC, as Debezium has it.
+    Utc,
 }
 
 /// The form of a `date`, `time` or `timestamp` (`time.precision.mode`). Those with a time zone are strings in all of them.

@@ -7,6 +7,7 @@ use serde_json::{Value as Json, json};
 
 use super::{
     magnitude,
+    modes::TrailingZeros,
     scan::Scan,
     semantic::Attributes,
     value::{Parsed, RenderError, ShortText, Unscaled, Value},
@@ -41,20 +42,28 @@ pub(super) fn parse_decimal(text: &[u8], precision: u32, scale: u32) -> Parsed<'
     value.map_or_else(|| Parsed::Unrepresentable { stand_in: Value::Decimal(beyond(text, precision)) }, Parsed::Value)
 }
 
-/// A number of a column without a scale; `canonical` drops the zeros that make no difference to equality.
-pub(super) fn parse_variable(text: &[u8], canonical: bool) -> Parsed<'_> {
-    let value = split(text).and_then(|number| {
-        let number = if canonical { number.without_trailing_zeros() } else { number };
-        let scale = i32::try_from(number.fraction.len()).ok()?;
-        Some(Value::VariableScaleDecimal { scale, unscaled: unscaled(number, number.fraction.len())? })
-    });
-    value.map_or_else(
-        || {
-            let unscaled = Unscaled::Small(special(text));
-            Parsed::Unrepresentable { stand_in: Value::VariableScaleDecimal { scale: STAND_IN_SCALE, unscaled } }
-        },
-        Parsed::Value,
-    )
+/// A number of a column without a scale.
+pub(super) fn parse_variable(text: &[u8], zeros: TrailingZeros) -> Parsed<'_> {
+    let Some(number) = split(text) else { return not_a_number(text) };
+    let written = if zeros == TrailingZeros::Dropped { number.without_trailing_zeros() } else { number };
+    let Some(value) = variable(written) else { return not_a_number(text) };
+    if written.fraction.len() == number.fraction.len() { Parsed::Value(value) } else { Parsed::Lossy(value) }
+}
+
+/// The same in a key, without the zeros that make no difference to equality.
+pub(super) fn parse_canonical(text: &[u8]) -> Parsed<'_> {
+    let value = split(text).map(Number::without_trailing_zeros).and_then(variable);
+    value.map_or_else(|| not_a_number(text), Parsed::Value)
+}
+
+fn variable(number: Number<'_>) -> Option<Value<'_>> {
+    let scale = i32::try_from(number.fraction.len()).ok()?;
+    Some(Value::VariableScaleDecimal { scale, unscaled: unscaled(number, number.fraction.len())? })
+}
+
+fn not_a_number(text: &[u8]) -> Parsed<'_> {
+    let unscaled = Unscaled::Small(special(text));
+    Parsed::Unrepresentable { stand_in: Value::VariableScaleDecimal { scale: STAND_IN_SCALE, unscaled } }
 }
 
 pub(super) fn render_decimal(value: Value<'_>, scale: u32, out: &mut Vec<u8>) -> Result<(), RenderError> {

@@ -1,16 +1,50 @@
-//! `time with time zone`: Avro `string` in ISO 8601 with the value's own offset (`io.debezium.time.ZonedTime`), 24:00 included.
+//! `time with time zone`: Avro `string` in ISO 8601 (`io.debezium.time.ZonedTime`) with the value's own offset, 24:00 included, or
+//! as the clock shows it in UTC, which tells neither.
 
 use std::fmt::Write;
 
-use super::value::{Parsed, RenderError, ShortText, Value};
+use super::{
+    modes::TimetzMode,
+    value::{Parsed, RenderError, ShortText, Value},
+};
 
 pub(super) const NAME: &str = "io.debezium.time.ZonedTime";
 
-pub(super) fn parse(text: &[u8]) -> Parsed<'_> {
-    std::str::from_utf8(text)
-        .ok()
-        .and_then(iso)
-        .map_or(Parsed::Unrepresentable { stand_in: Value::Text("00:00:00Z") }, |iso| Parsed::Value(Value::Short(iso)))
+pub(super) fn parse(text: &[u8], mode: TimetzMode) -> Parsed<'_> {
+    let text = std::str::from_utf8(text).ok();
+    let parsed = text.and_then(|text| {
+        let own = iso(text)?;
+        if mode == TimetzMode::Offset {
+            return Some(Parsed::Value(Value::Short(own)));
+        }
+        let utc = utc(text)?;
+        Some(if utc == own { Parsed::Value(Value::Short(utc)) } else { Parsed::Lossy(Value::Short(utc)) })
+    });
+    parsed.unwrap_or(Parsed::Unrepresentable { stand_in: Value::Text("00:00:00Z") })
+}
+
+const DAY: i32 = 86_400;
+
+/// The clock in UTC at that moment of any day.
+fn utc(text: &str) -> Option<ShortText> {
+    let at = text.rfind(['+', '-'])?;
+    let (clock, offset) = text.split_at(at);
+    let (whole, fraction) = clock.split_at(clock.find('.').unwrap_or(clock.len()));
+    let (sign, offset) = offset.strip_prefix('-').map_or((1, offset.get(1..)?), |west| (-1, west));
+    let seconds = (seconds(whole)? - sign * seconds(offset)?).rem_euclid(DAY);
+    let mut utc = ShortText::new();
+    write!(utc, "{:02}:{:02}:{:02}{fraction}Z", seconds / 3600, seconds / 60 % 60, seconds % 60).ok()?;
+    Some(utc)
+}
+
+/// Seconds of `hours:minutes:seconds`, of which the last two may be missing.
+fn seconds(text: &str) -> Option<i32> {
+    let mut unit = 3600;
+    text.split(':').try_fold(0, |sum, part| {
+        let seconds = part.parse::<u8>().ok().map(i32::from)? * unit;
+        unit /= 60;
+        Some(sum + seconds)
+    })
 }
 
 /// PostgreSQL's own text: an offset without minutes when they are zero.
@@ -45,6 +79,18 @@ fn iso(text: &str) -> Option<ShortText> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn utc_is_the_clock_of_another_zone() {
+        let utc = |text| utc(text).unwrap().as_str().to_owned();
+        assert_eq!(utc("12:34:56.789012+05:30"), "07:04:56.789012Z");
+        assert_eq!(utc("24:00:00-12"), "12:00:00Z");
+        assert_eq!(utc("24:00:00+00"), "00:00:00Z");
+        assert_eq!(utc("00:00:00+15:59:59"), "08:00:01Z");
+        let exact = |text: &'static str| matches!(parse(text.as_bytes(), TimetzMode::Utc), Parsed::Value(_));
+        assert!(exact("12:34:56.7+00") && !exact("12:34:56.7+01") && !exact("24:00:00+00"));
+        assert!(matches!(parse(b"noon", TimetzMode::Utc), Parsed::Unrepresentable { .. }));
+    }
 
     #[test]
     fn offsets_are_kept() {

@@ -9,7 +9,7 @@ use walrelay::{
     event::{Barrier, Cell, Datum, EventMeta, RecordBuf, RowChange, SnapshotMark, TransactionMeta},
     lsn::Lsn,
     record::{Decoded, LogicalMessage},
-    types::{DecimalMode, IntervalMode, Modes},
+    types::{DecimalMode, IntervalMode, Modes, TimetzMode, TrailingZeros},
 };
 
 use crate::{
@@ -82,7 +82,8 @@ fn compare(
     } else {
         ("gdefault", Modes { interval: IntervalMode::Numeric, ..Modes::default() })
     };
-    let mut pipe = Pipe::with_forms(prefix, modes, content);
+    let exact = Modes { trailing_zeros: TrailingZeros::Dropped, timetz: TimetzMode::Utc, ..modes };
+    let mut pipe = Pipe::with_forms(prefix, if compatible { exact } else { modes }, content);
     let plan = pipe.plan(&golden.relation);
 
     let ours: Json = serde_json::from_str(plan.key_schema().unwrap()).unwrap();

@@ -7,7 +7,7 @@ use walrelay::{
         flat::{Deletes, Flat, Metadata},
     },
     event::{OldTuple, RecordBuf, RowChange},
-    types::{BinaryMode, DecimalMode, HstoreMode, IntervalMode, Modes, TimeMode},
+    types::{BinaryMode, DecimalMode, HstoreMode, IntervalMode, Modes, TimeMode, TimetzMode, TrailingZeros},
 };
 
 use crate::support::{Pipe, change, event, golden, transaction, tuple};
@@ -41,6 +41,8 @@ fn a_row_of_any_type_is_encoded_without_an_allocation() {
             binary: BinaryMode::Base64,
             time: TimeMode::Connect,
             hstore: HstoreMode::Map,
+            trailing_zeros: TrailingZeros::Dropped,
+            timetz: TimetzMode::Utc,
         },
         Modes { decimal: DecimalMode::Double, binary: BinaryMode::Hex, time: TimeMode::Isostring, ..Modes::default() },
     ];

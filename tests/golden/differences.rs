@@ -23,9 +23,12 @@ pub const ALL: [(&str, &str); 17] = [
         "numeric's length",
         "Debezium gives a numeric without scale two lengths, by whether snapshot or stream came first",
     ),
-    ("offsets", "a time with time zone keeps its offset, and 24:00; Debezium turns both into UTC"),
+    (
+        "offsets",
+        "a time with time zone keeps its offset, and 24:00, if only in walrelay.text; Debezium turns both into UTC",
+    ),
     ("bit lengths", "the leading zeros of a bit varying are in walrelay.text; Debezium loses them"),
-    ("display scale", "1.500 stays 1.500; Debezium drops the zeros, which PostgreSQL keeps and shows"),
+    ("display scale", "1.500 stays 1.500, if only in walrelay.text; Debezium drops the zeros, which PostgreSQL shows"),
     ("before", "a delete's before has null for what PostgreSQL did not send, Debezium invents a zero value"),
     (
         "special values",
@@ -63,14 +66,14 @@ const SPECIAL: [(&str, i64, &str, &str); 8] = [
     ("t_timestamp", 8, "ts", "294276-12-31 23:59:59.999999"),
 ];
 
-/// Times with time zone, by row id: column, and what walrelay writes.
-const OFFSETS: [(i64, &str, &str); 6] = [
-    (1, "tz", "12:34:56.789012+05:30"),
-    (1, "tz3", "12:34:56.789-03:00"),
-    (3, "tz", "24:00:00Z"),
-    (3, "tz3", "24:00:00-12:00"),
-    (4, "tz", "00:00:00+15:59"),
-    (4, "tz3", "23:59:59.999-15:59"),
+/// Times with time zone, by row id: column, what walrelay writes, and PostgreSQL's text.
+const OFFSETS: [(i64, &str, &str, &str); 6] = [
+    (1, "tz", "12:34:56.789012+05:30", "12:34:56.789012+05:30"),
+    (1, "tz3", "12:34:56.789-03:00", "12:34:56.789-03"),
+    (3, "tz", "24:00:00Z", "24:00:00+00"),
+    (3, "tz3", "24:00:00-12:00", "24:00:00-12"),
+    (4, "tz", "00:00:00+15:59", "00:00:00+15:59"),
+    (4, "tz3", "23:59:59.999-15:59", "23:59:59.999-15:59"),
 ];
 
 /// Intervals, by row id: column and text.
@@ -214,9 +217,10 @@ impl<'a> Differences<'a> {
             }
             texts.insert((*column).into(), json!(text));
         }
-        for (_, column, text) in OFFSETS.iter().filter(|offset| table == "t_time" && Some(offset.0) == id) {
+        for (_, column, iso, text) in OFFSETS.iter().filter(|offset| table == "t_time" && Some(offset.0) == id) {
             self.used("offsets");
-            fields.insert((*column).into(), json!(text));
+            let (place, said) = if self.compatible { (&mut texts, text) } else { (&mut *fields, iso) };
+            place.insert((*column).into(), json!(said));
         }
         for (_, column, text) in INTERVALS.iter().filter(|interval| table == "t_interval" && Some(interval.0) == id) {
             if fields[*column].is_i64() && !is_before_of_delete {
@@ -240,7 +244,11 @@ impl<'a> Differences<'a> {
         }
         if !self.lossless && (table, id) == ("t_numeric", Some(8)) {
             self.used("display scale");
-            fields.insert("n".into(), json!({"scale": 3, "value": {"$bytes": "05dc"}}));
+            if self.compatible {
+                texts.insert("n".into(), json!("1.500"));
+            } else {
+                fields.insert("n".into(), json!({"scale": 3, "value": {"$bytes": "05dc"}}));
+            }
         }
         if is_before_of_delete {
             for (index, column) in self.relation.columns.iter().enumerate() {
