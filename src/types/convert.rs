@@ -273,6 +273,16 @@ mod tests {
         }
     }
 
+    /// 12:00+00 and 13:00+01 are two keys, and one clock.
+    #[test]
+    fn keys_that_lose_their_offset_are_not_told_apart_by_their_bytes() {
+        let equal = |timetz| {
+            let modes = Modes { timetz, ..Modes::default() };
+            Codec::of_column(&ColumnType::base(1266, -1, "time with time zone"), modes).keys_equal_as_bytes()
+        };
+        assert!(equal(TimetzMode::Offset) && !equal(TimetzMode::Utc));
+    }
+
     #[test]
     fn what_stands_for_no_value_is_a_value_of_its_type() {
         every_codec(|ty, codec| {

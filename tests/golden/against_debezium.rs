@@ -282,10 +282,8 @@ fn every_row_comes_back_as_postgresql_wrote_it() {
         Content { parameters: Parameters::None, transaction: TransactionBlock::None, ..debezium },
     );
     let lossy = Modes { trailing_zeros: TrailingZeros::Dropped, timetz: TimetzMode::Utc, ..Modes::default() };
-    let (strings, numeric) = (
-        Modes { decimal: DecimalMode::String, ..lossy },
-        Modes { interval: IntervalMode::Numeric, ..lossy },
-    );
+    let (strings, numeric) =
+        (Modes { decimal: DecimalMode::String, ..lossy }, Modes { interval: IntervalMode::Numeric, ..lossy });
     for table in TABLES {
         for (modes, content) in [(Modes::default(), Content::default()), (strings, lossless), (numeric, default)] {
             comes_back(&golden(table), modes, content);
