@@ -19,6 +19,7 @@ pub mod feedback;
 pub mod identity;
 pub mod key;
 pub mod lock;
+pub mod membership;
 pub mod publication;
 #[cfg(test)]
 mod scripted;

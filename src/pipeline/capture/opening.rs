@@ -253,7 +253,9 @@ impl Opening<'_> {
             report_withheld(&self.deps, withheld);
         }
         let publisher = Arc::new(self.publisher(&state, from).await?);
+        let members = self.survey.members(&state);
         let session = Arc::new(self.session(store, &state, checkpoint, flush).await?);
+        session.position.record(&members).await?;
         session.forget_topics(&state, below.is_some()).await?;
         Ok(Opened { session, publisher, batches, handle, versions: versions(&state), below })
     }
@@ -318,6 +320,7 @@ impl Opening<'_> {
         let publisher = Arc::new(self.publisher(&state, at).await?);
         let tables = self.survey.published.clone();
         let publication = settings.publication.name.clone();
+        let members = self.survey.members(&state);
         let (flush, confirmed) = watch::channel(at);
         let session = self.session(store, &state, checkpoint, flush).await?;
         session.forget_topics(&state, false).await?;
@@ -340,7 +343,7 @@ impl Opening<'_> {
         // A table that was left out is not whole any longer, whatever its topic held before.
         let left_out = state.topics.keys().filter(|name| !publisher.topics().any(|topic| *topic.name == ***name));
         copied.extend(left_out.map(|name| Update::ForgetTopic { name: name.clone() }));
-        copied.extend(forgotten);
+        copied.extend(forgotten.into_iter().chain(members));
         copied.extend(session.barriers.lock().await.drain(..).map(Update::CloseBarrier));
         session.position.finish_snapshot(copied).await?;
         versions.extend(left);

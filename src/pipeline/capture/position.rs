@@ -110,6 +110,9 @@ impl PositionRecord {
 
     /// Records changes that move no position.
     pub(super) async fn record(&self, updates: &[Update]) -> Result<(), Error> {
+        if updates.is_empty() {
+            return Ok(());
+        }
         let _one_writer = self.checkpoint.lock().await;
         self.store.write(updates).await
     }

@@ -16,6 +16,7 @@ use crate::{
     lsn::{Lsn, Position},
     record::KeyForm,
     schema::Relation,
+    source::membership::Membership,
 };
 
 /// How far the first copy has come.
@@ -101,6 +102,8 @@ pub(super) struct State {
     pub(super) keys: BTreeMap<String, KeyForm>,
     pub(super) barriers: Vec<OpenBarrier>,
     pub(super) stopped: BTreeMap<String, StoppedTable>,
+    /// How the publication had the tables, by topic.
+    pub(super) members: BTreeMap<String, Membership>,
 }
 
 /// One change of the state.
@@ -134,6 +137,11 @@ pub(super) enum Update {
     },
     OpenBarrier(OpenBarrier),
     CloseBarrier(Position),
+    /// How the publication has the table of a topic.
+    Member {
+        topic: String,
+        member: Membership,
+    },
     Stopped {
         table: String,
         stopped: StoppedTable,
@@ -155,6 +163,7 @@ impl Update {
             Self::ForgetKey { topic } => (format!("key/{topic}"), None),
             Self::OpenBarrier(barrier) => (format!("barrier/{}", barrier.position), Some(serde_json::to_vec(barrier)?)),
             Self::CloseBarrier(position) => (format!("barrier/{position}"), None),
+            Self::Member { topic, member } => (format!("member/{topic}"), Some(serde_json::to_vec(member)?)),
             Self::Stopped { table, stopped } => (format!("table/{table}"), Some(serde_json::to_vec(stopped)?)),
             Self::Resumed { table } => (format!("table/{table}"), None),
         })
@@ -178,6 +187,9 @@ impl State {
                 }
                 Some(("key", name)) => {
                     state.keys.insert(name.to_owned(), serde_json::from_slice(value).map_err(wrong)?);
+                }
+                Some(("member", name)) => {
+                    state.members.insert(name.to_owned(), serde_json::from_slice(value).map_err(wrong)?);
                 }
                 Some(("barrier", _)) => state.barriers.push(serde_json::from_slice(value).map_err(wrong)?),
                 Some(("table", name)) => {

@@ -13,7 +13,7 @@ use super::{
     departed::Departed,
     routes::SNAPSHOT_VERSION,
     settings::CaptureDeps,
-    state::{OpenBarrier, State, StoppedTable},
+    state::{OpenBarrier, State, StoppedTable, Update},
     tables::Tables,
 };
 use crate::{
@@ -24,6 +24,7 @@ use crate::{
     source::{
         self,
         catalog::PublishedTable,
+        membership::{self, Membership},
         publication::{PublicationSpec, TablePatterns},
     },
 };
@@ -39,6 +40,8 @@ pub(super) struct Survey {
     pub(super) topics: BTreeMap<TableName, String>,
     /// Tables that are captured no longer, and lack copies of barriers.
     pub(super) departed: Departed,
+    /// How the publication has each table; empty in a replay, which has none to compare.
+    members: BTreeMap<u32, Membership>,
 }
 
 /// Options that hold no longer, as far as the tables depend on them.
@@ -92,7 +95,7 @@ impl Survey {
         for (table, topic) in &topics {
             tables.name_topic(topic, table);
         }
-        Self { published, topics, departed: Departed::default() }
+        Self { published, topics, ..Self::default() }
     }
 
     /// Before a snapshot, which takes all configured tables.
@@ -120,7 +123,8 @@ impl Survey {
         }
         let published = published(client, spec).await?;
         let topics = name_topics(&deps.settings.encoder.topics, &published)?;
-        Ok(Self::new(tables, published, topics))
+        let members = membership::read(client, &spec.name).await?;
+        Ok(Self { members, ..Self::new(tables, published, topics) })
     }
 
     /// A stream that goes on never gets a table silently: its earlier rows would be missing.
@@ -138,7 +142,8 @@ impl Survey {
         }
         let published = published(client, spec).await?;
         let topics = name_topics(&deps.settings.encoder.topics, &published)?;
-        Ok(Self::new(tables, published, topics))
+        let members = membership::read(client, &spec.name).await?;
+        Ok(Self { members, ..Self::new(tables, published, topics) })
     }
 
     /// Under the options of `deps`, which hold no longer. That no table matches them is no error: a table that is gone has
@@ -175,6 +180,7 @@ impl Survey {
             uncopied(state, consistent_point, table, topic)
                 .or_else(|| foreign(&owners, table, topic))
                 .or_else(|| self.replaced(state, table))
+                .or_else(|| self.rejoined(state, table, topic))
         };
         let withheld: Vec<_> =
             self.topics.iter().filter_map(|(table, topic)| Some((table.clone(), reason(table, topic)?))).collect();
@@ -182,6 +188,28 @@ impl Survey {
             self.topics.remove(table);
         }
         withheld
+    }
+
+    fn member(&self, table: &TableName) -> Option<&Membership> {
+        let found = self.published.iter().map(|table| &table.relation).find(|relation| relation.name == *table)?;
+        self.members.get(&found.oid)
+    }
+
+    /// Why a table must not go on that was not in the publication for a while: what was changed meanwhile is not sent.
+    fn rejoined(&self, state: &State, table: &TableName, topic: &str) -> Option<String> {
+        let left = self.member(table)?.has_left_since(state.members.get(topic)?);
+        left.then(|| {
+            "it left the publication and joined it again; what was changed in between is not captured".to_owned()
+        })
+    }
+
+    /// What is to be recorded of how the publication has the captured tables.
+    pub(super) fn members(&self, state: &State) -> Vec<Update> {
+        let news = |(table, topic): (&TableName, &String)| {
+            let member = self.member(table).filter(|member| state.members.get(topic) != Some(*member))?;
+            Some(Update::Member { topic: topic.clone(), member: member.clone() })
+        };
+        self.topics.iter().filter_map(news).collect()
     }
 
     /// Why a table must not go on where another one of its name was recorded (trap T37): what that one had is not its own.
@@ -356,7 +384,7 @@ mod tests {
     fn survey(relation: &Relation) -> Survey {
         let published = vec![published(relation.clone())];
         let topics = name_topics(&TopicNames::new("p"), &published).unwrap();
-        Survey { published, topics, departed: Departed::default() }
+        Survey { published, topics, ..Survey::default() }
     }
 
     fn replayed(recorded: Option<u32>, exclude: &str) -> Result<Vec<String>, Error> {

@@ -1,0 +1,90 @@
+//! By which entries of the catalog a publication has its tables.
+//!
+//! The WAL does not tell that a table leaves a publication, nor that it comes back: what was changed in between is not sent, and
+//! nothing else would be different. The entries tell: `ALTER PUBLICATION … DROP TABLE` deletes the one of the table, and what
+//! adds the table again makes one with another OID (trap T37).
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::error::Error;
+use crate::postgres::Client;
+
+/// How a publication has a table.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Membership {
+    /// The publication's OID: what is changed while there is none the server tells.
+    pub publication: u32,
+    /// OIDs of the rows that say so, each of them enough: of `pg_publication_rel`, of `pg_publication_namespace`, and the
+    /// publication's own if it is of all tables.
+    pub entries: Vec<u32>,
+    /// Row filter and column list. `SET TABLE` makes a new entry where they change, though the table never leaves.
+    pub filter: String,
+}
+
+impl Membership {
+    /// Whether the table has left since `earlier`, as far as can be told: another publication, filter or column list gives
+    /// no answer.
+    #[must_use]
+    pub fn has_left_since(&self, earlier: &Self) -> bool {
+        let comparable = self.publication == earlier.publication && self.filter == earlier.filter;
+        comparable && !self.entries.iter().any(|entry| earlier.entries.contains(entry))
+    }
+}
+
+/// How the publication has each of its tables, by `pg_class.oid`.
+pub async fn read(client: &Client, publication: &str) -> Result<BTreeMap<u32, Membership>, Error> {
+    let failed = |error| Error::statement(format!("reading the tables of publication {publication}"), error);
+    let rows = client.query(&query(client.server_version()), &[&publication]).await.map_err(failed)?;
+    let mut memberships = BTreeMap::new();
+    for row in rows {
+        let membership = Membership {
+            publication: row.try_get(1).map_err(failed)?,
+            entries: row.try_get(2).map_err(failed)?,
+            filter: row.try_get(3).map_err(failed)?,
+        };
+        memberships.insert(row.try_get(0).map_err(failed)?, membership);
+    }
+    Ok(memberships)
+}
+
+/// Schemas, row filters and column lists exist from 15 on.
+fn query(server_version: u32) -> String {
+    let (schemas, filter) = if server_version >= 150_000 {
+        (
+            "UNION ALL SELECT s.oid FROM pg_publication_namespace s WHERE s.pnpubid = b.oid AND s.pnnspid = n.oid",
+            "(SELECT concat_ws(' ', pg_get_expr(r.prqual, r.prrelid), r.prattrs::text) FROM pg_publication_rel r \
+              WHERE r.prpubid = b.oid AND r.prrelid = c.oid)",
+        )
+    } else {
+        ("", "NULL::text")
+    };
+    format!(
+        "SELECT c.oid, b.oid, ARRAY(SELECT r.oid FROM pg_publication_rel r WHERE r.prpubid = b.oid AND r.prrelid = c.oid {schemas} \
+                UNION ALL SELECT b.oid WHERE b.puballtables), coalesce({filter}, '') \
+         FROM pg_publication b JOIN pg_publication_tables p ON p.pubname = b.pubname \
+         JOIN pg_namespace n ON n.nspname = p.schemaname \
+         JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = p.tablename \
+         WHERE b.pubname = $1"
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_table_has_left_when_none_of_its_entries_is_there_any_more() {
+        let member = |publication, entries: &[u32], filter: &str| Membership {
+            publication,
+            entries: entries.into(),
+            filter: filter.into(),
+        };
+        let now = member(8, &[2, 3], "");
+        assert!(now.has_left_since(&member(8, &[1], "")));
+        assert!(!now.has_left_since(&member(8, &[1, 3], "")));
+        assert!(!now.has_left_since(&member(9, &[1], "")));
+        assert!(!now.has_left_since(&member(8, &[1], "(id > 1)")));
+    }
+}
