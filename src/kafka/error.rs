@@ -191,6 +191,10 @@ fn delivery_hint(topic: &str, source: &KafkaError) -> Option<String> {
         Code::MessageSizeTooLarge | Code::InvalidMessageSize => {
             format!("Raise max.message.bytes of topic {topic} (and message.max.bytes of the brokers).")
         }
+        Code::InvalidTimestamp => format!(
+            "Compare this machine's clock with the brokers': topic {topic} takes records of about their time only \
+             (message.timestamp.before.max.ms and message.timestamp.after.max.ms)."
+        ),
         Code::UnknownTopic | Code::UnknownTopicOrPartition => {
             format!("Create topic {topic} again, or restart capture to let it create the topic.")
         }
