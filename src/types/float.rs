@@ -1,10 +1,10 @@
 //! `real` and `double precision`: Avro `float` and `double`, NaN, infinities and −0 included.
 //!
-//! The server prints the shortest text that reads back as the same number (`extra_float_digits` ≥ 1), and so does Rust.
+//! The server prints the shortest text that reads back as the same number (`extra_float_digits` ≥ 1), and so does Rust, in nearly
+//! the same digits.
 
 use std::{
-    fmt::{self, Display, LowerExp},
-    io::Write,
+    fmt::{LowerExp, Write},
     str::FromStr,
 };
 
@@ -31,10 +31,20 @@ pub(super) const fn canonical(value: Value<'_>) -> Value<'_> {
     }
 }
 
+/// Appends a text that reads back as the same number.
 pub(super) fn render(value: Value<'_>, out: &mut Vec<u8>) -> Result<(), RenderError> {
+    append(value, false, out)
+}
+
+/// Appends the server's own text, which takes more time to find.
+pub(super) fn append_as_server(value: Value<'_>, out: &mut Vec<u8>) -> Result<(), RenderError> {
+    append(value, true, out)
+}
+
+fn append(value: Value<'_>, as_server: bool, out: &mut Vec<u8>) -> Result<(), RenderError> {
     match value {
-        Value::Float(number) if number.is_finite() => write_number(out, number, 6),
-        Value::Double(number) if number.is_finite() => write_number(out, number, 15),
+        Value::Float(number) if number.is_finite() => write_number(out, number, 6, as_server),
+        Value::Double(number) if number.is_finite() => write_number(out, number, 15, as_server),
         Value::Float(number) => {
             out.extend_from_slice(special(number.into()));
             Ok(())
@@ -52,19 +62,124 @@ fn number<F: FromStr>(text: &[u8]) -> Option<F> {
 }
 
 /// Appends a number in PostgreSQL's notation: with an exponent of two digits or more below 10⁻⁴ and from 10 to the power of
-/// `exponent_from` on.
-fn write_number(out: &mut Vec<u8>, number: impl Display + LowerExp, exponent_from: i32) -> Result<(), RenderError> {
-    let failed = |_| RenderError("floating-point number");
+/// `certain` on, which is also how many digits every number keeps (`FLT_DIG`, `DBL_DIG`).
+fn write_number<F>(out: &mut Vec<u8>, number: F, certain: usize, as_server: bool) -> Result<(), RenderError>
+where
+    F: LowerExp + FromStr + PartialEq + Copy,
+{
+    let failed = RenderError("floating-point number");
     let mut scientific = ShortText::new();
-    fmt::Write::write_fmt(&mut scientific, format_args!("{number:e}"))
-        .map_err(|_| RenderError("floating-point number"))?;
-    let (mantissa, exponent) = scientific.as_str().split_once('e').unwrap_or(("0", "0"));
-    let exponent: i32 = exponent.parse().unwrap_or(0);
-    if (-4..exponent_from).contains(&exponent) {
-        return write!(out, "{number}").map_err(failed);
+    write!(scientific, "{number:e}").map_err(|_| failed)?;
+    let (mantissa, exponent) = scientific.as_str().split_once('e').ok_or(failed)?;
+    let exponent: i32 = exponent.parse().map_err(|_| failed)?;
+    let (sign, mantissa) = mantissa.strip_prefix('-').map_or(("", mantissa), |mantissa| ("-", mantissa));
+    let mut digits = ShortText::new();
+    let (first, rest) = mantissa.split_once('.').unwrap_or((mantissa, ""));
+    digits.push(first).and_then(|()| digits.push(rest)).ok_or(failed)?;
+    if as_server && digits.as_bytes().len() > certain {
+        digits = of_server(number, exponent, digits).ok_or(failed)?;
     }
-    let sign = if exponent < 0 { '-' } else { '+' };
-    write!(out, "{mantissa}e{sign}{:02}", exponent.unsigned_abs()).map_err(failed)
+    let digits = digits.as_bytes();
+    out.extend_from_slice(sign.as_bytes());
+    let certain = i32::try_from(certain).unwrap_or(i32::MAX);
+    if !(-4..certain).contains(&exponent) {
+        append_digits(digits, 1, out);
+        let sign = if exponent < 0 { '-' } else { '+' };
+        let mut text = ShortText::new();
+        write!(text, "e{sign}{:02}", exponent.unsigned_abs()).map_err(|_| failed)?;
+        out.extend_from_slice(text.as_bytes());
+    } else if exponent < 0 {
+        out.extend_from_slice(b"0.");
+        out.extend(std::iter::repeat_n(b'0', exponent.unsigned_abs() as usize - 1));
+        out.extend_from_slice(digits);
+    } else {
+        append_digits(digits, exponent.unsigned_abs() as usize + 1, out);
+    }
+    Ok(())
+}
+
+/// Appends digits with so many of them, or zeros, before the point.
+fn append_digits(digits: &[u8], whole: usize, out: &mut Vec<u8>) {
+    let (before, behind) = digits.split_at(whole.min(digits.len()));
+    out.extend_from_slice(before);
+    out.extend(std::iter::repeat_n(b'0', whole - before.len()));
+    if !behind.is_empty() {
+        out.push(b'.');
+        out.extend_from_slice(behind);
+    }
+}
+
+/// The server's digits: of two texts that are equally near it takes the one that ends in an even digit, and it takes none
+/// that lies in the middle between the number and the next one, since not every reader would round it back.
+fn of_server<F>(number: F, exponent: i32, shortest: ShortText) -> Option<ShortText>
+where
+    F: LowerExp + FromStr + PartialEq + Copy,
+{
+    /// Enough for every `double precision`.
+    const MOST: usize = 17;
+    let is_exact = |digits: &[u8], more: &str| {
+        let places = exponent - i32::try_from(digits.len() + more.len()).unwrap_or(0) + 1;
+        let text = format!("{}{more}e{places}", std::str::from_utf8(digits).unwrap_or_default());
+        text.parse::<F>().is_ok_and(|other| other == number || negated(&text, number))
+    };
+    let is_inside = |digits: &[u8]| {
+        let below = digits.iter().rposition(|digit| *digit != b'0').map(|at| {
+            let borrowed = |index: usize, digit: u8| match index.cmp(&at) {
+                std::cmp::Ordering::Less => digit,
+                std::cmp::Ordering::Equal => digit - 1,
+                std::cmp::Ordering::Greater => b'9',
+            };
+            digits.iter().enumerate().map(|(index, digit)| borrowed(index, *digit)).collect::<Vec<u8>>()
+        });
+        is_exact(digits, "")
+            && is_exact(digits, &format!("{:030}", 1))
+            && below.is_some_and(|below| is_exact(&below, &"9".repeat(30)))
+    };
+    let shortest = even(number, shortest, &|digits| is_exact(digits, ""))?;
+    if is_inside(shortest.as_bytes()) {
+        return Some(shortest);
+    }
+    let longer = (shortest.as_bytes().len()..MOST).map(|places| digits_of(number, places));
+    longer.flatten().find(|digits| is_inside(digits.as_bytes())).or(Some(shortest))
+}
+
+/// Whether the number is the text's, below zero.
+fn negated<F: FromStr + PartialEq>(text: &str, number: F) -> bool {
+    format!("-{text}").parse::<F>().is_ok_and(|other| other == number)
+}
+
+/// Rust takes the upper one of two that are equally near.
+fn even<F: LowerExp>(number: F, digits: ShortText, is_exact: &dyn Fn(&[u8]) -> bool) -> Option<ShortText> {
+    /// No `double precision` has more digits.
+    const ALL: usize = 767;
+    let mut lower = digits.as_bytes().to_vec();
+    let last = lower.last_mut()?;
+    if *last % 2 == 0 {
+        return Some(digits);
+    }
+    *last -= 1;
+    let exact = format!("{number:.ALL$e}");
+    let mut exact = exact.bytes().filter(u8::is_ascii_digit);
+    let is_below = lower.iter().all(|digit| exact.next() == Some(*digit));
+    let is_half = exact.next() == Some(b'5') && exact.take(ALL - lower.len()).all(|digit| digit == b'0');
+    if !(is_below && is_half && is_exact(&lower)) {
+        return Some(digits);
+    }
+    let mut text = ShortText::new();
+    text.push(std::str::from_utf8(&lower).ok()?)?;
+    Some(text)
+}
+
+/// The nearest digits with so many places behind the first.
+fn digits_of(number: impl LowerExp, places: usize) -> Option<ShortText> {
+    let mut scientific = ShortText::new();
+    write!(scientific, "{number:.places$e}").ok()?;
+    let (mantissa, _) = scientific.as_str().split_once('e')?;
+    let mut digits = ShortText::new();
+    for digit in mantissa.split(['-', '.']) {
+        digits.push(digit)?;
+    }
+    Some(digits)
 }
 
 fn special(number: f64) -> &'static [u8] {

@@ -6,6 +6,7 @@
 //! [`Parsed::Unrepresentable`] and travels as text in a header (EVENTS: `walrelay.text`). Nothing is guessed or dropped.
 
 pub use array::append_item;
+pub use binary::{BinaryCodec, BinaryError};
 pub use choose::FieldType;
 pub use codec::Codec;
 pub use column::{ColumnType, TypeKind};
@@ -18,6 +19,7 @@ pub use value::{ArrayText, BitString, ByteString, Parsed, RenderError, ShortText
 
 mod array;
 mod array_scan;
+mod binary;
 mod bits;
 mod boolean;
 mod bytea;

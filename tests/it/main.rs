@@ -14,6 +14,7 @@
 
 mod applier;
 mod bad_input;
+mod binary;
 mod broker;
 mod check;
 mod consumer;

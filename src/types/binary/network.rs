@@ -1,0 +1,97 @@
+//! Addresses.
+
+use std::net::Ipv4Addr;
+
+use super::{BinaryError, Reader, number, textual::hex};
+
+/// The address family of IPv4; that of IPv6 is the next.
+const IPV4: u8 = 2;
+
+pub(super) fn inet(reader: &mut Reader<'_>, out: &mut Vec<u8>) -> Result<(), BinaryError> {
+    address(reader, false, out)
+}
+
+pub(super) fn cidr(reader: &mut Reader<'_>, out: &mut Vec<u8>) -> Result<(), BinaryError> {
+    address(reader, true, out)
+}
+
+/// Family, length of the network in bits, whether it is a `cidr`, length in bytes, bytes.
+fn address(reader: &mut Reader<'_>, is_cidr: bool, out: &mut Vec<u8>) -> Result<(), BinaryError> {
+    let wrong = BinaryError("address");
+    let (family, bits, _, length) = (reader.u8()?, reader.u8()?, reader.u8()?, reader.u8()?);
+    let bytes = reader.take(length.into())?;
+    let whole = match (family, bytes.len()) {
+        (IPV4, 4) => {
+            let bytes: [u8; 4] = bytes.try_into().map_err(|_| wrong)?;
+            out.extend_from_slice(Ipv4Addr::from(bytes).to_string().as_bytes());
+            32
+        }
+        (_, 16) if family == IPV4 + 1 => {
+            ipv6(bytes.try_into().map_err(|_| wrong)?, out);
+            128
+        }
+        _ => return Err(wrong),
+    };
+    if bits > whole {
+        return Err(wrong);
+    }
+    if is_cidr || bits != whole {
+        out.push(b'/');
+        number::digits(bits.into(), 1, out)?;
+    }
+    Ok(())
+}
+
+/// The first longest run of two or more zero groups is left out; an IPv4 address behind zeros, or behind zeros and ffff, keeps
+/// its notation.
+fn ipv6(bytes: &[u8; 16], out: &mut Vec<u8>) {
+    let groups: [u16; 8] =
+        std::array::from_fn(|index| u16::from(bytes[index * 2]) << 8 | u16::from(bytes[index * 2 + 1]));
+    let (mut first, mut length) = (8, 1);
+    for start in 0..8 {
+        let run = groups[start..].iter().take_while(|group| **group == 0).count();
+        if run > length {
+            (first, length) = (start, run);
+        }
+    }
+    let is_mapped = first == 0 && (length == 6 || length == 5 && groups[5] == 0xFFFF);
+    for (index, group) in groups.iter().enumerate() {
+        if (first..first + length).contains(&index) {
+            if index == first {
+                out.push(b':');
+            }
+            continue;
+        }
+        if index > 0 {
+            out.push(b':');
+        }
+        if is_mapped && index == 6 {
+            let [.., a, b, c, d] = *bytes;
+            out.extend_from_slice(Ipv4Addr::new(a, b, c, d).to_string().as_bytes());
+            return;
+        }
+        out.extend_from_slice(format!("{group:x}").as_bytes());
+    }
+    if first + length == 8 && first < 8 {
+        out.push(b':');
+    }
+}
+
+pub(super) fn macaddr(reader: &mut Reader<'_>, out: &mut Vec<u8>) -> Result<(), BinaryError> {
+    append_pairs(reader.take(6)?, out);
+    Ok(())
+}
+
+pub(super) fn macaddr8(reader: &mut Reader<'_>, out: &mut Vec<u8>) -> Result<(), BinaryError> {
+    append_pairs(reader.take(8)?, out);
+    Ok(())
+}
+
+fn append_pairs(bytes: &[u8], out: &mut Vec<u8>) {
+    for (index, byte) in bytes.iter().enumerate() {
+        if index > 0 {
+            out.push(b':');
+        }
+        hex(&[*byte], out);
+    }
+}

@@ -1,0 +1,62 @@
+//! Ranges and multiranges.
+
+use super::{BinaryCodec, BinaryError, Reader};
+
+const EMPTY: u8 = 0x01;
+const LOWER_INCLUSIVE: u8 = 0x02;
+const UPPER_INCLUSIVE: u8 = 0x04;
+const LOWER_INFINITE: u8 = 0x08;
+const UPPER_INFINITE: u8 = 0x10;
+
+/// Flags, and the bounds that are there.
+pub(super) fn range(reader: &mut Reader<'_>, bound: &BinaryCodec, out: &mut Vec<u8>) -> Result<(), BinaryError> {
+    let flags = reader.u8()?;
+    let has = |flag: u8| flags & flag != 0;
+    if has(EMPTY) {
+        out.extend_from_slice(b"empty");
+        return Ok(());
+    }
+    out.push(if has(LOWER_INCLUSIVE) { b'[' } else { b'(' });
+    if !has(LOWER_INFINITE) {
+        append_bound(reader, bound, out)?;
+    }
+    out.push(b',');
+    if !has(UPPER_INFINITE) {
+        append_bound(reader, bound, out)?;
+    }
+    out.push(if has(UPPER_INCLUSIVE) { b']' } else { b')' });
+    Ok(())
+}
+
+/// A bound's text, quoted as the server quotes it.
+fn append_bound(reader: &mut Reader<'_>, bound: &BinaryCodec, out: &mut Vec<u8>) -> Result<(), BinaryError> {
+    let mut text = Vec::new();
+    bound.append_text(reader.sized()?.ok_or(BinaryError("range"))?, &mut text)?;
+    let special = |byte: &u8| b"\"\\()[],".contains(byte) || byte.is_ascii_whitespace() || *byte == 0x0B;
+    if !text.is_empty() && !text.iter().any(special) {
+        out.extend_from_slice(&text);
+        return Ok(());
+    }
+    out.push(b'"');
+    for byte in text {
+        if matches!(byte, b'"' | b'\\') {
+            out.push(byte);
+        }
+        out.push(byte);
+    }
+    out.push(b'"');
+    Ok(())
+}
+
+/// How many, and the ranges.
+pub(super) fn multirange(reader: &mut Reader<'_>, range: &BinaryCodec, out: &mut Vec<u8>) -> Result<(), BinaryError> {
+    out.push(b'{');
+    for index in 0..reader.count(5)? {
+        if index > 0 {
+            out.push(b',');
+        }
+        range.append_text(reader.sized()?.ok_or(BinaryError("multirange"))?, out)?;
+    }
+    out.push(b'}');
+    Ok(())
+}

@@ -1,0 +1,98 @@
+//! Values in binary have the text that the server gives them.
+
+use std::collections::BTreeSet;
+
+use walrelay::{
+    schema::TableName,
+    source::catalog,
+    types::{BinaryCodec, ColumnType},
+};
+
+use crate::{sink_support::Database, support::generator::Generator};
+
+/// Built-in types of which only the server writes the text.
+const WITHOUT: [&str; 20] = [
+    "\"char\"",
+    "aclitem",
+    "int2vector",
+    "oidvector",
+    "pg_snapshot",
+    "regclass",
+    "regcollation",
+    "regconfig",
+    "regdictionary",
+    "regnamespace",
+    "regoper",
+    "regoperator",
+    "regproc",
+    "regprocedure",
+    "regrole",
+    "regtype",
+    "tid",
+    "tsquery",
+    "txid_snapshot",
+    "xml",
+];
+
+async fn texts_and_bytes(db: &Database, ty: &ColumnType, column: &str) -> Vec<(String, Vec<u8>)> {
+    let send = format!(
+        "SELECT format('%I.%I', n.nspname, p.proname) FROM pg_type t JOIN pg_proc p ON p.oid = t.typsend \
+         JOIN pg_namespace n ON n.oid = p.pronamespace WHERE t.oid = {}",
+        ty.below_domains().oid
+    );
+    let send = db.rows(&send).await.remove(0);
+    // It borrows the function of another type.
+    let argument = if ty.below_domains().oid == 1790 { format!("{column}::text") } else { column.to_owned() };
+    let rows = db
+        .client
+        .query(&format!("SELECT format('%s', {column}), {send}({argument}) FROM t WHERE {column} IS NOT NULL"), &[])
+        .await
+        .unwrap_or_else(|error| panic!("{}: {error:?}", ty.sql));
+    rows.iter().map(|row| (row.get(0), row.get(1))).collect()
+}
+
+/// Traps T42 to T46.
+#[tokio::test(flavor = "multi_thread")]
+async fn values_in_binary_have_the_text_that_the_server_gives_them() {
+    const WIDTH: usize = 40;
+    let db = Database::create().await;
+    let mut generator = Generator::new(7);
+    generator.add_arrays();
+    generator.add_nested(60);
+    db.run(&generator.definitions).await;
+    db.run(&generator.functions).await;
+    let reader = catalog::connect(&db.settings, "walrelay test").await.unwrap();
+    let (mut judged, mut without) = (0, BTreeSet::new());
+    for types in generator.types.chunks(WIDTH) {
+        let columns: Vec<String> =
+            types.iter().enumerate().map(|(number, ty)| format!("c{number} {}", ty.sql)).collect();
+        let values: Vec<String> = types.iter().map(|ty| format!("{}()", ty.function)).collect();
+        db.run(&format!(
+            "DROP TABLE IF EXISTS t; CREATE TABLE t (id int PRIMARY KEY, {}); INSERT INTO t SELECT i, {} FROM generate_series(1, 60) i",
+            columns.join(", "),
+            values.join(", ")
+        ))
+        .await;
+        let found = catalog::preview(&reader, &[TableName::new("public", "t")]).await.unwrap();
+        let relation = &found.by_name(&TableName::new("public", "t")).unwrap().relation;
+        for column in relation.columns.iter().skip(1) {
+            let Some(codec) = BinaryCodec::of_column(&column.ty) else {
+                without.insert(column.ty.sql.to_string());
+                continue;
+            };
+            for (text, bytes) in texts_and_bytes(&db, &column.ty, &column.name).await {
+                let mut found = Vec::new();
+                codec.append_text(&bytes, &mut found).unwrap_or_else(|error| panic!("{error}: {text}"));
+                assert_eq!(String::from_utf8(found).unwrap(), text, "{}", column.ty.sql);
+                judged += 1;
+                for end in 0..bytes.len() {
+                    let _shorter = codec.append_text(&bytes[..end], &mut Vec::new());
+                }
+            }
+        }
+    }
+    println!("{judged} values");
+    assert!(judged > 5_000, "{judged} values");
+    let built_in: BTreeSet<&str> = without.iter().map(String::as_str).filter(|sql| !sql.contains(['[', '.'])).collect();
+    assert_eq!(built_in, WITHOUT.into());
+}
