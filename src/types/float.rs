@@ -76,7 +76,9 @@ where
     let mut digits = ShortText::new();
     let (first, rest) = mantissa.split_once('.').unwrap_or((mantissa, ""));
     digits.push(first).and_then(|()| digits.push(rest)).ok_or(failed)?;
-    if as_server && digits.as_bytes().len() > certain {
+    // Texts that lie between two numbers, or equally near to two texts, need that many digits.
+    if as_server && (digits.as_bytes().len() > certain || usize::try_from(exponent).is_ok_and(|whole| whole >= certain))
+    {
         digits = of_server(number, exponent, digits).ok_or(failed)?;
     }
     let digits = digits.as_bytes();
@@ -187,5 +189,32 @@ fn special(number: f64) -> &'static [u8] {
         (true, _) => b"NaN",
         (false, true) => b"Infinity",
         (false, false) => b"-Infinity",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// As PostgreSQL 15 and 18 print them.
+    #[test]
+    fn between_two_texts_the_server_s_is_taken() {
+        for (number, text) in [
+            (1_772_314_810_830_949.25, "1.7723148108309492e+15"),
+            (21_846_726_831_223_408.0, "2.1846726831223408e+16"),
+            (-585_404_157_082_439_936.0, "-5.854041570824399e+17"),
+            (0.1, "0.1"),
+            (-0.0, "-0"),
+            (0.000_123, "0.000123"),
+            (1e-5, "1e-05"),
+            (1e15, "1e+15"),
+            (123_456.75, "123456.75"),
+            (5e-324, "5e-324"),
+            (f64::MAX, "1.7976931348623157e+308"),
+        ] {
+            let mut out = Vec::new();
+            append_as_server(Value::Double(number), &mut out).unwrap();
+            assert_eq!(std::str::from_utf8(&out).unwrap(), text);
+        }
     }
 }

@@ -1,4 +1,4 @@
-//! Values in binary have the text that the server gives them.
+//! Values in binary have the text that the server gives them. `WALRELAY_ORACLE_ROWS` asks for more of them.
 
 use std::collections::BTreeSet;
 
@@ -55,6 +55,7 @@ async fn texts_and_bytes(db: &Database, ty: &ColumnType, column: &str) -> Vec<(S
 #[tokio::test(flavor = "multi_thread")]
 async fn values_in_binary_have_the_text_that_the_server_gives_them() {
     const WIDTH: usize = 40;
+    let rows = std::env::var("WALRELAY_ORACLE_ROWS").map_or(60, |text| text.parse().expect("a number"));
     let db = Database::create().await;
     let mut generator = Generator::new(7);
     generator.add_arrays();
@@ -68,7 +69,7 @@ async fn values_in_binary_have_the_text_that_the_server_gives_them() {
             types.iter().enumerate().map(|(number, ty)| format!("c{number} {}", ty.sql)).collect();
         let values: Vec<String> = types.iter().map(|ty| format!("{}()", ty.function)).collect();
         db.run(&format!(
-            "DROP TABLE IF EXISTS t; CREATE TABLE t (id int PRIMARY KEY, {}); INSERT INTO t SELECT i, {} FROM generate_series(1, 60) i",
+            "DROP TABLE IF EXISTS t; CREATE TABLE t (id int PRIMARY KEY, {}); INSERT INTO t SELECT i, {} FROM generate_series(1, {rows}) i",
             columns.join(", "),
             values.join(", ")
         ))
