@@ -114,7 +114,7 @@ impl Encoder {
         let value_schema = self.register(store, &topic, Part::Value, value_schema).await?;
         let columns = relation.columns.iter().zip(&codecs).enumerate().map(|(index, (column, codec))| {
             let is_required = schema::is_required(relation, index, self.settings.content.nullability);
-            PlanColumn::new(&column.name, codec, relation.is_key(index), is_required, &self.settings.placeholder)
+            PlanColumn::new(column, codec, relation.is_key(index), is_required, &self.settings.placeholder)
         });
         let columns: Vec<_> = columns.collect();
         let required = columns.iter().enumerate().filter(|(_, column)| column.is_required && !column.is_key);

@@ -37,8 +37,8 @@ pub enum EncodeError {
         /// Columns of the tuple.
         actual: usize,
     },
-    /// The server sent a value in binary though text was asked for.
-    #[error("column {column} of table {table} came in binary format")]
+    /// The server sent a value in binary that only it can write the text of: a session that asks for text gets that.
+    #[error("column {column} of table {table} has a type that is not read in binary")]
     Binary {
         /// The table.
         table: TableName,
@@ -70,11 +70,10 @@ impl Classify for EncodeError {
         match self {
             Self::Topic(error) => error.severity(),
             Self::Store(error) => error.severity(),
-            Self::FieldTaken { .. }
-            | Self::Width { .. }
-            | Self::Binary { .. }
-            | Self::NotUtf8 { .. }
-            | Self::KeyMissing { .. } => Severity::Definite,
+            Self::FieldTaken { .. } | Self::Width { .. } | Self::NotUtf8 { .. } | Self::KeyMissing { .. } => {
+                Severity::Definite
+            }
+            Self::Binary { .. } => Severity::Transient,
         }
     }
 

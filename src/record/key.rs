@@ -8,7 +8,7 @@ use crate::{
     record::{
         error::EncodeError,
         plan::Plan,
-        row::{RowSource, key_value},
+        row::{RowSource, with_key_value},
     },
     types::Value,
 };
@@ -24,7 +24,7 @@ pub(super) fn append(
         out.extend_from_slice(&schema.prefix);
     }
     for column in &plan.key {
-        encode::value(key_value(plan, row, column)?, scratch, out);
+        with_key_value(plan, row, column, |value| encode::value(value, scratch, out))?;
     }
     Ok(())
 }
@@ -33,7 +33,7 @@ pub(super) fn append(
 pub(super) fn json(plan: &Plan, row: RowSource<'_>) -> Result<String, EncodeError> {
     let mut key = Map::new();
     for column in &plan.key {
-        key.insert(escape(&column.name).into_owned(), value_json(key_value(plan, row, column)?));
+        key.insert(escape(&column.name).into_owned(), with_key_value(plan, row, column, value_json)?);
     }
     Ok(Json::Object(key).to_string())
 }

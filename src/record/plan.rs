@@ -9,8 +9,8 @@ use crate::{
         key_form::{KeyColumn, KeyForm},
         source::SourceConstants,
     },
-    schema::{Relation, TableName},
-    types::{Codec, Modes, Placeholder},
+    schema::{Column, Relation, TableName},
+    types::{BinaryCodec, Codec, Modes, Placeholder},
 };
 
 /// How the events of one relation version are encoded. Made by [`Encoder::prepare`](super::Encoder::prepare).
@@ -36,6 +36,8 @@ pub struct Plan {
 pub(super) struct PlanColumn {
     pub(super) name: Arc<str>,
     pub(super) codec: Codec,
+    /// How a value in binary is read; `None` where only the server can write its text.
+    pub(super) binary: Option<BinaryCodec>,
     pub(super) is_key: bool,
     /// Its field has no null.
     pub(super) is_required: bool,
@@ -47,7 +49,7 @@ pub(super) struct PlanColumn {
 impl PlanColumn {
     /// The field of a column of this codec.
     pub(super) fn new(
-        name: &Arc<str>,
+        Column { name, ty, .. }: &Column,
         codec: &Codec,
         is_key: bool,
         is_required: bool,
@@ -62,7 +64,8 @@ impl PlanColumn {
         } else {
             encode::null(&mut unsent);
         }
-        Self { name: Arc::clone(name), codec: codec.clone(), is_key, is_required, unsent }
+        let binary = BinaryCodec::of_column(ty);
+        Self { name: Arc::clone(name), codec: codec.clone(), binary, is_key, is_required, unsent }
     }
 }
 

@@ -1,5 +1,7 @@
 //! A tuple as the Avro record `Value`.
 
+use std::cell::Cell;
+
 use crate::{
     avro::encode,
     event::{Datum, Tuple},
@@ -31,10 +33,10 @@ impl<'a> RowSource<'a> {
         Ok(Self { tuple, fallback })
     }
 
-    /// A column's datum. A key tuple is NULL in its other columns, so only a text counts as having the value.
+    /// A column's datum. A key tuple is NULL in its other columns, so only a value counts as having one.
     pub(super) fn datum(&self, index: usize) -> &'a Datum {
         match (self.tuple.get(index), self.fallback.and_then(|fallback| fallback.get(index))) {
-            (Some(Datum::Unchanged), Some(old @ Datum::Text(_))) => old,
+            (Some(Datum::Unchanged), Some(old @ (Datum::Text(_) | Datum::Binary(_)))) => old,
             (Some(datum), _) => datum,
             (None, _) => &Datum::Null,
         }
@@ -64,9 +66,48 @@ pub(super) fn append(
             Datum::Null => append_null(column, texts, scratch, out),
             Datum::Unchanged => out.extend_from_slice(&column.unsent),
             Datum::Text(text) => append_text(plan, column, text, texts, scratch, out)?,
-            Datum::Binary(_) => return Err(binary(plan, column)),
+            Datum::Binary(bytes) => append_binary(plan, column, bytes, texts, scratch, out)?,
         }
     }
+    Ok(())
+}
+
+thread_local! {
+    /// The text of a value in binary; kept, so that no value needs an allocation of its own.
+    static TEXT: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
+}
+
+/// Calls `with` with the text of a value in binary.
+fn with_text<T>(
+    plan: &Plan,
+    column: &PlanColumn,
+    bytes: &[u8],
+    with: impl FnOnce(&[u8]) -> Result<T, EncodeError>,
+) -> Result<T, EncodeError> {
+    let mut text = TEXT.take();
+    text.clear();
+    let done = column.binary.as_ref().is_some_and(|codec| codec.append_text(bytes, &mut text).is_ok());
+    let outcome = if done { with(&text) } else { Err(binary(plan, column)) };
+    TEXT.set(text);
+    outcome
+}
+
+fn append_binary(
+    plan: &Plan,
+    column: &PlanColumn,
+    bytes: &[u8],
+    texts: &mut Vec<u8>,
+    scratch: &mut Vec<u8>,
+    out: &mut Vec<u8>,
+) -> Result<(), EncodeError> {
+    let direct = column.binary.as_ref().and_then(|codec| column.codec.parse_binary(bytes, codec));
+    let Some(Parsed::Value(value)) = direct else {
+        return with_text(plan, column, bytes, |text| append_text(plan, column, text, texts, scratch, out));
+    };
+    if !column.is_required {
+        encode::present(out);
+    }
+    encode::value(value, scratch, out);
     Ok(())
 }
 
@@ -114,32 +155,52 @@ fn append_null(column: &PlanColumn, texts: &mut Vec<u8>, scratch: &mut Vec<u8>, 
     }
 }
 
-/// The canonical value of a key column.
-pub(super) fn key_value<'a>(plan: &'a Plan, row: RowSource<'a>, key: &'a KeyColumn) -> Result<Value<'a>, EncodeError> {
+/// Calls `with` with the canonical value of a key column.
+pub(super) fn with_key_value<T>(
+    plan: &Plan,
+    row: RowSource<'_>,
+    key: &KeyColumn,
+    with: impl FnOnce(Value<'_>) -> T,
+) -> Result<T, EncodeError> {
     let index = key.index;
     let column = plan.columns.get(index).ok_or_else(|| EncodeError::Width {
         table: plan.table.clone(),
         expected: index + 1,
         actual: plan.columns.len(),
     })?;
-    match row.datum(index) {
-        Datum::Text(text) => match key.codec.parse_key(text).map_err(|source| not_utf8(plan, column, source))? {
-            Parsed::Value(value) | Parsed::Lossy(value) | Parsed::Unrepresentable { stand_in: value } => Ok(value),
-        },
+    let datum = row.datum(index);
+    let direct = |bytes| column.binary.as_ref().and_then(|codec| key.codec.parse_binary_key(bytes, codec));
+    if let Datum::Binary(bytes) = datum
+        && let Some(Parsed::Value(value)) = direct(bytes)
+    {
+        return Ok(with(value));
+    }
+    let of_text = |text: &[u8]| match key.codec.parse_key(text).map_err(|source| not_utf8(plan, column, source))? {
+        Parsed::Value(value) | Parsed::Lossy(value) | Parsed::Unrepresentable { stand_in: value } => Ok(with(value)),
+    };
+    match datum {
+        Datum::Text(text) => of_text(text),
+        Datum::Binary(bytes) => with_text(plan, column, bytes, of_text),
         Datum::Null | Datum::Unchanged => Err(key_missing(plan, column)),
-        Datum::Binary(_) => Err(binary(plan, column)),
     }
 }
 
 /// Whether two keys of the same bytes are different rows: their columns differ in what Avro's type cannot hold, of one of
 /// them or of both. Where it holds both exactly, they are equal in two notations.
 pub(super) fn differs_beyond_key_bytes(plan: &Plan, before: RowSource<'_>, after: RowSource<'_>) -> bool {
-    plan.key.iter().any(|key| match (before.datum(key.index), after.datum(key.index)) {
-        (Datum::Text(before), Datum::Text(after)) => {
-            let is_exact = |text| matches!(key.codec.parse_key(text), Ok(Parsed::Value(_)));
-            before != after && !(is_exact(before) && is_exact(after))
+    let is_exact = |key: &KeyColumn, datum: &Datum| {
+        let of_text = |text: &[u8]| matches!(key.codec.parse_key(text), Ok(Parsed::Value(_)));
+        match (datum, plan.columns.get(key.index)) {
+            (Datum::Text(text), _) => of_text(text),
+            (Datum::Binary(bytes), Some(column)) => {
+                with_text(plan, column, bytes, |text| Ok(of_text(text))).unwrap_or_default()
+            }
+            _ => true,
         }
-        _ => false,
+    };
+    plan.key.iter().any(|key| {
+        let (before, after) = (before.datum(key.index), after.datum(key.index));
+        before != after && !(is_exact(key, before) && is_exact(key, after))
     })
 }
 

@@ -21,19 +21,35 @@ pub(super) fn parse<'a>(text: &'a [u8], element: &'a dyn Element) -> Parsed<'a> 
 
 /// Appends an item's text, quoted as the server quotes it.
 pub fn append_item(text: &[u8], out: &mut Vec<u8>) {
+    let start = out.len();
+    out.extend_from_slice(text);
+    quote_item(start, out);
+}
+
+/// Quotes an item's text, which begins at `start`, as the server quotes it.
+pub(super) fn quote_item(start: usize, out: &mut Vec<u8>) {
+    let text = out.get(start..).unwrap_or_default();
     let special = |byte: &u8| b"{}\"\\,".contains(byte) || byte.is_ascii_whitespace() || *byte == 0x0B;
-    if !text.is_empty() && !text.eq_ignore_ascii_case(b"NULL") && !text.iter().any(special) {
-        out.extend_from_slice(text);
-        return;
+    if text.is_empty() || text.eq_ignore_ascii_case(b"NULL") || text.iter().any(special) {
+        quote(start, |_| b'\\', out);
     }
-    out.push(b'"');
-    for byte in text {
-        if matches!(byte, b'"' | b'\\') {
-            out.push(b'\\');
+}
+
+/// Puts quotes around the text that begins at `start`, and before each quote and backslash in it what `before` says.
+pub(super) fn quote(start: usize, before: impl Fn(u8) -> u8, out: &mut Vec<u8>) {
+    let is_special = |byte: u8| matches!(byte, b'"' | b'\\');
+    let (mut from, specials) = (out.len(), out.iter().skip(start).filter(|byte| is_special(**byte)).count());
+    out.resize(from + specials + 2, b'"');
+    let mut to = out.len() - 1;
+    while from > start {
+        (from, to) = (from - 1, to - 1);
+        out[to] = out[from];
+        if is_special(out[to]) {
+            out[to - 1] = before(out[to]);
+            to -= 1;
         }
-        out.push(*byte);
     }
-    out.push(b'"');
+    out[start] = b'"';
 }
 
 #[cfg(test)]

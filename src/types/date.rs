@@ -46,11 +46,16 @@ pub(super) fn parse(text: &[u8], form: Form) -> Parsed<'_> {
         b"infinity" => i32::MAX,
         b"-infinity" => i32::MIN,
         _ => match days(text) {
-            Some(days) => return Parsed::Value(Value::Int(days)),
+            Some(days) => return of_days(days),
             None => 0,
         },
     };
     Parsed::Unrepresentable { stand_in: Value::Int(stand_in) }
+}
+
+/// A date as days since 1970-01-01, in the forms that are a number.
+pub(super) const fn of_days(days: i32) -> Parsed<'static> {
+    Parsed::Value(Value::Int(days))
 }
 
 fn parse_iso(text: &[u8]) -> Parsed<'_> {

@@ -4,6 +4,7 @@
 //! the same digits.
 
 use std::{
+    cmp::Ordering,
     fmt::{LowerExp, Write},
     str::FromStr,
 };
@@ -111,31 +112,23 @@ fn append_digits(digits: &[u8], whole: usize, out: &mut Vec<u8>) {
     }
 }
 
+/// Digits that tell every `double precision` from the next.
+const MOST: usize = 17;
+
 /// The server's digits: of two texts that are equally near it takes the one that ends in an even digit, and it takes none
 /// that lies in the middle between the number and the next one, since not every reader would round it back.
 fn of_server<F>(number: F, exponent: i32, shortest: ShortText) -> Option<ShortText>
 where
     F: LowerExp + FromStr + PartialEq + Copy,
 {
-    /// Enough for every `double precision`.
-    const MOST: usize = 17;
-    let is_exact = |digits: &[u8], more: &str| {
-        let places = exponent - i32::try_from(digits.len() + more.len()).unwrap_or(0) + 1;
-        let text = format!("{}{more}e{places}", std::str::from_utf8(digits).unwrap_or_default());
-        text.parse::<F>().is_ok_and(|other| other == number || negated(&text, number))
-    };
+    let is_exact = |digits: &[u8], tail: &str| reads_as(number, exponent, digits, tail);
+    // A text between two numbers is one of the upper or the lower one as soon as something is added or taken away.
     let is_inside = |digits: &[u8]| {
-        let below = digits.iter().rposition(|digit| *digit != b'0').map(|at| {
-            let borrowed = |index: usize, digit: u8| match index.cmp(&at) {
-                std::cmp::Ordering::Less => digit,
-                std::cmp::Ordering::Equal => digit - 1,
-                std::cmp::Ordering::Greater => b'9',
-            };
-            digits.iter().enumerate().map(|(index, digit)| borrowed(index, *digit)).collect::<Vec<u8>>()
-        });
+        let mut below = ShortText::new();
+        let lowered = lower(digits, &mut below);
         is_exact(digits, "")
-            && is_exact(digits, &format!("{:030}", 1))
-            && below.is_some_and(|below| is_exact(&below, &"9".repeat(30)))
+            && is_exact(digits, "000000000000000000000000000001")
+            && lowered.is_some_and(|()| is_exact(below.as_bytes(), "999999999999999999999999999999"))
     };
     let shortest = even(number, shortest, &|digits| is_exact(digits, ""))?;
     if is_inside(shortest.as_bytes()) {
@@ -145,31 +138,56 @@ where
     longer.flatten().find(|digits| is_inside(digits.as_bytes())).or(Some(shortest))
 }
 
-/// Whether the number is the text's, below zero.
-fn negated<F: FromStr + PartialEq>(text: &str, number: F) -> bool {
-    format!("-{text}").parse::<F>().is_ok_and(|other| other == number)
+/// Whether these digits and a tail, the first digit before the point, read as the number or as what is as far below zero.
+fn reads_as<F: FromStr + PartialEq>(number: F, exponent: i32, digits: &[u8], tail: &str) -> bool {
+    let places = exponent - i32::try_from(digits.len() + tail.len()).unwrap_or(0) + 1;
+    let digits = std::str::from_utf8(digits).unwrap_or_default();
+    ["", "-"].iter().any(|sign| {
+        let mut text = ShortText::new();
+        write!(text, "{sign}{digits}{tail}e{places}").is_ok()
+            && text.as_str().parse::<F>().is_ok_and(|other| other == number)
+    })
+}
+
+/// Digits of a number that is lower by one in the last place.
+fn lower(digits: &[u8], out: &mut ShortText) -> Option<()> {
+    let at = digits.iter().rposition(|digit| *digit != b'0')?;
+    for (index, digit) in digits.iter().enumerate() {
+        let digit = match index.cmp(&at) {
+            Ordering::Less => *digit,
+            Ordering::Equal => digit - 1,
+            Ordering::Greater => b'9',
+        };
+        out.push_number(u64::from(digit - b'0'), 1)?;
+    }
+    Some(())
 }
 
 /// Rust takes the upper one of two that are equally near.
 fn even<F: LowerExp>(number: F, digits: ShortText, is_exact: &dyn Fn(&[u8]) -> bool) -> Option<ShortText> {
     /// No `double precision` has more digits.
     const ALL: usize = 767;
-    let mut lower = digits.as_bytes().to_vec();
-    let last = lower.last_mut()?;
-    if *last % 2 == 0 {
+    let bytes = digits.as_bytes();
+    if bytes.last()? % 2 == 0 {
         return Some(digits);
     }
-    *last -= 1;
-    let exact = format!("{number:.ALL$e}");
-    let mut exact = exact.bytes().filter(u8::is_ascii_digit);
-    let is_below = lower.iter().all(|digit| exact.next() == Some(*digit));
-    let is_half = exact.next() == Some(b'5') && exact.take(ALL - lower.len()).all(|digit| digit == b'0');
-    if !(is_below && is_half && is_exact(&lower)) {
-        return Some(digits);
-    }
-    let mut text = ShortText::new();
-    text.push(std::str::from_utf8(&lower).ok()?)?;
-    Some(text)
+    let mut lowered = ShortText::new();
+    lower(bytes, &mut lowered)?;
+    let is_half = |exact: &[u8]| {
+        let rest = exact.strip_prefix(lowered.as_bytes()).and_then(|rest| rest.strip_prefix(b"5"));
+        rest.is_some_and(|rest| rest.iter().all(|digit| *digit == b'0'))
+    };
+    // Few come so far that all digits are looked at.
+    let is_tie = is_exact(lowered.as_bytes())
+        && is_half(digits_of(&number, MOST + 2)?.as_bytes())
+        && is_half(
+            &format!("{number:.ALL$e}")
+                .bytes()
+                .take_while(|byte| *byte != b'e')
+                .filter(u8::is_ascii_digit)
+                .collect::<Vec<u8>>(),
+        );
+    Some(if is_tie { lowered } else { digits })
 }
 
 /// The nearest digits with so many places behind the first.

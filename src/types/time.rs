@@ -36,7 +36,11 @@ pub(super) fn schema(form: Form, parameters: Attributes) -> Json {
 }
 
 pub(super) fn parse(text: &[u8], form: Form) -> Parsed<'_> {
-    let Some(micros) = micros(text) else { return Parsed::Unrepresentable { stand_in: form.midnight() } };
+    micros(text).map_or(Parsed::Unrepresentable { stand_in: form.midnight() }, |micros| of_micros(micros, form))
+}
+
+/// A time of day in microseconds.
+pub(super) fn of_micros(micros: i64, form: Form) -> Parsed<'static> {
     // Neither Kafka Connect nor Java has an hour 24.
     let of_day = micros % (DAY * MICROS);
     let value = match form {

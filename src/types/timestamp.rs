@@ -69,9 +69,13 @@ pub(super) fn parse(text: &[u8], unit: Form) -> Parsed<'_> {
         b"-infinity" => return Parsed::Value(Value::Long(low)),
         _ => {}
     }
-    let Some(Moment { seconds, micros }) = scan_moment(text, false) else {
-        return Parsed::Unrepresentable { stand_in: Value::Long(0) };
-    };
+    scan_moment(text, false)
+        .map_or(Parsed::Unrepresentable { stand_in: Value::Long(0) }, |moment| of_moment(moment, unit))
+}
+
+/// A moment, in the forms that are a number.
+pub(super) fn of_moment(Moment { seconds, micros }: Moment, unit: Form) -> Parsed<'static> {
+    let (low, high) = unit.infinities();
     let fraction = micros * unit.per_second() / MICROS;
     let exact = fraction * MICROS / unit.per_second() == micros;
     match seconds.checked_mul(unit.per_second()).and_then(|whole| whole.checked_add(fraction)) {

@@ -2,7 +2,7 @@
 //! (`io.debezium.time.ZonedTimestamp`); years beyond four digits and before 1 carry a sign, as Java writes them.
 
 use super::{
-    calendar::scan_moment,
+    calendar::{Moment, scan_moment},
     moment::{append, iso, scan_iso},
     value::{Parsed, RenderError, Value},
 };
@@ -10,14 +10,19 @@ use super::{
 pub(super) const NAME: &str = "io.debezium.time.ZonedTimestamp";
 
 pub(super) fn parse(text: &[u8], digits: u8) -> Parsed<'_> {
-    let composed = match text {
+    let moment = match text {
         b"infinity" => return Parsed::Value(Value::Text("infinity")),
         b"-infinity" => return Parsed::Value(Value::Text("-infinity")),
-        _ => scan_moment(text, true).and_then(|moment| iso(moment, digits)),
+        _ => scan_moment(text, true),
     };
-    composed.map_or(Parsed::Unrepresentable { stand_in: Value::Text("1970-01-01T00:00:00Z") }, |iso| {
-        Parsed::Value(Value::Short(iso))
-    })
+    moment.map_or(UNREADABLE, |moment| of_moment(moment, digits))
+}
+
+const UNREADABLE: Parsed<'static> = Parsed::Unrepresentable { stand_in: Value::Text("1970-01-01T00:00:00Z") };
+
+/// A moment at UTC.
+pub(super) fn of_moment(moment: Moment, digits: u8) -> Parsed<'static> {
+    iso(moment, digits).map_or(UNREADABLE, |iso| Parsed::Value(Value::Short(iso)))
 }
 
 pub(super) fn render(value: Value<'_>, out: &mut Vec<u8>) -> Result<(), RenderError> {

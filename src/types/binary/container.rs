@@ -1,6 +1,11 @@
 //! Arrays and `hstore`.
 
-use super::{super::hstore::append_pair, BinaryCodec, BinaryError, Reader, append_item};
+use std::fmt::Write;
+
+use super::{
+    super::{array::quote_item, hstore::append_pair, value::ShortText},
+    BinaryCodec, BinaryError, Reader,
+};
 
 /// PostgreSQL has no more dimensions (`MAXDIM`).
 const MOST_DIMENSIONS: usize = 6;
@@ -11,48 +16,50 @@ pub(super) fn array(reader: &mut Reader<'_>, item: &BinaryCodec, out: &mut Vec<u
     let count = reader.i32()?;
     let (_nulls, _oid) = (reader.i32()?, reader.u32()?);
     let count = usize::try_from(count).ok().filter(|count| *count <= MOST_DIMENSIONS).ok_or(wrong)?;
-    let (mut lengths, mut bounds) = (Vec::with_capacity(count), Vec::with_capacity(count));
-    for _ in 0..count {
-        lengths.push(usize::try_from(reader.i32()?).map_err(|_| wrong)?);
-        bounds.push(reader.i32()?);
+    let mut dimensions = [(0, 0); MOST_DIMENSIONS];
+    let dimensions = dimensions.get_mut(..count).ok_or(wrong)?;
+    for (length, bound) in dimensions.iter_mut() {
+        *length = usize::try_from(reader.i32()?).map_err(|_| wrong)?;
+        *bound = reader.i32()?;
     }
-    let all = lengths.iter().try_fold(1_usize, |all, length| all.checked_mul(*length)).ok_or(wrong)?;
-    if all == 0 || count == 0 {
+    if dimensions.iter().any(|(length, _)| *length == 0) || count == 0 {
         out.extend_from_slice(b"{}");
         return Ok(());
     }
-    if bounds.iter().any(|bound| *bound != 1) {
-        for (length, bound) in lengths.iter().zip(&bounds) {
+    if dimensions.iter().any(|(_, bound)| *bound != 1) {
+        for (length, bound) in dimensions.iter() {
             let upper = i64::from(*bound) + i64::try_from(*length).map_err(|_| wrong)? - 1;
-            out.extend_from_slice(format!("[{bound}:{upper}]").as_bytes());
+            let mut text = ShortText::new();
+            write!(text, "[{bound}:{upper}]").map_err(|_| wrong)?;
+            out.extend_from_slice(text.as_bytes());
         }
         out.push(b'=');
     }
-    items(reader, item, &lengths, &mut Vec::new(), out)
+    items(reader, item, dimensions, out)
 }
 
+/// One dimension's items: arrays of the inner ones, or values.
 fn items(
     reader: &mut Reader<'_>,
     item: &BinaryCodec,
-    lengths: &[usize],
-    text: &mut Vec<u8>,
+    dimensions: &[(usize, i32)],
     out: &mut Vec<u8>,
 ) -> Result<(), BinaryError> {
-    let [length, inner @ ..] = lengths else { return Ok(()) };
+    let [(length, _), inner @ ..] = dimensions else { return Ok(()) };
     out.push(b'{');
     for index in 0..*length {
         if index > 0 {
             out.push(b',');
         }
         if !inner.is_empty() {
-            items(reader, item, inner, text, out)?;
+            items(reader, item, inner, out)?;
             continue;
         }
         match reader.sized()? {
             Some(bytes) => {
-                text.clear();
-                item.append_text(bytes, text)?;
-                append_item(text, out);
+                let start = out.len();
+                item.append_text(bytes, out)?;
+                quote_item(start, out);
             }
             None => out.extend_from_slice(b"NULL"),
         }

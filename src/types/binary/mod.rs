@@ -8,13 +8,13 @@
 use std::sync::Arc;
 
 use super::{
-    array::append_item,
     column::{ColumnType, TypeKind},
     value::RenderError,
 };
 use reader::Reader;
 
 mod container;
+mod direct;
 mod geometric;
 mod network;
 mod number;
@@ -22,6 +22,9 @@ mod range;
 mod reader;
 mod temporal;
 mod textual;
+
+/// Days from 1970-01-01 to 2000-01-01.
+const EPOCH_DAYS: i64 = 10_957;
 
 /// Bytes that no value of the type has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]

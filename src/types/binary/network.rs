@@ -1,8 +1,10 @@
 //! Addresses.
 
-use std::net::Ipv4Addr;
+use std::fmt::Write;
 
-use super::{BinaryError, Reader, number, textual::hex};
+use super::{super::value::ShortText, BinaryError, Reader, number, textual::hex};
+
+const WRONG: BinaryError = BinaryError("address");
 
 /// The address family of IPv4; that of IPv6 is the next.
 const IPV4: u8 = 2;
@@ -17,23 +19,22 @@ pub(super) fn cidr(reader: &mut Reader<'_>, out: &mut Vec<u8>) -> Result<(), Bin
 
 /// Family, length of the network in bits, whether it is a `cidr`, length in bytes, bytes.
 fn address(reader: &mut Reader<'_>, is_cidr: bool, out: &mut Vec<u8>) -> Result<(), BinaryError> {
-    let wrong = BinaryError("address");
     let (family, bits, _, length) = (reader.u8()?, reader.u8()?, reader.u8()?, reader.u8()?);
     let bytes = reader.take(length.into())?;
     let whole = match (family, bytes.len()) {
         (IPV4, 4) => {
-            let bytes: [u8; 4] = bytes.try_into().map_err(|_| wrong)?;
-            out.extend_from_slice(Ipv4Addr::from(bytes).to_string().as_bytes());
+            let bytes: [u8; 4] = bytes.try_into().map_err(|_| WRONG)?;
+            dotted(bytes, out)?;
             32
         }
         (_, 16) if family == IPV4 + 1 => {
-            ipv6(bytes.try_into().map_err(|_| wrong)?, out);
+            ipv6(bytes.try_into().map_err(|_| WRONG)?, out)?;
             128
         }
-        _ => return Err(wrong),
+        _ => return Err(WRONG),
     };
     if bits > whole {
-        return Err(wrong);
+        return Err(WRONG);
     }
     if is_cidr || bits != whole {
         out.push(b'/');
@@ -44,7 +45,7 @@ fn address(reader: &mut Reader<'_>, is_cidr: bool, out: &mut Vec<u8>) -> Result<
 
 /// The first longest run of two or more zero groups is left out; an IPv4 address behind zeros, or behind zeros and ffff, keeps
 /// its notation.
-fn ipv6(bytes: &[u8; 16], out: &mut Vec<u8>) {
+fn ipv6(bytes: &[u8; 16], out: &mut Vec<u8>) -> Result<(), BinaryError> {
     let groups: [u16; 8] =
         std::array::from_fn(|index| u16::from(bytes[index * 2]) << 8 | u16::from(bytes[index * 2 + 1]));
     let (mut first, mut length) = (8, 1);
@@ -67,14 +68,26 @@ fn ipv6(bytes: &[u8; 16], out: &mut Vec<u8>) {
         }
         if is_mapped && index == 6 {
             let [.., a, b, c, d] = *bytes;
-            out.extend_from_slice(Ipv4Addr::new(a, b, c, d).to_string().as_bytes());
-            return;
+            return dotted([a, b, c, d], out);
         }
-        out.extend_from_slice(format!("{group:x}").as_bytes());
+        let mut text = ShortText::new();
+        write!(text, "{group:x}").map_err(|_| WRONG)?;
+        out.extend_from_slice(text.as_bytes());
     }
     if first + length == 8 && first < 8 {
         out.push(b':');
     }
+    Ok(())
+}
+
+fn dotted(bytes: [u8; 4], out: &mut Vec<u8>) -> Result<(), BinaryError> {
+    for (index, byte) in bytes.into_iter().enumerate() {
+        if index > 0 {
+            out.push(b'.');
+        }
+        number::digits(byte.into(), 1, out)?;
+    }
+    Ok(())
 }
 
 pub(super) fn macaddr(reader: &mut Reader<'_>, out: &mut Vec<u8>) -> Result<(), BinaryError> {

@@ -1,5 +1,7 @@
 //! Numbers, and what is written as one.
 
+use std::fmt::Write;
+
 use super::{
     super::{
         boolean, float, integer,
@@ -7,6 +9,7 @@ use super::{
     },
     BinaryError, Reader,
 };
+use crate::lsn::Lsn;
 
 pub(super) fn boolean(reader: &mut Reader<'_>, out: &mut Vec<u8>) -> Result<(), BinaryError> {
     Ok(boolean::render(Value::Boolean(reader.u8()? != 0), out)?)
@@ -50,7 +53,9 @@ pub(super) fn digits(number: u64, width: usize, out: &mut Vec<u8>) -> Result<(),
 
 /// Two halves in hexadecimal.
 pub(super) fn lsn(reader: &mut Reader<'_>, out: &mut Vec<u8>) -> Result<(), BinaryError> {
-    out.extend_from_slice(crate::lsn::Lsn(reader.u64()?).to_string().as_bytes());
+    let mut text = ShortText::new();
+    write!(text, "{}", Lsn(reader.u64()?)).map_err(|_| BinaryError("pg_lsn"))?;
+    out.extend_from_slice(text.as_bytes());
     Ok(())
 }
 

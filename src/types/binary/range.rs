@@ -1,6 +1,6 @@
 //! Ranges and multiranges.
 
-use super::{BinaryCodec, BinaryError, Reader};
+use super::{super::array::quote, BinaryCodec, BinaryError, Reader};
 
 const EMPTY: u8 = 0x01;
 const LOWER_INCLUSIVE: u8 = 0x02;
@@ -30,21 +30,13 @@ pub(super) fn range(reader: &mut Reader<'_>, bound: &BinaryCodec, out: &mut Vec<
 
 /// A bound's text, quoted as the server quotes it.
 fn append_bound(reader: &mut Reader<'_>, bound: &BinaryCodec, out: &mut Vec<u8>) -> Result<(), BinaryError> {
-    let mut text = Vec::new();
-    bound.append_text(reader.sized()?.ok_or(BinaryError("range"))?, &mut text)?;
+    let start = out.len();
+    bound.append_text(reader.sized()?.ok_or(BinaryError("range"))?, out)?;
+    let text = out.get(start..).unwrap_or_default();
     let special = |byte: &u8| b"\"\\()[],".contains(byte) || byte.is_ascii_whitespace() || *byte == 0x0B;
-    if !text.is_empty() && !text.iter().any(special) {
-        out.extend_from_slice(&text);
-        return Ok(());
+    if text.is_empty() || text.iter().any(special) {
+        quote(start, |byte| byte, out);
     }
-    out.push(b'"');
-    for byte in text {
-        if matches!(byte, b'"' | b'\\') {
-            out.push(byte);
-        }
-        out.push(byte);
-    }
-    out.push(b'"');
     Ok(())
 }
 

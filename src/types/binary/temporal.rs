@@ -6,11 +6,8 @@ use super::{
         moment,
         value::ShortText,
     },
-    BinaryError, Reader, number,
+    BinaryError, EPOCH_DAYS, Reader, number,
 };
-
-/// Days from 1970-01-01 to 2000-01-01.
-const EPOCH_DAYS: i64 = 10_957;
 
 pub(super) fn date(reader: &mut Reader<'_>, out: &mut Vec<u8>) -> Result<(), BinaryError> {
     let days = reader.i32()?;

@@ -1,0 +1,98 @@
+//! Values that need no text on the way from binary to Avro: those of the commonest types.
+
+use super::{
+    super::{
+        calendar::{DAY, MICROS, Moment},
+        codec::{Codec, Family, TextKind},
+        date, time, timestamp, timestamptz,
+        value::{ByteString, Parsed, Unscaled, Value},
+    },
+    BinaryCodec, EPOCH_DAYS, Reader,
+};
+
+impl Codec {
+    /// The Avro value of a value in binary, the same as its text has; `None` where only the text tells it, as that of an infinity.
+    #[must_use]
+    pub fn parse_binary<'a>(&self, bytes: &'a [u8], codec: &BinaryCodec) -> Option<Parsed<'a>> {
+        let mut reader = Reader::new(bytes);
+        let parsed = match &self.0 {
+            Family::Text(_) if codec.is_text() => return text(bytes),
+            Family::Bytea => return Some(Parsed::Value(Value::Bytes(ByteString::Raw(bytes)))),
+            Family::ByteaText(mode) => return Some(Parsed::Value(Value::Encoded(ByteString::Raw(bytes), *mode))),
+            Family::Boolean => Parsed::Value(Value::Boolean(reader.u8().ok()? != 0)),
+            Family::Int2 => Parsed::Value(Value::Int(reader.i16().ok()?.into())),
+            Family::Int4 => Parsed::Value(Value::Int(reader.i32().ok()?)),
+            Family::Int8 => Parsed::Value(Value::Long(reader.i64().ok()?)),
+            Family::Oid => Parsed::Value(Value::Long(reader.u32().ok()?.into())),
+            Family::Float4 => Parsed::Value(Value::Float(reader.f32().ok()?)),
+            Family::Float8 => Parsed::Value(Value::Double(reader.f64().ok()?)),
+            Family::Decimal { scale, .. } => Parsed::Value(Value::Decimal(decimal(&mut reader, *scale)?)),
+            Family::Point => Parsed::Value(Value::Point { x: reader.f64().ok()?, y: reader.f64().ok()? }),
+            Family::Date(date::Form::Days | date::Form::Connect) => date::of_days(days(reader.i32().ok()?)?),
+            Family::Time(form) => time::of_micros(micros_of_day(reader.i64().ok()?)?, *form),
+            Family::Timestamp(form) if *form != timestamp::Form::Iso => {
+                timestamp::of_moment(moment(reader.i64().ok()?)?, *form)
+            }
+            Family::Timestamptz { digits } => timestamptz::of_moment(moment(reader.i64().ok()?)?, *digits),
+            _ => return None,
+        };
+        reader.end().ok()?;
+        Some(parsed)
+    }
+}
+
+impl Codec {
+    /// The Avro value of a key column's value in binary; `None` where only the text tells it, or where equal keys differ in
+    /// their bytes.
+    #[must_use]
+    pub fn parse_binary_key<'a>(&self, bytes: &'a [u8], codec: &BinaryCodec) -> Option<Parsed<'a>> {
+        let is_canonical = !matches!(&self.0, Family::Float4 | Family::Float8 | Family::Text(TextKind::Bpchar));
+        is_canonical.then(|| self.parse_binary(bytes, codec)).flatten()
+    }
+}
+
+fn text(bytes: &[u8]) -> Option<Parsed<'_>> {
+    std::str::from_utf8(bytes).ok().map(|text| Parsed::Value(Value::Text(text)))
+}
+
+fn days(days: i32) -> Option<i32> {
+    let is_finite = !matches!(days, i32::MIN | i32::MAX);
+    is_finite.then(|| days.checked_add(i32::try_from(EPOCH_DAYS).ok()?)).flatten()
+}
+
+fn micros_of_day(micros: i64) -> Option<i64> {
+    (0..=DAY * MICROS).contains(&micros).then_some(micros)
+}
+
+fn moment(micros: i64) -> Option<Moment> {
+    let is_finite = !matches!(micros, i64::MIN | i64::MAX);
+    let seconds = micros.div_euclid(MICROS) + EPOCH_DAYS * DAY;
+    is_finite.then(|| Moment { seconds, micros: micros.rem_euclid(MICROS) })
+}
+
+/// A number of so few digits that it cannot overflow, with no digit behind the scale.
+fn decimal(reader: &mut Reader<'_>, scale: u32) -> Option<Unscaled<'static>> {
+    /// 28 digits; with a scale up to eight, 36.
+    const MOST_GROUPS: i32 = 7;
+    const MOST_SCALE: u32 = 8;
+    let (count, weight) = (i32::from(reader.i16().ok()?), i32::from(reader.i16().ok()?));
+    let (sign, _shown) = (reader.u16().ok()?, reader.u16().ok()?);
+    if !matches!(sign, 0 | 0x4000) || scale > MOST_SCALE || weight >= MOST_GROUPS {
+        return None;
+    }
+    let mut number = 0_i128;
+    let mut place = weight;
+    for _ in 0..count {
+        let group = i128::from(reader.u16().ok().filter(|group| *group < 10_000)?);
+        number += match 4 * place + i32::try_from(scale).ok()? {
+            // Digits behind the scale: there are none in a column that has it.
+            below @ ..0 => {
+                let divisor = 10_i128.checked_pow(below.unsigned_abs())?;
+                (group % divisor == 0).then(|| group / divisor)?
+            }
+            above => group * 10_i128.checked_pow(above.unsigned_abs())?,
+        };
+        place -= 1;
+    }
+    Some(Unscaled::Small(if sign == 0 { number } else { -number }))
+}
