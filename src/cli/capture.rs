@@ -72,6 +72,7 @@ fn settings(config: &CaptureConfig) -> Result<CaptureSettings, source::Error> {
             receive_timeout: capture.receive_timeout.0,
             ..StreamSettings::default()
         },
+        binary: capture.binary,
         checkpoint_interval: capture.checkpoint_interval.0,
         heartbeat_interval: capture.heartbeat_interval.0,
     })

@@ -62,6 +62,12 @@ pub const KEYS: &[Key] = &[
         "Whether a new slot begins with a snapshot of the tables.",
     ),
     key(
+        "capture.binary",
+        Kind::Bool,
+        Some("true"),
+        "Ask the server for values in binary, from PostgreSQL 14 on, where all columns have types that are read so; else for text. Events are the same.",
+    ),
+    key(
         "capture.memory",
         Kind::Size,
         Some("\"64MiB\""),

@@ -63,6 +63,7 @@ pub struct Capture {
     pub include: Vec<String>,
     pub exclude: Vec<String>,
     pub snapshot: SnapshotMode,
+    pub binary: bool,
     pub memory: ByteSize,
     pub on_gap: OnGap,
     pub status_interval: Period,

@@ -92,7 +92,8 @@ impl Classify for EncodeError {
                  key's index."
                     .into(),
             ),
-            Self::Width { .. } | Self::Binary { .. } => None,
+            Self::Binary { .. } => Some("The next session asks for text.".into()),
+            Self::Width { .. } => None,
         }
     }
 }

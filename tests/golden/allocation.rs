@@ -6,8 +6,12 @@ use walrelay::{
         content::Content,
         flat::{Deletes, Flat, Metadata},
     },
-    event::{OldTuple, RecordBuf, RowChange},
-    types::{BinaryMode, DecimalMode, HstoreMode, IntervalMode, Modes, TimeMode, TimetzMode, TrailingZeros},
+    event::{Datum, OldTuple, RecordBuf, RowChange, Tuple},
+    schema::{Column, Relation},
+    types::{
+        BinaryMode, ColumnType, DecimalMode, HstoreMode, IntervalMode, Modes, TimeMode, TimetzMode, TrailingZeros,
+        TypeKind,
+    },
 };
 
 use crate::support::{Pipe, change, event, golden, transaction, tuple};
@@ -74,4 +78,57 @@ fn a_flat_record_with_fields_and_headers_is_encoded_without_an_allocation() {
             assert_eq!(allocations(&mut pipe, &plan, &changes), 0, "{table}");
         }
     }
+}
+
+/// A big-endian array header of one dimension with these items of four bytes.
+fn array(lower: i32, items: &[i32]) -> Vec<u8> {
+    let length = i32::try_from(items.len()).unwrap();
+    let header = [1, 0, 23, length, lower];
+    header.iter().chain(items.iter().flat_map(|item| [&4, item])).flat_map(|number| number.to_be_bytes()).collect()
+}
+
+#[test]
+fn a_row_in_binary_is_encoded_without_an_allocation() {
+    let double = 1_772.314_810_830_949_3_f64.to_be_bytes();
+    let range = [&[2][..], &8_i32.to_be_bytes(), &[0; 8], &8_i32.to_be_bytes(), &[1; 8]].concat();
+    let values: Vec<(ColumnType, Vec<u8>)> = vec![
+        (ColumnType::base(20, -1, "bigint"), 7_i64.to_be_bytes().into()),
+        (ColumnType::base(23, -1, "integer"), 7_i32.to_be_bytes().into()),
+        (ColumnType::base(25, -1, "text"), b"text".into()),
+        // 1234.56
+        (ColumnType::base(1700, (12 << 16 | 2) + 4, "numeric(12,2)"), vec![0, 2, 0, 0, 0, 0, 0, 2, 4, 210, 21, 224]),
+        (ColumnType::base(1700, -1, "numeric"), vec![0, 2, 0, 0, 0, 0, 0, 2, 4, 210, 21, 224]),
+        (ColumnType::base(1184, -1, "timestamp with time zone"), 7_i64.to_be_bytes().into()),
+        (ColumnType::base(1186, -1, "interval"), vec![1; 16]),
+        (ColumnType::base(869, -1, "inet"), vec![3, 64, 0, 16, 32, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1]),
+        (ColumnType::base(600, -1, "point"), [double, double].concat()),
+        (ColumnType::base(701, -1, "double precision"), double.into()),
+        (ColumnType::base(718, -1, "circle"), [double; 3].concat()),
+        (ColumnType::base(3908, -1, "tsrange"), [&[6][..], &range[1..]].concat()),
+        (array_of_integers(), array(1, &[1, 2])),
+        (array_of_integers(), array(-1, &[1, 2])),
+    ];
+    let (types, cells): (Vec<_>, Vec<_>) = values.into_iter().unzip();
+    let column = |(number, ty): (usize, ColumnType)| Column {
+        name: format!("c{number}").into(),
+        attnum: None,
+        ty,
+        nullable: number > 0,
+        nondeterministic: false,
+        optional: false,
+    };
+    let relation = Relation {
+        columns: types.into_iter().enumerate().map(column).collect(),
+        key: vec![0],
+        ..golden("ev_basic").relation
+    };
+    let row: Tuple = cells.into_iter().map(|bytes| Datum::Binary(bytes.into())).collect();
+    let mut pipe = Pipe::with_modes("p", Modes::default());
+    let plan = pipe.plan(&relation);
+    assert_eq!(allocations(&mut pipe, &plan, &[RowChange::Insert(row.clone()), RowChange::Read(row)]), 0);
+}
+
+fn array_of_integers() -> ColumnType {
+    let element = ColumnType::base(23, -1, "integer");
+    ColumnType { kind: TypeKind::Array(element.into()), ..ColumnType::base(1007, -1, "integer[]") }
 }

@@ -1,4 +1,4 @@
-//! Values in binary have the text that the server gives them. `WALRELAY_ORACLE_ROWS` asks for more of them.
+//! Values in binary have the text that the server gives them, and a stream goes on as text where some have none. `WALRELAY_ORACLE_ROWS` asks for more of them.
 
 use std::collections::BTreeSet;
 
@@ -11,7 +11,10 @@ use walrelay::{
     },
 };
 
-use crate::{sink_support::Database, support::generator::Generator};
+use crate::{
+    sink_support::Database,
+    support::{Scenario, generator::Generator},
+};
 
 /// Built-in types of which only the server writes the text.
 const WITHOUT: [&str; 20] = [
@@ -150,4 +153,31 @@ async fn values_in_binary_have_the_text_that_the_server_gives_them() {
     assert!(judged > 5_000, "{judged} values");
     let built_in: BTreeSet<&str> = without.iter().map(String::as_str).filter(|sql| !sql.contains(['[', '.'])).collect();
     assert_eq!(built_in, WITHOUT.into());
+}
+
+/// A table gets a column of a type that is not read in binary: a key move behind it is two events in both formats.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_in_binary_goes_on_as_text_when_a_column_of_another_type_comes() {
+    let scenario = Scenario::new("tuples").await;
+    scenario
+        .source("CREATE TABLE things (id int PRIMARY KEY, at timestamptz); CREATE TABLE others (id int PRIMARY KEY)")
+        .await;
+    let (mut capture, _apply) = (scenario.capture().await, scenario.apply().await);
+    scenario.source("INSERT INTO things SELECT i, to_timestamp(i) FROM generate_series(1, 50) i").await;
+    scenario.await_equal("things").await;
+    assert!(scenario.log_text("capture").contains(r#"format="binary""#));
+    assert!(!scenario.log_text("capture").contains(r#"format="text""#));
+    scenario
+        .source(
+            "BEGIN; UPDATE things SET id = id + 100 WHERE id < 10; ALTER TABLE things ADD COLUMN x xml; INSERT INTO others VALUES (1);
+             UPDATE things SET x = '<a/>' WHERE id < 20; UPDATE things SET id = id + 1000 WHERE id < 20; COMMIT;
+             INSERT INTO things VALUES (0, 'infinity', '<b>é</b>')",
+        )
+        .await;
+    scenario.await_log(&mut capture, r#"format="text""#).await;
+    scenario.await_equal("things").await;
+    scenario.await_equal("others").await;
+    scenario.source("ALTER TABLE things DROP COLUMN x; INSERT INTO things VALUES (-1)").await;
+    scenario.await_target("SELECT count(*) FROM things", "52").await;
+    scenario.verify();
 }

@@ -6,11 +6,7 @@
 
 use std::future::ready;
 
-use walrelay::{
-    cli::demo::process::Process,
-    postgres::{Settings, SslMode},
-    source,
-};
+use walrelay::{cli::demo::process::Process, source};
 
 use crate::support::{LIMIT, PrivateParts, Scenario, await_condition};
 
@@ -396,19 +392,7 @@ async fn changes_that_were_made_without_the_publication_end_capture_until_a_new_
 #[tokio::test(flavor = "multi_thread")]
 async fn the_lock_of_a_slot_is_free_as_soon_as_it_is_given_back() {
     let scenario = Scenario::new("lock").await;
-    let (server, parts) = (&scenario.parts.source, &scenario.parts);
-    let settings = Settings {
-        host: server.host.clone(),
-        port: server.port,
-        database: scenario.name.clone(),
-        user: parts.user.clone(),
-        password: Some(parts.password.clone()),
-        ssl_mode: SslMode::Disable,
-        ssl_root_cert: None,
-        ssl_cert: None,
-        ssl_key: None,
-        connect_timeout_seconds: 10,
-    };
+    let settings = scenario.source_settings();
     let connect = async || source::catalog::connect(&settings, "walrelay test").await.unwrap();
     let (first, second) = (connect().await, connect().await);
     assert!(source::lock::try_lock(&first, "s").await.unwrap());

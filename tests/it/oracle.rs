@@ -5,6 +5,12 @@
 
 use std::collections::BTreeSet;
 
+use walrelay::{
+    schema::TableName,
+    source::catalog,
+    types::{BinaryCodec, ColumnType},
+};
+
 use crate::support::{
     Scenario,
     generator::{COLUMN_TYPES, Generated, Generator},
@@ -78,7 +84,18 @@ impl Table {
 /// Traps T43 to T46.
 #[tokio::test(flavor = "multi_thread")]
 async fn values_of_every_type_that_a_column_can_have_are_the_same_at_the_target() {
-    judge_all("oracle", &[]).await;
+    judge_all("oracle", &[], |_| true).await;
+}
+
+/// Of the types that are read in binary; with the others the server is asked for text.
+#[tokio::test(flavor = "multi_thread")]
+async fn values_that_come_in_binary_are_the_same_at_the_target() {
+    let forms = [("format.decimal", "string"), ("format.time", "isostring"), ("format.hstore", "map")];
+    let is_read = |ty: &ColumnType| BinaryCodec::of_column(ty).is_some();
+    let (plain, formed) = tokio::join!(judge_all("binary", &[], is_read), judge_all("formed", &forms, is_read));
+    for log in [plain, formed] {
+        assert!(log.contains(r#"format="binary""#) && !log.contains(r#"format="text""#), "{log}");
+    }
 }
 
 /// Forms that lose something lose nothing on the way to the target.
@@ -96,11 +113,25 @@ async fn values_are_the_same_in_whatever_form_consumers_want_them() {
     let debezium = [("format.compatibility", "debezium"), ("format.parameters", "source-type")];
     // A map is none.
     let bare = [("format.compatibility", "debezium"), ("format.hstore", "map")];
-    tokio::join!(judge_all("strings", &strings), judge_all("doubles", &doubles));
-    tokio::join!(judge_all("debezium", &debezium), judge_all("bare", &bare));
+    tokio::join!(judge_all("strings", &strings, |_| true), judge_all("doubles", &doubles, |_| true));
+    tokio::join!(judge_all("debezium", &debezium, |_| true), judge_all("bare", &bare, |_| true));
 }
 
-async fn judge_all(name: &str, settings: &[(&str, &str)]) {
+/// The types of a generator that are `wanted`.
+async fn wanted(scenario: &Scenario, types: &[Generated], wanted: fn(&ColumnType) -> bool) -> Vec<Generated> {
+    let columns = types.iter().enumerate().map(|(number, ty)| format!("c{number} {}", ty.sql)).collect::<Vec<_>>();
+    scenario.source(&format!("CREATE TABLE probe ({})", columns.join(", "))).await;
+    let probe = TableName::new("public", "probe");
+    let client = catalog::connect(&scenario.source_settings(), "walrelay test").await.unwrap();
+    let catalog = catalog::preview(&client, std::slice::from_ref(&probe)).await.unwrap();
+    scenario.source("DROP TABLE probe").await;
+    let columns = &catalog.by_name(&probe).unwrap().relation.columns;
+    let fitting = types.iter().zip(columns).filter(|(_, column)| wanted(&column.ty));
+    fitting.map(|(ty, _)| ty.clone()).collect()
+}
+
+/// Values of all wanted types, on both paths; what capture logged.
+async fn judge_all(name: &str, settings: &[(&str, &str)], is_wanted: fn(&ColumnType) -> bool) -> String {
     let (seed, rows) = (setting("WALRELAY_ORACLE_SEED", 1), setting("WALRELAY_ORACLE_ROWS", 24));
     println!("WALRELAY_ORACLE_SEED={seed}");
     let mut scenario = Scenario::new(name).await;
@@ -120,11 +151,11 @@ async fn judge_all(name: &str, settings: &[(&str, &str)]) {
     scenario.source(&generator.functions).await;
     scenario.source(&format!("SELECT setseed({}::float8 / 1000)", seed % 1000)).await;
     let columns = generator.unwritable.iter().map(|name| format!("c_{name} pg_catalog.{name}"));
-    let columns = columns.collect::<Vec<_>>().join(", ");
-    scenario
-        .source(&format!("CREATE TABLE unwritable (id int PRIMARY KEY, {columns}); INSERT INTO unwritable VALUES (1)"))
-        .await;
-    let chunks = generator.types.chunks(WIDTH).enumerate();
+    let columns = columns.filter(|_| is_wanted(&ColumnType::base(0, -1, ""))).collect::<Vec<_>>();
+    let columns = std::iter::once("id int PRIMARY KEY".to_owned()).chain(columns).collect::<Vec<_>>().join(", ");
+    scenario.source(&format!("CREATE TABLE unwritable ({columns}); INSERT INTO unwritable VALUES (1)")).await;
+    let types = wanted(&scenario, &generator.types, is_wanted).await;
+    let chunks = types.chunks(WIDTH).enumerate();
     let tables: Vec<Table> =
         chunks.map(|(number, types)| Table { name: format!("values_{number}"), types: types.to_vec() }).collect();
     for table in &tables {
@@ -152,4 +183,5 @@ async fn judge_all(name: &str, settings: &[(&str, &str)]) {
     }
     scenario.await_equal("unwritable").await;
     scenario.verify();
+    scenario.log_text("capture")
 }

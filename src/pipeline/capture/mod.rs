@@ -33,6 +33,7 @@ mod supervisor;
 mod survey;
 mod tables;
 mod topics;
+mod tuple_format;
 
 pub use error::Error;
 pub use settings::{CaptureDeps, CaptureSettings, GapPolicy, SnapshotMode};

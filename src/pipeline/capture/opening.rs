@@ -19,6 +19,7 @@ use super::{
     survey::{Replay, Survey, report_withheld},
     tables::Tables,
     topics::{DataTopic, Topics, state_topic},
+    tuple_format::stream_options,
 };
 use crate::{
     lsn::{Lsn, Position},
@@ -238,7 +239,9 @@ impl Opening<'_> {
     ) -> Result<Opened, Error> {
         let GoingOn { checkpoint, from, below } = going_on;
         let publication = self.deps.settings.publication.name.clone();
-        let stream = start_stream(&self.deps.settings, &self.client, &publication, replication, from).await?;
+        let options = stream_options(&self.deps.settings, &self.client, &self.survey.published, self.tables);
+        let stream =
+            start_stream(&self.deps.settings, &self.client, &publication, (replication, options), from).await?;
         // From here on keepalives are answered, however long Kafka takes (trap T10).
         let (flush, confirmed) = watch::channel(checkpoint.flush);
         let (batches, handle) = spawn(stream, self.deps.settings.stream, confirmed);
@@ -347,7 +350,8 @@ impl Opening<'_> {
         copied.extend(session.barriers.lock().await.drain(..).map(Update::CloseBarrier));
         session.position.finish_snapshot(copied).await?;
         versions.extend(left);
-        let stream = start_stream(&session.settings, &session.client, &publication, replication, at).await?;
+        let options = stream_options(&session.settings, &session.client, &session.published, &session.tables);
+        let stream = start_stream(&session.settings, &session.client, &publication, (replication, options), at).await?;
         let (batches, handle) = spawn(stream, session.settings.stream, confirmed);
         Ok(Opened { session: Arc::new(session), publisher, batches, handle, versions, below: None })
     }
@@ -485,10 +489,10 @@ async fn start_stream(
     settings: &CaptureSettings,
     client: &postgres::Client,
     publication: &str,
-    replication: ReplicationConnection,
+    (replication, options): (ReplicationConnection, StreamOptions),
     at: Lsn,
 ) -> Result<ReplicationStream, Error> {
-    match replication.start_replication(&settings.slot, at, &[publication], StreamOptions::default()).await {
+    match replication.start_replication(&settings.slot, at, &[publication], options).await {
         Ok(stream) => Ok(stream),
         Err(error) if error.severity() == Severity::Fatal => {
             slot_watch::look(client, settings).await?;

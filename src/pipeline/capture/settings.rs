@@ -61,6 +61,8 @@ pub struct CaptureSettings {
     pub snapshot: SnapshotMode,
     /// What to do when WAL is missing.
     pub on_gap: GapPolicy,
+    /// Whether values may be asked for in binary.
+    pub binary: bool,
     /// The replication stream's bounds.
     pub stream: source::stream::StreamSettings,
     /// How often positions are recorded.

@@ -19,7 +19,7 @@ use crate::{
     lsn::{Lsn, Position},
     pgoutput::message::{self, Message},
     pipeline::ack::{AckTracker, Sequence},
-    record::{Encoder, LogicalMessage, MessagePlan},
+    record::{EncodeError, Encoder, LogicalMessage, MessagePlan},
     retry::{Classify as _, Severity},
     source::stream::StreamItem,
 };
@@ -203,10 +203,14 @@ impl Streamer {
             Some(Route::Running(running)) => running,
             Some(Route::Stopped { plan, .. } | Route::Ignored { plan, .. }) => {
                 self.records.clear();
-                let counted = plan.as_ref().and_then(|plan| {
-                    self.encoder.encode(plan, &open.meta, EventMeta::default(), &change, &mut self.records).ok()
+                let counted = plan.as_ref().map(|plan| {
+                    self.encoder.encode(plan, &open.meta, EventMeta::default(), &change, &mut self.records)
                 });
-                open.took(relation, counted.unwrap_or(1));
+                // It may be two events as text.
+                if let Some(Err(error @ EncodeError::Binary { .. })) = counted {
+                    return Err(error.into());
+                }
+                open.took(relation, counted.and_then(Result::ok).unwrap_or(1));
                 return Ok(());
             }
             None => return Err(Error::Protocol { what: "change of an unannounced relation", lsn }),

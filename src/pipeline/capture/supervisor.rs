@@ -10,6 +10,7 @@ use super::{
     state::StoppedTable,
     streaming::{self, Ended},
     tables::Tables,
+    tuple_format,
 };
 use crate::{
     kafka,
@@ -44,6 +45,7 @@ async fn supervise(deps: &CaptureDeps, token: &CancellationToken) -> Result<(), 
             return Ok(());
         }
         deps.metrics.errors.count(error.severity());
+        tuple_format::note(&error, &tables);
         match error.severity() {
             Severity::Fatal => return Err(error),
             Severity::Definite if !stop_by_topic(deps, &tables, &error) => return Err(error),

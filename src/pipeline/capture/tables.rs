@@ -22,6 +22,7 @@ struct Register {
     by_topic: BTreeMap<String, TableName>,
     partitions: BTreeMap<String, i32>,
     republished: Lsn,
+    as_text: bool,
 }
 
 impl Tables {
@@ -52,6 +53,15 @@ impl Tables {
     /// The lowest commit at which a table stopped: the flush LSN stays there.
     pub(super) fn lowest_stop(&self) -> Option<Lsn> {
         self.lock().stopped.values().map(|stopped| stopped.position.commit).min()
+    }
+
+    /// From now on sessions ask for values as text.
+    pub(super) fn read_as_text(&self) {
+        self.lock().as_text = true;
+    }
+
+    pub(super) fn are_read_as_text(&self) -> bool {
+        self.lock().as_text
     }
 
     /// Everything below `lsn` is published again, but for stopped tables: a later session may begin there.

@@ -18,6 +18,7 @@ use walrelay::{
         scrape::{self, Samples},
         settings::Settings,
     },
+    postgres::SslMode,
     progress::Progress,
 };
 
@@ -88,6 +89,23 @@ impl Scenario {
     /// Connects to the source anew, after it was another server for a while.
     pub async fn reconnect_source(&mut self) {
         self.source = ok(self.parts.source.connect(&self.name, &self.parts.user, &self.parts.password).await);
+    }
+
+    /// How walrelay reaches the source, as the role of capture.
+    pub fn source_settings(&self) -> walrelay::postgres::Settings {
+        let server = &self.parts.source;
+        walrelay::postgres::Settings {
+            host: server.host.clone(),
+            port: server.port,
+            database: self.name.clone(),
+            user: self.parts.user.clone(),
+            password: Some(self.parts.password.clone()),
+            ssl_mode: SslMode::Disable,
+            ssl_root_cert: None,
+            ssl_cert: None,
+            ssl_key: None,
+            connect_timeout_seconds: 10,
+        }
     }
 
     /// Runs statements at the source.
