@@ -24,10 +24,12 @@ impl Codec {
             Family::Int4 => Parsed::Value(Value::Int(reader.i32().ok()?)),
             Family::Int8 => Parsed::Value(Value::Long(reader.i64().ok()?)),
             Family::Oid => Parsed::Value(Value::Long(reader.u32().ok()?.into())),
-            Family::Float4 => Parsed::Value(Value::Float(reader.f32().ok()?)),
-            Family::Float8 => Parsed::Value(Value::Double(reader.f64().ok()?)),
+            Family::Float4 => Parsed::Value(Value::Float(float(reader.f32().ok()?))),
+            Family::Float8 => Parsed::Value(Value::Double(double(reader.f64().ok()?))),
             Family::Decimal { scale, .. } => Parsed::Value(Value::Decimal(decimal(&mut reader, *scale)?)),
-            Family::Point => Parsed::Value(Value::Point { x: reader.f64().ok()?, y: reader.f64().ok()? }),
+            Family::Point => {
+                Parsed::Value(Value::Point { x: double(reader.f64().ok()?), y: double(reader.f64().ok()?) })
+            }
             Family::Date(date::Form::Days | date::Form::Connect) => date::of_days(days(reader.i32().ok()?)?),
             Family::Time(form) => time::of_micros(micros_of_day(reader.i64().ok()?)?, *form),
             Family::Timestamp(form) if *form != timestamp::Form::Iso => {
@@ -55,6 +57,16 @@ fn text(bytes: &[u8]) -> Option<Parsed<'_>> {
     std::str::from_utf8(bytes).ok().map(|text| Parsed::Value(Value::Text(text)))
 }
 
+/// The text tells no NaN from another.
+const fn float(number: f32) -> f32 {
+    if number.is_nan() { f32::NAN } else { number }
+}
+
+/// As [`float`].
+const fn double(number: f64) -> f64 {
+    if number.is_nan() { f64::NAN } else { number }
+}
+
 fn days(days: i32) -> Option<i32> {
     let is_finite = !matches!(days, i32::MIN | i32::MAX);
     is_finite.then(|| days.checked_add(i32::try_from(EPOCH_DAYS).ok()?)).flatten()
@@ -76,8 +88,8 @@ fn decimal(reader: &mut Reader<'_>, scale: u32) -> Option<Unscaled<'static>> {
     const MOST_GROUPS: i32 = 7;
     const MOST_SCALE: u32 = 8;
     let (count, weight) = (i32::from(reader.i16().ok()?), i32::from(reader.i16().ok()?));
-    let (sign, _shown) = (reader.u16().ok()?, reader.u16().ok()?);
-    if !matches!(sign, 0 | 0x4000) || scale > MOST_SCALE || weight >= MOST_GROUPS {
+    let (sign, shown) = (reader.u16().ok()?, reader.u16().ok()?);
+    if !matches!(sign, 0 | 0x4000) || scale > MOST_SCALE || u32::from(shown) != scale || weight >= MOST_GROUPS {
         return None;
     }
     let mut number = 0_i128;
