@@ -9,6 +9,7 @@
 
 mod against_debezium;
 mod allocation;
+mod binary;
 mod decoding;
 mod differences;
 mod documented;

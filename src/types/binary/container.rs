@@ -4,14 +4,15 @@ use std::fmt::Write;
 
 use super::{
     super::{array::quote_item, hstore::append_pair, value::ShortText},
-    BinaryCodec, BinaryError, Reader,
+    error::{AppendPart, BinaryError},
+    reader::Reader,
 };
 
 /// PostgreSQL has no more dimensions (`MAXDIM`).
 const MOST_DIMENSIONS: usize = 6;
 
 /// Dimensions, whether there are nulls, the items' OID; per dimension its length and lower bound; the items.
-pub(super) fn array(reader: &mut Reader<'_>, item: &BinaryCodec, out: &mut Vec<u8>) -> Result<(), BinaryError> {
+pub(super) fn array(reader: &mut Reader<'_>, item: AppendPart<'_>, out: &mut Vec<u8>) -> Result<(), BinaryError> {
     let wrong = BinaryError("array");
     let count = reader.i32()?;
     let (_nulls, _oid) = (reader.i32()?, reader.u32()?);
@@ -41,7 +42,7 @@ pub(super) fn array(reader: &mut Reader<'_>, item: &BinaryCodec, out: &mut Vec<u
 /// One dimension's items: arrays of the inner ones, or values.
 fn items(
     reader: &mut Reader<'_>,
-    item: &BinaryCodec,
+    item: AppendPart<'_>,
     dimensions: &[(usize, i32)],
     out: &mut Vec<u8>,
 ) -> Result<(), BinaryError> {
@@ -58,7 +59,7 @@ fn items(
         match reader.sized()? {
             Some(bytes) => {
                 let start = out.len();
-                item.append_text(bytes, out)?;
+                item(bytes, out)?;
                 quote_item(start, out);
             }
             None => out.extend_from_slice(b"NULL"),

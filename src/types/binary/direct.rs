@@ -7,7 +7,9 @@ use super::{
         date, time, timestamp, timestamptz,
         value::{ByteString, Parsed, Unscaled, Value},
     },
-    BinaryCodec, EPOCH_DAYS, Reader,
+    codec::BinaryCodec,
+    reader::Reader,
+    temporal::EPOCH_DAYS,
 };
 
 impl Codec {

@@ -1,6 +1,6 @@
 //! Geometric types: doubles between brackets.
 
-use super::{BinaryError, Reader, number::float8};
+use super::{error::BinaryError, number::float8, reader::Reader};
 
 pub(super) fn point(reader: &mut Reader<'_>, out: &mut Vec<u8>) -> Result<(), BinaryError> {
     out.push(b'(');

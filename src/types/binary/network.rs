@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use super::{super::value::ShortText, BinaryError, Reader, number, textual::hex};
+use super::{super::value::ShortText, error::BinaryError, number, reader::Reader, textual::hex};
 
 const WRONG: BinaryError = BinaryError("address");
 

@@ -7,7 +7,8 @@ use super::{
         boolean, float, integer,
         value::{ShortText, Value},
     },
-    BinaryError, Reader,
+    error::BinaryError,
+    reader::Reader,
 };
 use crate::lsn::Lsn;
 

@@ -1,6 +1,10 @@
 //! Ranges and multiranges.
 
-use super::{super::array::quote, BinaryCodec, BinaryError, Reader};
+use super::{
+    super::array::quote,
+    error::{AppendPart, BinaryError},
+    reader::Reader,
+};
 
 const EMPTY: u8 = 0x01;
 const LOWER_INCLUSIVE: u8 = 0x02;
@@ -9,7 +13,7 @@ const LOWER_INFINITE: u8 = 0x08;
 const UPPER_INFINITE: u8 = 0x10;
 
 /// Flags, and the bounds that are there.
-pub(super) fn range(reader: &mut Reader<'_>, bound: &BinaryCodec, out: &mut Vec<u8>) -> Result<(), BinaryError> {
+pub(super) fn range(reader: &mut Reader<'_>, bound: AppendPart<'_>, out: &mut Vec<u8>) -> Result<(), BinaryError> {
     let flags = reader.u8()?;
     let has = |flag: u8| flags & flag != 0;
     if has(EMPTY) {
@@ -29,9 +33,9 @@ pub(super) fn range(reader: &mut Reader<'_>, bound: &BinaryCodec, out: &mut Vec<
 }
 
 /// A bound's text, quoted as the server quotes it.
-fn append_bound(reader: &mut Reader<'_>, bound: &BinaryCodec, out: &mut Vec<u8>) -> Result<(), BinaryError> {
+fn append_bound(reader: &mut Reader<'_>, bound: AppendPart<'_>, out: &mut Vec<u8>) -> Result<(), BinaryError> {
     let start = out.len();
-    bound.append_text(reader.sized()?.ok_or(BinaryError("range"))?, out)?;
+    bound(reader.sized()?.ok_or(BinaryError("range"))?, out)?;
     let text = out.get(start..).unwrap_or_default();
     let special = |byte: &u8| b"\"\\()[],".contains(byte) || byte.is_ascii_whitespace() || *byte == 0x0B;
     if text.is_empty() || text.iter().any(special) {
@@ -41,13 +45,13 @@ fn append_bound(reader: &mut Reader<'_>, bound: &BinaryCodec, out: &mut Vec<u8>)
 }
 
 /// How many, and the ranges.
-pub(super) fn multirange(reader: &mut Reader<'_>, range: &BinaryCodec, out: &mut Vec<u8>) -> Result<(), BinaryError> {
+pub(super) fn multirange(reader: &mut Reader<'_>, range: AppendPart<'_>, out: &mut Vec<u8>) -> Result<(), BinaryError> {
     out.push(b'{');
     for index in 0..reader.count(5)? {
         if index > 0 {
             out.push(b',');
         }
-        range.append_text(reader.sized()?.ok_or(BinaryError("multirange"))?, out)?;
+        range(reader.sized()?.ok_or(BinaryError("multirange"))?, out)?;
     }
     out.push(b'}');
     Ok(())

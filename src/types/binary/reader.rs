@@ -1,6 +1,6 @@
 //! A cursor over the bytes of one value, in network byte order.
 
-use super::BinaryError;
+use super::error::BinaryError;
 
 /// See the module.
 pub(super) struct Reader<'a>(&'a [u8]);

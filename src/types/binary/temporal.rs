@@ -6,8 +6,13 @@ use super::{
         moment,
         value::ShortText,
     },
-    BinaryError, EPOCH_DAYS, Reader, number,
+    error::BinaryError,
+    number,
+    reader::Reader,
 };
+
+/// Days from 1970-01-01 to 2000-01-01.
+pub(super) const EPOCH_DAYS: i64 = 10_957;
 
 pub(super) fn date(reader: &mut Reader<'_>, out: &mut Vec<u8>) -> Result<(), BinaryError> {
     let days = reader.i32()?;

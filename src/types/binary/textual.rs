@@ -5,7 +5,9 @@ use super::{
         bytea,
         value::{ByteString, Value},
     },
-    BinaryError, Reader, number,
+    error::BinaryError,
+    number,
+    reader::Reader,
 };
 
 /// Appends bytes in hexadecimal.
