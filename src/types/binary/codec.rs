@@ -2,14 +2,8 @@
 
 use std::sync::Arc;
 
-use super::{
-    super::column::{ColumnType, TypeKind},
-    container,
-    error::BinaryError,
-    geometric, network, number, range,
-    reader::Reader,
-    temporal, textual,
-};
+use super::{container, error::BinaryError, geometric, network, number, range, reader::Reader, temporal, textual};
+use crate::types::column::{ColumnType, TypeKind};
 
 /// How the values of a type are read.
 #[derive(Clone, Debug)]

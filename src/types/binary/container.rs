@@ -3,10 +3,10 @@
 use std::fmt::Write;
 
 use super::{
-    super::{array::quote_item, hstore::append_pair, value::ShortText},
     error::{AppendPart, BinaryError},
     reader::Reader,
 };
+use crate::types::{array::quote_item, hstore::append_pair, value::ShortText};
 
 /// PostgreSQL has no more dimensions (`MAXDIM`).
 const MOST_DIMENSIONS: usize = 6;

@@ -1,15 +1,11 @@
 //! Values that need no text on the way from binary to Avro: those of the commonest types.
 
-use super::{
-    super::{
-        calendar::{DAY, MICROS, Moment},
-        codec::{Codec, Family, TextKind},
-        date, time, timestamp, timestamptz,
-        value::{ByteString, Parsed, Unscaled, Value},
-    },
-    codec::BinaryCodec,
-    reader::Reader,
-    temporal::EPOCH_DAYS,
+use super::{codec::BinaryCodec, reader::Reader, temporal::EPOCH_DAYS};
+use crate::types::{
+    calendar::{DAY, MICROS, Moment},
+    codec::{Codec, Family, TextKind},
+    date, time, timestamp, timestamptz,
+    value::{ByteString, Parsed, Unscaled, Value},
 };
 
 impl Codec {

@@ -1,6 +1,6 @@
 //! What bytes from the wire may turn out to be.
 
-use super::super::value::RenderError;
+use crate::types::value::RenderError;
 
 /// Bytes that no value of the type has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]

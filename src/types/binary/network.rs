@@ -2,7 +2,8 @@
 
 use std::fmt::Write;
 
-use super::{super::value::ShortText, error::BinaryError, number, reader::Reader, textual::hex};
+use super::{error::BinaryError, number, reader::Reader, textual::hex};
+use crate::types::value::ShortText;
 
 const WRONG: BinaryError = BinaryError("address");
 

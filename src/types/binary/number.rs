@@ -2,15 +2,14 @@
 
 use std::fmt::Write;
 
-use super::{
-    super::{
+use super::{error::BinaryError, reader::Reader};
+use crate::{
+    lsn::Lsn,
+    types::{
         boolean, float, integer,
         value::{ShortText, Value},
     },
-    error::BinaryError,
-    reader::Reader,
 };
-use crate::lsn::Lsn;
 
 pub(super) fn boolean(reader: &mut Reader<'_>, out: &mut Vec<u8>) -> Result<(), BinaryError> {
     Ok(boolean::render(Value::Boolean(reader.u8()? != 0), out)?)

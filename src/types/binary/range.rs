@@ -1,10 +1,10 @@
 //! Ranges and multiranges.
 
 use super::{
-    super::array::quote,
     error::{AppendPart, BinaryError},
     reader::Reader,
 };
+use crate::types::array::quote;
 
 const EMPTY: u8 = 0x01;
 const LOWER_INCLUSIVE: u8 = 0x02;

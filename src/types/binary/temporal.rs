@@ -1,14 +1,10 @@
 //! Dates and times, counted from 2000-01-01.
 
-use super::{
-    super::{
-        calendar::{Clock, DAY, MICROS, Moment, PgDate, fraction_digits},
-        moment,
-        value::ShortText,
-    },
-    error::BinaryError,
-    number,
-    reader::Reader,
+use super::{error::BinaryError, number, reader::Reader};
+use crate::types::{
+    calendar::{Clock, DAY, MICROS, Moment, PgDate, fraction_digits},
+    moment,
+    value::ShortText,
 };
 
 /// Days from 1970-01-01 to 2000-01-01.

@@ -1,13 +1,9 @@
 //! Strings of bytes and bits, and lexemes.
 
-use super::{
-    super::{
-        bytea,
-        value::{ByteString, Value},
-    },
-    error::BinaryError,
-    number,
-    reader::Reader,
+use super::{error::BinaryError, number, reader::Reader};
+use crate::types::{
+    bytea,
+    value::{ByteString, Value},
 };
 
 /// Appends bytes in hexadecimal.
