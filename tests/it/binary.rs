@@ -8,6 +8,7 @@ use walrelay::{
     source::catalog,
     types::{
         BinaryCodec, BinaryMode, Codec, ColumnType, DecimalMode, HstoreMode, IntervalMode, Modes, Parsed, TimeMode,
+        TimetzMode, TrailingZeros,
     },
 };
 
@@ -64,6 +65,8 @@ const MODES: [Modes; 3] = [
         binary: BinaryMode::Bytes,
         time: TimeMode::Adaptive,
         hstore: HstoreMode::Json,
+        trailing_zeros: TrailingZeros::Kept,
+        timetz: TimetzMode::Offset,
     },
     Modes {
         decimal: DecimalMode::String,
@@ -71,6 +74,8 @@ const MODES: [Modes; 3] = [
         binary: BinaryMode::Base64,
         time: TimeMode::Connect,
         hstore: HstoreMode::Map,
+        trailing_zeros: TrailingZeros::Kept,
+        timetz: TimetzMode::Utc,
     },
     Modes {
         decimal: DecimalMode::Double,
@@ -78,6 +83,8 @@ const MODES: [Modes; 3] = [
         binary: BinaryMode::Hex,
         time: TimeMode::Isostring,
         hstore: HstoreMode::Json,
+        trailing_zeros: TrailingZeros::Dropped,
+        timetz: TimetzMode::Utc,
     },
 ];
 
