@@ -10,10 +10,13 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 
 use crate::lsn::{Lsn, Position};
 
+/// How names of progress topics begin.
+pub const TOPICS: &str = "walrelay.progress.";
+
 /// Name of the progress topic of a topic prefix.
 #[must_use]
 pub fn progress_topic(prefix: &str) -> String {
-    format!("walrelay.progress.{prefix}")
+    format!("{TOPICS}{prefix}")
 }
 
 /// The JSON value of a progress record.

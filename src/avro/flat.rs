@@ -5,6 +5,9 @@
 
 use serde::{Deserialize, Serialize};
 
+/// The field that tells deleted rows from others in flat records.
+pub const DELETED: &str = "__deleted";
+
 /// What a record's value is.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]

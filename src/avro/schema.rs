@@ -12,7 +12,7 @@ use serde_json::{Map, Value, json};
 use crate::{
     avro::{
         content::{Content, Nullability, Parameters},
-        flat::{Flat, Metadata, Part},
+        flat::{DELETED, Flat, Metadata, Part},
         name::{escape, namespace},
     },
     schema::Relation,
@@ -149,9 +149,6 @@ pub fn flat(
     }
     Ok(record(&namespace(topic), "Value", &Value::Array(fields), None))
 }
-
-/// The field that tells deleted rows from others in flat records.
-const DELETED: &str = "__deleted";
 
 /// The type of a part of the envelope, without null.
 fn part_type(part: Part) -> Value {

@@ -99,6 +99,13 @@ impl Writer {
         Ok(Self { named: builder.named, root })
     }
 
+    /// The full name of the outermost type, if it has one.
+    #[must_use]
+    pub fn name(&self) -> Option<String> {
+        let text = |attribute: &str| self.root.attributes[attribute].as_str();
+        Some(full_name(text("name")?, text("namespace").unwrap_or_default()))
+    }
+
     /// The shape behind a name.
     #[must_use]
     pub fn resolve<'a>(&'a self, shape: &'a Shape) -> &'a Shape {

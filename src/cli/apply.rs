@@ -15,7 +15,7 @@ use crate::{
         health::Half,
         metrics::ApplyMetrics,
     },
-    record::TopicNames,
+    record::{TopicNames, own_topic_patterns},
     registry::{Registry, RegistryError},
     sink,
     source::publication::TablePatterns,
@@ -39,11 +39,10 @@ fn settings(config: &ApplyConfig, tables: TablePatterns) -> Result<ApplySettings
     let memory = apply.memory.as_usize() / 4 * 3;
     let names = settings::topic_names(kafka, config.database.as_deref());
     let mut properties = kafka.consumer.clone();
-    let excluded: Vec<_> = apply.exclude.iter().map(|glob| names.pattern(glob)).collect();
-    if !excluded.is_empty() {
-        properties.insert("topic.blacklist".to_owned(), excluded.join(","));
-    }
+    let unwanted = properties.entry("topic.blacklist".to_owned()).or_default();
+    *unwanted = unwanted_topics(apply, &names, unwanted);
     let subscription = subscription(apply, &names);
+    let named = names.clone();
     let table_of = move |topic: &str| {
         let table = names.table_of(topic).filter(|table| tables.matches(table));
         table.filter(|_| topic != names.messages())
@@ -54,6 +53,7 @@ fn settings(config: &ApplyConfig, tables: TablePatterns) -> Result<ApplySettings
         subscription,
         siblings_timeout: apply.siblings_timeout.0,
         prefix: kafka.prefix.clone(),
+        names: named,
         table_of: Arc::new(table_of),
         placeholder: config.format.unavailable_value.clone(),
         registry: Registry::new(&settings::registry(&config.registry))?,
@@ -76,6 +76,14 @@ fn settings(config: &ApplyConfig, tables: TablePatterns) -> Result<ApplySettings
             ..Limits::default()
         },
     })
+}
+
+/// Patterns of topics that are never looked at, as librdkafka takes them, beside those that were configured. What only tables'
+/// names tell apart is left out by these.
+fn unwanted_topics(apply: &config::Apply, names: &TopicNames, configured: &str) -> String {
+    let configured = Some(configured.to_owned()).filter(|patterns| !patterns.is_empty());
+    let excluded = apply.exclude.iter().filter_map(|glob| names.exact_pattern(glob));
+    configured.into_iter().chain(own_topic_patterns()).chain(excluded).collect::<Vec<_>>().join(",")
 }
 
 /// Topics by the table patterns, or exactly the configured partitions (`topic:partition`, as the configuration checked).

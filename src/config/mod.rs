@@ -14,12 +14,17 @@ mod sections;
 mod value;
 
 use std::{
+    collections::BTreeSet,
     net::{SocketAddr, ToSocketAddrs as _},
     path::Path,
+    sync::Arc,
     time::Duration,
 };
 
-use crate::postgres;
+use crate::{
+    avro::flat::{DELETED, Metadata},
+    postgres,
+};
 
 use self::sections::{Sections, Server};
 pub use self::{
@@ -224,6 +229,8 @@ pub fn problems(layers: &Layers, needed: &[&[&str]]) -> Vec<Problem> {
         .chain(pairs)
         .chain(gap_without_snapshot(layers))
         .chain(names_without_database(layers))
+        .chain(flat_names_taken(layers, "fields", "field_prefix"))
+        .chain(flat_names_taken(layers, "headers", "header_prefix"))
         .collect()
 }
 
@@ -246,6 +253,19 @@ fn names_without_database(layers: &Layers) -> Option<Problem> {
     let origin = layers.entry(path).map(|entry| entry.origin.clone());
     let message = "needs source.database beside it, at apply too".to_owned();
     layers.entry("source.database").is_none().then(|| Problem { path: path.to_owned(), origin, message })
+}
+
+/// Two parts of the envelope under one name in flat records.
+fn flat_names_taken(layers: &Layers, list: &str, prefix: &str) -> Option<Problem> {
+    let text = |name: &str| layers.entry(&format!("format.flat.{name}")).and_then(|entry| entry.value.as_str());
+    let path = format!("format.flat.{list}");
+    let entry = layers.entry(&path)?;
+    let rewritten = list == "fields" && text("deletes").is_some_and(|deletes| deletes.starts_with("rewrite"));
+    let mut taken: BTreeSet<Arc<str>> = rewritten.then(|| DELETED.into()).into_iter().collect();
+    let named = entry.value.as_array()?.iter().filter_map(|part| Metadata::new(part.as_str()?, text(prefix)?));
+    let twice = named.map(|part| part.name).find(|name| !taken.insert(Arc::clone(name)))?;
+    let message = format!("would give the name {twice} twice: choose another name for one of them (part:name)");
+    Some(Problem { path, origin: Some(entry.origin.clone()), message })
 }
 
 /// Keys that mean nothing without another.
@@ -346,6 +366,30 @@ mod tests {
         };
         assert_eq!(paths(&[names]), ["kafka.topics.names"]);
         assert!(paths(&[names, database]).is_empty() && paths(&[]).is_empty());
+    }
+
+    #[test]
+    fn one_name_for_two_parts_of_flat_records_is_a_problem() {
+        let of = |environment: &[(&str, &str)]| -> Vec<_> {
+            problems(&layers(environment), &[]).iter().map(ToString::to_string).collect()
+        };
+        let fields = |text| ("WALRELAY_FORMAT__FLAT__FIELDS", text);
+        let rewrite = ("WALRELAY_FORMAT__FLAT__DELETES", "rewrite");
+        for twice in [
+            &[fields("op, ts_ms:op")][..],
+            &[("WALRELAY_FORMAT__FLAT__HEADERS", "source.lsn,lsn:source_lsn")],
+            &[fields("op:deleted"), rewrite],
+        ] {
+            assert!(of(twice).iter().any(|problem| problem.contains("twice")), "{twice:?} {:?}", of(twice));
+        }
+        for fine in [
+            &[fields("op,ts_ms,source.ts_ms"), rewrite][..],
+            &[fields("op:deleted")],
+            &[("WALRELAY_FORMAT__FLAT__HEADERS", "op:deleted"), rewrite],
+            &[fields("op:deleted"), rewrite, ("WALRELAY_FORMAT__FLAT__FIELD_PREFIX", "x")],
+        ] {
+            assert_eq!(of(fine), [""; 0], "{fine:?}");
+        }
     }
 
     #[test]

@@ -134,6 +134,7 @@ fn readiness(now: &Snapshot) -> serde_json::Value {
         "lag_seconds": now.lag.map(|lag| lag.as_secs_f64()),
         "silence_seconds": now.silent_for.map(|silent| silent.as_secs_f64()),
         "stopped_tables": now.stopped,
+        "notes": now.notes,
         "waiting_seconds": now.waiting.iter().map(|(reason, waited)| (reason, waited.as_secs_f64())).collect::<BTreeMap<_, _>>(),
     })
 }

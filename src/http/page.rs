@@ -70,7 +70,7 @@ impl Page<'_> {
     fn state(&self, out: &mut String) -> fmt::Result {
         let (class, word) = if self.now.is_ready() { ("good", "ready") } else { ("bad", "not ready") };
         write!(out, "<h1>walrelay {}: <span class={class}>{word}</span></h1>", self.now.half)?;
-        for reason in &self.now.unready {
+        for reason in self.now.unready.iter().chain(&self.now.notes) {
             write!(out, "<div class=bad>{}</div>", Escaped(reason))?;
         }
         out.push_str("<h2>State</h2><table class=facts>");

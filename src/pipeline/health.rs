@@ -66,6 +66,7 @@ struct Text {
     stopped: BTreeMap<String, String>,
     /// Since when what is waited for.
     waiting: BTreeMap<String, Instant>,
+    notes: BTreeSet<String>,
 }
 
 const CAUGHT_UP: i64 = i64::MIN;
@@ -83,6 +84,8 @@ pub struct Snapshot {
     pub stopped: BTreeMap<String, String>,
     /// What it waits for, and for how long.
     pub waiting: BTreeMap<String, Duration>,
+    /// What it does not do beside its work.
+    pub notes: BTreeSet<String>,
     /// Time since the last sign of life; `None` before the first.
     pub silent_for: Option<Duration>,
     /// How far the half is behind the commit times of its input; `None` before the first sign of life.
@@ -158,6 +161,11 @@ impl Health {
         self.text().stopped.insert(table.into(), reason.into());
     }
 
+    /// Something that the operator asked for is given up, and nothing of the work itself: that goes on, and stays ready.
+    pub fn note(&self, note: impl Into<String>) {
+        self.text().notes.insert(note.into());
+    }
+
     /// All that it waits for until others or the configuration change. Not ready when a wait is longer than the allowed
     /// silence.
     pub fn waits_for(&self, reasons: BTreeSet<String>) {
@@ -195,10 +203,11 @@ impl Health {
     fn snapshot_at(&self, now_ms: i64) -> Snapshot {
         let heard_ms = self.0.heard_ms.load(Ordering::Relaxed);
         let silent_for = (heard_ms != 0).then(|| since(heard_ms, now_ms));
-        let (phase, retrying, stopped, waiting) = {
+        let (phase, retrying, stopped, waiting, notes) = {
             let text = self.text();
             let waiting = text.waiting.iter().map(|(reason, since)| (reason.clone(), since.elapsed())).collect();
-            (text.phase.clone().into_owned(), text.retrying.clone(), text.stopped.clone(), waiting)
+            let phase = text.phase.clone().into_owned();
+            (phase, text.retrying.clone(), text.stopped.clone(), waiting, text.notes.clone())
         };
         let mut snapshot = Snapshot {
             half: self.0.half,
@@ -206,6 +215,7 @@ impl Health {
             retrying,
             stopped,
             waiting,
+            notes,
             silent_for,
             lag: silent_for.map(|silent| self.lag(silent, now_ms)),
             uptime: self.0.born.elapsed(),
@@ -312,6 +322,14 @@ mod tests {
         health.resume_table("public.orders");
         health.recovered();
         assert!(health.snapshot().is_ready());
+    }
+
+    #[test]
+    fn what_is_given_up_beside_the_work_is_shown_and_leaves_it_ready() {
+        let (health, _) = started();
+        health.note("no heartbeats are sent");
+        assert!(health.snapshot().is_ready());
+        assert_eq!(health.snapshot().notes, ["no heartbeats are sent".to_owned()].into());
     }
 
     #[test]

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::column_plan::{ColumnPlan, Presence, presence};
 use crate::avro::{
     name::unescape,
+    schema::MESSAGE_VALUE,
     skip::Skip,
     writer::{Field, Shape, Type, Writer},
 };
@@ -63,7 +64,8 @@ impl DecodePlan {
     pub(super) fn compile(key: Option<&Writer>, value: &Arc<Writer>) -> Result<Self, String> {
         let fields = value.fields(&value.root).ok_or("it is not a record")?;
         let has = |name: &str| fields.iter().any(|field| field.name == name);
-        if has("message") && has("op") && !has("after") {
+        // By its name too: a flat record may have such columns.
+        if value.name().as_deref() == Some(MESSAGE_VALUE) && has("message") && has("op") && !has("after") {
             return Ok(Self::Message);
         }
         for name in ["before", "after", "source", "op"] {
@@ -199,5 +201,23 @@ impl EnvelopePlan {
     /// The column of this name.
     pub(super) fn column(&self, name: &str) -> Option<usize> {
         self.columns.iter().position(|column| *column.shape.name == *name)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::avro::schema;
+
+    fn compile(json: &str) -> Result<DecodePlan, String> {
+        DecodePlan::compile(None, &Arc::new(Writer::parse(json).unwrap()))
+    }
+
+    #[test]
+    fn a_row_with_a_message_s_columns_is_no_message() {
+        assert!(matches!(compile(&schema::message_value().json), Ok(DecodePlan::Message)));
+        let row = r#"{"type": "record", "name": "Value", "namespace": "shop.public.notes", "fields": [
+            {"name": "op", "type": "string"}, {"name": "message", "type": "string"}]}"#;
+        assert_eq!(compile(row).unwrap_err(), "it has no field before");
     }
 }

@@ -81,9 +81,12 @@ impl Classify for EncodeError {
         match self {
             Self::Topic(error) => error.hint(),
             Self::Store(error) => error.hint(),
-            Self::FieldTaken { .. } => {
-                Some("Choose another format.flat.field_prefix, or another name in format.flat.fields (part:name).".into())
-            }
+            // Other names would not help while what the slot holds is published under the options that gave these.
+            Self::FieldTaken { table, .. } => Some(format!(
+                "Leave the table out ([capture] exclude = [\"{table}\"]), or publish under a new [kafka] prefix with a new slot, \
+                 and drop the old slot; choose another format.flat.field_prefix there, or another name in format.flat.fields \
+                 (part:name)."
+            )),
             Self::NotUtf8 { .. } => {
                 Some("The source database has no encoding (SQL_ASCII); correct the value, or leave the column out.".into())
             }
@@ -184,6 +187,21 @@ pub enum DecodeError {
         /// What is wrong.
         problem: &'static str,
     },
+    /// An event of walrelay's lies in another topic than its table's is.
+    #[error(
+        "a record of topic {topic} is of table {table}, whose topic is {}: another source writes to it",
+        expected.as_deref().unwrap_or("none by these names")
+    )]
+    OtherTable {
+        /// The topic.
+        topic: String,
+        /// The table that the topic's name tells.
+        read_as: Option<TableName>,
+        /// The event's table.
+        table: TableName,
+        /// The topic of that.
+        expected: Option<String>,
+    },
     /// A header of ours cannot be read.
     #[error("header {header} of a record of topic {topic} cannot be read")]
     Header {
@@ -213,6 +231,13 @@ impl Classify for DecodeError {
                  point apply to that prefix; flat records are for other consumers."
                     .into(),
             ),
+            Self::OtherTable { read_as, .. } => {
+                let glob = read_as.as_ref().map_or_else(|| "…".to_owned(), ToString::to_string);
+                Some(format!(
+                    "Leave the topic out ([apply] exclude = [\"{glob}\"], or a glob for all of the other source), or give the sources \
+                     prefixes of which none begins another's topics; both halves must agree on [kafka] prefix and [kafka.topics] names."
+                ))
+            }
             Self::UnknownSchema { .. } => {
                 Some("Point apply to the registry that capture uses, or restore the deleted schema there.".into())
             }
@@ -222,6 +247,20 @@ impl Classify for DecodeError {
                     .into(),
             ),
             _ => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_taken_field_s_remedies_hold_under_the_options_of_before() {
+        let error = EncodeError::FieldTaken { table: TableName::new("public", "things"), field: "__op".into() };
+        let hint = error.hint().unwrap();
+        for remedy in ["exclude = [\"public.things\"]", "new [kafka] prefix with a new slot"] {
+            assert!(hint.contains(remedy), "{hint}");
         }
     }
 }

@@ -1,6 +1,6 @@
 //! Heartbeats: records without an event, by which consumers see that capture lives.
 
-use super::{encoder::EncoderSettings, error::EncodeError};
+use super::{encoder::EncoderSettings, error::EncodeError, own_topic};
 use crate::{
     avro::{
         encode,
@@ -23,7 +23,7 @@ impl Heartbeat {
     /// The topic: `__debezium-heartbeat.<prefix>`.
     #[must_use]
     pub fn topic(prefix: &str) -> String {
-        format!("__debezium-heartbeat.{prefix}")
+        format!("{}{prefix}", own_topic::HEARTBEAT)
     }
 
     /// Registers the schemas.

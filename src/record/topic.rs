@@ -1,6 +1,7 @@
 //! Topic names of tables.
 
 use super::{
+    own_topic::is_own_topic,
     topic_escape::{escape, is_legal, unescape},
     topic_template::{Template, TemplateError},
 };
@@ -33,6 +34,14 @@ pub enum TopicNameError {
         /// What apply would take it for.
         other: TableName,
     },
+    /// It is one that walrelay keeps for itself.
+    #[error("topic {topic} of table {table} has the name of one of walrelay's own topics")]
+    Own {
+        /// The table.
+        table: TableName,
+        /// Its topic.
+        topic: String,
+    },
 }
 
 impl Classify for TopicNameError {
@@ -47,6 +56,7 @@ impl Classify for TopicNameError {
                 "Choose kafka.topics.names with a text between {schema} and {table} that no name holds, or leave the table out."
                     .into()
             }
+            Self::Own { .. } => "Choose another kafka.prefix or kafka.topics.names, or leave the table out.".into(),
         })
     }
 }
@@ -80,11 +90,15 @@ impl TopicNames {
     /// point separates the two: whoever publishes several tables refuses those that collide.
     ///
     /// # Errors
-    /// The name is longer than Kafka allows, or another separator than a point occurs in the names.
+    /// The name is longer than Kafka allows, or one of walrelay's own topics, or another separator than a point occurs in the
+    /// names.
     pub fn of_table(&self, table: &TableName) -> Result<String, TopicNameError> {
         let topic = self.tables.join(&escape(&table.schema), &escape(&table.table));
         if topic.len() > LONGEST {
             return Err(TopicNameError::TooLong { table: table.clone(), length: topic.len() });
+        }
+        if is_own_topic(&topic) {
+            return Err(TopicNameError::Own { table: table.clone(), topic });
         }
         match self.table_of(&topic) {
             Some(other) if other != *table && !self.tables.is_separated_by_points() => {
@@ -101,20 +115,40 @@ impl TopicNames {
     }
 
     /// The table of a topic, read back. Of a schema whose name has a point only what is before it is told apart, which is enough
-    /// for globs.
+    /// for globs. Of walrelay's own topics there is none, however they are called.
     #[must_use]
     pub fn table_of(&self, topic: &str) -> Option<TableName> {
-        let (schema, table) = self.tables.split(topic)?;
+        let (schema, table) = self.tables.split(topic).filter(|_| !is_own_topic(topic))?;
         Some(TableName::new(unescape(schema), unescape(table)))
     }
 
     /// A regular expression (POSIX extended, as librdkafka takes it) for the topics of the tables that a glob over `schema.table`
-    /// matches. A glob without a point is a table of any schema.
+    /// matches. A glob without a point is a table of any schema. Topics of others may match too: which are wanted, their tables
+    /// tell ([`Self::table_of`]).
     #[must_use]
     pub fn pattern(&self, glob: &str) -> String {
-        let (schema, table) = glob.split_once('.').unwrap_or(("*", glob));
-        let pattern = self.tables.map(literal).join(&glob_pattern(schema), &glob_pattern(table));
-        format!("^{pattern}$")
+        self.glob_pattern(glob).0
+    }
+
+    /// The same, if the topic of no other table matches it.
+    #[must_use]
+    pub fn exact_pattern(&self, glob: &str) -> Option<String> {
+        Some(self.glob_pattern(glob)).filter(|(_, is_exact)| *is_exact).map(|(pattern, _)| pattern)
+    }
+
+    /// The expression, and whether it is exact.
+    fn glob_pattern(&self, glob: &str) -> (String, bool) {
+        let names = glob.split_once('.').unwrap_or(("*", glob));
+        // The first name ends where the text between the names begins, and the second one is all the rest.
+        let separator = self.tables.separator();
+        let any_first = if separator.len() == 1 { format!("[^{separator}]*") } else { ".*".to_owned() };
+        let (any, first) =
+            if self.tables.is_schema_first() { ((&*any_first, ".*"), names.0) } else { ((".*", &*any_first), names.1) };
+        let ((schema, schema_is_exact), (table, table_is_exact)) =
+            (name_pattern(names.0, any.0), name_pattern(names.1, any.1));
+        let is_told_apart = any_first != ".*" && !first.contains(separator);
+        let pattern = format!("^{}$", self.tables.map(literal).join(&schema, &table));
+        (pattern, is_told_apart && schema_is_exact && table_is_exact)
     }
 
     /// The names with placeholders for schema and table: two of one text name all topics alike.
@@ -124,28 +158,20 @@ impl TopicNames {
     }
 }
 
-fn glob_pattern(glob: &str) -> String {
+/// The expression for escaped names that a glob over names matches, with `any` for those that `*` matches, and whether it is
+/// exact. An escaped character is as long as several, so that from `?`, a class or alternatives on everything matches.
+fn name_pattern(glob: &str, any: &str) -> (String, bool) {
     let mut pattern = String::with_capacity(glob.len() * 2);
-    let mut in_class = false;
-    for (index, character) in glob.char_indices() {
+    for character in glob.chars() {
         match character {
-            '[' | ']' => {
-                in_class = character == '[';
-                pattern.push(character);
-            }
-            '!' if in_class && glob[..index].ends_with('[') => pattern.push('^'),
-            _ if in_class => pattern.push(character),
-            '*' => pattern.push_str(".*"),
-            '?' => pattern.push('.'),
-            '{' => pattern.push('('),
-            '}' => pattern.push(')'),
-            ',' => pattern.push('|'),
+            '?' | '[' | '{' | '\\' => return (pattern + ".*", false),
+            '*' => pattern.push_str(any),
             '_' => pattern.push_str("_(x5F_)?"),
             _ if is_legal(character) => pattern.push_str(&literal(&character.to_string())),
             _ => pattern.push_str(&format!("_x{:X}_", u32::from(character))),
         }
     }
-    pattern
+    (pattern, true)
 }
 
 /// A text that stands for itself in a regular expression.
@@ -214,7 +240,43 @@ mod tests {
     #[test]
     fn patterns_follow_the_template() {
         assert_eq!(TopicNames::new("p.q").pattern("public.o*"), "^p\\.q\\.public\\.o.*$");
-        assert_eq!(names("{prefix}-{table}.{schema}").pattern("public.o*"), "^shop-o.*\\.public$");
+        assert_eq!(names("{prefix}-{table}.{schema}").pattern("public.o*"), "^shop-o[^.]*\\.public$");
+    }
+
+    /// `*` crosses no separator: the first name has none, or another table would be left out in silence.
+    #[test]
+    fn a_pattern_that_says_to_be_exact_matches_no_other_table_s_topic() {
+        let names = names("{prefix}_{schema}_{table}");
+        // Not shop_public_old_orders, the topic of public.old_orders.
+        assert_eq!(names.exact_pattern("*.orders").as_deref(), Some("^shop_[^_]*_orders$"));
+        assert_eq!(TopicNames::new("p").exact_pattern("*.orders").as_deref(), Some("^p\\.[^.]*\\.orders$"));
+        assert_eq!(TopicNames::new("p").exact_pattern("a b.o_*").as_deref(), Some("^p\\.a_x20_b\\.o_(x5F_)?.*$"));
+        // The topic of my_app.orders reads as that of my.app_orders.
+        assert_eq!(names.exact_pattern("my_app.orders"), None);
+        for glob in ["public.order?", "public.{a,b}", "public.[ab]", "public.a\\*"] {
+            assert_eq!(TopicNames::new("p").exact_pattern(glob), None, "{glob}");
+        }
+        assert_eq!(self::names("{prefix}.{schema}-of-{table}").exact_pattern("public.orders"), None);
+        // An escaped character is one character of the name.
+        assert_eq!(TopicNames::new("p").pattern("public.Gr??e"), "^p\\.public\\.Gr.*$");
+        assert_eq!(TopicNames::new("p").pattern("{a,b}.[o-q]x"), "^p\\..*\\..*$");
+    }
+
+    #[test]
+    fn walrelay_s_own_topics_are_no_table_s() {
+        let plain = TopicNames::new("walrelay");
+        for (names, topic) in [
+            (&plain, "walrelay.state.shop"),
+            (&plain, "walrelay.progress.walrelay"),
+            (&names("{schema}.{table}.{prefix}"), "walrelay.state.shop"),
+            (&names("{schema}-{table}.{prefix}"), "__debezium-heartbeat.shop"),
+        ] {
+            assert_eq!(names.table_of(topic), None, "{topic}");
+            let (schema, table) = names.tables.split(topic).unwrap();
+            let error = names.of_table(&TableName::new(schema, table)).unwrap_err();
+            assert!(matches!(error, TopicNameError::Own { .. }), "{error}");
+        }
+        assert_eq!(plain.table_of("walrelay.public.state"), Some(TableName::new("public", "state")));
     }
 
     #[test]

@@ -75,6 +75,16 @@ impl Template {
         self.separator == "."
     }
 
+    /// What stands between the names.
+    pub(super) fn separator(&self) -> &str {
+        &self.separator
+    }
+
+    /// Whether the schema is the first of the two names.
+    pub(super) const fn is_schema_first(&self) -> bool {
+        self.schema_first
+    }
+
     /// The template with its fixed parts changed.
     pub(super) fn map(&self, change: impl Fn(&str) -> String) -> Self {
         let (head, separator, tail) = (change(&self.head), change(&self.separator), change(&self.tail));

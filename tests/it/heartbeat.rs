@@ -1,4 +1,4 @@
-//! `capture.heartbeat_interval`: records come while the source is idle, and capture goes on where their topic is refused.
+//! `capture.heartbeat_interval`: records come while the source is idle, and capture goes on where they or their topic are refused.
 
 use crate::support::{LIMIT, Scenario, Topics, await_condition};
 
@@ -29,4 +29,25 @@ async fn a_heartbeat_topic_that_is_refused_does_not_end_capture() {
     scenario.await_log(&mut capture, "no heartbeats are sent").await;
     scenario.source("INSERT INTO things VALUES (2)").await;
     scenario.await_equal("things").await;
+}
+
+/// The topic took them at first.
+#[tokio::test(flavor = "multi_thread")]
+async fn heartbeats_that_are_refused_later_do_not_end_capture() {
+    let mut scenario = Scenario::new("heartbeat_denied").await;
+    scenario.settings.set("capture.heartbeat_interval", "100ms");
+    scenario.source("CREATE TABLE things (id int PRIMARY KEY); INSERT INTO things VALUES (1)").await;
+    let (mut capture, _apply) = (scenario.capture().await, scenario.apply().await);
+    let topics = Topics::new(&scenario.parts.kafka, "__debezium-heartbeat");
+    await_condition("heartbeats are sent", LIMIT, async || topics.partitions(&scenario.name) > 0).await;
+    topics.set(&scenario.name, "max.message.bytes", "1").await;
+    scenario.await_log(&mut capture, "no heartbeats are sent").await;
+    scenario.source("INSERT INTO things VALUES (2)").await;
+    scenario.await_equal("things").await;
+    let told = async || {
+        let (status, body) = scenario.readiness("capture").await;
+        status == 200 && body.contains("no heartbeats are sent")
+    };
+    await_condition("capture is ready and tells it", LIMIT, told).await;
+    scenario.await_log(&mut capture, "capture session ended").await;
 }

@@ -1,4 +1,5 @@
-//! `[kafka.topics] names`: both halves follow the template, and topics keep their names for as long as a slot has its state.
+//! `[kafka.topics] names`: both halves follow the template, topics keep their names for as long as a slot has its state, and
+//! topics that only look like a table's are taken for none.
 
 use crate::support::{LIMIT, Scenario, await_condition};
 
@@ -73,4 +74,81 @@ async fn a_table_whose_topic_reads_as_another_s_is_refused() {
     for text in ["s.a-b", "b-s.a", "kafka.topics.names"] {
         assert!(outcome.text.contains(text), "{text:?} is not in\n{}", outcome.text);
     }
+}
+
+/// Under this template, as under the prefix `walrelay`, walrelay's own topics have the form of tables' topics.
+#[tokio::test(flavor = "multi_thread")]
+async fn walrelay_s_own_topics_are_taken_for_no_table_s() {
+    let mut scenario = Scenario::new("own").await;
+    scenario.settings.set("kafka.topics.names", "{schema}.{table}.{prefix}");
+    scenario.source("CREATE TABLE things (id int PRIMARY KEY); INSERT INTO things VALUES (1)").await;
+    let (_capture, _apply) = (scenario.capture().await, scenario.apply().await);
+    scenario.await_equal("things").await;
+    scenario.verify();
+    let (status, body) = scenario.readiness("apply").await;
+    assert_eq!(status, 200, "{body}");
+    let outcome = tokio::task::block_in_place(|| scenario.run(&["check"]));
+    assert_eq!(outcome.code, Some(0), "{}", outcome.text);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_table_whose_topic_would_be_one_of_walrelay_s_own_is_refused() {
+    let mut scenario = Scenario::new("taken").await;
+    scenario.settings.set("kafka.topics.names", "{schema}.{table}.{prefix}");
+    scenario.source("CREATE SCHEMA walrelay; CREATE TABLE walrelay.state (id int PRIMARY KEY)").await;
+    let outcome = scenario.run_to_end("capture").await;
+    assert_ne!(outcome.code, Some(0), "{}", outcome.text);
+    for text in ["table walrelay.state", "walrelay's own topics", "kafka.topics.names"] {
+        assert!(outcome.text.contains(text), "{text:?} is not in\n{}", outcome.text);
+    }
+}
+
+/// The text between the names occurs in a table's name, too; the second glob has no exact pattern.
+#[tokio::test(flavor = "multi_thread")]
+async fn globs_leave_out_no_more_tables_than_at_capture() {
+    let mut scenario = Scenario::new("globs").await;
+    scenario.settings.set("kafka.topics.names", "{prefix}_{schema}_{table}");
+    scenario.settings.set("apply.exclude", vec!["*.orders", "public.left?"]);
+    for table in ["orders", "left1", "left_out", "old_orders"] {
+        scenario.source(&format!("CREATE TABLE {table} (id int PRIMARY KEY); INSERT INTO {table} VALUES (1)")).await;
+    }
+    let (_capture, _apply) = (scenario.capture().await, scenario.apply().await);
+    scenario.source("INSERT INTO left1 VALUES (2); INSERT INTO left_out VALUES (2); TRUNCATE left1, old_orders").await;
+    scenario.await_equal("left_out").await;
+    scenario.await_equal("old_orders").await;
+    scenario.verify();
+    for table in ["orders", "left1"] {
+        assert_eq!(scenario.target_value(&format!("SELECT to_regclass('{table}')::text")).await, None, "{table}");
+    }
+}
+
+/// Topics of the prefix `<prefix>.eu` have the form of this one's.
+#[tokio::test(flavor = "multi_thread")]
+async fn another_source_s_events_are_told_and_not_applied() {
+    let mut scenario = Scenario::new("alike").await;
+    scenario.source("CREATE TABLE things (id int PRIMARY KEY)").await;
+    let (_capture, mut apply) = (scenario.capture().await, scenario.apply().await);
+    scenario.source("INSERT INTO things VALUES (1)").await;
+    scenario.await_equal("things").await;
+    scenario.source("DELETE FROM things").await;
+    scenario.await_equal("things").await;
+    let topics = scenario.topics();
+    let records = topics.read("public.things");
+    let insert = records.iter().find(|record| record.value.is_some()).expect("the insert");
+    topics.create("eu.public.things", 1).await;
+    topics.write("eu.public.things", 0, insert.key.as_deref(), insert.value.as_deref());
+    let (topic, expected) = (topics.name("eu.public.things"), topics.name("public.things"));
+    let told = async || {
+        let (status, body) = scenario.readiness("apply").await;
+        let texts = [&*topic, "partition 0, offset 0", "table public.things", &expected, "eu.public.things"];
+        status == 503 && texts.into_iter().all(|text| body.contains(text)) && body.contains("another source")
+    };
+    await_condition("apply tells whose record it is", LIMIT, told).await;
+    assert_eq!(scenario.target_value("SELECT count(*) FROM things").await.as_deref(), Some("0"));
+    apply.stop(LIMIT).await.unwrap_or_else(|error| panic!("{error}"));
+    scenario.settings.set("apply.exclude", vec!["eu.*"]);
+    let _apply = scenario.apply().await;
+    scenario.source("INSERT INTO things VALUES (2)").await;
+    scenario.await_equal("things").await;
+    scenario.verify();
 }

@@ -205,7 +205,7 @@ impl<D: Decode + 'static> Coordinator<D> {
     }
 
     fn assigned(&mut self, partitions: Vec<TopicPartition>, reply: Reply) {
-        let data = partitions.iter().filter(|(topic, _)| !self.is_progress(topic)).map(|(topic, _)| topic.to_string());
+        let data = partitions.iter().filter(|(topic, _)| self.is_applied(topic)).map(|(topic, _)| topic.to_string());
         let topics: BTreeSet<String> = data.collect();
         let needs = if topics.is_empty() { 0 } else { self.watch.add(topics.into_iter()) };
         self.assignments.push_back(Assignment { partitions, reply, needs });
@@ -329,7 +329,7 @@ impl<D: Decode + 'static> Coordinator<D> {
         let (mut orders, fresh) = (Orders::default(), self.control_session.is_none());
         let answer = self.watch.answer.clone();
         if let Some(assignment) = self.assignments.front().filter(|assignment| assignment.needs <= answer.number) {
-            let data = assignment.partitions.iter().filter(|(topic, _)| !self.is_progress(topic));
+            let data = assignment.partitions.iter().filter(|(topic, _)| self.is_applied(topic));
             orders.assign = data.map(|(topic, partition)| (topic.to_string(), *partition)).collect();
         }
         if answer.number > self.compared || !orders.assign.is_empty() {
@@ -352,6 +352,12 @@ impl<D: Decode + 'static> Coordinator<D> {
 
     pub(super) fn is_progress(&self, topic: &str) -> bool {
         self.deps.progress_topic.as_deref() == Some(topic)
+    }
+
+    /// Whether the topic's partitions become lanes: a subscription's patterns may match more topics than are wanted, and
+    /// explicit partitions are wanted by their names.
+    pub(super) fn is_applied(&self, topic: &str) -> bool {
+        !self.is_progress(topic) && (self.deps.explicit.is_some() || (self.deps.table_of)(topic).is_some())
     }
 
     /// Gives ready lanes to idle workers.

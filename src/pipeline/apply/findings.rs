@@ -134,7 +134,7 @@ impl<D: Decode + 'static> Coordinator<D> {
     fn answer(&mut self, findings: &Findings) {
         let claimed = |assignment: &Assignment| {
             assignment.partitions.iter().all(|(topic, partition)| {
-                self.is_progress(topic)
+                !self.is_applied(topic)
                     || findings.assigned.iter().any(|claim| *claim.topic == **topic && claim.partition == *partition)
             })
         };
@@ -151,12 +151,16 @@ impl<D: Decode + 'static> Coordinator<D> {
             let claim = findings.assigned.iter().find(|claim| claim.topic == *key.0 && claim.partition == key.1);
             let start = match claim.and_then(|claim| claim.next_offset) {
                 // Nothing of it is taken, wherever it begins.
-                _ if self.is_progress(&key.0) || self.stopped.contains_key(&key.0) => StartOffset::Oldest,
+                _ if !self.is_applied(&key.0) || self.stopped.contains_key(&key.0) => StartOffset::Oldest,
                 Some(offset) => StartOffset::At(offset),
                 None => StartOffset::Earliest,
             };
-            // What an earlier owner of the partition in this process has paused is fetched again.
-            self.deps.flow.resume(vec![key.clone()]);
+            if self.is_applied(&key.0) || self.is_progress(&key.0) {
+                // What an earlier owner of the partition in this process has paused is fetched again.
+                self.deps.flow.resume(vec![key.clone()]);
+            } else {
+                self.deps.flow.pause(vec![key.clone()]);
+            }
             if let Some(claim) = claim {
                 let mut lane = Lane::new(Arc::clone(&key.0), claim);
                 lane.progress(&self.progress);

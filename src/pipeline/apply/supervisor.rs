@@ -21,6 +21,7 @@ use crate::{
         metrics::ApplyMetrics,
     },
     progress::progress_topic,
+    record::TopicNames,
     registry::Registry,
     retry::{Backoff, Classify as _, Severity, chain},
     sink::{self, Sink},
@@ -43,6 +44,8 @@ pub struct ApplySettings {
     pub subscription: Subscription,
     /// Topic prefix; names the progress topic.
     pub prefix: String,
+    /// How the topics of tables are named.
+    pub names: TopicNames,
     /// The source table of a topic that this sink applies, in all its processes.
     pub table_of: Arc<TableOf>,
     /// How long a process with explicit partitions waits for the owners of the others.
@@ -122,12 +125,13 @@ async fn start(
     let topic = progress_topic(&settings.prefix);
     let (events, flow, progress) = consumers(settings, &topic)?;
     let (registry, row_bytes) = (settings.registry.clone(), settings.limits.padding_bytes());
-    let placeholder = settings.placeholder.clone();
+    let (placeholder, names) = (settings.placeholder.clone(), settings.names.clone());
+    let decoder = move || RecordDecoder::new(registry.clone(), row_bytes, placeholder.clone(), names.clone());
     let deps = Deps {
         sink: Arc::new(Sink::new(settings.sink.clone())),
         events,
         flow: Box::new(flow),
-        decoder: Box::new(move || RecordDecoder::new(registry.clone(), row_bytes, placeholder.clone())),
+        decoder: Box::new(decoder),
         table_of: Arc::clone(&settings.table_of),
         progress_topic: Some(topic),
         partition_counts,

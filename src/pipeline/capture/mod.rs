@@ -38,4 +38,3 @@ mod tuple_format;
 pub use error::Error;
 pub use settings::{CaptureDeps, CaptureSettings, GapPolicy, SnapshotMode};
 pub use supervisor::run;
-pub use topics::state_topic;

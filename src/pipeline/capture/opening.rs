@@ -18,12 +18,13 @@ use super::{
     state::{Checkpoint, OpenBarrier, Phase, State, StateStore, StoppedTable, Update},
     survey::{Replay, Survey, report_withheld},
     tables::Tables,
-    topics::{DataTopic, Topics, state_topic},
+    topics::{DataTopic, Topics},
     tuple_format::stream_options,
 };
 use crate::{
     lsn::{Lsn, Position},
     postgres,
+    record::state_topic,
     registry::Registry,
     retry::{Classify as _, Severity, chain},
     schema::{Relation, TableName},

@@ -5,7 +5,7 @@ use std::{future::Future, sync::Arc, time::Duration};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Error,
+    Error, heartbeat,
     settings::CaptureDeps,
     state::StoppedTable,
     streaming::{self, Ended},
@@ -15,6 +15,7 @@ use super::{
 use crate::{
     kafka,
     lsn::Position,
+    record::Heartbeat,
     retry::{Backoff, Classify, Severity, chain},
 };
 
@@ -71,11 +72,15 @@ async fn supervise(deps: &CaptureDeps, token: &CancellationToken) -> Result<(), 
 
 /// The brokers refuse a topic for good: its table stops, so that the next session leaves it out and goes on. Where it
 /// stopped is unknown, so nothing of it counts as published: the flush LSN stays where it is (PROTOCOL, "Producing without
-/// gaps").
+/// gaps"). Heartbeats end without that, for nothing waits for them.
 fn stop_by_topic(deps: &CaptureDeps, tables: &Tables, error: &Error) -> bool {
     let Error::Kafka(kafka::Error::Delivery { topic, .. } | kafka::Error::Produce { topic, .. }) = error else {
         return false;
     };
+    if *topic == Heartbeat::topic(&deps.settings.prefix) {
+        heartbeat::give_up(tables, &deps.health, error);
+        return true;
+    }
     let Some(table) = tables.of_topic(topic) else { return false };
     let reason = chain(error);
     tracing::error!(table = %table, reason, hint = error.hint(), "table stopped");

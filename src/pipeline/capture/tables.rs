@@ -1,4 +1,4 @@
-//! What outlives a session: stopped tables, and whose a topic is.
+//! What outlives a session: stopped tables, whose a topic is, and what is not tried again.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -23,6 +23,7 @@ struct Register {
     partitions: BTreeMap<String, i32>,
     republished: Lsn,
     as_text: bool,
+    without_heartbeats: bool,
 }
 
 impl Tables {
@@ -62,6 +63,15 @@ impl Tables {
 
     pub(super) fn are_read_as_text(&self) -> bool {
         self.lock().as_text
+    }
+
+    /// From now on sessions send no heartbeats.
+    pub(super) fn refuse_heartbeats(&self) {
+        self.lock().without_heartbeats = true;
+    }
+
+    pub(super) fn are_heartbeats_refused(&self) -> bool {
+        self.lock().without_heartbeats
     }
 
     /// Everything below `lsn` is published again, but for stopped tables: a later session may begin there.

@@ -9,13 +9,8 @@ use super::{
 use crate::{
     kafka::{self, Admin, TopicDescription, TopicSettings},
     progress::progress_topic,
+    record::state_topic,
 };
-
-/// Name of the state topic of a prefix.
-#[must_use]
-pub fn state_topic(prefix: &str) -> String {
-    format!("walrelay.state.{prefix}")
-}
 
 /// The cluster side of a capture's topics.
 pub(super) struct Topics {

@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     kafka::{Admin, TopicDescription},
-    pipeline::capture::state_topic,
+    record::state_topic,
 };
 
 const TIMEOUT: Duration = Duration::from_secs(15);

@@ -190,9 +190,9 @@ impl Topics {
     pub async fn delete_all(&self) {
         let admin = self.admin();
         let Ok(metadata) = admin.inner().fetch_metadata(None, Duration::from_secs(3)) else { return };
-        let (data, own) = (format!("{}.", self.prefix), format!(".{}", self.prefix));
-        let is_own = |name: &str| name.starts_with("walrelay.") || name.starts_with("__debezium-heartbeat.");
-        let ours = |name: &&str| name.starts_with(&data) || is_own(name) && name.ends_with(&own);
+        let own = format!(".{}", self.prefix);
+        let separated = |rest: &str| rest.starts_with(['.', '_', '-']);
+        let ours = |name: &&str| name.strip_prefix(&self.prefix).is_some_and(separated) || name.ends_with(&own);
         let names: Vec<&str> = metadata.topics().iter().map(MetadataTopic::name).filter(ours).collect();
         let _absent = admin.delete_topics(&names, &Self::options()).await;
     }
