@@ -118,10 +118,8 @@ fn relation(columns: &[Sample]) -> Relation {
     }
 }
 
-/// An update of a row of these columns: both ways, by the plans and by apache-avro.
-fn measure(group: &mut BenchmarkGroup<'_, WallTime>, name: &str, columns: &[Sample]) {
-    let store = Ids::default();
-    let mut encoder = Encoder::new(EncoderSettings {
+fn encoder() -> Encoder {
+    Encoder::new(EncoderSettings {
         prefix: "shop".into(),
         topics: TopicNames::new("shop"),
         database: "shop".into(),
@@ -131,15 +129,53 @@ fn measure(group: &mut BenchmarkGroup<'_, WallTime>, name: &str, columns: &[Samp
         content: Content::default(),
         placeholder: Placeholder::default(),
         records: Records::Envelope,
-    });
-    let plan = encoder.prepare(&relation(columns), None, &store).now_or_never().expect("answers at once").unwrap();
-    let meta = TransactionMeta {
+    })
+}
+
+fn transaction() -> TransactionMeta {
+    TransactionMeta {
         xid: Some(700),
         commit: Lsn(77_238_080),
         commit_us: 1_795_501_793_549_123,
         previous_commit: Some(Lsn(77_237_000)),
         ..TransactionMeta::default()
-    };
+    }
+}
+
+/// The row of [`orders`] as the server sends it in binary.
+fn orders_in_binary() -> Tuple {
+    let cells: [&[u8]; 6] = [
+        &4711_i64.to_be_bytes(),
+        &815_i32.to_be_bytes(),
+        b"shipped",
+        // Two groups of four digits, the first one whole, two digits shown behind the point.
+        &[0, 2, 0, 0, 0, 0, 0, 2, 0x04, 0xD2, 0x13, 0x88],
+        &NOTE.as_bytes()[..100],
+        // Microseconds since 2000-01-01.
+        &848_830_272_345_678_i64.to_be_bytes(),
+    ];
+    cells.iter().map(|bytes| Datum::Binary(Bytes::copy_from_slice(bytes))).collect()
+}
+
+/// The update of a row that comes in binary.
+fn measure_in_binary(group: &mut BenchmarkGroup<'_, WallTime>) {
+    let (mut encoder, store, meta) = (encoder(), Ids::default(), transaction());
+    let plan = encoder.prepare(&relation(&orders()), None, &store).now_or_never().expect("answers at once").unwrap();
+    let event = EventMeta { ordinal: 3, collection_order: 3, lsn: Lsn(77_238_000), ..EventMeta::default() };
+    let change = RowChange::Update { old: None, new: orders_in_binary() };
+    let mut out = RecordBuf::default();
+    group.bench_function("orders in binary/encode by plan", |bencher| {
+        bencher.iter(|| {
+            out.clear();
+            encoder.encode(&plan, &meta, event, &change, &mut out)
+        });
+    });
+}
+
+/// An update of a row of these columns: both ways, by the plans and by apache-avro.
+fn measure(group: &mut BenchmarkGroup<'_, WallTime>, name: &str, columns: &[Sample]) {
+    let (mut encoder, store, meta) = (encoder(), Ids::default(), transaction());
+    let plan = encoder.prepare(&relation(columns), None, &store).now_or_never().expect("answers at once").unwrap();
     let event = EventMeta { ordinal: 3, collection_order: 3, lsn: Lsn(77_238_000), ..EventMeta::default() };
     let new: Tuple = columns.iter().map(|(.., text)| Datum::Text(Bytes::from_static(text.as_bytes()))).collect();
     let change = RowChange::Update { old: None, new };
@@ -187,6 +223,7 @@ fn micro(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("rows");
     group.throughput(Throughput::Elements(1)).measurement_time(Duration::from_secs(3));
     measure(&mut group, "orders", &orders());
+    measure_in_binary(&mut group);
     group.sample_size(20).warm_up_time(Duration::from_millis(300)).measurement_time(Duration::from_secs(1));
     for sample in samples() {
         let key = base(20, -1, "bigint", "4711");

@@ -36,18 +36,17 @@ pub fn string(value: &str, out: &mut Vec<u8>) {
 
 /// The decimal digits of a number, as a part of a string.
 pub fn digits(number: u64, out: &mut Vec<u8>) {
-    let start = out.len();
+    let mut digits = [0; 20];
+    let mut start = digits.len();
     let mut rest = number;
-    loop {
-        out.push(b'0' + u8::try_from(rest % 10).unwrap_or_default());
-        rest /= 10;
+    for place in digits.iter_mut().rev() {
+        *place = b'0' + u8::try_from(rest % 10).unwrap_or_default();
+        (start, rest) = (start - 1, rest / 10);
         if rest == 0 {
             break;
         }
     }
-    if let Some(digits) = out.get_mut(start..) {
-        digits.reverse();
-    }
+    out.extend_from_slice(digits.get(start..).unwrap_or_default());
 }
 
 /// The null of a union `["null", T]`.

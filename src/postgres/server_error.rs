@@ -3,7 +3,10 @@
 use postgres_protocol::message::backend::ErrorFields;
 
 use super::sqlstate;
-use crate::retry::{Classify, Severity};
+use crate::{
+    lsn::Lsn,
+    retry::{Classify, Severity},
+};
 
 /// The fields of an ErrorResponse that an operator needs.
 ///
@@ -24,6 +27,8 @@ pub struct ServerError {
     pub table: Option<String>,
     /// The column, where the error is about one.
     pub column: Option<String>,
+    /// The WAL position of the change at which an output plug-in failed, as its context tells it.
+    pub change: Option<Lsn>,
 }
 
 impl ServerError {
@@ -32,7 +37,15 @@ impl ServerError {
     pub fn new(code: impl Into<String>, message: &str) -> Self {
         let code = code.into();
         let message = if sqlstate::quotes_values(&code) { without_values(message) } else { message };
-        Self { message: message.to_owned(), code, server_hint: None, constraint: None, table: None, column: None }
+        Self {
+            message: message.to_owned(),
+            code,
+            server_hint: None,
+            constraint: None,
+            table: None,
+            column: None,
+            change: None,
+        }
     }
 
     /// Reads the fields of an ErrorResponse or NoticeResponse; what is missing stays empty.
@@ -41,7 +54,7 @@ impl ServerError {
         use fallible_iterator::FallibleIterator;
 
         let (mut code, mut message, mut hint) = (String::new(), String::new(), None);
-        let (mut constraint, mut schema, mut table, mut column) = (None, None, None, None);
+        let (mut constraint, mut schema, mut table, mut column, mut change) = (None, None, None, None, None);
         while let Ok(Some(field)) = fields.next() {
             let value = || String::from_utf8_lossy(field.value_bytes()).into_owned();
             match field.type_() {
@@ -52,11 +65,12 @@ impl ServerError {
                 b's' => schema = Some(value()),
                 b't' => table = Some(value()),
                 b'c' => column = Some(value()),
+                b'W' => change = position_in(&value()),
                 _ => {}
             }
         }
         let table = join_table(schema.as_deref(), table.as_deref());
-        Self { server_hint: hint, constraint, table, column, ..Self::new(code, &message) }
+        Self { server_hint: hint, constraint, table, column, change, ..Self::new(code, &message) }
     }
 
     /// Whether it is an integrity violation, deadlock, … of this code.
@@ -86,6 +100,12 @@ impl Classify for ServerError {
     fn hint(&self) -> Option<String> {
         self.server_hint.clone().or_else(|| sqlstate::hint(&self.code).map(str::to_owned))
     }
+}
+
+/// The last position in a context like `slot "s", output plugin "pgoutput", in the change callback, associated LSN 0/1DA65EF8`,
+/// in whatever language it is.
+fn position_in(context: &str) -> Option<Lsn> {
+    context.split_whitespace().rev().find_map(|word| word.parse().ok())
 }
 
 fn join_table(schema: Option<&str>, table: Option<&str>) -> Option<String> {

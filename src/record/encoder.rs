@@ -23,7 +23,7 @@ use crate::{
         plan::{MessagePlan, Plan, PlanColumn, RegisteredSchema, codecs},
         row::{self, RowSource},
         scratch::{Scratch, push_chosen_header, push_header},
-        source::{SourceConstants, append_position, append_transaction, is_streamed},
+        source::{SourceConstants, TransactionConstants, append_position, append_transaction, is_streamed},
         topic::TopicNames,
     },
     schema::Relation,
@@ -58,6 +58,7 @@ pub struct EncoderSettings {
 pub struct Encoder {
     settings: EncoderSettings,
     context: ContextHeaders,
+    constants: TransactionConstants,
     scratch: Scratch,
 }
 
@@ -88,7 +89,7 @@ impl Encoder {
     #[must_use]
     pub fn new(settings: EncoderSettings) -> Self {
         let context = ContextHeaders::new(settings.content.context_headers, &settings.prefix);
-        Self { settings, context, scratch: Scratch::default() }
+        Self { settings, context, constants: TransactionConstants::default(), scratch: Scratch::default() }
     }
 
     /// Registers the relation's schemas and compiles its plan. To be called before the first event of a relation version.
@@ -235,13 +236,14 @@ impl Encoder {
         out.bytes.extend_from_slice(&plan.key_prefix);
         encode::optional_string(Some(message.prefix), &mut out.bytes);
         let key = start..out.bytes.len();
+        self.constants.refresh(meta);
         let (scratch, bytes) = (&mut self.scratch.value, &mut out.bytes);
         bytes.extend_from_slice(&plan.value_prefix);
         encode::string(Op::Message.code(), bytes);
         encode::optional_long(Some(event.processed_ns.div_euclid(1_000_000)), bytes);
-        plan.source.append(meta, &event, scratch, bytes);
+        plan.source.append(meta, &self.constants, &event, scratch, bytes);
         if message.transactional && self.settings.content.transaction.is_written(true) {
-            append_transaction(meta, event.ordinal, event.collection_order, scratch, bytes);
+            append_transaction(meta, &self.constants, (event.ordinal, event.collection_order), scratch, bytes);
         } else {
             encode::null(bytes);
         }
@@ -447,11 +449,12 @@ impl Encoder {
 
     /// The envelope's fields behind its rows.
     fn append_rest(&mut self, event: &Event<'_>, out: &mut RecordBuf) {
-        let (scratch, bytes) = (&mut self.scratch.value, &mut out.bytes);
         let Event { plan, transaction, own, op, .. } = event;
-        plan.source.append(transaction, own, scratch, bytes);
+        self.constants.refresh(transaction);
+        let (scratch, bytes) = (&mut self.scratch.value, &mut out.bytes);
+        plan.source.append(transaction, &self.constants, own, scratch, bytes);
         if self.settings.content.transaction.is_written(is_streamed(transaction, own.ordinal)) {
-            append_transaction(transaction, own.ordinal, own.collection_order, scratch, bytes);
+            append_transaction(transaction, &self.constants, (own.ordinal, own.collection_order), scratch, bytes);
         } else {
             encode::null(bytes);
         }

@@ -31,23 +31,66 @@ impl SourceConstants {
         Self { head: join(&[version, "postgresql", name]), database: join(&[database]), table: join(&[schema, table]) }
     }
 
-    /// Appends the block in the order of its schema (`avro/source.avsc`).
-    pub(super) fn append(&self, meta: &TransactionMeta, event: &EventMeta, scratch: &mut Vec<u8>, out: &mut Vec<u8>) {
+    /// Appends the block in the order of its schema (`avro/source.avsc`); `constants` are the transaction's.
+    pub(super) fn append(
+        &self,
+        meta: &TransactionMeta,
+        constants: &TransactionConstants,
+        event: &EventMeta,
+        scratch: &mut Vec<u8>,
+        out: &mut Vec<u8>,
+    ) {
         out.extend_from_slice(&self.head);
-        encode::long(meta.commit_us.div_euclid(1_000), out);
+        out.extend_from_slice(&constants.commit_ms);
         append_snapshot_mark(event.snapshot, out);
         out.extend_from_slice(&self.database);
         encode::present(out);
-        compose_sequence(meta.previous_commit, event.lsn, scratch);
+        scratch.clear();
+        scratch.extend_from_slice(&constants.sequence);
+        end_sequence(event.lsn, scratch);
         encode::bytes(scratch, out);
-        encode::optional_long(Some(meta.commit_us), out);
-        encode::optional_long(Some(meta.commit_us.saturating_mul(1_000)), out);
+        out.extend_from_slice(&constants.times);
         out.extend_from_slice(&self.table);
-        encode::optional_long(meta.xid.map(i64::from), out);
+        out.extend_from_slice(&constants.xid);
         encode::optional_long(Some(event.lsn.0.cast_signed()), out);
         encode::null(out);
         encode::optional_string(meta.origin.as_deref(), out);
         encode::optional_long(meta.origin_lsn.map(|lsn| lsn.0.cast_signed()), out);
+    }
+}
+
+/// What all events of one transaction have in common, encoded.
+#[derive(Debug, Default)]
+pub(super) struct TransactionConstants {
+    of: Option<TransactionMeta>,
+    /// `ts_ms`
+    commit_ms: Vec<u8>,
+    /// The beginning of the sequence's text.
+    sequence: Vec<u8>,
+    /// `ts_us`, `ts_ns`
+    times: Vec<u8>,
+    /// txId
+    xid: Vec<u8>,
+    /// The id in the transaction block of a streamed event, a text.
+    id: Vec<u8>,
+}
+
+impl TransactionConstants {
+    /// Makes them those of a transaction, if they are another's.
+    pub(super) fn refresh(&mut self, meta: &TransactionMeta) {
+        if self.of.as_ref() == Some(meta) {
+            return;
+        }
+        for buffer in [&mut self.commit_ms, &mut self.times, &mut self.xid] {
+            buffer.clear();
+        }
+        encode::long(meta.commit_us.div_euclid(1_000), &mut self.commit_ms);
+        begin_sequence(meta.previous_commit, &mut self.sequence);
+        encode::optional_long(Some(meta.commit_us), &mut self.times);
+        encode::optional_long(Some(meta.commit_us.saturating_mul(1_000)), &mut self.times);
+        encode::optional_long(meta.xid.map(i64::from), &mut self.xid);
+        compose_transaction_id(meta, 1, &mut self.id);
+        self.of = Some(meta.clone());
     }
 }
 
@@ -59,6 +102,11 @@ fn append_snapshot_mark(mark: SnapshotMark, out: &mut Vec<u8>) {
 
 /// Puts the JSON text of two LSNs in decimal into `text`: the last commit before this transaction, and the event's own.
 pub(super) fn compose_sequence(previous: Option<Lsn>, lsn: Lsn, text: &mut Vec<u8>) {
+    begin_sequence(previous, text);
+    end_sequence(lsn, text);
+}
+
+fn begin_sequence(previous: Option<Lsn>, text: &mut Vec<u8>) {
     text.clear();
     match previous {
         Some(previous) => {
@@ -68,6 +116,9 @@ pub(super) fn compose_sequence(previous: Option<Lsn>, lsn: Lsn, text: &mut Vec<u
         }
         None => text.extend_from_slice(b"[null,\""),
     }
+}
+
+fn end_sequence(lsn: Lsn, text: &mut Vec<u8>) {
     encode::digits(lsn.0, text);
     text.extend_from_slice(b"\"]");
 }
@@ -99,17 +150,21 @@ pub(super) fn compose_transaction_id(meta: &TransactionMeta, ordinal: u64, text:
     }
 }
 
-/// Appends the nullable transaction block.
+/// Appends the nullable transaction block; `constants` are the transaction's.
 pub(super) fn append_transaction(
     meta: &TransactionMeta,
-    ordinal: u64,
-    collection_order: u64,
+    constants: &TransactionConstants,
+    (ordinal, collection_order): (u64, u64),
     scratch: &mut Vec<u8>,
     out: &mut Vec<u8>,
 ) {
     encode::present(out);
-    compose_transaction_id(meta, ordinal, scratch);
-    encode::bytes(scratch, out);
+    if is_streamed(meta, ordinal) {
+        encode::bytes(&constants.id, out);
+    } else {
+        compose_transaction_id(meta, ordinal, scratch);
+        encode::bytes(scratch, out);
+    }
     encode::long(ordinal.cast_signed(), out);
     encode::long(collection_order.cast_signed(), out);
 }

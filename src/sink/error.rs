@@ -221,6 +221,12 @@ impl Error {
         self.code() == Some(&SqlState::READ_ONLY_SQL_TRANSACTION)
     }
 
+    /// Whether a lock was not to be had in time: somebody reads the table, or changes another one.
+    #[must_use]
+    pub fn is_locked(&self) -> bool {
+        self.code() == Some(&SqlState::LOCK_NOT_AVAILABLE)
+    }
+
     /// Whether another order of the same changes can succeed: a unique, exclusion or foreign key violation (trap T66).
     #[must_use]
     pub fn is_ordering(&self) -> bool {

@@ -344,7 +344,7 @@ impl Ledger {
 /// Bounds what statements of this transaction wait for locks: readers of a table queue behind a change that waits for one of
 /// them, and other tables' changes behind the one that has the lock of `lock_ddl`. The error is a transient one.
 pub(crate) async fn bound_waits(client: &Client) -> Result<(), Error> {
-    client.batch_execute("SET LOCAL lock_timeout = '5s'").await.map_err(Error::query("bound the wait for locks"))
+    client.batch_execute("SET LOCAL lock_timeout = '2s'").await.map_err(Error::query("bound the wait for locks"))
 }
 
 /// Serializes changes of schema until the transaction ends.

@@ -173,6 +173,15 @@ impl Error {
         Self::Postgres(postgres::Error::statement(doing, error))
     }
 
+    /// Where in the WAL the change is whose publication was not there, if the server told.
+    #[must_use]
+    pub fn change(&self) -> Option<Lsn> {
+        match self {
+            Self::PublicationAbsent { source, .. } => source.change,
+            _ => None,
+        }
+    }
+
     /// What the server said, where it was the server.
     #[must_use]
     pub fn server_error(&self) -> Option<&postgres::ServerError> {

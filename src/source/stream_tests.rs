@@ -171,15 +171,20 @@ async fn an_error_of_the_server_in_the_middle_keeps_its_code_and_not_its_detail(
 #[tokio::test]
 async fn a_publication_that_was_not_there_ends_the_stream_whether_the_server_fails_or_warns() {
     let told = [
-        (b'E', "SERROR\0C42704\0Mpublication \"p\" does not exist\0\0"),
-        (b'N', "SWARNING\0C55000\0Mskipped loading publication \"p\"\0\0"),
+        (
+            b'E',
+            "SERROR\0C42704\0Mpublication \"p\" does not exist\0Wslot \"s\", output plugin \"pgoutput\", in the change callback, associated LSN 1/1DA65EF8\0\0",
+            Some(Lsn(0x1_1DA6_5EF8)),
+        ),
+        (b'N', "SWARNING\0C55000\0Mskipped loading publication \"p\"\0\0", None),
     ];
-    for (tag, fields) in told {
+    for (tag, fields, change) in told {
         let (mut batches, _handle, mut peer, _flush) = start(60_000, StreamSettings::default()).await;
         peer.send(b'N', b"SWARNING\0C01000\0Mof no interest\0\0").await;
         peer.send(tag, fields.as_bytes()).await;
         let error = failure(&mut batches).await;
         assert!(matches!(error, Error::PublicationAbsent { .. }), "{error}");
+        assert_eq!(error.change(), change);
         assert_eq!(error.severity(), Severity::Fatal);
         assert!(error.hint().is_some_and(|hint| hint.contains("new snapshot")));
     }

@@ -154,6 +154,14 @@ impl Applier {
         self.tell(Progress { lsn: Lsn(lsn), stopped, ..Progress::default() });
     }
 
+    /// As `progress`, but for a topic that capture does not tell of.
+    pub fn tell_all_but(&mut self, topic: &str, lsn: u64) {
+        let (kept, told) = self.offsets.drain().partition(|((name, _), _)| name == topic);
+        self.offsets = told;
+        self.progress(lsn);
+        self.offsets.extend::<HashMap<_, _>>(kept);
+    }
+
     /// A progress record about what has been sent.
     pub fn tell(&self, progress: Progress) {
         let mut offsets: BTreeMap<String, Vec<i64>> = BTreeMap::new();

@@ -293,11 +293,18 @@ async fn earlier_globs_that_nothing_matches_any_more_are_no_error() {
 /// The server reads a publication as it was at each commit, but which tables it has only the present one tells.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_earlier_publication_is_needed_until_all_of_it_is_published_again() {
-    let mut scenario = scenario("dropped", LOG).await;
+    let mut scenario = scenario("dropped", &format!("{LOG} CREATE TABLE noise (id int)")).await;
+    scenario.settings.set("capture.include", vec!["public.log"]);
     let (first, other) = (scenario.name.clone(), format!("{}_other", scenario.name));
     scenario.source(&format!("CREATE PUBLICATION {other} FOR TABLE log")).await;
     let (mut capture, _apply) = (scenario.capture().await, scenario.apply().await);
-    scenario.source("INSERT INTO log VALUES ('a')").await;
+    // More WAL behind it: what may have been published ends there, and no commit says so.
+    let noise = async {
+        for _ in 0..100 {
+            scenario.source("INSERT INTO noise SELECT generate_series(1, 100)").await;
+        }
+    };
+    tokio::join!(scenario.source("INSERT INTO log VALUES ('a')"), noise);
     scenario.await_target(NOTES, "a").await;
     capture.kill_9().expect("capture can be killed");
     scenario.source(&format!("DROP PUBLICATION {first}")).await;

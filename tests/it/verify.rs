@@ -239,7 +239,7 @@ async fn it_is_exact_while_the_source_is_written_to() {
 async fn write(settings: Settings, stop: Arc<AtomicBool>, written: Arc<AtomicU64>) {
     let client = postgres::connect(&settings, "test writer").await.unwrap();
     // A pace that the applier, which commits one transaction at a time, keeps up with: no bursts after a pause.
-    let mut pace = tokio::time::interval(Duration::from_millis(5));
+    let mut pace = tokio::time::interval(Duration::from_millis(25));
     pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
     while !stop.load(Ordering::Relaxed) {
         pace.tick().await;

@@ -125,7 +125,16 @@ async fn up_to(attempts: &mut Attempts<'_>, works: &mut [&mut Work], cut: Positi
             }
             None
         }
-        Err(error) => attempts.pass_on(error, works),
+        Err(error) => {
+            let error = attempts.pass_on(error, works)?;
+            if error.is_locked() {
+                for work in works.iter_mut() {
+                    work.locked(&error);
+                }
+                return None;
+            }
+            Some(error)
+        }
     }
 }
 
@@ -149,7 +158,12 @@ async fn narrow(attempts: &mut Attempts<'_>, works: &mut [&mut Work], whole: Pos
         let middle = good + (bad - good) / 2;
         let Some(cut) = cuts.get(middle) else { return };
         match up_to(attempts, works, *cut).await {
-            None if works.iter().any(|work| matches!(work.halt, Some(Halt::Lost | Halt::NoCut(_)))) => return,
+            None if works
+                .iter()
+                .any(|work| matches!(work.halt, Some(Halt::Lost | Halt::Locked(_) | Halt::NoCut(_)))) =>
+            {
+                return;
+            }
             None => {
                 good = middle + 1;
                 if alone {

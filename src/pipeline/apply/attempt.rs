@@ -74,6 +74,13 @@ impl<'a> Attempts<'a> {
         }
         for topic in topics {
             let mut of_topic: Vec<&mut Work> = works.iter_mut().filter(|work| work.topic == topic).collect();
+            if error.is_locked() && error.topic() == Some(&*topic) {
+                // Trying again would take as long again.
+                for work in &mut of_topic {
+                    work.locked(&error);
+                }
+                continue;
+            }
             if let Some(error) = self.try_all(&mut of_topic).await {
                 self.one_table(error, &mut of_topic).await;
             }
@@ -92,13 +99,14 @@ impl<'a> Attempts<'a> {
         }
     }
 
-    /// Gives an error back that lies in a table; after any other the lanes are lost until they are claimed again.
+    /// Gives an error back that lies in a table, also in whoever locks it; after any other the lanes are lost until they are claimed again.
     pub fn pass_on(&mut self, error: sink::Error, works: &mut [&mut Work]) -> Option<sink::Error> {
         if error.is_read_only() {
             self.session.retire();
         }
         match error.severity() {
             Severity::Definite => return Some(error),
+            Severity::Transient if error.is_locked() => return Some(error),
             // Being fenced is no trouble: the partition is someone else's, or its stored offset has moved. Or it is that of
             // another server: then a new connection goes where the control session's goes.
             Severity::Transient if matches!(error, sink::Error::Fenced { .. }) => self.session.retire(),
@@ -124,7 +132,11 @@ impl<'a> Attempts<'a> {
                 Some(again) => error = again,
             }
         }
-        if error.is_ordering() {
+        if error.is_locked() {
+            for work in works.iter_mut() {
+                work.locked(&error);
+            }
+        } else if error.is_ordering() {
             for work in works.iter_mut() {
                 work.halt = Some(Halt::Ordering(chain(&error)));
             }
@@ -157,6 +169,10 @@ impl<'a> Attempts<'a> {
                     None => return,
                 },
             };
+            if error.is_locked() {
+                work.locked(&error);
+                return;
+            }
             if error.is_ordering() {
                 work.halt = Some(Halt::Ordering(chain(&error)));
                 return;

@@ -1,4 +1,4 @@
-//! Lanes that stand at an ordering error which lanes of other processes may solve.
+//! Lanes that stand at an ordering error which lanes of other processes may solve, or what is not read yet.
 //!
 //! A common cut needs all lanes of the tables concerned in one process. Where some are elsewhere, a lane tries again while
 //! these come nearer: the control session reads how far they are. One that is beyond the lane's own events, or rests, brings
@@ -61,7 +61,7 @@ impl Conflicts {
     pub fn reasons(&self) -> impl Iterator<Item = String> {
         self.0.iter().map(|((topic, n), conflict)| {
             format!(
-                "topic {topic}, partition {n}, waits for partitions that other processes apply: {}",
+                "topic {topic}, partition {n}, waits for partitions that other processes apply, or that are not read yet: {}",
                 conflict.reason
             )
         })

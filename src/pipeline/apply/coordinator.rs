@@ -71,6 +71,8 @@ pub struct Coordinator<D> {
     /// How far partitions were that may help waiting lanes, in whatever process.
     pub(super) observed: BTreeMap<TopicPartition, (Option<i64>, Position)>,
     pub(super) unmet: Unmet,
+    /// Lanes whose table somebody locks, and what the server said.
+    pub(super) locked: BTreeMap<TopicPartition, String>,
     /// Lanes whose ordering error no cut within the memory solves.
     pub(super) starved: BTreeMap<TopicPartition, String>,
     /// Partitions that other processes have taken over, and which, until these are revoked or assigned again.
@@ -89,6 +91,8 @@ const TICK: Duration = Duration::from_millis(20);
 const CONTROL_EVERY: Duration = Duration::from_millis(100);
 /// How often a lane or a group tries again.
 pub(super) const RETRY_EVERY: Duration = Duration::from_millis(100);
+/// How often a lane tries again whose table somebody locks: each time takes the others of its job as long as the server waits.
+pub(super) const LOCKED_EVERY: Duration = Duration::from_secs(10);
 
 impl<D: Decode + 'static> Coordinator<D> {
     /// Makes sure that the bookkeeping is there.
@@ -120,6 +124,7 @@ impl<D: Decode + 'static> Coordinator<D> {
             conflicts: Conflicts::default(),
             observed: BTreeMap::new(),
             unmet: Unmet::default(),
+            locked: BTreeMap::new(),
             starved: BTreeMap::new(),
             fenced: BTreeMap::new(),
             awaited: BTreeSet::new(),
@@ -251,6 +256,7 @@ impl<D: Decode + 'static> Coordinator<D> {
             // A cut of some of a table's lanes is none: its other lane goes on elsewhere.
             self.groups.dissolve(&key.0);
             self.starved.remove(key);
+            self.locked.remove(key);
             self.unmet.forget(key);
             self.conflicts.forget(key);
             self.deps.metrics.revoked(&key.0, key.1);
@@ -298,12 +304,17 @@ impl<D: Decode + 'static> Coordinator<D> {
                 "topic {topic}, partition {n}, waits for other partitions that do not fit into apply.memory: {reason}"
             )
         });
+        let locked = self.locked.iter().map(|((topic, n), reason)| {
+            let every = LOCKED_EVERY.as_secs();
+            format!("topic {topic}, partition {n}, waits for a lock at the target, and tries every {every} s: {reason}")
+        });
         let absent = self.awaited.iter().map(|awaited| format!("a barrier waits for {awaited}"));
         let fenced = self.fenced.iter().map(|((topic, n), owner)| {
             format!("topic {topic}, partition {n}, is this process's and was taken over by {owner}: end one of the two")
         });
         self.deps.health.waits_for(
             starved
+                .chain(locked)
                 .chain(self.unmet.reasons())
                 .chain(self.conflicts.reasons())
                 .chain(self.groups.reasons())

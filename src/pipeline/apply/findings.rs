@@ -184,6 +184,7 @@ impl<D: Decode + 'static> Coordinator<D> {
             self.lanes.remove(key);
             self.groups.dissolve(&key.0);
             self.starved.remove(key);
+            self.locked.remove(key);
             self.unmet.forget(key);
             self.conflicts.forget(key);
             self.deps.metrics.revoked(&key.0, key.1);

@@ -44,6 +44,21 @@ impl Groups {
         }
     }
 
+    /// The group of this topic stands no longer.
+    pub fn waits_no_more(&mut self, topic: &str) {
+        if let Some(group) = self.0.iter_mut().find(|group| group.topics.contains(topic)) {
+            group.waits = None;
+        }
+    }
+
+    /// The group of this topic is not tried again for so long.
+    pub fn rest(&mut self, topic: &str, period: Duration) {
+        if let Some(group) = self.0.iter_mut().find(|group| group.topics.contains(topic)) {
+            // A moment in the future has no time behind it.
+            group.tried = Instant::now().checked_add(period);
+        }
+    }
+
     /// What groups stand for.
     pub fn reasons(&self) -> impl Iterator<Item = String> {
         self.0.iter().filter_map(|group| {

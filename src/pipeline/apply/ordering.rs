@@ -76,7 +76,7 @@ impl<D: Decode + 'static> Coordinator<D> {
 
     /// Topics whose tables foreign keys tie to this topic's, itself included, also those that nothing was applied of yet and
     /// those that other processes apply.
-    fn related(&self, topic: &Arc<str>) -> BTreeSet<Arc<str>> {
+    fn tied(&self, topic: &Arc<str>) -> BTreeSet<Arc<str>> {
         let known = self.deps.partition_counts.keys().chain(self.progress.offsets.keys()).map(String::as_str);
         let known: BTreeSet<&str> = known.chain(self.lanes.keys().map(|(name, _)| &**name)).collect();
         let is_of = |name: &str, table: &TableName| {
@@ -84,20 +84,29 @@ impl<D: Decode + 'static> Coordinator<D> {
         };
         let topic_of = |table: &TableName| known.iter().find(|name| is_of(name, table)).map(|name| Arc::from(*name));
         let mut topics = self.deps.sink.related(topic, &topic_of);
-        topics.retain(|name| !self.is_silent(name));
         topics.insert(Arc::clone(topic));
         topics
     }
 
-    /// Whether a topic has nothing to bring, so that it would never come to a cut: capture, which has come beyond all that was
-    /// received of it, does not tell of it.
+    /// Those of them that may have something to bring.
+    fn related(&self, topic: &Arc<str>) -> BTreeSet<Arc<str>> {
+        let mut topics = self.tied(topic);
+        topics.retain(|name| name == topic || !self.is_silent(name));
+        topics
+    }
+
+    /// Whether capture does not tell of a topic, so that nothing says when it has come to a cut.
+    pub(super) fn is_untold(&self, topic: &str) -> bool {
+        let Progress { offsets, stopped, .. } = &self.progress;
+        self.progress != Progress::default() && !offsets.contains_key(topic) && !stopped.contains_key(topic)
+    }
+
+    /// Whether such a topic has nothing to bring, as far as can be seen: nothing that was received of it is left, and capture
+    /// has come beyond it.
     fn is_silent(&self, topic: &Arc<str>) -> bool {
-        if self.progress == Progress::default() || self.progress.offsets.contains_key(&**topic) {
-            return false;
-        }
         let all = Position { epoch: self.progress.epoch, commit: self.progress.lsn, ordinal: 0 };
         let mut lanes = self.lanes.iter().filter(|((name, _), _)| name == topic).map(|(_, lane)| lane);
-        lanes.all(|lane| lane.bytes() == 0 && lane.mark < all)
+        self.is_untold(topic) && lanes.all(|lane| lane.bytes() == 0 && lane.mark < all)
     }
 
     /// An ordering error: the table's lanes are aligned if they are all here, else the others get time to move on. Lanes that
@@ -151,11 +160,20 @@ impl<D: Decode + 'static> Coordinator<D> {
         let told = Position { epoch: self.progress.epoch, commit: self.progress.lsn, ordinal: 0 };
         let is_told = self.progress == Progress::default() || told >= cut;
         if self.related(&key.0).is_subset(tried) {
-            if is_told {
-                self.stop(&key.0, table, with_hint(stop.reason, stop.hint));
-            } else {
+            if !is_told {
                 let what = format!("capture's progress, which has to come to {cut}: {}", stop.reason);
                 self.groups.waits_for(&key.0, what);
+                return;
+            }
+            // What capture tells nothing of may still lie in Kafka, and be on its way.
+            let is_whole = self.tied(&key.0).is_subset(tried);
+            if is_whole || self.conflicts.stands(key, Some(cut), &stop.reason) >= self.deps.limits.patience {
+                self.stop(&key.0, table, with_hint(stop.reason, stop.hint));
+                return;
+            }
+            self.groups.dissolve(&key.0);
+            if let Some(lane) = self.lanes.get_mut(key) {
+                lane.state = State::Waits(Instant::now() + RETRY_EVERY * 5);
             }
             return;
         }

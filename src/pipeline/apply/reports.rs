@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, sync::Arc, time::Instant};
 
 use crate::{
     pipeline::apply::{
-        coordinator::{Coordinator, RETRY_EVERY, with_hint},
+        coordinator::{Coordinator, LOCKED_EVERY, RETRY_EVERY, with_hint},
         decode::Decode,
         error::Error,
         job::{How, JobReport},
@@ -55,7 +55,13 @@ impl<D: Decode + 'static> Coordinator<D> {
         let waits = |halt: &Halt| {
             matches!(
                 halt,
-                Halt::NoCut(_) | Halt::Starved(_) | Halt::Unmet(_) | Halt::Unordered(..) | Halt::Lost | Halt::Waits
+                Halt::NoCut(_)
+                    | Halt::Starved(_)
+                    | Halt::Unmet(_)
+                    | Halt::Unordered(..)
+                    | Halt::Locked(_)
+                    | Halt::Lost
+                    | Halt::Waits
             )
         };
         if !lanes.iter().any(|lane| lane.halt.as_ref().is_some_and(waits)) {
@@ -65,7 +71,18 @@ impl<D: Decode + 'static> Coordinator<D> {
             Some(Halt::NoCut(last)) => last.clone(),
             _ => None,
         });
+        if lanes.iter().any(|lane| matches!(lane.halt, Some(Halt::Locked(_)))) {
+            self.groups.rest(topic, LOCKED_EVERY);
+        }
+        if !lanes.iter().any(|lane| matches!(lane.halt, Some(Halt::NoCut(_) | Halt::Unordered(..)))) {
+            self.groups.waits_no_more(topic);
+        }
         if let Some((name, partition)) = last {
+            if self.is_untold(&name) {
+                // It would never come to a cut; what it has goes on by itself.
+                self.groups.remove(&name);
+                return;
+            }
             let told =
                 if self.progress.stopped.contains_key(&*name) { ", whose table capture has stopped" } else { "" };
             let what = format!("partition {partition} of topic {name}, which has come the least far{told}");
@@ -83,6 +100,7 @@ impl<D: Decode + 'static> Coordinator<D> {
         if !matches!(report.halt, Some(Halt::Unmet(_))) {
             self.unmet.forget(&key);
         }
+        self.locked.remove(&key);
         let Some(lane) = self.lanes.get_mut(&key) else { return };
         lane.came(report.stored, report.mark);
         lane.delay_ms = report.delay_ms.unwrap_or(lane.delay_ms);
@@ -100,6 +118,10 @@ impl<D: Decode + 'static> Coordinator<D> {
             None | Some(Halt::NoCut(_) | Halt::Full) => {}
             Some(Halt::Starved(reason)) => {
                 self.starved.insert(key.clone(), reason);
+            }
+            Some(Halt::Locked(reason)) => {
+                lane.state = State::Waits(Instant::now() + LOCKED_EVERY);
+                self.locked.insert(key.clone(), reason);
             }
             Some(Halt::Barrier(parked)) => lane.state = State::Parked(parked),
             Some(Halt::Held(hold)) => {
@@ -143,6 +165,7 @@ impl<D: Decode + 'static> Coordinator<D> {
         }
         self.groups.remove(topic);
         self.starved.retain(|(name, _), _| name != topic);
+        self.locked.retain(|(name, _), _| name != topic);
         self.unmet.forget_topic(topic);
         self.conflicts.forget_topic(topic);
     }

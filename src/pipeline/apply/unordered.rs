@@ -44,6 +44,10 @@ async fn alone(attempts: &mut Attempts<'_>, work: &mut Work) {
             Ok(Some(hold)) => work.cut_at(hold),
             Err(error) => {
                 let Some(error) = attempts.pass_on(error, &mut [&mut *work]) else { return };
+                if error.is_locked() {
+                    work.locked(&error);
+                    return;
+                }
                 if count <= 1 {
                     let stop = work.stop(None, chain(&error), error.hint());
                     let unmet = error.is_ordering();

@@ -15,7 +15,7 @@ use crate::{
         metrics::ApplyMetrics,
     },
     retry::{Classify, Severity, chain},
-    sink::{LaneDone, LanePart, ledger::Owned},
+    sink::{self, LaneDone, LanePart, ledger::Owned},
 };
 
 /// A lane's part of a job.
@@ -53,6 +53,8 @@ pub enum Halt {
     Unordered(Stop, Position),
     /// Aligned, but no common cut above all marks is known yet: this partition has come the least far.
     NoCut(Option<TopicPartition>),
+    /// A lock on its table was not to be had in time; nothing was done.
+    Locked(String),
     /// An ordering error, and what a cut would need does not fit into the memory.
     Starved(String),
     /// The transaction's fate is unknown, or the lane was fenced: to be claimed again.
@@ -257,6 +259,12 @@ impl Work {
     #[must_use]
     pub fn is_by_offset(&self) -> bool {
         self.lane.mark.is_of_offset() || self.events.iter().any(|(_, event)| event.position.is_of_offset())
+    }
+
+    /// Leaves all its events for when the lock is free.
+    pub fn locked(&mut self, error: &sink::Error) {
+        self.drop_from(0);
+        self.halt = Some(Halt::Locked(chain(error)));
     }
 
     /// A stop of its table, with the place.

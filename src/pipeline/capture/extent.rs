@@ -39,6 +39,11 @@ impl Extent {
         }
     }
 
+    /// Whether a change at this place in the WAL lies behind the session's: it commits above.
+    pub(super) fn is_before(self, change: Lsn) -> bool {
+        self.is_reached(change)
+    }
+
     fn is_reached(self, at: Lsn) -> bool {
         self.below.is_some_and(|below| at >= below)
     }
@@ -87,6 +92,12 @@ mod tests {
         assert!(EXTENT.ends_before(&StreamItem::Keepalive { wal_end: Lsn(100) }));
         assert!(!EXTENT.ends_with(&commit(80, 99)));
         assert!(EXTENT.ends_with(&commit(80, 100)));
+    }
+
+    #[test]
+    fn a_change_at_the_bound_is_another_session_s() {
+        assert!(EXTENT.is_before(Lsn(100)) && !EXTENT.is_before(Lsn(99)));
+        assert!(!Extent::new(None).is_before(Lsn(u64::MAX)));
     }
 
     #[test]

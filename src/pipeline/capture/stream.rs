@@ -105,6 +105,12 @@ impl Streamer {
         self.through
     }
 
+    /// The server failed at a change: if that is another session's, all of this one's have come.
+    pub(super) fn failed_at(&mut self, change: Lsn) -> bool {
+        self.through |= self.open.is_none() && self.extent.is_before(change);
+        self.through
+    }
+
     async fn take(&mut self, item: StreamItem) -> Result<(), Error> {
         match item {
             StreamItem::Keepalive { wal_end } => {

@@ -139,15 +139,21 @@ async fn follow(
             ended = &mut slot => return Err(end_of(ended)),
             ended = &mut topics => return Err(end_of(ended)),
             ended = &mut heartbeats => return Err(end_of(ended)),
-            batch = batches.recv() => batch.ok_or(Error::StreamEnded)??,
+            batch = batches.recv() => batch.ok_or(Error::StreamEnded)?,
         };
-        let Batch { items, permit } = batch;
-        tokio::select! {
-            taken = streamer.take_all(items) => taken?,
-            ended = &mut checkpoints => return Err(end_of(ended)),
-            () = token.cancelled() => return Ok(Ended::Cancelled),
+        match batch {
+            Ok(Batch { items, permit }) => {
+                tokio::select! {
+                    taken = streamer.take_all(items) => taken?,
+                    ended = &mut checkpoints => return Err(end_of(ended)),
+                    () = token.cancelled() => return Ok(Ended::Cancelled),
+                }
+                drop(permit);
+            }
+            // The server reads on behind the session's end, where its publication need not be.
+            Err(error) if error.change().is_some_and(|change| streamer.failed_at(change)) => {}
+            Err(error) => return Err(error.into()),
         }
-        drop(permit);
         if streamer.is_through() {
             tokio::select! {
                 drained = publisher.drained() => drained?,
