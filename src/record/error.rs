@@ -7,7 +7,7 @@ use crate::{
     record::topic::TopicNameError,
     retry::{Classify, Severity},
     schema::TableName,
-    types::RenderError,
+    types::{BinaryError, RenderError},
 };
 
 /// An event cannot become a record.
@@ -38,12 +38,16 @@ pub enum EncodeError {
         actual: usize,
     },
     /// The server sent a value in binary that only it can write the text of: a session that asks for text gets that.
-    #[error("column {column} of table {table} has a type that is not read in binary")]
+    #[error("a value of column {column} ({ty}) of table {table} cannot be read in binary")]
     Binary {
         /// The table.
         table: TableName,
         /// The column.
         column: String,
+        /// Its type, as PostgreSQL writes it.
+        ty: String,
+        /// What is wrong with the value; `None` if none of the type is read in binary.
+        source: Option<BinaryError>,
     },
     /// A text is not UTF-8, as Avro and JSON demand.
     #[error("column {column} of table {table} holds text that is not UTF-8")]

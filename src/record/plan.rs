@@ -35,6 +35,8 @@ pub struct Plan {
 #[derive(Debug)]
 pub(super) struct PlanColumn {
     pub(super) name: Arc<str>,
+    /// Its type, as PostgreSQL writes it.
+    pub(super) sql: Arc<str>,
     pub(super) codec: Codec,
     /// How a value in binary is read; `None` where only the server can write its text.
     pub(super) binary: Option<BinaryCodec>,
@@ -65,7 +67,8 @@ impl PlanColumn {
             encode::null(&mut unsent);
         }
         let binary = BinaryCodec::of_column(ty);
-        Self { name: Arc::clone(name), codec: codec.clone(), binary, is_key, is_required, unsent }
+        let (name, sql, codec) = (Arc::clone(name), Arc::clone(&ty.sql), codec.clone());
+        Self { name, sql, codec, binary, is_key, is_required, unsent }
     }
 }
 

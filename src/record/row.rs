@@ -11,7 +11,7 @@ use crate::{
         key_form::KeyColumn,
         plan::{Plan, PlanColumn},
     },
-    types::{Parsed, Value},
+    types::{BinaryError, Parsed, Value},
 };
 
 /// The columns of a changed row: what UPDATE did not send is taken from the old row, where that has it (trap T27).
@@ -73,9 +73,12 @@ pub(super) fn append(
 }
 
 thread_local! {
-    /// The text of a value in binary; kept, so that no value needs an allocation of its own.
+    /// The text of a value in binary; kept, so that no value needs an allocation of its own, unless it is as large as few are.
     static TEXT: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
 }
+
+/// The largest text whose room is kept, in bytes: what the threads keep is in no budget.
+const KEPT_BYTES: usize = 1 << 20;
 
 /// Calls `with` with the text of a value in binary.
 fn with_text<T>(
@@ -86,9 +89,17 @@ fn with_text<T>(
 ) -> Result<T, EncodeError> {
     let mut text = TEXT.take();
     text.clear();
-    let done = column.binary.as_ref().is_some_and(|codec| codec.append_text(bytes, &mut text).is_ok());
-    let outcome = if done { with(&text) } else { Err(binary(plan, column)) };
-    TEXT.set(text);
+    let read = match &column.binary {
+        Some(codec) => codec.append_text(bytes, &mut text).map_err(Some),
+        None => Err(None),
+    };
+    let outcome = match read {
+        Ok(()) => with(&text),
+        Err(source) => Err(binary(plan, column, source)),
+    };
+    if text.capacity() <= KEPT_BYTES {
+        TEXT.set(text);
+    }
     outcome
 }
 
@@ -185,22 +196,37 @@ pub(super) fn with_key_value<T>(
     }
 }
 
+/// Calls `with` with the text of a key column; `None` where it has no value.
+fn with_key_text<T>(
+    plan: &Plan,
+    key: &KeyColumn,
+    datum: &Datum,
+    with: impl FnOnce(Option<&[u8]>) -> Result<T, EncodeError>,
+) -> Result<T, EncodeError> {
+    match (datum, plan.columns.get(key.index)) {
+        (Datum::Text(text), _) => with(Some(text)),
+        (Datum::Binary(bytes), Some(column)) => with_text(plan, column, bytes, |text| with(Some(text))),
+        _ => with(None),
+    }
+}
+
 /// Whether two keys of the same bytes are different rows: their columns differ in what Avro's type cannot hold, of one of
-/// them or of both. Where it holds both exactly, they are equal in two notations.
+/// them or of both. Where it holds both exactly, they are equal in two notations. Their texts decide, since equal values may
+/// have other bytes in binary: an array tells whether it had a NULL once.
 pub(super) fn differs_beyond_key_bytes(plan: &Plan, before: RowSource<'_>, after: RowSource<'_>) -> bool {
-    let is_exact = |key: &KeyColumn, datum: &Datum| {
-        let of_text = |text: &[u8]| matches!(key.codec.parse_key(text), Ok(Parsed::Value(_)));
-        match (datum, plan.columns.get(key.index)) {
-            (Datum::Text(text), _) => of_text(text),
-            (Datum::Binary(bytes), Some(column)) => {
-                with_text(plan, column, bytes, |text| Ok(of_text(text))).unwrap_or_default()
-            }
-            _ => true,
-        }
+    let differ = |key: &KeyColumn, before: Option<&[u8]>, after: Option<&[u8]>| {
+        let is_exact =
+            |text: Option<&[u8]>| text.is_none_or(|text| matches!(key.codec.parse_key(text), Ok(Parsed::Value(_))));
+        before != after && !(is_exact(before) && is_exact(after))
     };
     plan.key.iter().any(|key| {
         let (before, after) = (before.datum(key.index), after.datum(key.index));
-        before != after && !(is_exact(key, before) && is_exact(key, after))
+        let by_text = || {
+            with_key_text(plan, key, before, |before| {
+                with_key_text(plan, key, after, |after| Ok(differ(key, before, after)))
+            })
+        };
+        before != after && by_text().unwrap_or(true)
     })
 }
 
@@ -212,6 +238,7 @@ fn key_missing(plan: &Plan, column: &PlanColumn) -> EncodeError {
     EncodeError::KeyMissing { table: plan.table.clone(), column: column.name.to_string() }
 }
 
-fn binary(plan: &Plan, column: &PlanColumn) -> EncodeError {
-    EncodeError::Binary { table: plan.table.clone(), column: column.name.to_string() }
+fn binary(plan: &Plan, column: &PlanColumn, source: Option<BinaryError>) -> EncodeError {
+    let (table, column, ty) = (plan.table.clone(), column.name.to_string(), column.sql.to_string());
+    EncodeError::Binary { table, column, ty, source }
 }

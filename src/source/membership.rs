@@ -25,11 +25,12 @@ pub struct Membership {
 
 impl Membership {
     /// Whether the table has left since `earlier`, as far as can be told: another publication, filter or column list gives
-    /// no answer.
+    /// no answer, nor does a table without an entry of its own, as a partition has its root's.
     #[must_use]
     pub fn has_left_since(&self, earlier: &Self) -> bool {
         let comparable = self.publication == earlier.publication && self.filter == earlier.filter;
-        comparable && !self.entries.iter().any(|entry| earlier.entries.contains(entry))
+        let entered = !self.entries.is_empty() && !earlier.entries.is_empty();
+        comparable && entered && !self.entries.iter().any(|entry| earlier.entries.contains(entry))
     }
 }
 
@@ -86,5 +87,7 @@ mod tests {
         assert!(!now.has_left_since(&member(8, &[1, 3], "")));
         assert!(!now.has_left_since(&member(9, &[1], "")));
         assert!(!now.has_left_since(&member(8, &[1], "(id > 1)")));
+        assert!(!now.has_left_since(&member(8, &[], "")));
+        assert!(!member(8, &[], "").has_left_since(&now));
     }
 }

@@ -179,8 +179,17 @@ pub struct ArrayText<'a> {
 }
 
 thread_local! {
-    /// An item without its escapes; kept, since most arrays of texts have some.
+    /// An item without its escapes; kept, since most arrays of texts have some, unless it is as large as few are.
     static UNESCAPED: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
+}
+
+/// The largest item whose room is kept, in bytes: what the threads keep is in no budget.
+const KEPT_BYTES: usize = 1 << 20;
+
+fn keep_unescaped(buffer: Vec<u8>) {
+    if buffer.capacity() <= KEPT_BYTES {
+        UNESCAPED.set(buffer);
+    }
 }
 
 /// What reads the items of an array.
@@ -228,7 +237,7 @@ impl ArrayText<'_> {
             Some(Parsed::Value(value) | Parsed::Lossy(value)) => visit(Some(value)),
             Some(Parsed::Unrepresentable { .. }) | None => visit(None),
         });
-        UNESCAPED.set(unescaped);
+        keep_unescaped(unescaped);
     }
 
     fn item<'b>(&'b self, item: &Item<'b>, unescaped: &'b mut Vec<u8>) -> Option<Parsed<'b>> {
@@ -249,7 +258,7 @@ impl ArrayText<'_> {
         walk(self.items, |item| {
             exact &= matches!(self.item(&item, &mut unescaped), None | Some(Parsed::Value(_)));
         });
-        UNESCAPED.set(unescaped);
+        keep_unescaped(unescaped);
         exact
     }
 }

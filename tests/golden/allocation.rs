@@ -128,6 +128,34 @@ fn a_row_in_binary_is_encoded_without_an_allocation() {
     assert_eq!(allocations(&mut pipe, &plan, &[RowChange::Insert(row.clone()), RowChange::Read(row)]), 0);
 }
 
+/// What the threads keep is in no budget.
+#[test]
+fn the_room_that_a_large_value_took_is_given_back() {
+    const LARGE: usize = 3 << 20;
+    let array = ColumnType { kind: TypeKind::Array(text_type().into()), ..ColumnType::base(1009, -1, "text[]") };
+    for (ty, value) in [
+        (ColumnType::base(3802, -1, "jsonb"), Datum::Binary([vec![1], vec![b'7'; LARGE]].concat().into())),
+        (array, Datum::Text(format!("{{\"{}\"}}", "\\\"".repeat(LARGE)).into())),
+    ] {
+        let mut column = crate::support::column("c", 0, -1, "");
+        column.ty = ty;
+        let mut pipe = Pipe::with_modes("p", Modes::default());
+        let plan = pipe.plan(&Relation { columns: vec![column], key: Vec::new(), ..golden("ev_basic").relation });
+        let (change, meta) = (RowChange::Insert(vec![value]), transaction());
+        let kept = measure(|| {
+            let mut out = RecordBuf::default();
+            pipe.encoder.encode(&plan, &meta, event(1), &change, &mut out).unwrap();
+            assert!(out.bytes.len() > LARGE);
+        });
+        assert!(kept.bytes_max >= u64::try_from(2 * LARGE).unwrap(), "{kept:?}");
+        assert!(kept.bytes_current < 1 << 20, "{kept:?}");
+    }
+}
+
+fn text_type() -> ColumnType {
+    ColumnType::base(25, -1, "text")
+}
+
 fn array_of_integers() -> ColumnType {
     let element = ColumnType::base(23, -1, "integer");
     ColumnType { kind: TypeKind::Array(element.into()), ..ColumnType::base(1007, -1, "integer[]") }

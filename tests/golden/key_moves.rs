@@ -5,8 +5,9 @@ use walrelay::{
     event::{Barrier, Cell, ChangeEvent, Datum, OldTuple, Op, RecordBuf, RowChange, Tuple},
     lsn::{Lsn, Position},
     record::Decoded,
+    retry::{Classify as _, Severity, chain},
     schema::{Column, ReplicaIdentity},
-    types::{DecimalMode, Modes, TimeMode},
+    types::{ColumnType, DecimalMode, Modes, TimeMode, TypeKind},
 };
 
 use crate::support::{Owned, Pipe, column, event, relation, texts, transaction};
@@ -247,6 +248,43 @@ fn a_key_that_moves_within_its_bytes_is_deleted_and_created() {
     }
 }
 
+/// A column of type `integer[]`, and one of its values of two dimensions in binary, whose flag tells whether it had a NULL once.
+fn matrix() -> (Column, impl Fn(i32, i32) -> Datum) {
+    let mut ids = column("id", 1007, -1, "integer[]");
+    ids.ty.kind = TypeKind::Array(ColumnType::base(23, -1, "integer").into());
+    let value = |nulls: i32, item: i32| {
+        let words = [2, nulls, 23, 1, 1, 1, 1, 4, item];
+        Datum::Binary(words.iter().flat_map(|word| word.to_be_bytes()).collect::<Vec<_>>().into())
+    };
+    (ids, value)
+}
+
+/// Binary tells more than the text does, and positions must be the same in both.
+#[test]
+fn values_of_one_text_are_one_key_whatever_their_bytes_in_binary_are() {
+    let (ids, value) = matrix();
+    let mut table = Table::new(ReplicaIdentity::Default, 1, vec![ids]);
+    for (before, after, count) in
+        [(value(0, 7), value(1, 7), 1), (Datum::Text("{{7}}".into()), value(1, 7), 1), (value(0, 7), value(0, 8), 3)]
+    {
+        let records = table.update(Some(OldTuple::Key(vec![before.clone()])), vec![after.clone()]);
+        assert_eq!(records.len(), count, "{before:?} to {after:?}");
+        assert!(records.iter().all(|record| record.key == records[0].key), "{before:?} to {after:?}");
+    }
+}
+
+#[test]
+fn bytes_that_are_no_value_are_told_with_their_column_and_type() {
+    let (ids, _) = matrix();
+    let mut table = Table::new(ReplicaIdentity::Default, 1, vec![id(), Column { name: "ids".into(), ..ids }]);
+    let mut out = RecordBuf::default();
+    let change = RowChange::Insert(vec![Datum::Text("1".into()), Datum::Binary(vec![0, 0, 0, 9].into())]);
+    let error = table.pipe.encoder.encode(&table.plan, &transaction(), event(1), &change, &mut out).unwrap_err();
+    let expected = "a value of column ids (integer[]) of table public.t cannot be read in binary: \
+                    bytes that no value that ends so early has in binary";
+    assert_eq!((chain(&error), error.severity()), (expected.to_owned(), Severity::Transient));
+}
+
 #[test]
 fn keys_that_share_their_bytes_come_back_exactly() {
     // trap T45
@@ -338,7 +376,7 @@ fn a_failed_change_leaves_the_buffer_as_it_was() {
         (RowChange::Insert(texts(&[Some("1")])), "tuple of table public.t has 1 columns, its relation has 2"),
         (
             RowChange::Insert(vec![Datum::Binary("x".into()), Datum::Text("x".into())]),
-            "column id of table public.t has a type that is not read in binary",
+            "a value of column id (integer) of table public.t cannot be read in binary",
         ),
     ] {
         assert_eq!(encode(&mut table, &change, &mut out), Err(message.to_owned()));

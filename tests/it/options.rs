@@ -13,6 +13,9 @@ use crate::support::{LIMIT, PrivateParts, Scenario, await_condition};
 const LOG: &str = "CREATE TABLE log (note text); ALTER TABLE log REPLICA IDENTITY FULL;";
 const NOTES: &str = "SELECT coalesce(string_agg(note, ' ' ORDER BY note), '') FROM log";
 
+/// What the log says once the former publication is needed no longer, with what stands behind it there and not in a hint.
+const FOUND: &str = "found the configured publication commit=";
+
 /// A scenario whose captures record nothing of what they publish before a test kills them.
 async fn scenario(name: &str, sql: &str) -> Scenario {
     prepared(Scenario::new(name).await, sql).await
@@ -351,8 +354,13 @@ async fn changes_from_before_the_new_publication_are_published_as_the_former_one
         scenario.settings.set("capture.checkpoint_interval", "100ms");
         let mut capture = scenario.capture().await;
         scenario.source("INSERT INTO log VALUES ('d')").await;
+        // Only then it is known that nothing older than the new publication comes any more.
+        scenario.await_log(&mut capture, FOUND).await;
         scenario.await_target(NOTES, "a b c d").await;
         scenario.verify();
+        let log = scenario.log_text("capture");
+        assert!(log.find(FOUND) > log.rfind("from before publication"), "{log}");
+        assert_eq!(log.matches(FOUND).count(), 1, "{log}");
         capture.stop(LIMIT).await.unwrap_or_else(|error| panic!("{error}"));
         scenario.source(&format!("DROP PUBLICATION {first}; INSERT INTO log VALUES ('e')")).await;
         let _capture = scenario.capture().await;

@@ -407,7 +407,7 @@ impl Classify for Error {
             Self::Protocol { .. } => "This is a defect of walrelay or of the server; nothing was confirmed past this point.".into(),
             Self::HalfBroadcast { topic, .. } => format!("Sinks wait for the rest. Put the table of topic {topic} into the publication again; if there is none any more, publish under a new [kafka] prefix with a new slot, and drop the old slot. {AT_THE_TARGETS}"),
             Self::HalfWithoutSnapshot { .. } => "Sinks may wait for the rest, and the begin of a new snapshot lets them go on: set [capture] snapshot = \"initial\" for this start.".into(),
-            Self::YoungPublication { former, .. } => format!("Keep publication {former} until the log says \"going on under the configured options\"."),
+            Self::YoungPublication { former, .. } => format!("Keep publication {former} until the log says \"found the configured publication\"."),
             Self::BatchTooLarge { .. } => "The next session makes smaller ones.".into(),
             Self::TooManyTopics { .. } | Self::StateMoved { .. } | Self::StreamEnded => return None,
         })

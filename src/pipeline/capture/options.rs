@@ -155,6 +155,13 @@ impl OptionHistory {
         former.filter(|_| !found).map(|earlier| &*earlier.options.publication)
     }
 
+    /// The present publication and the former one that is kept for what is older, where `commit` comes under the present one and
+    /// nothing but messages has before.
+    pub(super) fn succeeds(&self, commit: Lsn) -> Option<(&str, &str)> {
+        let former = self.former(commit)?;
+        self.at(commit).1.is_none().then_some((&*self.current.publication, former))
+    }
+
     /// The history once the former publication holds in place of that of `commit`: up to `end`, if that is the present one. All
     /// other options stay, so that messages are published again as they were.
     pub(super) fn bridge(&self, commit: Lsn, end: Lsn, former: &str) -> Self {
@@ -220,6 +227,11 @@ mod tests {
         let bridged = history.bridge(Lsn(160), Lsn(300), "a");
         assert_eq!(bridged.at(Lsn(150)), (&options("a"), Some(Lsn(300))));
         assert_eq!(bridged.at(Lsn(300)), (&options("b"), None));
+        // It is needed until something comes under the young one, and not only under itself.
+        assert_eq!(bridged.succeeds(Lsn(160)), None);
+        let passed = bridged.find(Lsn(160)).unwrap();
+        assert_eq!(passed.succeeds(Lsn(300)), Some(("b", "a")));
+        assert_eq!(passed.find(Lsn(300)).unwrap().succeeds(Lsn(310)), None);
         // Also if the configuration names the former one again before it is known.
         let back = history.change(options("a"), Lsn(200), Lsn(150));
         assert_eq!(back.at(Lsn(150)), (&options("b"), Some(Lsn(200))));

@@ -76,13 +76,17 @@ impl PositionRecord {
         Ok(())
     }
 
-    /// Records that a change of a table has come in a transaction that commits at `commit`, where its publication is new.
+    /// Records that a change of a table has come in a transaction that commits at `commit`, where its publication is new, and
+    /// tells so if that is the configured one: the operator keeps the former one until then.
     pub(super) async fn found(&self, commit: Lsn) -> Result<(), Error> {
         let mut checkpoint = self.checkpoint.lock().await;
-        match checkpoint.options.as_ref().and_then(|options| options.find(commit)) {
-            Some(options) => self.replace_options(&mut checkpoint, options).await,
-            None => Ok(()),
+        let Some(options) = checkpoint.options.clone() else { return Ok(()) };
+        let Some(found) = options.find(commit) else { return Ok(()) };
+        self.replace_options(&mut checkpoint, found).await?;
+        if let Some((publication, former)) = options.succeeds(commit) {
+            tracing::info!(%commit, publication, former, "found the configured publication");
         }
+        Ok(())
     }
 
     /// Lets the former publication hold longer, where the one of `commit` is younger than a change there; gives its name.

@@ -79,12 +79,12 @@ fn at(micros: i64, suffix: &str, out: &mut Vec<u8>) -> Result<(), BinaryError> {
     Ok(moment::append(Moment { seconds, micros: micros.rem_euclid(MICROS) }, suffix, out)?)
 }
 
-/// Microseconds, days, months, in the notation of `IntervalStyle = postgres`: what is not zero, each with its sign.
+/// Microseconds, days, months, in the notation of `IntervalStyle = postgres`: what is not zero, each with its sign. The least
+/// and the greatest are infinities from PostgreSQL 17 on, and as finite as all before: their text is the server's to choose.
 pub(super) fn interval(reader: &mut Reader<'_>, out: &mut Vec<u8>) -> Result<(), BinaryError> {
     let (micros, days, months) = (reader.i64()?, reader.i32()?, reader.i32()?);
     if matches!((micros, days, months), (i64::MIN, i32::MIN, i32::MIN) | (i64::MAX, i32::MAX, i32::MAX)) {
-        out.extend_from_slice(infinity(micros < 0));
-        return Ok(());
+        return Err(BinaryError("interval with one text in all versions"));
     }
     let start = out.len();
     let mut after_negative = false;
@@ -135,4 +135,26 @@ pub(super) fn interval(reader: &mut Reader<'_>, out: &mut Vec<u8>) -> Result<(),
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn text((micros, days, months): (i64, i32, i32)) -> Result<String, BinaryError> {
+        let bytes = [&micros.to_be_bytes()[..], &days.to_be_bytes(), &months.to_be_bytes()].concat();
+        let mut out = Vec::new();
+        interval(&mut Reader::new(&bytes), &mut out)?;
+        Ok(String::from_utf8(out).unwrap())
+    }
+
+    #[test]
+    fn an_interval_that_only_some_versions_take_for_infinite_has_no_text() {
+        for extreme in [(i64::MIN, i32::MIN, i32::MIN), (i64::MAX, i32::MAX, i32::MAX)] {
+            assert!(text(extreme).is_err(), "{extreme:?}");
+        }
+        let next = text((i64::MIN, i32::MIN, i32::MIN + 1)).unwrap();
+        assert_eq!(next, "-178956970 years -7 mons -2147483648 days -2562047788:00:54.775808");
+        assert_eq!(text((i64::MAX, i32::MAX, 14)).unwrap(), "1 year 2 mons 2147483647 days 2562047788:00:54.775807");
+    }
 }
