@@ -20,16 +20,19 @@ pub(super) fn parse(text: &[u8]) -> Parsed<'_> {
 }
 
 pub(super) fn render(value: Value<'_>, out: &mut Vec<u8>) -> Result<(), RenderError> {
-    const DIGITS: &[u8; 16] = b"0123456789abcdef";
     let Value::Bytes(bytes) = value else { return Err(RenderError("bytea")) };
     out.extend_from_slice(b"\\x");
     match bytes {
         ByteString::Hex(digits) => out.extend_from_slice(digits),
-        ByteString::Raw(bytes) => {
-            out.extend(bytes.iter().flat_map(|byte| [byte >> 4, byte & 0xF]).map(|digit| DIGITS[usize::from(digit)]));
-        }
+        ByteString::Raw(bytes) => append_hex(bytes, out),
     }
     Ok(())
+}
+
+/// Appends bytes in hexadecimal.
+pub(super) fn append_hex(bytes: &[u8], out: &mut Vec<u8>) {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    out.extend(bytes.iter().flat_map(|byte| [byte >> 4, byte & 0xF]).map(|digit| DIGITS[usize::from(digit)]));
 }
 
 /// The bytes of a text, to be written in an encoding.

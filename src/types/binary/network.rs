@@ -2,8 +2,8 @@
 
 use std::fmt::Write;
 
-use super::{error::BinaryError, number, reader::Reader, textual::hex};
-use crate::types::value::ShortText;
+use super::{error::BinaryError, number, reader::Reader};
+use crate::types::{bytea::append_hex, value::ShortText};
 
 const WRONG: BinaryError = BinaryError("address");
 
@@ -106,6 +106,6 @@ fn append_pairs(bytes: &[u8], out: &mut Vec<u8>) {
         if index > 0 {
             out.push(b':');
         }
-        hex(&[*byte], out);
+        append_hex(&[*byte], out);
     }
 }

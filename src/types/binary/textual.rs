@@ -6,12 +6,6 @@ use crate::types::{
     value::{ByteString, Value},
 };
 
-/// Appends bytes in hexadecimal.
-pub(super) fn hex(bytes: &[u8], out: &mut Vec<u8>) {
-    const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    out.extend(bytes.iter().flat_map(|byte| [byte >> 4, byte & 0xF]).map(|digit| DIGITS[usize::from(digit)]));
-}
-
 pub(super) fn bytea(reader: &mut Reader<'_>, out: &mut Vec<u8>) -> Result<(), BinaryError> {
     Ok(bytea::render(Value::Bytes(ByteString::Raw(reader.rest())), out)?)
 }
@@ -21,7 +15,7 @@ pub(super) fn uuid(reader: &mut Reader<'_>, out: &mut Vec<u8>) -> Result<(), Bin
         if index > 0 {
             out.push(b'-');
         }
-        hex(reader.take(length)?, out);
+        bytea::append_hex(reader.take(length)?, out);
     }
     Ok(())
 }
