@@ -85,7 +85,8 @@ fn decimal(reader: &mut Reader<'_>, scale: u32) -> Option<Unscaled<'static>> {
     /// 28 digits; with a scale up to eight, 36.
     const MOST_GROUPS: i32 = 7;
     const MOST_SCALE: u32 = 8;
-    let (count, weight) = (i32::from(reader.i16().ok()?), i32::from(reader.i16().ok()?));
+    let count = usize::try_from(reader.i16().ok()?).ok()?;
+    let weight = i32::from(reader.i16().ok()?);
     let (sign, shown) = (reader.u16().ok()?, reader.u16().ok()?);
     if !matches!(sign, 0 | 0x4000) || scale > MOST_SCALE || u32::from(shown) != scale || weight >= MOST_GROUPS {
         return None;
