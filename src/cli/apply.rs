@@ -44,7 +44,7 @@ fn settings(config: &ApplyConfig, tables: TablePatterns) -> Result<ApplySettings
     let subscription = subscription(apply, &names);
     let named = names.clone();
     let table_of = move |topic: &str| {
-        let table = names.table_of(topic).filter(|table| tables.matches(table));
+        let table = names.readings(topic).find(|table| tables.matches(table));
         table.filter(|_| topic != names.messages())
     };
     Ok(ApplySettings {

@@ -24,6 +24,7 @@ use std::{
 use crate::{
     avro::flat::{DELETED, Metadata},
     postgres,
+    record::{TemplateError, TopicNames},
 };
 
 use self::sections::{Sections, Server};
@@ -229,6 +230,7 @@ pub fn problems(layers: &Layers, needed: &[&[&str]]) -> Vec<Problem> {
         .chain(pairs)
         .chain(gap_without_snapshot(layers))
         .chain(names_without_database(layers))
+        .chain(messages_in_an_own_topic(layers))
         .chain(flat_names_taken(layers, "fields", "field_prefix"))
         .chain(flat_names_taken(layers, "headers", "header_prefix"))
         .collect()
@@ -253,6 +255,17 @@ fn names_without_database(layers: &Layers) -> Option<Problem> {
     let origin = layers.entry(path).map(|entry| entry.origin.clone());
     let message = "needs source.database beside it, at apply too".to_owned();
     layers.entry("source.database").is_none().then(|| Problem { path: path.to_owned(), origin, message })
+}
+
+/// Logical messages in a topic that walrelay keeps for itself: the templates are right, and the prefix makes them that.
+fn messages_in_an_own_topic(layers: &Layers) -> Option<Problem> {
+    let entry = layers.entry("kafka.topics.messages")?;
+    let prefix = layers.entry("kafka.prefix")?.value.as_str()?;
+    let names = TopicNames::of_templates("{prefix}.{schema}.{table}", entry.value.as_str()?, prefix, "");
+    let message =
+        format!("with the prefix {prefix} would be one of walrelay's own topics: choose another prefix or name");
+    let (path, origin) = ("kafka.topics.messages".to_owned(), Some(entry.origin.clone()));
+    (names == Err(TemplateError::OWN)).then_some(Problem { path, origin, message })
 }
 
 /// Two parts of the envelope under one name in flat records.
@@ -366,6 +379,16 @@ mod tests {
         };
         assert_eq!(paths(&[names]), ["kafka.topics.names"]);
         assert!(paths(&[names, database]).is_empty() && paths(&[]).is_empty());
+    }
+
+    #[test]
+    fn messages_have_a_topic_of_their_own() {
+        let paths = |prefix: &str| -> Vec<_> {
+            let environment = [("WALRELAY_KAFKA__PREFIX", prefix)];
+            problems(&layers(&environment), &[]).into_iter().map(|problem| problem.path).collect()
+        };
+        assert_eq!(paths("walrelay.progress"), ["kafka.topics.messages"]);
+        assert!(paths("walrelay").is_empty());
     }
 
     #[test]

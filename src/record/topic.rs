@@ -81,7 +81,8 @@ impl TopicNames {
     /// What a template must be.
     pub fn of_templates(tables: &str, messages: &str, prefix: &str, database: &str) -> Result<Self, TemplateError> {
         let tables = Template::of_tables(tables, prefix, &escape(database))?;
-        Ok(Self { tables, messages: Template::of_messages(messages, prefix, &escape(database))? })
+        let messages = Template::of_messages(messages, prefix, &escape(database))?;
+        if is_own_topic(&messages) { Err(TemplateError::OWN) } else { Ok(Self { tables, messages }) }
     }
 
     /// The topic of a table.
@@ -114,39 +115,43 @@ impl TopicNames {
         &self.messages
     }
 
-    /// The table of a topic, read back. Of a schema whose name has a point only what is before it is told apart, which is enough
-    /// for globs. Of walrelay's own topics there is none, however they are called.
+    /// The table of a topic, read back: the first of its [readings](Self::readings). Of walrelay's own topics there is none,
+    /// however they are called.
     #[must_use]
     pub fn table_of(&self, topic: &str) -> Option<TableName> {
-        let (schema, table) = self.tables.split(topic).filter(|_| !is_own_topic(topic))?;
-        Some(TableName::new(unescape(schema), unescape(table)))
+        self.readings(topic).next()
+    }
+
+    /// The tables that a topic may be of: where the text between the two names occurs in them too, it does not tell which.
+    pub fn readings<'a>(&'a self, topic: &'a str) -> impl Iterator<Item = TableName> + 'a {
+        let names = self.tables.splits(topic).filter(|_| !is_own_topic(topic));
+        names.map(|(schema, table)| TableName::new(unescape(schema), unescape(table)))
     }
 
     /// A regular expression (POSIX extended, as librdkafka takes it) for the topics of the tables that a glob over `schema.table`
     /// matches. A glob without a point is a table of any schema. Topics of others may match too: which are wanted, their tables
-    /// tell ([`Self::table_of`]).
+    /// tell ([`Self::readings`]).
     #[must_use]
     pub fn pattern(&self, glob: &str) -> String {
-        self.glob_pattern(glob).0
+        self.glob_pattern(glob, ".*").0
     }
 
-    /// The same, if the topic of no other table matches it.
+    /// The same, if the topic of no other table matches it: of topics with several readings none does.
     #[must_use]
     pub fn exact_pattern(&self, glob: &str) -> Option<String> {
-        Some(self.glob_pattern(glob)).filter(|(_, is_exact)| *is_exact).map(|(pattern, _)| pattern)
+        let separator = self.tables.separator();
+        let (pattern, is_exact) = self.glob_pattern(glob, &format!("[^{separator}]*"));
+        (is_exact && separator.len() == 1).then_some(pattern)
     }
 
-    /// The expression, and whether it is exact.
-    fn glob_pattern(&self, glob: &str) -> (String, bool) {
+    /// The expression, with `any` for what `*` matches of the first name, and whether it is exact if the separator is not in that.
+    fn glob_pattern(&self, glob: &str, any: &str) -> (String, bool) {
         let names = glob.split_once('.').unwrap_or(("*", glob));
         // The first name ends where the text between the names begins, and the second one is all the rest.
-        let separator = self.tables.separator();
-        let any_first = if separator.len() == 1 { format!("[^{separator}]*") } else { ".*".to_owned() };
-        let (any, first) =
-            if self.tables.is_schema_first() { ((&*any_first, ".*"), names.0) } else { ((".*", &*any_first), names.1) };
+        let (any, first) = if self.tables.is_schema_first() { ((any, ".*"), names.0) } else { ((".*", any), names.1) };
         let ((schema, schema_is_exact), (table, table_is_exact)) =
             (name_pattern(names.0, any.0), name_pattern(names.1, any.1));
-        let is_told_apart = any_first != ".*" && !first.contains(separator);
+        let is_told_apart = !first.contains(self.tables.separator());
         let pattern = format!("^{}$", self.tables.map(literal).join(&schema, &table));
         (pattern, is_told_apart && schema_is_exact && table_is_exact)
     }
@@ -240,7 +245,7 @@ mod tests {
     #[test]
     fn patterns_follow_the_template() {
         assert_eq!(TopicNames::new("p.q").pattern("public.o*"), "^p\\.q\\.public\\.o.*$");
-        assert_eq!(names("{prefix}-{table}.{schema}").pattern("public.o*"), "^shop-o[^.]*\\.public$");
+        assert_eq!(names("{prefix}-{table}.{schema}").pattern("public.o*"), "^shop-o.*\\.public$");
     }
 
     /// `*` crosses no separator: the first name has none, or another table would be left out in silence.
@@ -262,6 +267,25 @@ mod tests {
         assert_eq!(TopicNames::new("p").pattern("{a,b}.[o-q]x"), "^p\\..*\\..*$");
     }
 
+    /// Debezium's form does not tell `a.b`.`c` from `a`.`b.c`: a glob that matches one of them must not lose it.
+    #[test]
+    fn a_topic_with_several_readings_has_the_table_that_is_meant_among_them() {
+        let plain = TopicNames::new("p");
+        let read = |topic| plain.readings(topic).map(|table| table.to_string()).collect::<Vec<_>>();
+        let tables = [TableName::new("a", "b.c"), TableName::new("a.b", "c")].map(|table| table.to_string());
+        assert_eq!(read("p.a.b.c"), tables);
+        assert_eq!(read("p.a.b"), ["a.b"]);
+        assert_eq!(plain.pattern("*.c"), "^p\\..*\\.c$");
+    }
+
+    #[test]
+    fn messages_get_no_topic_that_walrelay_keeps_for_itself() {
+        for (prefix, messages) in [("shop", "walrelay.state.{prefix}"), ("walrelay.progress", "{prefix}.message")] {
+            let names = TopicNames::of_templates("{prefix}-{schema}-{table}", messages, prefix, "");
+            assert_eq!(names, Err(TemplateError::OWN), "{messages}");
+        }
+    }
+
     #[test]
     fn walrelay_s_own_topics_are_no_table_s() {
         let plain = TopicNames::new("walrelay");
@@ -272,7 +296,7 @@ mod tests {
             (&names("{schema}-{table}.{prefix}"), "__debezium-heartbeat.shop"),
         ] {
             assert_eq!(names.table_of(topic), None, "{topic}");
-            let (schema, table) = names.tables.split(topic).unwrap();
+            let (schema, table) = names.tables.splits(topic).next().unwrap();
             let error = names.of_table(&TableName::new(schema, table)).unwrap_err();
             assert!(matches!(error, TopicNameError::Own { .. }), "{error}");
         }

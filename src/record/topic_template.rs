@@ -13,6 +13,11 @@ impl TemplateError {
     pub const fn expectation(self) -> &'static str {
         self.0
     }
+
+    /// The topic of messages would be one of walrelay's own.
+    pub const OWN: Self = Self(
+        "another name than walrelay's own topics have (walrelay.state., walrelay.progress., __debezium-heartbeat.)",
+    );
 }
 
 const TABLES: TemplateError = TemplateError(
@@ -63,11 +68,15 @@ impl Template {
         format!("{head}{first}{separator}{second}{tail}")
     }
 
-    /// Schema and table of a topic.
-    pub(super) fn split<'a>(&self, topic: &'a str) -> Option<(&'a str, &'a str)> {
-        let names = topic.strip_prefix(self.head.as_str())?.strip_suffix(self.tail.as_str())?;
-        let (first, second) = names.split_once(self.separator.as_str())?;
-        Some(if self.schema_first { (first, second) } else { (second, first) })
+    /// Schema and table of a topic, for each place at which a point may separate them; another separator is the first one.
+    pub(super) fn splits<'a>(&'a self, topic: &'a str) -> impl Iterator<Item = (&'a str, &'a str)> + 'a {
+        let rest = topic.strip_prefix(self.head.as_str());
+        let names = rest.and_then(|names| names.strip_suffix(self.tail.as_str())).unwrap_or_default();
+        let most = if self.is_separated_by_points() { usize::MAX } else { 1 };
+        names.match_indices(self.separator.as_str()).take(most).map(|(at, separator)| {
+            let (first, second) = (&names[..at], &names[at + separator.len()..]);
+            if self.schema_first { (first, second) } else { (second, first) }
+        })
     }
 
     /// Whether a point alone stands between the names.

@@ -1,7 +1,7 @@
 //! A gap in the source's log: capture stops, and begins anew only when it is told to.
 
 use tokio::{
-    io::copy_bidirectional,
+    io::{AsyncReadExt, AsyncWriteExt, copy},
     net::{TcpListener, TcpStream},
     sync::watch,
 };
@@ -73,6 +73,52 @@ async fn a_table_that_stops_while_a_new_snapshot_is_prepared_is_emptied_with_the
     scenario.verify();
 }
 
+/// Trap T26: the session that stops such a table may end before its begin is sent, and the next one sends another.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_table_that_stopped_in_a_session_that_was_cut_before_its_begin_is_emptied_by_the_next_one() {
+    let mut scenario = Scenario::new("cut_begin").await;
+    for table in ["things", "zothers"] {
+        scenario.source(&format!("CREATE TABLE {table} (id int PRIMARY KEY, n int)")).await;
+        scenario.source(&format!("INSERT INTO {table} SELECT n, n FROM generate_series(1, 30) n")).await;
+    }
+    let (capture, _apply) = (scenario.capture().await, scenario.apply().await);
+    for table in ["things", "zothers"] {
+        scenario.await_equal(table).await;
+    }
+    let subject = format!("{}-value", scenario.topics().name("public.things"));
+    set_compatibility(&scenario, &subject, "BACKWARD_TRANSITIVE").await;
+    drop(capture);
+    scenario.lose_slot().await;
+    scenario.source("DELETE FROM things WHERE id > 9; DELETE FROM zothers WHERE id > 9").await;
+    scenario.source("ALTER TABLE things ALTER n TYPE text").await;
+    // The second table waits for its schemas until the slot is lost once more.
+    let (url, gate) = gated_registry(&scenario.parts.registry, "public.zothers").await;
+    scenario.settings.set("registry.urls", vec![url]);
+    scenario.settings.set("capture.on_gap", "resnapshot");
+    let mut capture = scenario.spawn_capture();
+    let told = async || scenario.readiness("capture").await.1.contains("public.things");
+    await_condition("capture names the table that the registry refuses", LIMIT, told).await;
+    scenario.lose_slot().await;
+    scenario.await_log(&mut capture, "was lost while it was in use: it was dropped").await;
+    gate.send_replace(true);
+    scenario.await_equal("zothers").await;
+    scenario.await_target("SELECT count(*) FROM things", "0").await;
+    capture.check_alive().unwrap_or_else(|error| panic!("{error}"));
+    drop(capture);
+
+    // A restart alone does not take it for whole.
+    set_compatibility(&scenario, &subject, "NONE").await;
+    let capture = scenario.spawn_capture();
+    let told = async || scenario.readiness("capture").await.1.contains("public.things");
+    await_condition("capture names the table that has no rows", LIMIT, told).await;
+    drop(capture);
+    scenario.lose_slot().await;
+    scenario.target("ALTER TABLE things ALTER n TYPE text").await;
+    let _capture = scenario.capture().await;
+    scenario.await_equal("things").await;
+    scenario.verify();
+}
+
 /// Trap T13: nothing reads from the slot while the snapshot runs, so nothing else would tell.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_slot_that_is_lost_during_the_snapshot_is_noticed_before_its_end() {
@@ -93,8 +139,9 @@ async fn a_slot_that_is_lost_during_the_snapshot_is_noticed_before_its_end() {
     scenario.await_equal("things").await;
 }
 
-/// An address of the registry that answers from the moment on when the gate opens; it ends with the test's runtime.
-async fn gated_registry(registry: &str) -> (String, watch::Sender<bool>) {
+/// An address of the registry that answers what holds this text from the moment on when the gate opens; it ends with the test's
+/// runtime.
+async fn gated_registry(registry: &str, held: &'static str) -> (String, watch::Sender<bool>) {
     let (authority, path) = registry.strip_prefix("http://").unwrap().split_once('/').unwrap();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}/{path}", listener.local_addr().unwrap());
@@ -104,11 +151,24 @@ async fn gated_registry(registry: &str) -> (String, watch::Sender<bool>) {
         while let Ok((mut client, _)) = listener.accept().await {
             let (behind, mut opened) = (behind.clone(), opened.clone());
             tokio::spawn(async move {
-                if opened.wait_for(|open| *open).await.is_ok() {
-                    let mut server = TcpStream::connect(behind).await?;
-                    copy_bidirectional(&mut client, &mut server).await?;
+                let mut server = TcpStream::connect(behind).await?;
+                let (mut from_client, mut to_client) = client.split();
+                let (mut from_server, mut to_server) = server.split();
+                let requests = async {
+                    let mut buffer = vec![0; 1 << 16];
+                    loop {
+                        let length = from_client.read(&mut buffer).await?;
+                        let request = String::from_utf8_lossy(&buffer[..length]);
+                        if length == 0 || request.contains(held) && opened.wait_for(|open| *open).await.is_err() {
+                            return std::io::Result::Ok(());
+                        }
+                        to_server.write_all(&buffer[..length]).await?;
+                    }
+                };
+                tokio::select! {
+                    ended = requests => ended,
+                    ended = copy(&mut from_server, &mut to_client) => ended.map(drop),
                 }
-                std::io::Result::Ok(())
             });
         }
     });
@@ -120,7 +180,7 @@ async fn gated_registry(registry: &str) -> (String, watch::Sender<bool>) {
 async fn a_slot_that_is_lost_before_its_stream_begins_is_a_gap_that_a_new_snapshot_closes() {
     let mut scenario = Scenario::new("between").await;
     scenario.source("CREATE TABLE things (id int PRIMARY KEY); INSERT INTO things VALUES (1)").await;
-    let (url, gate) = gated_registry(&scenario.parts.registry).await;
+    let (url, gate) = gated_registry(&scenario.parts.registry, "").await;
     scenario.settings.set("registry.urls", vec![url]);
     scenario.settings.set("capture.on_gap", "resnapshot");
     let mut capture = scenario.spawn_capture();

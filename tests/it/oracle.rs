@@ -58,27 +58,42 @@ impl Table {
     /// Waits until both ends have the same, or names the first column that differs.
     async fn judge(&self, scenario: &Scenario) {
         let equal = scenario.becomes_equal(&self.name).await;
-        let texts = |number| {
-            format!(
-                "SELECT json_agg(json_build_array(id, CASE WHEN c{number} IS DISTINCT FROM NULL THEN format('%s', c{number}) END) ORDER BY id)::text FROM {}",
-                self.name
-            )
-        };
+        let numbers = 0..self.types.len();
+        let texts = numbers.clone().map(|n| format!("CASE WHEN c{n} IS DISTINCT FROM NULL THEN format('%s', c{n}) END"));
+        let texts = texts.collect::<Vec<_>>().join(", ");
+        let rows = format!("SELECT json_agg(json_build_array(id, {texts}) ORDER BY id)::text FROM {}", self.name);
+        let [source, target] = [scenario.source_value(&rows).await, scenario.target_value(&rows).await];
+        let target = target.unwrap_or_default();
+        let [of_source, of_target] = [source.as_deref().unwrap_or_default(), &target].map(columns);
+        assert!(of_source.len() > self.types.len(), "{} has no rows", self.name);
         for (number, ty) in self.types.iter().enumerate() {
-            let [source, target] =
-                [scenario.source_value(&texts(number)).await, scenario.target_value(&texts(number)).await];
-            assert_eq!(source, target, "{} of {}", ty.sql, self.name);
-            let differing = format!(
-                "SELECT count(*)::text FROM json_array_elements('{}'::json) e JOIN {} t ON t.id = (e ->> 0)::int \
-                 WHERE differ(e ->> 1, '{}', t.c{number})",
-                target.unwrap_or_default().replace('\'', "''"),
-                self.name,
-                ty.sql
-            );
-            assert_eq!(scenario.source_value(&differing).await.as_deref(), Some("0"), "{} of {}", ty.sql, self.name);
+            assert_eq!(of_source.get(number + 1), of_target.get(number + 1), "{} of {}", ty.sql, self.name);
+        }
+        assert_eq!(of_source, of_target, "rows of {}", self.name);
+        let differs = self.types.iter().enumerate();
+        let differs =
+            differs.map(|(n, ty)| format!("count(*) FILTER (WHERE differ(e ->> {}, '{}', t.c{n}))", n + 1, ty.sql));
+        let differs = differs.collect::<Vec<_>>().join(", ");
+        let rows = target.replace('\'', "''");
+        let counts = format!(
+            "SELECT json_build_array({differs})::text FROM json_array_elements('{rows}'::json) e \
+             JOIN {} t ON t.id = (e ->> 0)::int",
+            self.name
+        );
+        let counts = scenario.source_value(&counts).await.unwrap_or_default();
+        let counts: Vec<u64> = serde_json::from_str(&counts).unwrap_or_else(|error| panic!("{error}: {counts}"));
+        for (ty, count) in self.types.iter().zip(counts) {
+            assert_eq!(count, 0, "{} of {}", ty.sql, self.name);
         }
         assert!(equal, "{} differs", self.name);
     }
+}
+
+/// The columns of rows that are arrays of texts.
+fn columns(rows: &str) -> Vec<Vec<serde_json::Value>> {
+    let rows: Vec<Vec<serde_json::Value>> = serde_json::from_str(rows).unwrap_or_default();
+    let width = rows.first().map_or(0, Vec::len);
+    (0..width).map(|number| rows.iter().map(|row| row[number].clone()).collect()).collect()
 }
 
 /// Traps T43 to T46.

@@ -78,13 +78,17 @@ impl<D: Decode + 'static> Coordinator<D> {
             self.groups.waits_no_more(topic);
         }
         if let Some((name, partition)) = last {
-            if self.is_untold(&name) {
-                // It would never come to a cut; what it has goes on by itself.
-                self.groups.remove(&name);
+            // It may never come to a cut: what it has goes on by itself, if that is another way than the one just tried.
+            if self.is_untold(&name) && self.groups.leave(&name) {
                 return;
             }
-            let told =
-                if self.progress.stopped.contains_key(&*name) { ", whose table capture has stopped" } else { "" };
+            let told = if self.progress.stopped.contains_key(&*name) {
+                ", whose table capture has stopped"
+            } else if self.is_untold(&name) {
+                ", which capture does not tell of"
+            } else {
+                ""
+            };
             let what = format!("partition {partition} of topic {name}, which has come the least far{told}");
             self.groups.waits_for(topic, what);
         }
@@ -115,6 +119,10 @@ impl<D: Decode + 'static> Coordinator<D> {
             self.conflicts.forget(&key);
         }
         match report.halt {
+            // What has left its group is tried by itself, but not at once: it may come back into it.
+            Some(Halt::NoCut(_)) if !self.groups.contains(&key.0) => {
+                lane.state = State::Waits(Instant::now() + RETRY_EVERY);
+            }
             None | Some(Halt::NoCut(_) | Halt::Full) => {}
             Some(Halt::Starved(reason)) => {
                 self.starved.insert(key.clone(), reason);

@@ -127,7 +127,7 @@ impl Opening<'_> {
                 self.survey = Survey::for_snapshot(&self.deps, self.tables, &self.client).await?;
                 self.check_empty().await?;
                 let intent = self.intent(server, 0, Phase::Intent, Lsn::ZERO);
-                self.copy(replication, peeked, (server, drop_slot), intent).await
+                Box::pin(self.copy(replication, peeked, (server, drop_slot), intent)).await
             }
             Start::Again { drop_slot, epoch } => {
                 check_barriers(&settings, &peeked)?;
@@ -136,7 +136,7 @@ impl Opening<'_> {
                 let published = peeked.checkpoint.as_ref().filter(|recorded| recorded.epoch == epoch);
                 let ceiling = published.map_or(Lsn::ZERO, |recorded| recorded.ceiling);
                 let intent = self.intent(server, epoch, Phase::Snapshot, ceiling);
-                self.copy(replication, peeked, (server, drop_slot), intent).await
+                Box::pin(self.copy(replication, peeked, (server, drop_slot), intent)).await
             }
         }
     }
@@ -287,7 +287,10 @@ impl Opening<'_> {
         let mut versions = self.survey.versions();
         let (taken, left): (BTreeMap<_, _>, BTreeMap<_, _>) =
             state.relations.iter().partition(|(_, relation)| self.survey.takes(&settings.encoder.topics, relation));
-        let forgotten = taken.into_keys().filter(|key| !versions.contains_key(*key));
+        // A version that the registry refuses takes the place of one that records have come by, and until the begin is sent the
+        // next session needs that one.
+        let former = self.survey.former(&state);
+        let forgotten = taken.into_keys().filter(|key| !versions.contains_key(*key)).chain(former.keys());
         let forgotten: Vec<_> = forgotten.map(|key| Update::ForgetRelation { key: key.clone() }).collect();
         let left: Vec<_> = left.into_iter().map(|(key, relation)| (key.clone(), Arc::new(relation.clone()))).collect();
         let begin = (again && copying).then(|| earlier_versions(&state));
@@ -318,10 +321,15 @@ impl Opening<'_> {
         updates.extend(
             versions
                 .iter()
+                .chain(&former)
                 .map(|(key, relation)| Update::Relation { key: key.clone(), relation: Arc::clone(relation) }),
         );
         store.write(&updates).await?;
-        let publisher = Arc::new(self.publisher(&state, at).await?);
+        let mut publisher = self.publisher(&state, at).await?;
+        if begin.is_some() {
+            self.add_stopped(&state, &mut publisher).await?;
+        }
+        let publisher = Arc::new(publisher);
         let tables = self.survey.published.clone();
         let publication = settings.publication.name.clone();
         let members = self.survey.members(&state);
@@ -424,6 +432,23 @@ impl Opening<'_> {
             publisher.deliveries().tracker(|tracker| tracker.hold(lowest));
         }
         Ok(publisher)
+    }
+
+    /// Makes the topics of tables known for the begin alone that stopped in an earlier session of this snapshot: that one may have
+    /// ended before its begin was sent, and rows from before the snapshot would stay at the sinks. Topics that the brokers refuse
+    /// are left out, since the snapshot would never come to its end.
+    async fn add_stopped(&self, state: &State, publisher: &mut Publisher) -> Result<(), Error> {
+        for table in self.tables.stopped_in_place() {
+            let Some(topic) = self.survey.topics.get(&table) else { continue };
+            match self.cluster.ensure_data(topic, state).await {
+                Ok(topic) => publisher.add_departed(&topic)?,
+                Err(error) if error.severity() == Severity::Definite => {
+                    tracing::warn!(table = %table, error = %chain(&error), "the table is not emptied at the sinks");
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
     }
 
     /// The topics of departed tables, and of those that are not what they were the reason.

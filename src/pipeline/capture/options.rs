@@ -76,6 +76,9 @@ struct Earlier {
     /// See [`OptionHistory::found`].
     #[serde(default = "known")]
     found: bool,
+    /// The bound of the former options whose publication these have: what stands in for that one in turn is older.
+    #[serde(default)]
+    bridged: Option<Lsn>,
 }
 
 /// What a record says that was written before publications were found or not: there were changes under it, as far as can be
@@ -109,7 +112,8 @@ impl OptionHistory {
         if self.current != configured {
             let found = self.found && self.current.publication == configured.publication;
             let options = std::mem::replace(&mut self.current, configured);
-            let earlier = Earlier { options, below: ceiling, found: std::mem::replace(&mut self.found, found) };
+            let found = std::mem::replace(&mut self.found, found);
+            let earlier = Earlier { options, below: ceiling, found, bridged: None };
             // Options that change once more before anything is published under them leave nothing behind.
             if self.earlier.last().is_none_or(|last| last.below < ceiling) {
                 self.earlier.push(earlier);
@@ -149,10 +153,14 @@ impl OptionHistory {
     /// The publication before that of `commit`, where nothing but messages came under that one: it may be younger than the
     /// changes, which the former one has then.
     pub(super) fn former(&self, commit: Lsn) -> Option<&str> {
+        self.former_entry(commit).map(|earlier| &*earlier.options.publication)
+    }
+
+    fn former_entry(&self, commit: Lsn) -> Option<&Earlier> {
         let (index, young, found) = self.entry(commit);
-        let mut before = self.earlier[..index].iter().rev().filter(|earlier| earlier.found);
-        let former = before.find(|earlier| earlier.options.publication != young.publication);
-        former.filter(|_| !found).map(|earlier| &*earlier.options.publication)
+        let bound = self.earlier.get(index).and_then(|earlier| earlier.bridged).unwrap_or(Lsn(u64::MAX));
+        let mut before = self.earlier[..index].iter().rev().filter(|earlier| earlier.found && earlier.below < bound);
+        before.find(|earlier| earlier.options.publication != young.publication).filter(|_| !found)
     }
 
     /// The present publication and the former one that is kept for what is older, where `commit` comes under the present one and
@@ -163,16 +171,19 @@ impl OptionHistory {
     }
 
     /// The history once the former publication holds in place of that of `commit`: up to `end`, if that is the present one. All
-    /// other options stay, so that messages are published again as they were.
-    pub(super) fn bridge(&self, commit: Lsn, end: Lsn, former: &str) -> Self {
+    /// other options stay, so that messages are published again as they were. `None` without a former one.
+    pub(super) fn bridge(&self, commit: Lsn, end: Lsn) -> Option<Self> {
+        let former = self.former_entry(commit)?;
         let (index, young, _) = self.entry(commit);
-        let options = EventOptions { publication: former.to_owned(), ..young.clone() };
+        let options = EventOptions { publication: former.options.publication.clone(), ..young.clone() };
+        let below = self.earlier.get(index).map_or(end, |earlier| earlier.below);
+        let bridge = Earlier { options, below, found: false, bridged: Some(former.below) };
         let mut history = self.clone();
         match history.earlier.get_mut(index) {
-            Some(earlier) => earlier.options = options,
-            None => history.earlier.push(Earlier { options, below: end, found: false }),
+            Some(earlier) => *earlier = bridge,
+            None => history.earlier.push(bridge),
         }
-        history
+        Some(history)
     }
 
     /// What holds for the transaction that commits at `commit`: its index, behind the earlier ones for the present options.
@@ -219,12 +230,27 @@ mod tests {
     }
 
     #[test]
+    fn what_stands_in_for_a_publication_is_older_than_it_each_time() {
+        let mut history = OptionHistory::new(options("a"));
+        for (publication, ceiling) in [("b", 100), ("c", 200)] {
+            history = history.change(options(publication), Lsn(ceiling), Lsn(40));
+            history = history.find(Lsn(ceiling)).unwrap_or(history);
+        }
+        history = history.change(options("d"), Lsn(300), Lsn(40));
+        for former in ["c", "b", "a"] {
+            assert_eq!(history.former(Lsn(350)), Some(former));
+            history = history.bridge(Lsn(350), Lsn(400)).unwrap();
+        }
+        assert_eq!((history.former(Lsn(350)), history.bridge(Lsn(350), Lsn(400))), (None, None));
+    }
+
+    #[test]
     fn the_former_publication_holds_as_far_as_a_younger_one_was_not_found() {
         let history = OptionHistory::new(options("a")).change(options("b"), Lsn(100), Lsn(40));
         // A message was published under the young one.
         let history = history.change(options("b"), Lsn(200), Lsn(150));
         assert_eq!(history.former(Lsn(160)), Some("a"));
-        let bridged = history.bridge(Lsn(160), Lsn(300), "a");
+        let bridged = history.bridge(Lsn(160), Lsn(300)).unwrap();
         assert_eq!(bridged.at(Lsn(150)), (&options("a"), Some(Lsn(300))));
         assert_eq!(bridged.at(Lsn(300)), (&options("b"), None));
         // It is needed until something comes under the young one, and not only under itself.
@@ -236,7 +262,7 @@ mod tests {
         let back = history.change(options("a"), Lsn(200), Lsn(150));
         assert_eq!(back.at(Lsn(150)), (&options("b"), Some(Lsn(200))));
         assert_eq!(back.former(Lsn(160)), Some("a"));
-        let bridged = back.bridge(Lsn(160), Lsn(300), "a");
+        let bridged = back.bridge(Lsn(160), Lsn(300)).unwrap();
         assert_eq!(bridged.at(Lsn(150)), (&options("a"), Some(Lsn(200))));
         assert_eq!(bridged.at(Lsn(200)), (&options("a"), None));
     }

@@ -100,7 +100,7 @@ impl PositionRecord {
         let Some(options) = checkpoint.options.clone() else { return Ok(None) };
         let Some(former) = options.former(commit) else { return Ok(None) };
         let Some(end) = end_of_wal(former).await? else { return Ok(None) };
-        let bridged = options.bridge(commit, end.max(checkpoint.ceiling), former);
+        let Some(bridged) = options.bridge(commit, end.max(checkpoint.ceiling)) else { return Ok(None) };
         self.replace_options(&mut checkpoint, bridged).await?;
         Ok(Some(former.to_owned()))
     }

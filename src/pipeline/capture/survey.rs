@@ -29,6 +29,8 @@ use crate::{
     },
 };
 
+/// How the key of a version ends that was a snapshot's before the one that is under way.
+const FORMER_VERSION: &str = "/former";
 const COPY_HINT: &str = "A new snapshot takes the table in: drop the slot and set [capture] on_gap = \"resnapshot\" and snapshot = \"initial\".";
 
 /// The tables of a session.
@@ -60,6 +62,17 @@ impl Survey {
         let copied = self.published.iter().map(|table| &table.relation);
         let copied = copied.filter(|relation| self.topics.contains_key(&relation.name));
         copied.map(|relation| (format!("{}{SNAPSHOT_VERSION}", relation.oid), Arc::new(relation.clone()))).collect()
+    }
+
+    /// The recorded versions whose places [`Self::versions`] take, by keys of their own. One that is kept already stays: it is
+    /// from before all sessions of the snapshot.
+    pub(super) fn former(&self, state: &State) -> BTreeMap<String, Arc<Relation>> {
+        let replaced = |(key, relation): (String, Arc<Relation>)| {
+            let former = state.relations.get(&key).filter(|former| **former != *relation)?;
+            let key = format!("{}{FORMER_VERSION}", relation.oid);
+            (!state.relations.contains_key(&key)).then(|| (key, Arc::new(former.clone())))
+        };
+        self.versions().into_iter().filter_map(replaced).collect()
     }
 
     /// Topics of tables that are recorded as stopped and are not captured any more, and where each stopped.
@@ -397,6 +410,23 @@ mod tests {
         let tables = [published(first), published(second), published(relation(3, "public", &"t".repeat(300)))];
         let topics = name_replayed(&TopicNames::new("p"), &tables, &state, &configured)?;
         Ok(topics.keys().map(ToString::to_string).collect())
+    }
+
+    #[test]
+    fn the_version_that_a_new_snapshot_replaces_is_kept_however_often_it_starts_over() {
+        let (accepted, refused) = (relation(1, "public", "t"), Relation { key: vec![0], ..relation(1, "public", "t") });
+        let mut state = State::default();
+        assert!(survey(&refused).former(&state).is_empty());
+        state.relations.insert("1/snapshot".into(), accepted.clone());
+        assert!(survey(&accepted).former(&state).is_empty());
+        let former = survey(&refused).former(&state);
+        assert!(former.len() == 1 && former.values().all(|former| **former == accepted));
+        for (key, relation) in former.into_iter().chain(survey(&refused).versions()) {
+            state.relations.insert(key, (*relation).clone());
+        }
+        let other = Relation { key: vec![1], ..relation(1, "public", "t") };
+        assert!(survey(&other).former(&state).is_empty());
+        assert!(state.relations.values().any(|kept| *kept == accepted));
     }
 
     // trap T57

@@ -35,8 +35,13 @@ impl Tables {
         self.lock().stopped.contains_key(table)
     }
 
+    /// Of two stops the first tells the reason, and the lower one the position: a record from before the first may have been
+    /// refused later.
     pub(super) fn stop(&self, table: TableName, stopped: StoppedTable) {
-        self.lock().stopped.entry(table).or_insert(stopped);
+        let position = stopped.position;
+        let mut register = self.lock();
+        let kept = register.stopped.entry(table).or_insert(stopped);
+        kept.position = kept.position.min(position);
     }
 
     /// Forgets the stops of other tables than these; gives the names of those that are stopped still.
@@ -49,6 +54,13 @@ impl Tables {
     /// The stopped tables, and where each stopped.
     pub(super) fn stops(&self) -> Vec<(TableName, Position)> {
         self.lock().stopped.iter().map(|(table, stopped)| (table.clone(), stopped.position)).collect()
+    }
+
+    /// The tables that stopped at a known place: where the brokers refuse the topic, the position is none.
+    pub(super) fn stopped_in_place(&self) -> Vec<TableName> {
+        let register = self.lock();
+        let known = register.stopped.iter().filter(|(_, stopped)| stopped.position != Position::default());
+        known.map(|(table, _)| table.clone()).collect()
     }
 
     /// The lowest commit at which a table stopped: the flush LSN stays there.
@@ -112,5 +124,24 @@ impl Tables {
     /// The table that a topic belongs to.
     pub(super) fn of_topic(&self, topic: &str) -> Option<TableName> {
         self.lock().by_topic.get(topic).cloned()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_record_that_is_refused_after_its_table_stopped_holds_the_stream_where_it_was() {
+        let (tables, table) = (Tables::default(), TableName::new("public", "t"));
+        let stop = |commit, reason: &str| {
+            let position = Position { commit: Lsn(commit), ..Position::default() };
+            tables.stop(table.clone(), StoppedTable { position, reason: reason.into() });
+        };
+        stop(100, "a row");
+        stop(200, "another row");
+        assert_eq!((tables.lowest_stop(), tables.stopped_in_place().len()), (Some(Lsn(100)), 1));
+        stop(0, "the topic");
+        assert_eq!((tables.lowest_stop(), tables.stopped_in_place().len()), (Some(Lsn(0)), 0));
     }
 }
