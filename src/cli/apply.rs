@@ -1,6 +1,7 @@
 //! `walrelay apply`.
 
 use std::{
+    collections::BTreeSet,
     hash::{BuildHasher as _, Hasher as _, RandomState},
     sync::Arc,
 };
@@ -43,8 +44,10 @@ fn settings(config: &ApplyConfig, tables: TablePatterns) -> Result<ApplySettings
     *unwanted = unwanted_topics(apply, &names, unwanted);
     let subscription = subscription(apply, &names);
     let named = names.clone();
+    let listed = listed_partitions(apply).into_iter().map(|(topic, _)| topic).collect::<BTreeSet<_>>();
     let table_of = move |topic: &str| {
-        let table = names.readings(topic).find(|table| tables.matches(table));
+        let is_listed = listed.contains(topic);
+        let table = names.readings(topic).find(|table| is_listed || tables.matches(table));
         table.filter(|_| topic != names.messages())
     };
     Ok(ApplySettings {
@@ -79,25 +82,31 @@ fn settings(config: &ApplyConfig, tables: TablePatterns) -> Result<ApplySettings
 }
 
 /// Patterns of topics that are never looked at, as librdkafka takes them, beside those that were configured. What only tables'
-/// names tell apart is left out by these.
+/// names tell apart is left out by these. A list of partitions says by itself what is wanted.
 fn unwanted_topics(apply: &config::Apply, names: &TopicNames, configured: &str) -> String {
     let configured = Some(configured.to_owned()).filter(|patterns| !patterns.is_empty());
-    let excluded = apply.exclude.iter().filter_map(|glob| names.exact_pattern(glob));
+    let excluded = apply.exclude.iter().filter(|_| apply.partitions.is_empty());
+    let excluded = excluded.filter_map(|glob| names.exact_pattern(glob));
     configured.into_iter().chain(own_topic_patterns()).chain(excluded).collect::<Vec<_>>().join(",")
 }
 
-/// Topics by the table patterns, or exactly the configured partitions (`topic:partition`, as the configuration checked).
+/// Topics by the table patterns, or exactly the configured partitions.
 fn subscription(apply: &config::Apply, names: &TopicNames) -> Subscription {
     let group = apply.group.clone();
     if apply.partitions.is_empty() {
         let topics = apply.include.iter().map(|glob| names.pattern(glob)).collect();
         return Subscription::Group { group, topics };
     }
+    Subscription::Assigned { group, partitions: listed_partitions(apply) }
+}
+
+/// The partitions of the configuration: `topic:partition`, as it was checked.
+fn listed_partitions(apply: &config::Apply) -> Vec<(String, i32)> {
     let split = |text: &String| {
         let (topic, partition) = text.rsplit_once(':')?;
         Some((topic.to_owned(), partition.parse().ok()?))
     };
-    Subscription::Assigned { group, partitions: apply.partitions.iter().filter_map(split).collect() }
+    apply.partitions.iter().filter_map(split).collect()
 }
 
 /// Names this process among all that ever applied to the target: containers may share a machine's name and a process id.
@@ -119,5 +128,30 @@ mod tests {
     fn two_processes_of_one_name_and_id_are_different_owners() {
         assert_ne!(owner(), owner());
         assert!(owner().starts_with(&format!("{}:{}:", hostname(), std::process::id())));
+    }
+    #[test]
+    fn listed_partitions_are_applied_whatever_the_patterns_say() {
+        let environment = [
+            ("WALRELAY_KAFKA__BROKERS", "k:9092"),
+            ("WALRELAY_REGISTRY__URLS", "http://r"),
+            ("WALRELAY_TARGET__HOST", "b"),
+            ("WALRELAY_TARGET__DATABASE", "copy"),
+            ("WALRELAY_KAFKA__PREFIX", "p"),
+            ("WALRELAY_APPLY__EXCLUDE", "public.orders,public.lines"),
+        ];
+        let settings = |partitions: Option<&str>| {
+            let listed = partitions.map(|text| ("WALRELAY_APPLY__PARTITIONS", text));
+            let environment =
+                environment.into_iter().chain(listed).map(|(name, value)| (name.to_owned(), value.to_owned()));
+            let config = ApplyConfig::new(&Layers::read(None, environment).unwrap()).unwrap();
+            let tables = TablePatterns::new(&config.apply.include, &config.apply.exclude).unwrap();
+            settings(&config, tables).unwrap()
+        };
+        let (of_group, of_list) = (settings(None), settings(Some("p.public.orders:0")));
+        let (orders, lines) = ("p.public.orders", "p.public.lines");
+        assert!((of_group.table_of)(orders).is_none());
+        assert!((of_list.table_of)(orders).is_some() && (of_list.table_of)(lines).is_none());
+        let is_unwanted = |settings: &ApplySettings| settings.consumer.properties["topic.blacklist"].contains("orders");
+        assert!(is_unwanted(&of_group) && !is_unwanted(&of_list));
     }
 }

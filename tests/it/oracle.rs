@@ -59,7 +59,8 @@ impl Table {
     async fn judge(&self, scenario: &Scenario) {
         let equal = scenario.becomes_equal(&self.name).await;
         let numbers = 0..self.types.len();
-        let texts = numbers.clone().map(|n| format!("CASE WHEN c{n} IS DISTINCT FROM NULL THEN format('%s', c{n}) END"));
+        let texts =
+            numbers.clone().map(|n| format!("CASE WHEN c{n} IS DISTINCT FROM NULL THEN format('%s', c{n}) END"));
         let texts = texts.collect::<Vec<_>>().join(", ");
         let rows = format!("SELECT json_agg(json_build_array(id, {texts}) ORDER BY id)::text FROM {}", self.name);
         let [source, target] = [scenario.source_value(&rows).await, scenario.target_value(&rows).await];

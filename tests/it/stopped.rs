@@ -341,3 +341,32 @@ async fn a_truncate_names_a_table_that_stopped_in_an_earlier_session_of_the_proc
     scenario.await_equal("child").await;
     scenario.verify();
 }
+
+/// Trap T37: what has the tables are other entries of the catalog there.
+#[tokio::test(flavor = "multi_thread")]
+async fn tables_come_back_into_publications_of_all_tables_and_of_schemas_without_being_taken_for_whole() {
+    for (name, of, leave) in [
+        ("in_all", "FOR ALL TABLES", None),
+        ("in_schema", "FOR TABLES IN SCHEMA public", Some("DROP TABLES IN SCHEMA public")),
+    ] {
+        let mut scenario = Scenario::new(name).await;
+        scenario.source("CREATE TABLE things (id int PRIMARY KEY); INSERT INTO things VALUES (1)").await;
+        scenario.source_value_as_superuser(&format!("CREATE PUBLICATION {} {of}", scenario.name)).await;
+        scenario.settings.set("capture.create_publication", false);
+        let (capture, _apply) = (scenario.capture().await, scenario.apply().await);
+        scenario.await_equal("things").await;
+        drop(capture);
+        if let Some(leave) = leave {
+            let alter = format!("ALTER PUBLICATION {}", scenario.name);
+            scenario.source_value_as_superuser(&format!("{alter} {leave}")).await;
+            scenario.source("INSERT INTO things VALUES (2)").await;
+            scenario.source_value_as_superuser(&format!("{alter} {}", leave.replace("DROP", "ADD"))).await;
+            let _capture = scenario.spawn_capture();
+            await_stopped(&scenario, "public.things").await;
+        } else {
+            scenario.source("INSERT INTO things VALUES (2)").await;
+            let _capture = scenario.capture().await;
+            scenario.await_equal("things").await;
+        }
+    }
+}
