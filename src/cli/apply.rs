@@ -1,7 +1,6 @@
 //! `walrelay apply`.
 
 use std::{
-    collections::BTreeSet,
     hash::{BuildHasher as _, Hasher as _, RandomState},
     sync::Arc,
 };
@@ -17,7 +16,8 @@ use crate::{
         metrics::ApplyMetrics,
     },
     record::{TopicNames, own_topic_patterns},
-    registry::{Registry, RegistryError},
+    registry::Registry,
+    retry::{Classify, Severity},
     sink,
     source::publication::TablePatterns,
 };
@@ -26,7 +26,7 @@ use crate::{
 pub(super) async fn run(layers: &Layers) -> Result<Exit, Error> {
     let config = ApplyConfig::new(layers).map_err(Error::usage)?;
     let tables = TablePatterns::new(&config.apply.include, &config.apply.exclude).map_err(Error::usage)?;
-    let settings = settings(&config, tables).map_err(Error::usage)?;
+    let settings = settings(&config, tables)?;
     let half = Runner::start(Half::Apply, &config.log, config.listen, config.silence).await?;
     let metrics = ApplyMetrics::new(&half.registry).map_err(super::half::MetricsError::from)?;
     let health = half.health.clone();
@@ -34,7 +34,26 @@ pub(super) async fn run(layers: &Layers) -> Result<Exit, Error> {
     Ok(Exit::Success)
 }
 
-fn settings(config: &ApplyConfig, tables: TablePatterns) -> Result<ApplySettings, RegistryError> {
+/// A partition is listed whose table is not among those that are applied.
+#[derive(Debug, thiserror::Error)]
+#[error("apply.partitions lists topic {topic}, whose table apply.include and apply.exclude leave out")]
+struct UnwantedTopic {
+    topic: String,
+}
+
+impl Classify for UnwantedTopic {
+    fn severity(&self) -> Severity {
+        Severity::Fatal
+    }
+
+    fn hint(&self) -> Option<String> {
+        let hint = "The patterns choose the tables that all processes apply together, and the list what this one takes of them: \
+                    let the patterns choose the table, or take the topic out of the list.";
+        Some(hint.into())
+    }
+}
+
+fn settings(config: &ApplyConfig, tables: TablePatterns) -> Result<ApplySettings, Error> {
     let (apply, kafka) = (&config.apply, &config.kafka);
     // The rest is librdkafka's queue.
     let memory = apply.memory.as_usize() / 4 * 3;
@@ -44,10 +63,12 @@ fn settings(config: &ApplyConfig, tables: TablePatterns) -> Result<ApplySettings
     *unwanted = unwanted_topics(apply, &names, unwanted);
     let subscription = subscription(apply, &names);
     let named = names.clone();
-    let listed = listed_partitions(apply).into_iter().map(|(topic, _)| topic).collect::<BTreeSet<_>>();
+    let unwanted = |topic: &String| names.table_of(topic).is_some() && tables.choose(names.readings(topic)).is_none();
+    if let Some((topic, _)) = listed_partitions(apply).into_iter().find(|(topic, _)| unwanted(topic)) {
+        return Err(Error::usage(UnwantedTopic { topic }));
+    }
     let table_of = move |topic: &str| {
-        let is_listed = listed.contains(topic);
-        let table = names.readings(topic).find(|table| is_listed || tables.matches(table));
+        let table = tables.choose(names.readings(topic));
         table.filter(|_| topic != names.messages())
     };
     Ok(ApplySettings {
@@ -59,7 +80,7 @@ fn settings(config: &ApplyConfig, tables: TablePatterns) -> Result<ApplySettings
         names: named,
         table_of: Arc::new(table_of),
         placeholder: config.format.unavailable_value.clone(),
-        registry: Registry::new(&settings::registry(&config.registry))?,
+        registry: Registry::new(&settings::registry(&config.registry)).map_err(Error::usage)?,
         sink: sink::Settings {
             server: config.target.clone(),
             schema: apply.bookkeeping_schema.clone(),
@@ -82,11 +103,10 @@ fn settings(config: &ApplyConfig, tables: TablePatterns) -> Result<ApplySettings
 }
 
 /// Patterns of topics that are never looked at, as librdkafka takes them, beside those that were configured. What only tables'
-/// names tell apart is left out by these. A list of partitions says by itself what is wanted.
+/// names tell apart is left out by these.
 fn unwanted_topics(apply: &config::Apply, names: &TopicNames, configured: &str) -> String {
     let configured = Some(configured.to_owned()).filter(|patterns| !patterns.is_empty());
-    let excluded = apply.exclude.iter().filter(|_| apply.partitions.is_empty());
-    let excluded = excluded.filter_map(|glob| names.exact_pattern(glob));
+    let excluded = apply.exclude.iter().filter_map(|glob| names.exact_pattern(glob));
     configured.into_iter().chain(own_topic_patterns()).chain(excluded).collect::<Vec<_>>().join(",")
 }
 
@@ -123,35 +143,42 @@ fn hostname() -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::schema::TableName;
 
     #[test]
     fn two_processes_of_one_name_and_id_are_different_owners() {
         assert_ne!(owner(), owner());
         assert!(owner().starts_with(&format!("{}:{}:", hostname(), std::process::id())));
     }
+    /// Processes that share a table's partitions agree on what is applied by the patterns, which each of them has.
     #[test]
-    fn listed_partitions_are_applied_whatever_the_patterns_say() {
+    fn a_topic_is_applied_if_the_patterns_choose_a_reading_of_it_and_listed_only_then() {
         let environment = [
             ("WALRELAY_KAFKA__BROKERS", "k:9092"),
             ("WALRELAY_REGISTRY__URLS", "http://r"),
             ("WALRELAY_TARGET__HOST", "b"),
             ("WALRELAY_TARGET__DATABASE", "copy"),
             ("WALRELAY_KAFKA__PREFIX", "p"),
-            ("WALRELAY_APPLY__EXCLUDE", "public.orders,public.lines"),
+            ("WALRELAY_APPLY__INCLUDE", "public.*,*.c"),
+            ("WALRELAY_APPLY__EXCLUDE", "public.orders,eu.*"),
         ];
         let settings = |partitions: Option<&str>| {
             let listed = partitions.map(|text| ("WALRELAY_APPLY__PARTITIONS", text));
-            let environment =
-                environment.into_iter().chain(listed).map(|(name, value)| (name.to_owned(), value.to_owned()));
+            let environment = environment.into_iter().chain(listed);
+            let environment = environment.map(|(name, value)| (name.to_owned(), value.to_owned()));
             let config = ApplyConfig::new(&Layers::read(None, environment).unwrap()).unwrap();
             let tables = TablePatterns::new(&config.apply.include, &config.apply.exclude).unwrap();
-            settings(&config, tables).unwrap()
+            settings(&config, tables)
         };
-        let (of_group, of_list) = (settings(None), settings(Some("p.public.orders:0")));
-        let (orders, lines) = ("p.public.orders", "p.public.lines");
-        assert!((of_group.table_of)(orders).is_none());
-        assert!((of_list.table_of)(orders).is_some() && (of_list.table_of)(lines).is_none());
-        let is_unwanted = |settings: &ApplySettings| settings.consumer.properties["topic.blacklist"].contains("orders");
-        assert!(is_unwanted(&of_group) && !is_unwanted(&of_list));
+        let table_of = settings(None).unwrap().table_of;
+        let applied = ["p.public.lines", "p.a.b.c", "p.a.c"];
+        assert!(applied.into_iter().all(|topic| table_of(topic).is_some()));
+        assert_eq!(table_of("p.a.b.c"), Some(TableName::new("a.b", "c")));
+        for topic in ["p.public.orders", "p.eu.b.c", "p.a.b", "p.message"] {
+            assert_eq!(table_of(topic), None, "{topic}");
+        }
+        assert!(settings(Some("p.public.lines:0")).is_ok());
+        let refused = settings(Some("p.public.lines:0,p.public.orders:1")).err().unwrap();
+        assert!(refused.report().contains("apply.partitions lists topic p.public.orders"), "{}", refused.report());
     }
 }

@@ -361,7 +361,7 @@ pub const KEYS: &[Key] = &[
         "apply.partitions",
         Kind::List(rule::partition),
         Some("[]"),
-        "Exactly these partitions (topic:partition) instead of a group's assignment, whatever include and exclude say.",
+        "Exactly these partitions (topic:partition), of tables that include and exclude choose, instead of a group's assignment.",
     ),
     key(
         "apply.siblings_timeout",

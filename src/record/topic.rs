@@ -136,7 +136,7 @@ impl TopicNames {
         self.glob_pattern(glob, ".*").0
     }
 
-    /// The same, if the topic of no other table matches it: of topics with several readings none does.
+    /// The same, if each topic that matches has a reading that the glob matches.
     #[must_use]
     pub fn exact_pattern(&self, glob: &str) -> Option<String> {
         let separator = self.tables.separator();

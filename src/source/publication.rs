@@ -50,8 +50,25 @@ impl TablePatterns {
     /// Whether the table is to be captured.
     #[must_use]
     pub fn matches(&self, table: &TableName) -> bool {
-        let path = path(table);
-        self.include.is_match(&path) && !self.exclude.is_match(&path)
+        self.include.is_match(path(table)) && !self.excludes(table)
+    }
+
+    /// Whether the table is left out, included or not.
+    #[must_use]
+    pub fn excludes(&self, table: &TableName) -> bool {
+        self.exclude.is_match(path(table))
+    }
+
+    /// The first of these tables that is included, if none of them is left out: what a name is that may be any of them.
+    pub fn choose(&self, readings: impl Iterator<Item = TableName>) -> Option<TableName> {
+        let mut chosen = None;
+        for table in readings {
+            if self.excludes(&table) {
+                return None;
+            }
+            chosen = chosen.or_else(|| Some(table).filter(|table| self.matches(table)));
+        }
+        chosen
     }
 }
 

@@ -116,6 +116,35 @@ async fn the_rest_of_a_table_that_capture_has_left_holds_up_no_other() {
     applier.finish().await;
 }
 
+/// No cut ever comes for it, and what it needs never does: it says so and stops, and the others go on meanwhile.
+// trap T65
+#[tokio::test]
+async fn a_row_of_a_table_that_capture_has_left_waits_only_so_long_for_what_never_comes() {
+    let db = Database::create().await;
+    db.run(FAMILY).await;
+    let [p, c, ..] = shapes();
+    let limits = Limits { patience: Duration::from_secs(2), ..Limits::default() };
+    let topics = [("w.p", 1), ("w.c", 1)];
+    let mut applier = Applier::with_limits(&db, &topics, &[("w.p", 0), ("w.c", 0)], limits).await;
+    applier.send("w.p", 0, vec![insert(&p, at(2, 1), &["1"])]);
+    applier.send("w.c", 0, vec![insert(&c, at(2, 2), &["1", "1"])]);
+    applier.progress(3);
+    db.until("SELECT count(*) FROM c", &["1"]).await;
+    // The parents are beyond it.
+    applier.send("w.p", 0, vec![insert(&p, at(20, 1), &["3"])]);
+    applier.tell_all_but("w.c", 21);
+    db.until("SELECT max(id) FROM p", &["3"]).await;
+    applier.send("w.c", 0, vec![insert(&c, at(10, 1), &["2", "9"]), insert(&c, at(11, 1), &["3", "1"])]);
+    let reason = async || applier.health.snapshot().stopped.get("public.c").map(|stop| format!("{stop:?}"));
+    await_condition("the table stops", LIMIT, async || reason().await.is_some()).await;
+    assert!(reason().await.unwrap().contains("does not tell of the topic any more"), "{:?}", reason().await);
+    applier.send("w.p", 0, vec![insert(&p, at(30, 1), &["2"])]);
+    applier.tell_all_but("w.c", 31);
+    db.until("SELECT count(*) FROM p", &["3"]).await;
+    await_condition("nothing waits", LIMIT, async || applier.health.snapshot().waiting.is_empty()).await;
+    applier.finish().await;
+}
+
 // trap T65
 #[tokio::test]
 async fn a_row_that_waits_for_a_table_that_capture_has_stopped_says_so() {

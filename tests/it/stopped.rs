@@ -351,7 +351,12 @@ async fn tables_come_back_into_publications_of_all_tables_and_of_schemas_without
     ] {
         let mut scenario = Scenario::new(name).await;
         scenario.source("CREATE TABLE things (id int PRIMARY KEY); INSERT INTO things VALUES (1)").await;
-        scenario.source_value_as_superuser(&format!("CREATE PUBLICATION {} {of}", scenario.name)).await;
+        scenario
+            .source_value_as_superuser(&format!(
+                "CREATE PUBLICATION {} {of} WITH (publish_via_partition_root = true)",
+                scenario.name
+            ))
+            .await;
         scenario.settings.set("capture.create_publication", false);
         let (capture, _apply) = (scenario.capture().await, scenario.apply().await);
         scenario.await_equal("things").await;

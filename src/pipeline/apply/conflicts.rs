@@ -3,9 +3,12 @@
 //! A common cut needs all lanes of the tables concerned in one process. Where some are elsewhere, a lane tries again while
 //! these come nearer: the control session reads how far they are. One that is beyond the lane's own events, or rests, brings
 //! nothing more, and the table stops after a while in which nothing else moved.
+//!
+//! So does a lane of a topic that capture does not tell of, once it has shown that no cut comes for it.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -21,13 +24,17 @@ struct Conflict {
 
 /// All lanes that wait like this.
 #[derive(Default)]
-pub struct Conflicts(BTreeMap<TopicPartition, Conflict>);
+pub struct Conflicts {
+    lanes: BTreeMap<TopicPartition, Conflict>,
+    /// Topics without a cut that were taken out of their groups, and have not moved since.
+    left: BTreeSet<Arc<str>>,
+}
 
 impl Conflicts {
     /// A lane was tried, with events up to `until`, and stands; for how long nothing that may help it has moved.
     pub fn stands(&mut self, key: &TopicPartition, until: Option<Position>, reason: &str) -> Duration {
         let fresh = || Conflict { since: Instant::now(), until: None, reason: String::new() };
-        let conflict = self.0.entry(key.clone()).or_insert_with(fresh);
+        let conflict = self.lanes.entry(key.clone()).or_insert_with(fresh);
         conflict.until = conflict.until.or(until);
         reason.clone_into(&mut conflict.reason);
         conflict.since.elapsed()
@@ -36,30 +43,44 @@ impl Conflicts {
     /// A lane that may help this one has moved from here. All rows of a snapshot have one position, so a lane that is at
     /// the last tried one may still bring what is missing.
     pub fn moved(&mut self, key: &TopicPartition, from: Position) {
-        if let Some(conflict) = self.0.get_mut(key).filter(|conflict| conflict.until.is_none_or(|until| from <= until))
+        if let Some(conflict) =
+            self.lanes.get_mut(key).filter(|conflict| conflict.until.is_none_or(|until| from <= until))
         {
             conflict.since = Instant::now();
         }
     }
 
+    /// A topic has left its group: its lanes are tried by themselves from now on.
+    pub fn leave(&mut self, topic: &Arc<str>) {
+        self.left.insert(Arc::clone(topic));
+    }
+
+    /// Whether a topic has left its group and has not moved since.
+    #[must_use]
+    pub fn has_left(&self, topic: &str) -> bool {
+        self.left.contains(topic)
+    }
+
     /// A lane waits no more.
     pub fn forget(&mut self, key: &TopicPartition) {
-        self.0.remove(key);
+        self.lanes.remove(key);
+        self.left.remove(&key.0);
     }
 
     /// No lane of a topic waits any more.
     pub fn forget_topic(&mut self, topic: &str) {
-        self.0.retain(|(name, _), _| **name != *topic);
+        self.lanes.retain(|(name, _), _| **name != *topic);
+        self.left.remove(topic);
     }
 
     /// The lanes that wait.
     pub fn keys(&self) -> impl Iterator<Item = &TopicPartition> {
-        self.0.keys()
+        self.lanes.keys()
     }
 
     /// What each lane waits for.
     pub fn reasons(&self) -> impl Iterator<Item = String> {
-        self.0.iter().map(|((topic, n), conflict)| {
+        self.lanes.iter().map(|((topic, n), conflict)| {
             format!(
                 "topic {topic}, partition {n}, waits for partitions that other processes apply, or that are not read yet: {}",
                 conflict.reason
@@ -78,7 +99,7 @@ mod tests {
         let at = |commit| Position { epoch: 0, commit: Lsn(commit), ordinal: 1 };
         let (key, mut conflicts) = ((std::sync::Arc::from("t"), 0), Conflicts::default());
         conflicts.stands(&key, Some(at(5)), "");
-        let since = |conflicts: &Conflicts| conflicts.0[&key].since;
+        let since = |conflicts: &Conflicts| conflicts.lanes[&key].since;
         let begun = since(&conflicts);
         conflicts.moved(&key, at(6));
         assert_eq!(since(&conflicts), begun);

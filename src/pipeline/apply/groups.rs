@@ -81,16 +81,6 @@ impl Groups {
         self.0.retain(|group| !group.topics.is_empty());
     }
 
-    /// A topic is out of its group, if others stay in it; false if it is alone there.
-    pub fn leave(&mut self, topic: &str) -> bool {
-        let Some(group) = self.0.iter_mut().find(|group| group.topics.contains(topic)) else { return true };
-        let others = group.topics.len() > 1;
-        if others {
-            group.topics.remove(topic);
-        }
-        others
-    }
-
     /// The topics of the groups that are to be tried, if `ready` says so of them; each is tried once in a while.
     pub fn due(&mut self, ready: impl Fn(&BTreeSet<Arc<str>>) -> bool) -> Vec<BTreeSet<Arc<str>>> {
         let mut due = Vec::new();
@@ -124,15 +114,5 @@ mod tests {
         assert!(!groups.contains("a") && groups.contains("c"));
         groups.remove("c");
         assert!(!groups.contains("c"));
-    }
-
-    #[test]
-    fn a_topic_that_is_alone_in_its_group_stays_and_waits_for_the_next_try() {
-        let mut groups = Groups::default();
-        groups.join(topics(&["a", "b"]));
-        assert!(groups.leave("a") && !groups.contains("a") && groups.contains("b"));
-        assert_eq!(groups.due(|_| true), [topics(&["b"])]);
-        assert!(!groups.leave("b") && groups.contains("b"));
-        assert!(groups.due(|_| true).is_empty(), "it was tried again at once");
     }
 }

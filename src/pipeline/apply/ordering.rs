@@ -126,7 +126,8 @@ impl<D: Decode + 'static> Coordinator<D> {
             let wanted = known.or_else(|| self.progress.offsets.get(&**topic).map(Vec::len));
             wanted.is_none_or(|wanted| here(topic) >= wanted)
         });
-        if whole || by_offset {
+        let alone = self.conflicts.has_left(&key.0) && self.is_untold(&key.0);
+        if (whole || by_offset) && !alone {
             tracing::debug!(topic = %key.0, reason, "applying the table's partitions together");
             self.groups.join(topics);
             return;
@@ -138,13 +139,19 @@ impl<D: Decode + 'static> Coordinator<D> {
             }
             return;
         }
-        let reason = format!(
-            "topic {}, partition {}: {reason}. No partition that another process applies has come nearer within {} s. Apply \
-             all partitions of the tables that depend on each other in one process.",
-            key.0,
-            key.1,
-            patience.as_secs()
-        );
+        let (topic, n, seconds) = (&key.0, key.1, patience.as_secs());
+        let reason = if alone {
+            format!(
+                "topic {topic}, partition {n}: {reason}. Capture does not tell of the topic any more, so that nothing says when \
+                 what this needs has come, and nothing has moved within {seconds} s. Take the table into capture again with a new \
+                 snapshot, or leave its topic out (apply.exclude)."
+            )
+        } else {
+            format!(
+                "topic {topic}, partition {n}: {reason}. No partition that another process applies has come nearer within \
+                 {seconds} s. Apply all partitions of the tables that depend on each other in one process."
+            )
+        };
         self.stop(&key.0, table, reason);
     }
 

@@ -1,6 +1,10 @@
 //! What jobs report, and what that means for their lanes.
 
-use std::{collections::BTreeSet, sync::Arc, time::Instant};
+use std::{
+    collections::BTreeSet,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use crate::{
     pipeline::apply::{
@@ -50,7 +54,7 @@ impl<D: Decode + 'static> Coordinator<D> {
         Ok(())
     }
 
-    /// A group is done with its work unless something of it waits.
+    /// A group is done with its work unless something of it waits. Where nothing came back there is nothing to wait with.
     fn aligned(&mut self, topic: &Arc<str>, lanes: &[LaneReport]) {
         let waits = |halt: &Halt| {
             matches!(
@@ -64,7 +68,8 @@ impl<D: Decode + 'static> Coordinator<D> {
                     | Halt::Waits
             )
         };
-        if !lanes.iter().any(|lane| lane.halt.as_ref().is_some_and(waits)) {
+        let all_gone = lanes.iter().all(|lane| lane.records.is_empty());
+        if all_gone || !lanes.iter().any(|lane| lane.halt.as_ref().is_some_and(waits)) {
             self.groups.dissolve(topic);
         }
         let last = lanes.iter().find_map(|lane| match &lane.halt {
@@ -78,17 +83,14 @@ impl<D: Decode + 'static> Coordinator<D> {
             self.groups.waits_no_more(topic);
         }
         if let Some((name, partition)) = last {
-            // It may never come to a cut: what it has goes on by itself, if that is another way than the one just tried.
-            if self.is_untold(&name) && self.groups.leave(&name) {
+            if self.is_untold(&name) {
+                // It would never come to a cut; what it has goes on by itself, and does not come back until it has moved.
+                self.groups.remove(&name);
+                self.conflicts.leave(&name);
                 return;
             }
-            let told = if self.progress.stopped.contains_key(&*name) {
-                ", whose table capture has stopped"
-            } else if self.is_untold(&name) {
-                ", which capture does not tell of"
-            } else {
-                ""
-            };
+            let told =
+                if self.progress.stopped.contains_key(&*name) { ", whose table capture has stopped" } else { "" };
             let what = format!("partition {partition} of topic {name}, which has come the least far{told}");
             self.groups.waits_for(topic, what);
         }
@@ -119,17 +121,13 @@ impl<D: Decode + 'static> Coordinator<D> {
             self.conflicts.forget(&key);
         }
         match report.halt {
-            // What has left its group is tried by itself, but not at once: it may come back into it.
-            Some(Halt::NoCut(_)) if !self.groups.contains(&key.0) => {
-                lane.state = State::Waits(Instant::now() + RETRY_EVERY);
-            }
             None | Some(Halt::NoCut(_) | Halt::Full) => {}
             Some(Halt::Starved(reason)) => {
                 self.starved.insert(key.clone(), reason);
             }
             Some(Halt::Locked(reason)) => {
-                lane.state = State::Waits(Instant::now() + LOCKED_EVERY);
                 self.locked.insert(key.clone(), reason);
+                self.rest(&key.0, LOCKED_EVERY);
             }
             Some(Halt::Barrier(parked)) => lane.state = State::Parked(parked),
             Some(Halt::Held(hold)) => {
@@ -152,6 +150,16 @@ impl<D: Decode + 'static> Coordinator<D> {
         {
             lane.state = State::Stopped;
             lane.clear();
+        }
+    }
+
+    /// The free lanes of a topic are not tried for so long: all of them meet the lock that one of them has met.
+    fn rest(&mut self, topic: &Arc<str>, period: Duration) {
+        let until = Instant::now() + period;
+        for ((name, _), lane) in &mut self.lanes {
+            if name == topic && matches!(lane.state, State::Ready | State::Waits(_)) {
+                lane.state = State::Waits(until);
+            }
         }
     }
 

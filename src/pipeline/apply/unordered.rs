@@ -68,7 +68,16 @@ async fn up_to(attempts: &mut Attempts<'_>, works: &mut [Work], time: i64) -> bo
     let mut all: Vec<&mut Work> = works.iter_mut().collect();
     match attempts.attempt(&mut all, &counts, Manner::Replace).await {
         Ok(_) => {}
-        Err(error) => return attempts.pass_on(error, &mut all).is_none(),
+        Err(error) => {
+            let Some(error) = attempts.pass_on(error, &mut all) else { return true };
+            if error.is_locked() {
+                for work in works.iter_mut() {
+                    work.locked(&error);
+                }
+                return true;
+            }
+            return false;
+        }
     }
     for work in works.iter_mut().filter(|work| matches!(work.halt, Some(Halt::Unmet(_)))) {
         work.halt = None;

@@ -4,6 +4,7 @@
 //! the version that they were made under, whatever the catalog says by then (trap T36).
 
 use std::{
+    cmp::Reverse,
     collections::{BTreeMap, HashMap},
     sync::Arc,
 };
@@ -118,6 +119,8 @@ impl Running {
 
 /// Behind the OID, the key of the version that a snapshot read, which no message has described.
 pub(super) const SNAPSHOT_VERSION: &str = "/snapshot";
+/// The same of one that a snapshot read before the one that is under way.
+pub(super) const FORMER_VERSION: &str = "/former";
 
 /// What happens to the changes of a relation.
 pub(super) enum Route {
@@ -324,7 +327,8 @@ impl Routes {
         if let Some(Route::Running(running)) = self.by_oid.get(&oid) {
             return Some(Arc::clone(&running.relation));
         }
-        let newest = self.versions_of(oid).max_by_key(|(key, _)| !key.ends_with(SNAPSHOT_VERSION));
+        let age = |key: &str| if key.ends_with(FORMER_VERSION) { 2 } else { u8::from(key.ends_with(SNAPSHOT_VERSION)) };
+        let newest = self.versions_of(oid).max_by_key(|(key, _)| Reverse(age(key)));
         newest.map(|(_, version)| Arc::clone(version))
     }
 

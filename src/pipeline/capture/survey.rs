@@ -11,7 +11,7 @@ use std::{
 use super::{
     Error,
     departed::Departed,
-    routes::SNAPSHOT_VERSION,
+    routes::{FORMER_VERSION, SNAPSHOT_VERSION},
     settings::CaptureDeps,
     state::{OpenBarrier, State, StoppedTable, Update},
     tables::Tables,
@@ -29,8 +29,6 @@ use crate::{
     },
 };
 
-/// How the key of a version ends that was a snapshot's before the one that is under way.
-const FORMER_VERSION: &str = "/former";
 const COPY_HINT: &str = "A new snapshot takes the table in: drop the slot and set [capture] on_gap = \"resnapshot\" and snapshot = \"initial\".";
 
 /// The tables of a session.
@@ -64,8 +62,8 @@ impl Survey {
         copied.map(|relation| (format!("{}{SNAPSHOT_VERSION}", relation.oid), Arc::new(relation.clone()))).collect()
     }
 
-    /// The recorded versions whose places [`Self::versions`] take, by keys of their own. One that is kept already stays: it is
-    /// from before all sessions of the snapshot.
+    /// The recorded versions whose places [`Self::versions`] take, by keys of their own. One that is kept already stays: it is the
+    /// oldest that records may have come by.
     pub(super) fn former(&self, state: &State) -> BTreeMap<String, Arc<Relation>> {
         let replaced = |(key, relation): (String, Arc<Relation>)| {
             let former = state.relations.get(&key).filter(|former| **former != *relation)?;
