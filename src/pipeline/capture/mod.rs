@@ -11,11 +11,14 @@
 //! the sink skips what it has.
 
 mod barrier;
+mod beside;
 mod departed;
+mod destinations;
 mod error;
 mod extent;
 mod heartbeat;
 mod initial;
+mod messages;
 mod opening;
 mod options;
 mod position;
@@ -33,6 +36,7 @@ mod supervisor;
 mod survey;
 mod tables;
 mod topics;
+mod transaction;
 mod tuple_format;
 
 pub use error::Error;

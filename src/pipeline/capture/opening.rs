@@ -5,29 +5,30 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use tokio::sync::{Mutex, mpsc, watch};
 
 use super::{
-    Error,
+    Error, beside,
+    destinations::Destinations,
     initial::{Copy, Earlier},
     options::{EventOptions, OptionHistory},
     position::PositionRecord,
     progress::topic_update,
     publisher::Publisher,
-    session::{Session, messages},
+    session::Session,
     settings::{CaptureDeps, CaptureSettings, SnapshotMode},
     slot_watch,
     start::{self, Server, Slot, Start},
-    state::{Checkpoint, OpenBarrier, Phase, State, StateStore, StoppedTable, Update},
+    state::{Checkpoint, OpenBarrier, Phase, State, StateStore, Update},
     survey::{Replay, Survey, report_withheld},
     tables::Tables,
-    topics::{DataTopic, Topics},
+    topics::Topics,
     tuple_format::stream_options,
 };
 use crate::{
-    lsn::{Lsn, Position},
+    lsn::Lsn,
     postgres,
     record::state_topic,
     registry::Registry,
-    retry::{Classify as _, Severity, chain},
-    schema::{Relation, TableName},
+    retry::{Classify as _, Severity},
+    schema::Relation,
     source::{
         self,
         connection::{APPLICATION_NAME, ReplicationConnection, ReplicationStream, SlotOptions, StreamOptions},
@@ -109,7 +110,9 @@ impl Opening<'_> {
             // What the stopped tables lack is gone with the slot. A snapshot that starts over leaves them out: else one topic
             // that is refused for good would keep it from ever coming to its end.
             self.tables.begin_anew();
-            self.deps.health.resume_table(&messages(&settings.prefix).to_string());
+            for (name, _) in beside::of(&settings) {
+                self.deps.health.resume_table(&name.to_string());
+            }
         }
         match start {
             Start::Resume { at, timeline } => {
@@ -184,9 +187,10 @@ impl Opening<'_> {
     async fn check_empty(&self) -> Result<(), Error> {
         let prefix = &self.deps.settings.prefix;
         let mut topics = Vec::new();
-        for topic in self.survey.topics.values().chain([&self.deps.settings.encoder.topics.messages().to_owned()]) {
+        let beside = beside::of(&self.deps.settings).map(|(_, topic)| topic);
+        for topic in self.survey.topics.values().map(String::as_str).chain(beside) {
             match self.cluster.has_held_records(topic).await {
-                Ok(true) => topics.push(topic.clone()),
+                Ok(true) => topics.push(topic.to_owned()),
                 // The brokers refuse to tell of this topic: its table stops alone, when its publisher is made.
                 Err(error) if error.severity() != Severity::Definite => return Err(error),
                 Ok(false) | Err(_) => {}
@@ -256,7 +260,7 @@ impl Opening<'_> {
         if below.is_none() {
             report_withheld(&self.deps, withheld);
         }
-        let publisher = Arc::new(self.publisher(&state, from).await?);
+        let publisher = Arc::new(self.destinations().publisher(&state, from).await?);
         let members = self.survey.members(&state);
         let session = Arc::new(self.session(store, &state, checkpoint, flush).await?);
         session.position.record(&members).await?;
@@ -325,9 +329,9 @@ impl Opening<'_> {
                 .map(|(key, relation)| Update::Relation { key: key.clone(), relation: Arc::clone(relation) }),
         );
         store.write(&updates).await?;
-        let mut publisher = self.publisher(&state, at).await?;
+        let mut publisher = self.destinations().publisher(&state, at).await?;
         if begin.is_some() {
-            self.add_stopped(&state, &mut publisher).await?;
+            self.destinations().add_stopped(&state, &mut publisher).await?;
         }
         let publisher = Arc::new(publisher);
         let tables = self.survey.published.clone();
@@ -376,92 +380,9 @@ impl Opening<'_> {
         Ok((store, state))
     }
 
-    /// Stops a table before anything of it is published by this session.
-    fn stop_unpublished(&self, table: &TableName, error: &Error) {
-        let reason = chain(error);
-        tracing::error!(table = %table, reason, hint = error.hint(), "table stopped");
-        self.deps.health.stop_table(table.to_string(), reason.clone());
-        self.tables.stop(table.clone(), StoppedTable { position: Position::default(), reason });
-    }
-
-    async fn publisher(&self, state: &State, start: Lsn) -> Result<Publisher, Error> {
-        let settings = &self.deps.settings;
-        for (topic, record) in &state.topics {
-            self.tables.count_partitions(topic, record.partitions);
-        }
-        let mut ready = Vec::new();
-        for (table, topic) in self.survey.topics.iter().filter(|(table, _)| !self.tables.is_stopped(table)) {
-            match self.cluster.ensure_data(topic, state).await {
-                Ok(topic) => ready.push(topic),
-                // The brokers refuse this topic; the others go on, and nothing of its table is confirmed.
-                Err(error) if error.severity() == Severity::Definite => self.stop_unpublished(table, &error),
-                // Only earlier options want it: what has become of its topic since is no reason to end.
-                Err(error) if error.severity() == Severity::Fatal && !self.configured.matches(table) => {
-                    self.stop_unpublished(table, &error);
-                }
-                Err(error) => return Err(error),
-            }
-        }
-        let (messages, topic) = (messages(&settings.prefix), settings.encoder.topics.messages().to_owned());
-        self.tables.name_topic(&topic, &messages);
-        if !self.tables.is_stopped(&messages) {
-            match self.cluster.ensure_data(&topic, state).await {
-                Ok(topic) => ready.push(topic),
-                Err(error) if error.severity() == Severity::Definite => self.stop_unpublished(&messages, &error),
-                Err(error) => return Err(error),
-            }
-        }
-        let (departed, refused) = self.departed_topics(state).await?;
-        let smallest = ready.iter().chain(&departed).map(|topic| topic.max_message_bytes).min().unwrap_or(usize::MAX);
-        let mut publisher = Publisher::new(
-            &settings.kafka,
-            &settings.producer,
-            start,
-            smallest,
-            self.deps.metrics.unacknowledged.clone(),
-        )?;
-        for topic in ready {
-            let topic = publisher.add_topic(&topic)?;
-            self.tables.count_partitions(&topic.name, topic.partitions);
-        }
-        for topic in departed {
-            publisher.add_departed(&topic)?;
-        }
-        publisher.refuse(refused);
-        if let Some(lowest) = self.tables.lowest_stop() {
-            publisher.deliveries().tracker(|tracker| tracker.hold(lowest));
-        }
-        Ok(publisher)
-    }
-
-    /// Makes the topics of tables known for the begin alone that stopped in an earlier session of this snapshot: that one may have
-    /// ended before its begin was sent, and rows from before the snapshot would stay at the sinks. Topics that the brokers refuse
-    /// are left out, since the snapshot would never come to its end.
-    async fn add_stopped(&self, state: &State, publisher: &mut Publisher) -> Result<(), Error> {
-        for table in self.tables.stopped_in_place() {
-            let Some(topic) = self.survey.topics.get(&table) else { continue };
-            match self.cluster.ensure_data(topic, state).await {
-                Ok(topic) => publisher.add_departed(&topic)?,
-                Err(error) if error.severity() == Severity::Definite => {
-                    tracing::warn!(table = %table, error = %chain(&error), "the table is not emptied at the sinks");
-                }
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(())
-    }
-
-    /// The topics of departed tables, and of those that are not what they were the reason.
-    async fn departed_topics(&self, state: &State) -> Result<(Vec<DataTopic>, BTreeMap<String, String>), Error> {
-        let (mut ready, mut refused) = (Vec::new(), BTreeMap::new());
-        for (topic, _) in self.survey.departed.tables() {
-            match self.cluster.find_data(topic, state).await {
-                Ok(found) => ready.push(found),
-                Err(error) if error.severity() == Severity::Transient => return Err(error),
-                Err(error) => drop(refused.insert(topic.to_owned(), chain(&error))),
-            }
-        }
-        Ok((ready, refused))
+    const fn destinations(&self) -> Destinations<'_> {
+        let Self { deps, configured, tables, survey, cluster, .. } = self;
+        Destinations { deps, configured, tables, survey, cluster }
     }
 
     async fn session(

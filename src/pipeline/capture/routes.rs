@@ -146,31 +146,16 @@ pub(super) struct Routes {
     types: HashMap<u32, TypeBody>,
     /// Relation versions by `oid/digest`.
     versions: BTreeMap<String, Arc<Relation>>,
-    message_topic: Option<Arc<Topic>>,
 }
 
 impl Routes {
-    pub(super) fn new(
-        session: Arc<Session>,
-        versions: BTreeMap<String, Arc<Relation>>,
-        message_topic: Option<Arc<Topic>>,
-    ) -> Self {
-        Self { session, by_oid: HashMap::new(), types: HashMap::new(), versions, message_topic }
+    pub(super) fn new(session: Arc<Session>, versions: BTreeMap<String, Arc<Relation>>) -> Self {
+        Self { session, by_oid: HashMap::new(), types: HashMap::new(), versions }
     }
 
     /// The route of a relation; `None` if the stream has not announced it.
     pub(super) fn find(&self, oid: u32) -> Option<&Route> {
         self.by_oid.get(&oid)
-    }
-
-    /// Logical messages stop, as a table does.
-    pub(super) fn stop_messages(&mut self) {
-        self.message_topic = None;
-    }
-
-    /// Where logical messages go.
-    pub(super) fn message_topic(&self) -> Option<Arc<Topic>> {
-        self.message_topic.clone()
     }
 
     /// Remembers the name of a type.

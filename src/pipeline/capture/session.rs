@@ -8,7 +8,7 @@ use std::{
 use tokio::sync::Mutex;
 
 use super::{
-    Error,
+    Error, beside,
     departed::Departed,
     position::PositionRecord,
     publisher::{Publisher, Topic},
@@ -61,11 +61,6 @@ pub(super) struct Session {
     pub(super) lost: std::sync::Mutex<BTreeMap<String, Position>>,
 }
 
-/// The name under which logical messages stop, as a table does.
-pub(super) fn messages(prefix: &str) -> TableName {
-    TableName::new(prefix, "message")
-}
-
 impl Session {
     /// An encoder for this capture's events.
     pub(super) fn encoder(&self) -> Encoder {
@@ -114,10 +109,10 @@ impl Session {
         self.position.raise_ceiling(commit, async || Ok(source::wal::flushed(&self.client).await?)).await
     }
 
-    /// Tables that stopped in an earlier process are tried again, and so are messages: their changes were held in the WAL.
+    /// Tables that stopped in an earlier process are tried again, and so is what is beside them: it was held in the WAL.
     pub(super) async fn retry_stopped(&self, state: &State) -> Result<(), Error> {
-        let messages = messages(&self.settings.prefix);
-        let running = self.topics.keys().chain([&messages]).filter(|table| !self.tables.is_stopped(table));
+        let beside: Vec<_> = beside::of(&self.settings).map(|(name, _)| name).collect();
+        let running = self.topics.keys().chain(&beside).filter(|table| !self.tables.is_stopped(table));
         let retried: Vec<_> =
             running.map(ToString::to_string).filter(|table| state.stopped.contains_key(table)).collect();
         if retried.is_empty() {
@@ -131,8 +126,8 @@ impl Session {
     /// A topic of no captured table is forgotten, so that the table is not taken for whole when it comes back: its changes
     /// pass by meanwhile. In a `replay` under earlier options those of departed tables alone: others may be configured anew.
     pub(super) async fn forget_topics(&self, state: &State, replay: bool) -> Result<(), Error> {
-        let messages = self.settings.encoder.topics.messages();
-        let captured = |name: &String| name == messages || self.topics.values().any(|topic| topic == name);
+        let is_beside = |name: &String| beside::of(&self.settings).any(|(_, topic)| topic == name);
+        let captured = |name: &String| is_beside(name) || self.topics.values().any(|topic| topic == name);
         let gone = state.topics.keys().filter(|name| !captured(name) && (!replay || self.departed.has(name)));
         let updates: Vec<_> = gone.map(|name| Update::ForgetTopic { name: name.clone() }).collect();
         if updates.is_empty() { Ok(()) } else { self.position.record(&updates).await }

@@ -4,51 +4,27 @@
 //! change takes one, a key move two (delete and create), a TRUNCATE statement and a logical message one (PROTOCOL,
 //! "Position").
 
-use std::{collections::HashMap, sync::Arc};
+use std::sync::Arc;
 
 use super::{
     Error,
     barrier::Broadcast,
     extent::Extent,
+    messages::Messages,
     publisher::Publisher,
     routes::{Route, Routes, Running},
-    session::{Session, messages},
+    session::Session,
+    transaction::{MESSAGES, Open},
 };
 use crate::{
     event::{EventMeta, Op, RecordBuf, RowChange, SnapshotMark, TransactionMeta},
     lsn::{Lsn, Position},
     pgoutput::message::{self, Message},
-    pipeline::ack::{AckTracker, Sequence},
-    record::{EncodeError, Encoder, LogicalMessage, MessagePlan},
+    pipeline::ack::AckTracker,
+    record::{EncodeError, Encoder, LogicalMessage},
     retry::{Classify as _, Severity},
     source::stream::StreamItem,
 };
-
-/// A transaction between Begin and Commit.
-struct Open {
-    meta: TransactionMeta,
-    unit: Sequence,
-    ordinal: u64,
-    /// Events of each relation so far.
-    collections: HashMap<u32, u64>,
-}
-
-impl Open {
-    /// What the next event of a relation is numbered with, in the transaction and in its table.
-    fn next(&self, relation: u32) -> (u64, u64) {
-        (self.ordinal + 1, self.collections.get(&relation).copied().unwrap_or(0) + 1)
-    }
-
-    /// The event took so many ordinals.
-    fn took(&mut self, relation: u32, ordinals: u64) {
-        self.ordinal += ordinals;
-        *self.collections.entry(relation).or_default() += ordinals;
-    }
-
-    fn position(&self, ordinal: u64) -> Position {
-        Position { epoch: self.meta.epoch, commit: self.meta.commit, ordinal }
-    }
-}
 
 /// Follows the stream of one session.
 pub(super) struct Streamer {
@@ -57,7 +33,7 @@ pub(super) struct Streamer {
     routes: Routes,
     publisher: Arc<Publisher>,
     records: RecordBuf,
-    messages: Option<Arc<MessagePlan>>,
+    messages: Messages,
     open: Option<Open>,
     previous_commit: Option<Lsn>,
     /// Below it events may be published.
@@ -68,14 +44,19 @@ pub(super) struct Streamer {
 }
 
 impl Streamer {
-    pub(super) fn new(session: Arc<Session>, routes: Routes, publisher: Arc<Publisher>, extent: Extent) -> Self {
+    pub(super) fn new(
+        session: Arc<Session>,
+        (routes, messages): (Routes, Messages),
+        publisher: Arc<Publisher>,
+        extent: Extent,
+    ) -> Self {
         Self {
             encoder: session.encoder(),
             session,
             routes,
             publisher,
             records: RecordBuf::default(),
-            messages: None,
+            messages,
             open: None,
             previous_commit: None,
             ceiling: Lsn::ZERO,
@@ -186,7 +167,7 @@ impl Streamer {
             ..TransactionMeta::default()
         };
         let unit = self.publisher.deliveries().tracker(AckTracker::open);
-        self.open = Some(Open { meta, unit, ordinal: 0, collections: HashMap::new() });
+        self.open = Some(Open::new(meta, unit));
         Ok(())
     }
 
@@ -272,88 +253,54 @@ impl Streamer {
 
     async fn truncate(&mut self, lsn: Lsn, relations: &[u32]) -> Result<(), Error> {
         let open = self.open.as_mut().ok_or(Error::Protocol { what: "truncate outside of a transaction", lsn })?;
-        let ordinal = open.ordinal + 1;
+        let (ordinal, orders) = open.took_together(relations);
         let position = open.position(ordinal);
         let (mut members, mut stopped) = (Vec::new(), Vec::new());
-        for relation in relations {
-            let order = open.collections.entry(*relation).or_default();
-            *order += 1;
+        for (relation, order) in relations.iter().zip(orders) {
             match self.routes.find(*relation) {
-                Some(Route::Running(running)) => members.push((Arc::clone(running), *order)),
+                Some(Route::Running(running)) => members.push((Arc::clone(running), order)),
                 Some(Route::Stopped { topic, .. }) => stopped.extend(topic.clone()),
                 Some(Route::Ignored { departed, .. }) => {
                     match (departed, self.session.departed.due(*relation, position)) {
-                        (Some(running), Some(_)) => members.push((Arc::clone(running), *order)),
+                        (Some(running), Some(_)) => members.push((Arc::clone(running), order)),
                         (_, lacking) => stopped.extend(lacking),
                     }
                 }
                 None => return Err(Error::Protocol { what: "truncate of an unannounced relation", lsn }),
             }
         }
-        open.ordinal = ordinal;
         let event = EventMeta { ordinal, lsn, processed_ns: now_ns(), ..EventMeta::default() };
         let barrier = Broadcast { members, stopped, position, event, unit: open.unit };
         barrier.send(&self.session, &mut self.encoder, &self.publisher, &open.meta).await
     }
 
-    /// A message inside a transaction is one of its events; another one has no position, and the flush LSN waits for it.
+    /// A message inside a transaction is one of its events.
     async fn logical(&mut self, lsn: Lsn, message: &message::LogicalMessage) -> Result<(), Error> {
-        if self.open.is_none() && message.transactional {
-            return Err(Error::Protocol { what: "transactional message outside of a transaction", lsn });
-        }
-        let mut event = EventMeta { lsn: message.lsn, processed_ns: now_ns(), ..EventMeta::default() };
-        let apart = TransactionMeta { epoch: self.session.epoch, commit: message.lsn, ..TransactionMeta::default() };
-        let Some(topic) = self.routes.message_topic() else {
-            if let Some(open) = self.open.as_mut().filter(|_| message.transactional) {
-                open.took(0, 1);
-            }
-            return Ok(());
-        };
-        if !message.transactional {
-            self.may_publish(message.lsn).await?;
-        }
-        let plan = self.message_plan().await;
-        let (meta, unit) = match &mut self.open {
-            Some(open) if message.transactional => {
-                (event.ordinal, event.collection_order) = open.next(0);
-                open.took(0, 1);
-                (&open.meta, open.unit)
-            }
-            _ => (&apart, self.publisher.deliveries().tracker(AckTracker::open)),
-        };
         let body =
             LogicalMessage { prefix: &message.prefix, content: &message.content, transactional: message.transactional };
-        let position = Position { ordinal: event.ordinal, commit: meta.commit, epoch: meta.epoch };
-        let sent = match plan {
-            Ok(plan) => {
-                self.records.clear();
-                self.encoder.encode_message(&plan, meta, event, &body, &mut self.records);
-                self.publisher.send(&topic, &self.records, unit).await
-            }
-            Err(error) => Err(error),
-        };
+        let event = EventMeta { lsn: message.lsn, processed_ns: now_ns(), ..EventMeta::default() };
         if !message.transactional {
-            self.publisher.deliveries().tracker(|tracker| tracker.close(unit, Lsn::ZERO));
+            return self.message_apart(&body, event).await;
         }
-        match sent {
-            Err(error) if error.is_of_one_row() || error.is_of_keys() => {
-                self.routes.stop_messages();
-                let name = messages(&self.session.settings.prefix);
-                self.session.stop_table(&name, position, &error, &self.publisher).await
-            }
-            sent => sent,
-        }
+        let what = "transactional message outside of a transaction";
+        let open = self.open.as_mut().ok_or(Error::Protocol { what, lsn })?;
+        let (ordinal, collection_order) = open.next(MESSAGES);
+        open.took(MESSAGES, 1);
+        let event = EventMeta { ordinal, collection_order, ..event };
+        self.messages.publish(&body, (&open.meta, event), open.unit, &mut self.encoder).await
     }
 
-    async fn message_plan(&mut self) -> Result<Arc<MessagePlan>, Error> {
-        if let Some(plan) = &self.messages {
-            return Ok(Arc::clone(plan));
+    /// Another message has no position, and the flush LSN waits for it.
+    async fn message_apart(&mut self, body: &LogicalMessage<'_>, event: EventMeta) -> Result<(), Error> {
+        if self.messages.are_stopped() {
+            return Ok(());
         }
-        let plan = self.session.patiently(async |registry| self.encoder.prepare_messages(registry).await).await?;
-        let kept = self.session.key_form(plan.topic()).await;
-        let name = messages(&self.session.settings.prefix);
-        self.session.keep_key_form(&name, plan.topic(), plan.key_form(), kept).await?;
-        Ok(Arc::clone(self.messages.insert(plan)))
+        self.may_publish(event.lsn).await?;
+        let meta = TransactionMeta { epoch: self.session.epoch, commit: event.lsn, ..TransactionMeta::default() };
+        let unit = self.publisher.deliveries().tracker(AckTracker::open);
+        self.messages.publish(body, (&meta, event), unit, &mut self.encoder).await?;
+        self.publisher.deliveries().tracker(|tracker| tracker.close(unit, Lsn::ZERO));
+        Ok(())
     }
 }
 

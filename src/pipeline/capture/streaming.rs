@@ -6,14 +6,15 @@ use tokio::sync::mpsc;
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
 use super::{
-    Error,
+    Error, beside,
     extent::Extent,
     heartbeat,
+    messages::Messages,
     opening::{self, Opened},
     progress::Checkpointer,
     publisher::Publisher,
     routes::Routes,
-    session::{Session, messages},
+    session::Session,
     settings::CaptureDeps,
     slot_watch,
     stream::Streamer,
@@ -23,6 +24,7 @@ use crate::{
     lsn::Lsn,
     pipeline::metrics::CaptureMetrics,
     retry::chain,
+    schema::TableName,
     source::{
         self,
         stream::{Batch, StreamHandle, StreamStatus},
@@ -55,10 +57,11 @@ pub(super) async fn run(deps: &CaptureDeps, tables: &Arc<Tables>, token: &Cancel
     session.health.set_started();
     session.health.recovered();
     session.health.set_phase("streaming");
-    let stopped = tables.is_stopped(&messages(&session.settings.prefix));
-    let message_topic = publisher.topic(session.settings.encoder.topics.messages()).filter(|_| !stopped);
-    let routes = Routes::new(Arc::clone(&session), versions, message_topic);
-    let streamer = Streamer::new(Arc::clone(&session), routes, Arc::clone(&publisher), Extent::new(below));
+    let stopped = tables.is_stopped(&beside::messages(&session.settings.prefix));
+    let topic = publisher.topic(session.settings.encoder.topics.messages()).filter(|_| !stopped);
+    let routes = Routes::new(Arc::clone(&session), versions);
+    let messages = Messages::new(Arc::clone(&session), Arc::clone(&publisher), topic);
+    let streamer = Streamer::new(Arc::clone(&session), (routes, messages), Arc::clone(&publisher), Extent::new(below));
     // The stream lives as long as its receiver: it has to confirm what is recorded last.
     let outcome = follow(&session, &publisher, streamer, &mut batches, &handle, token).await;
     let outcome = match outcome {
@@ -110,8 +113,9 @@ async fn bridge(session: &Session, below: Option<Lsn>, source: source::Error) ->
 /// nothing any longer, and is not shown as stopped. That session itself finds the tables that it must leave out.
 fn hand_on(deps: &CaptureDeps, tables: &Tables, below: Lsn) {
     tables.republished(below);
-    let (messages, patterns) = (messages(&deps.settings.prefix), &deps.settings.publication.tables);
-    let stopped = tables.retain(|table| *table == messages || patterns.matches(table));
+    let (beside, patterns): (Vec<_>, _) = (beside::of(&deps.settings).collect(), &deps.settings.publication.tables);
+    let is_beside = |table: &TableName| beside.iter().any(|(name, _)| name == table);
+    let stopped = tables.retain(|table| is_beside(table) || patterns.matches(table));
     deps.health.retain_stopped(|table| stopped.contains(table));
 }
 

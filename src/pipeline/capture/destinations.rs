@@ -1,0 +1,134 @@
+//! The topics of a session, made ready, and the producer for them.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use super::{
+    Error, beside,
+    publisher::Publisher,
+    settings::CaptureDeps,
+    state::{State, StoppedTable},
+    survey::Survey,
+    tables::Tables,
+    topics::{DataTopic, Topics},
+};
+use crate::{
+    lsn::{Lsn, Position},
+    retry::{Classify as _, Severity, chain},
+    schema::TableName,
+    source::publication::TablePatterns,
+};
+
+/// What decides where a session publishes to.
+pub(super) struct Destinations<'a> {
+    /// With the options of the session.
+    pub(super) deps: &'a CaptureDeps,
+    /// The tables that the configuration wants.
+    pub(super) configured: &'a TablePatterns,
+    pub(super) tables: &'a Arc<Tables>,
+    pub(super) survey: &'a Survey,
+    pub(super) cluster: &'a Topics,
+}
+
+impl Destinations<'_> {
+    /// A publisher for which everything below `start` is acknowledged. A table whose topic is refused for good is stopped.
+    pub(super) async fn publisher(&self, state: &State, start: Lsn) -> Result<Publisher, Error> {
+        let settings = &self.deps.settings;
+        for (topic, record) in &state.topics {
+            self.tables.count_partitions(topic, record.partitions);
+        }
+        let mut ready = self.topics_of_tables(state).await?;
+        ready.extend(self.topics_beside(state).await?);
+        let (departed, refused) = self.departed(state).await?;
+        let smallest = ready.iter().chain(&departed).map(|topic| topic.max_message_bytes).min().unwrap_or(usize::MAX);
+        let unacknowledged = self.deps.metrics.unacknowledged.clone();
+        let mut publisher = Publisher::new(&settings.kafka, &settings.producer, start, smallest, unacknowledged)?;
+        for topic in ready {
+            let topic = publisher.add_topic(&topic)?;
+            self.tables.count_partitions(&topic.name, topic.partitions);
+        }
+        for topic in departed {
+            publisher.add_departed(&topic)?;
+        }
+        publisher.refuse(refused);
+        if let Some(lowest) = self.tables.lowest_stop() {
+            publisher.deliveries().tracker(|tracker| tracker.hold(lowest));
+        }
+        Ok(publisher)
+    }
+
+    /// Makes the topics of tables known for the begin alone that stopped in an earlier session of this snapshot: that one may have
+    /// ended before its begin was sent, and rows from before the snapshot would stay at the sinks. Topics that the brokers refuse
+    /// are left out, since the snapshot would never come to its end.
+    pub(super) async fn add_stopped(&self, state: &State, publisher: &mut Publisher) -> Result<(), Error> {
+        for table in self.tables.stopped_in_place() {
+            let Some(topic) = self.survey.topics.get(&table) else { continue };
+            match self.cluster.ensure_data(topic, state).await {
+                Ok(topic) => publisher.add_departed(&topic)?,
+                Err(error) if error.severity() == Severity::Definite => {
+                    tracing::warn!(table = %table, error = %chain(&error), "the table is not emptied at the sinks");
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    async fn topics_of_tables(&self, state: &State) -> Result<Vec<DataTopic>, Error> {
+        let mut ready = Vec::new();
+        for (table, topic) in self.survey.topics.iter().filter(|(table, _)| !self.tables.is_stopped(table)) {
+            let found = self.cluster.ensure_data(topic, state).await;
+            ready.extend(self.unless_refused(table, found, self.configured.matches(table))?);
+        }
+        Ok(ready)
+    }
+
+    async fn topics_beside(&self, state: &State) -> Result<Vec<DataTopic>, Error> {
+        let mut ready = Vec::new();
+        for (name, topic) in beside::of(&self.deps.settings) {
+            self.tables.name_topic(topic, &name);
+            if !self.tables.is_stopped(&name) {
+                let found = self.cluster.ensure_data(topic, state).await;
+                ready.extend(self.unless_refused(&name, found, true)?);
+            }
+        }
+        Ok(ready)
+    }
+
+    /// A topic that the brokers refuse leaves the others to go on, and nothing of its table is confirmed. That holds for
+    /// whatever else has become of one that only earlier options want.
+    fn unless_refused(
+        &self,
+        table: &TableName,
+        found: Result<DataTopic, Error>,
+        is_configured: bool,
+    ) -> Result<Option<DataTopic>, Error> {
+        match found {
+            Ok(topic) => Ok(Some(topic)),
+            Err(error) if error.severity() == Severity::Definite => Ok(self.stop(table, &error)),
+            Err(error) if error.severity() == Severity::Fatal && !is_configured => Ok(self.stop(table, &error)),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Stops a table before anything of it is published by this session.
+    fn stop(&self, table: &TableName, error: &Error) -> Option<DataTopic> {
+        let reason = chain(error);
+        tracing::error!(table = %table, reason, hint = error.hint(), "table stopped");
+        self.deps.health.stop_table(table.to_string(), reason.clone());
+        self.tables.stop(table.clone(), StoppedTable { position: Position::default(), reason });
+        None
+    }
+
+    /// The topics of departed tables, and of those that are not what they were the reason.
+    async fn departed(&self, state: &State) -> Result<(Vec<DataTopic>, BTreeMap<String, String>), Error> {
+        let (mut ready, mut refused) = (Vec::new(), BTreeMap::new());
+        for (topic, _) in self.survey.departed.tables() {
+            match self.cluster.find_data(topic, state).await {
+                Ok(found) => ready.push(found),
+                Err(error) if error.severity() == Severity::Transient => return Err(error),
+                Err(error) => drop(refused.insert(topic.to_owned(), chain(&error))),
+            }
+        }
+        Ok((ready, refused))
+    }
+}
