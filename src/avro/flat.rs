@@ -5,6 +5,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::event::Op;
+
 /// The field that tells deleted rows from others in flat records.
 pub const DELETED: &str = "__deleted";
 
@@ -44,6 +46,21 @@ pub enum Deletes {
     RewriteWithTombstone,
     /// No record.
     Drop,
+}
+
+impl Records {
+    /// Whether events of this kind are published.
+    #[must_use]
+    pub fn have(&self, op: Op) -> bool {
+        match self {
+            Self::Envelope => true,
+            Self::Flat(flat) => match op {
+                Op::Truncate => false,
+                Op::Delete => flat.deletes != Deletes::Drop,
+                _ => true,
+            },
+        }
+    }
 }
 
 impl Deletes {

@@ -39,6 +39,10 @@ pub const PARAMETERS: &str = "connect.parameters";
 pub const MESSAGE_KEY: &str = "io.debezium.connector.postgresql.MessageKey";
 /// Full name of a logical message's value.
 pub const MESSAGE_VALUE: &str = "io.debezium.connector.postgresql.MessageValue";
+/// Full name of the key of a transaction's begin and end.
+pub const TRANSACTION_KEY: &str = "io.debezium.connector.common.TransactionMetadataKey";
+/// Full name of a transaction's begin or end.
+pub const TRANSACTION_VALUE: &str = "io.debezium.connector.common.TransactionMetadataValue";
 /// Full name of a heartbeat's key.
 pub const HEARTBEAT_KEY: &str = "io.debezium.connector.common.ServerNameKey";
 /// Full name of a heartbeat's value.
@@ -175,6 +179,24 @@ pub fn message_key() -> Schema {
     Schema { name: MESSAGE_KEY.into(), json: fixed(include_str!("../../avro/message_key.avsc")).to_string() }
 }
 
+/// The key schema of begins and ends of transactions.
+#[must_use]
+pub fn transaction_key() -> Schema {
+    Schema {
+        name: TRANSACTION_KEY.into(),
+        json: fixed(include_str!("../../avro/transaction_metadata_key.avsc")).to_string(),
+    }
+}
+
+/// The value schema of begins and ends of transactions.
+#[must_use]
+pub fn transaction_value() -> Schema {
+    Schema {
+        name: TRANSACTION_VALUE.into(),
+        json: fixed(include_str!("../../avro/transaction_metadata.avsc")).to_string(),
+    }
+}
+
 /// The key schema of heartbeats.
 #[must_use]
 pub fn heartbeat_key() -> Schema {
@@ -283,7 +305,7 @@ mod tests {
         for text in [&*SOURCE, &*TRANSACTION, &*MESSAGE].map(ToString::to_string) {
             apache_avro::Schema::parse_str(&text).unwrap();
         }
-        for schema in [message_key(), heartbeat_key(), heartbeat_value()] {
+        for schema in [message_key(), heartbeat_key(), heartbeat_value(), transaction_key(), transaction_value()] {
             assert_eq!(apache_avro::Schema::parse_str(&schema.json).unwrap().name().unwrap().to_string(), schema.name);
         }
         apache_avro::Schema::parse_str(&message_value().json).unwrap();

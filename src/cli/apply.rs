@@ -107,7 +107,8 @@ fn settings(config: &ApplyConfig, tables: TablePatterns) -> Result<ApplySettings
 fn unwanted_topics(apply: &config::Apply, names: &TopicNames, configured: &str) -> String {
     let configured = Some(configured.to_owned()).filter(|patterns| !patterns.is_empty());
     let excluded = apply.exclude.iter().filter_map(|glob| names.exact_pattern(glob));
-    configured.into_iter().chain(own_topic_patterns()).chain(excluded).collect::<Vec<_>>().join(",")
+    let own = own_topic_patterns().chain([names.transactions_pattern()]);
+    configured.into_iter().chain(own).chain(excluded).collect::<Vec<_>>().join(",")
 }
 
 /// Topics by the table patterns, or exactly the configured partitions.

@@ -32,6 +32,7 @@ fn settings(config: &CaptureConfig) -> Result<CaptureSettings, source::Error> {
     let (capture, kafka) = (&config.capture, &config.kafka);
     // half for what was read, half for what is on its way to the brokers
     let share = capture.memory.as_usize() / 2;
+    let names = settings::topic_names(kafka, Some(&config.source.database));
     Ok(CaptureSettings {
         source: config.source.clone(),
         kafka: settings::kafka(kafka),
@@ -46,7 +47,7 @@ fn settings(config: &CaptureConfig) -> Result<CaptureSettings, source::Error> {
         registry: settings::registry(&config.registry),
         encoder: EncoderSettings {
             prefix: kafka.prefix.clone(),
-            topics: settings::topic_names(kafka, Some(&config.source.database)),
+            topics: names.clone(),
             database: config.source.database.clone(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             subjects: settings::subjects(&config.registry),
@@ -75,5 +76,6 @@ fn settings(config: &CaptureConfig) -> Result<CaptureSettings, source::Error> {
         binary: capture.binary,
         checkpoint_interval: capture.checkpoint_interval.0,
         heartbeat_interval: capture.heartbeat_interval.0,
+        transactions: capture.transactions.then(|| names.transactions().to_owned()),
     })
 }

@@ -47,9 +47,11 @@ pub(super) fn topics(config: &Kafka) -> kafka::TopicSettings {
 
 /// How topics are named; the templates were checked with the configuration.
 pub(super) fn topic_names(config: &Kafka, database: Option<&str>) -> TopicNames {
-    let Topics { names, messages, .. } = &config.topics;
-    let names = TopicNames::of_templates(names, messages, &config.prefix, database.unwrap_or_default());
-    names.unwrap_or_else(|_| TopicNames::new(&config.prefix))
+    let (Topics { names, messages, transactions, .. }, database) = (&config.topics, database.unwrap_or_default());
+    let names = TopicNames::of_templates(names, messages, &config.prefix, database);
+    let names = names.unwrap_or_else(|_| TopicNames::new(&config.prefix));
+    // Where it is not wanted nothing was checked.
+    names.clone().with_transactions(transactions, &config.prefix, database).unwrap_or(names)
 }
 
 /// How to reach the registry.

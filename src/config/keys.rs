@@ -104,10 +104,16 @@ pub const KEYS: &[Key] = &[
         "How often a record is sent to the topic __debezium-heartbeat.<prefix>, by which consumers see that capture lives (Debezium's heartbeat.interval.ms).",
     ),
     key(
+        "capture.transactions",
+        Kind::Bool,
+        Some("false"),
+        "Whether begins and ends of transactions, with how many events of each table they have, are published to a topic of their own (Debezium's provide.transaction.metadata).",
+    ),
+    key(
         "format.compatibility",
         Kind::Choice(&["walrelay", "debezium"]),
         Some("\"walrelay\""),
-        "Whose forms hold where no other key of [format] is set. Under debezium: interval numeric, nullability source, parameters none, transaction none, context_headers, trailing_zeros dropped, timetz utc.",
+        "Whose forms hold where no other key of [format] is set. Under debezium: interval numeric, nullability source, parameters none, transaction none (streamed with capture.transactions), context_headers, trailing_zeros dropped, timetz utc.",
     ),
     key(
         "format.nullability",
@@ -265,6 +271,12 @@ pub const KEYS: &[Key] = &[
         Kind::Text(rule::message_topic),
         Some("\"{prefix}.message\""),
         "How the topic of logical messages is named; must not change later. Both halves must agree.",
+    ),
+    key(
+        "kafka.topics.transactions",
+        Kind::Text(rule::transaction_topic),
+        Some("\"{prefix}.transaction\""),
+        "How the topic of transactions is named, if there is one. Both halves must agree.",
     ),
     key("kafka.topics.create", Kind::Bool, Some("true"), "Create missing topics; false: somebody else does."),
     key(

@@ -191,13 +191,22 @@ impl Layers {
             return;
         }
         for (path, literal) in DEBEZIUM {
-            let value = toml_literal(literal).expect("a test parses every default");
+            let value = match path {
+                "format.transaction" if self.has_transactions() => "streamed".into(),
+                _ => toml_literal(literal).expect("a test parses every default"),
+            };
             let is_default = self.entry(path).is_none_or(|entry| entry.origin == Origin::Default);
             if is_default {
                 let origin = Origin::Implied("format.compatibility");
                 self.entries.insert(path.to_owned(), Entry { value, origin });
             }
         }
+    }
+
+    /// Whether begins and ends of transactions are published: events then tell which they belong to.
+    #[must_use]
+    pub fn has_transactions(&self) -> bool {
+        self.entry("capture.transactions").is_some_and(|entry| entry.value == Value::Boolean(true))
     }
 
     /// Of two ways to say the same the higher layer wins; both in one layer contradict each other.
@@ -388,6 +397,10 @@ mod tests {
         };
         assert_eq!(shown("format.interval"), ("\"numeric\"".into(), "format.compatibility".into()));
         assert_eq!(shown("format.nullability"), ("\"widened\"".into(), "w.toml:3".into()));
+        assert_eq!(shown("format.transaction"), ("\"none\"".into(), "format.compatibility".into()));
+        let told = ("WALRELAY_CAPTURE__TRANSACTIONS", "true");
+        let layers = self::layers("[format]\ncompatibility = \"debezium\"\n", &[told]);
+        assert_eq!(layers.entry("format.transaction").unwrap().value, "streamed".into());
         for (path, value) in DEBEZIUM {
             assert!(KEYS.iter().any(|key| key.path == path && key.default != Some(value)), "{path} = {value}");
         }

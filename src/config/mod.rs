@@ -231,6 +231,8 @@ pub fn problems(layers: &Layers, needed: &[&[&str]]) -> Vec<Problem> {
         .chain(gap_without_snapshot(layers))
         .chain(names_without_database(layers))
         .chain(messages_in_an_own_topic(layers))
+        .chain(transactions_without_blocks(layers))
+        .chain(transactions_in_another_topic(layers))
         .chain(flat_names_taken(layers, "fields", "field_prefix"))
         .chain(flat_names_taken(layers, "headers", "header_prefix"))
         .collect()
@@ -251,7 +253,7 @@ fn names_without_database(layers: &Layers) -> Option<Problem> {
         let text = layers.entry(path).and_then(|entry| entry.value.as_str());
         text.is_some_and(|text| text.contains("{database}"))
     };
-    let path = ["kafka.topics.names", "kafka.topics.messages"].into_iter().find(named)?;
+    let path = ["kafka.topics.names", "kafka.topics.messages", "kafka.topics.transactions"].into_iter().find(named)?;
     let origin = layers.entry(path).map(|entry| entry.origin.clone());
     let message = "needs source.database beside it, at apply too".to_owned();
     layers.entry("source.database").is_none().then(|| Problem { path: path.to_owned(), origin, message })
@@ -266,6 +268,28 @@ fn messages_in_an_own_topic(layers: &Layers) -> Option<Problem> {
         format!("with the prefix {prefix} would be one of walrelay's own topics: choose another prefix or name");
     let (path, origin) = ("kafka.topics.messages".to_owned(), Some(entry.origin.clone()));
     (names == Err(TemplateError::OWN)).then_some(Problem { path, origin, message })
+}
+
+/// Ends of transactions say how many events there are that have the transaction's id.
+fn transactions_without_blocks(layers: &Layers) -> Option<Problem> {
+    let blocks = layers.entry("format.transaction").filter(|_| layers.has_transactions())?;
+    let message = "= \"none\" contradicts capture.transactions = true, which needs \"streamed\" or \"all\"".to_owned();
+    let problem = Problem { path: "format.transaction".to_owned(), origin: Some(blocks.origin.clone()), message };
+    (blocks.value.as_str() == Some("none")).then_some(problem)
+}
+
+/// Begins and ends of transactions in a topic that holds something else.
+fn transactions_in_another_topic(layers: &Layers) -> Option<Problem> {
+    let entry = layers.entry("kafka.topics.transactions").filter(|_| layers.has_transactions())?;
+    let prefix = layers.entry("kafka.prefix")?.value.as_str()?;
+    let message = if layers.entry("kafka.topics.messages").is_some_and(|messages| messages.value == entry.value) {
+        "must differ from kafka.topics.messages".to_owned()
+    } else if TopicNames::new(prefix).with_transactions(entry.value.as_str()?, prefix, "") == Err(TemplateError::OWN) {
+        format!("with the prefix {prefix} would be one of walrelay's own topics: choose another prefix or name")
+    } else {
+        return None;
+    };
+    Some(Problem { path: "kafka.topics.transactions".to_owned(), origin: Some(entry.origin.clone()), message })
 }
 
 /// Two parts of the envelope under one name in flat records.
@@ -389,6 +413,25 @@ mod tests {
         };
         assert_eq!(paths("walrelay.progress"), ["kafka.topics.messages"]);
         assert!(paths("walrelay").is_empty());
+    }
+
+    #[test]
+    fn transactions_need_blocks_and_a_topic_of_their_own() {
+        let paths = |environment: &[(&str, &str)]| -> Vec<_> {
+            problems(&layers(environment), &[]).into_iter().map(|problem| problem.path).collect()
+        };
+        let told = ("WALRELAY_CAPTURE__TRANSACTIONS", "true");
+        let (none, debezium) =
+            (("WALRELAY_FORMAT__TRANSACTION", "none"), ("WALRELAY_FORMAT__COMPATIBILITY", "debezium"));
+        let messages = ("WALRELAY_KAFKA__TOPICS__MESSAGES", "{prefix}.transaction");
+        assert_eq!(paths(&[told, none]), ["format.transaction"]);
+        assert_eq!(paths(&[told, messages]), ["kafka.topics.transactions"]);
+        let own = [("WALRELAY_KAFKA__PREFIX", "walrelay.state"), ("WALRELAY_KAFKA__TOPICS__MESSAGES", "m.{prefix}")];
+        assert_eq!(paths(&[own[0], own[1], told]), ["kafka.topics.transactions"]);
+        assert_eq!(paths(&own), [""; 0]);
+        for fine in [&[none][..], &[messages], &[told], &[told, debezium]] {
+            assert_eq!(paths(fine), [""; 0], "{fine:?}");
+        }
     }
 
     #[test]

@@ -54,6 +54,11 @@ pub fn message_topic(text: &str) -> Result<(), &'static str> {
     names.map(drop).map_err(TemplateError::expectation)
 }
 
+/// The name of the topic of transactions.
+pub fn transaction_topic(text: &str) -> Result<(), &'static str> {
+    TopicNames::new("p").with_transactions(text, "p", "d").map(drop).map_err(TemplateError::expectation)
+}
+
 /// A period that is not 0, or `off`.
 pub fn period_or_off(text: &str) -> Result<(), &'static str> {
     let period = text.parse::<Period>().ok().filter(|period| !period.0.is_zero());

@@ -70,6 +70,7 @@ pub struct Capture {
     pub receive_timeout: Period,
     pub checkpoint_interval: Period,
     pub heartbeat_interval: Heartbeats,
+    pub transactions: bool,
 }
 
 /// A period, or `off`.
@@ -105,6 +106,7 @@ pub struct Kafka {
 pub struct Topics {
     pub names: String,
     pub messages: String,
+    pub transactions: String,
     pub create: bool,
     pub partitions: i32,
     pub replication_factor: i32,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::column_plan::{ColumnPlan, Presence, presence};
 use crate::avro::{
     name::unescape,
-    schema::MESSAGE_VALUE,
+    schema::{MESSAGE_VALUE, TRANSACTION_VALUE},
     skip::Skip,
     writer::{Field, Shape, Type, Writer},
 };
@@ -15,8 +15,8 @@ use crate::avro::{
 pub(super) enum DecodePlan {
     /// A change event's envelope.
     Envelope(EnvelopePlan),
-    /// A logical message, which changes no row.
-    Message,
+    /// A logical message, or where a transaction begins or ends: it changes no row.
+    Nothing,
 }
 
 /// How an envelope is read, and the columns of its rows.
@@ -66,7 +66,10 @@ impl DecodePlan {
         let has = |name: &str| fields.iter().any(|field| field.name == name);
         // By its name too: a flat record may have such columns.
         if value.name().as_deref() == Some(MESSAGE_VALUE) && has("message") && has("op") && !has("after") {
-            return Ok(Self::Message);
+            return Ok(Self::Nothing);
+        }
+        if value.name().as_deref() == Some(TRANSACTION_VALUE) && has("status") && !has("after") {
+            return Ok(Self::Nothing);
         }
         for name in ["before", "after", "source", "op"] {
             if !has(name) {
@@ -215,7 +218,9 @@ mod tests {
 
     #[test]
     fn a_row_with_a_message_s_columns_is_no_message() {
-        assert!(matches!(compile(&schema::message_value().json), Ok(DecodePlan::Message)));
+        for schema in [schema::message_value(), schema::transaction_value()] {
+            assert!(matches!(compile(&schema.json), Ok(DecodePlan::Nothing)));
+        }
         let row = r#"{"type": "record", "name": "Value", "namespace": "shop.public.notes", "fields": [
             {"name": "op", "type": "string"}, {"name": "message", "type": "string"}]}"#;
         assert_eq!(compile(row).unwrap_err(), "it has no field before");

@@ -42,7 +42,7 @@ pub struct Decoder {
 pub enum Decoded {
     /// A change event.
     Event(ChangeEvent),
-    /// A tombstone or a logical message: nothing to apply.
+    /// A tombstone, a logical message, or where a transaction begins or ends: nothing to apply.
     Nothing,
     /// The schema of this id must be fetched first.
     NeedsSchema(u32),

@@ -203,7 +203,7 @@ impl Encoder {
         partition: i32,
         out: &mut RecordBuf,
     ) {
-        if matches!(self.settings.records, Records::Flat(_)) {
+        if !self.settings.records.have(Op::Truncate) {
             return;
         }
         let start = out.bytes.len();

@@ -20,6 +20,7 @@ pub use own_topic::{is_own_topic, own_topic_patterns, state_topic};
 pub use plan::{MessagePlan, Plan};
 pub use topic::{TopicNameError, TopicNames};
 pub use topic_template::TemplateError;
+pub use transaction::{EventCounts, TransactionRecords};
 
 mod column_plan;
 mod context;
@@ -40,3 +41,4 @@ mod source;
 mod topic;
 mod topic_escape;
 mod topic_template;
+mod transaction;

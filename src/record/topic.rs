@@ -66,23 +66,36 @@ impl Classify for TopicNameError {
 pub struct TopicNames {
     tables: Template,
     messages: String,
+    transactions: String,
 }
 
 impl TopicNames {
-    /// Topics `<prefix>.<schema>.<table>` and `<prefix>.message`.
+    /// Topics `<prefix>.<schema>.<table>`, `<prefix>.message` and `<prefix>.transaction`.
     #[must_use]
     pub fn new(prefix: &str) -> Self {
-        Self { tables: Template::plain(prefix), messages: format!("{prefix}.message") }
+        let transactions = format!("{prefix}.transaction");
+        Self { tables: Template::plain(prefix), messages: format!("{prefix}.message"), transactions }
     }
 
-    /// Topics by templates in which `{prefix}`, `{database}`, `{schema}` and `{table}` stand for the names.
+    /// Topics by templates in which `{prefix}`, `{database}`, `{schema}` and `{table}` stand for the names; that of transactions
+    /// is `<prefix>.transaction`.
     ///
     /// # Errors
     /// What a template must be.
     pub fn of_templates(tables: &str, messages: &str, prefix: &str, database: &str) -> Result<Self, TemplateError> {
         let tables = Template::of_tables(tables, prefix, &escape(database))?;
         let messages = Template::of_messages(messages, prefix, &escape(database))?;
-        if is_own_topic(&messages) { Err(TemplateError::OWN) } else { Ok(Self { tables, messages }) }
+        let names = Self { tables, messages, ..Self::new(prefix) };
+        if is_own_topic(&names.messages) { Err(TemplateError::OWN) } else { Ok(names) }
+    }
+
+    /// The same with the topic of transactions by a template.
+    ///
+    /// # Errors
+    /// What a template must be.
+    pub fn with_transactions(self, template: &str, prefix: &str, database: &str) -> Result<Self, TemplateError> {
+        let transactions = Template::of_transactions(template, prefix, &escape(database))?;
+        if is_own_topic(&transactions) { Err(TemplateError::OWN) } else { Ok(Self { transactions, ..self }) }
     }
 
     /// The topic of a table.
@@ -98,7 +111,7 @@ impl TopicNames {
         if topic.len() > LONGEST {
             return Err(TopicNameError::TooLong { table: table.clone(), length: topic.len() });
         }
-        if is_own_topic(&topic) {
+        if self.is_own(&topic) {
             return Err(TopicNameError::Own { table: table.clone(), topic });
         }
         match self.table_of(&topic) {
@@ -115,6 +128,22 @@ impl TopicNames {
         &self.messages
     }
 
+    /// The topic that tells where transactions begin and end.
+    #[must_use]
+    pub fn transactions(&self) -> &str {
+        &self.transactions
+    }
+
+    /// A regular expression for that topic, as [`Self::pattern`] gives it.
+    #[must_use]
+    pub fn transactions_pattern(&self) -> String {
+        format!("^{}$", literal(&self.transactions))
+    }
+
+    fn is_own(&self, topic: &str) -> bool {
+        is_own_topic(topic) || topic == self.transactions
+    }
+
     /// The table of a topic, read back: the first of its [readings](Self::readings). Of walrelay's own topics there is none,
     /// however they are called.
     #[must_use]
@@ -124,7 +153,7 @@ impl TopicNames {
 
     /// The tables that a topic may be of: where the text between the two names occurs in them too, it does not tell which.
     pub fn readings<'a>(&'a self, topic: &'a str) -> impl Iterator<Item = TableName> + 'a {
-        let names = self.tables.splits(topic).filter(|_| !is_own_topic(topic));
+        let names = self.tables.splits(topic).filter(move |_| !self.is_own(topic));
         names.map(|(schema, table)| TableName::new(unescape(schema), unescape(table)))
     }
 
@@ -156,7 +185,7 @@ impl TopicNames {
         (pattern, is_told_apart && schema_is_exact && table_is_exact)
     }
 
-    /// The names with placeholders for schema and table: two of one text name all topics alike.
+    /// The names with placeholders for schema and table: two of one text name all topics alike that sinks read.
     #[must_use]
     pub fn text(&self) -> String {
         format!("{} {}", self.tables.join("{schema}", "{table}"), self.messages)
@@ -301,6 +330,23 @@ mod tests {
             assert!(matches!(error, TopicNameError::Own { .. }), "{error}");
         }
         assert_eq!(plain.table_of("walrelay.public.state"), Some(TableName::new("public", "state")));
+    }
+
+    #[test]
+    fn the_topic_of_transactions_is_no_table_s() {
+        assert_eq!(TopicNames::new("p").transactions(), "p.transaction");
+        assert_eq!(TopicNames::new("p").transactions_pattern(), "^p\\.transaction$");
+        let names = TopicNames::new("p").with_transactions("{prefix}.{database}.tx", "p", "my db").unwrap();
+        assert_eq!(names.transactions(), "p.my_x20_db.tx");
+        let names = TopicNames::new("p").with_transactions("{prefix}.public.tx", "p", "").unwrap();
+        assert_eq!(names.table_of("p.public.tx"), None);
+        let error = names.of_table(&TableName::new("public", "tx")).unwrap_err();
+        assert!(matches!(error, TopicNameError::Own { .. }), "{error}");
+        // Its name decides nothing for the sinks.
+        assert_eq!(names.text(), TopicNames::new("p").text());
+        for bad in ["transaction", "{prefix}.{table}", "{prefix} transaction"] {
+            assert!(TopicNames::new("p").with_transactions(bad, "p", "").is_err(), "{bad}");
+        }
     }
 
     #[test]

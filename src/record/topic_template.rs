@@ -26,6 +26,9 @@ const TABLES: TemplateError = TemplateError(
 const MESSAGES: TemplateError = TemplateError(
     "a template like \"{prefix}.message\": {prefix} once, {database} if wanted, and letters, digits, dots, underscores and hyphens",
 );
+const TRANSACTIONS: TemplateError = TemplateError(
+    "a template like \"{prefix}.transaction\": {prefix} once, {database} if wanted, and letters, digits, dots, underscores and hyphens",
+);
 
 /// The topics of tables, but for the two names that differ.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -60,6 +63,11 @@ impl Template {
     /// The topic that a template without tables gives.
     pub(super) fn of_messages(text: &str, prefix: &str, database: &str) -> Result<String, TemplateError> {
         filled(text, prefix, database, &[]).ok_or(MESSAGES)
+    }
+
+    /// The same for the topic of transactions.
+    pub(super) fn of_transactions(text: &str, prefix: &str, database: &str) -> Result<String, TemplateError> {
+        filled(text, prefix, database, &[]).ok_or(TRANSACTIONS)
     }
 
     pub(super) fn join(&self, schema: &str, table: &str) -> String {

@@ -1,5 +1,7 @@
 //! Encoding allocates nothing once its buffers have grown, whatever the type.
 
+use std::sync::Arc;
+
 use allocation_counter::measure;
 use walrelay::{
     avro::{
@@ -7,6 +9,7 @@ use walrelay::{
         flat::{Deletes, Flat, Metadata},
     },
     event::{Datum, OldTuple, RecordBuf, RowChange, Tuple},
+    record::{EventCounts, TransactionRecords},
     schema::{Column, Relation},
     types::{
         BinaryMode, ColumnType, DecimalMode, HstoreMode, IntervalMode, Modes, TimeMode, TimetzMode, TrailingZeros,
@@ -14,7 +17,7 @@ use walrelay::{
     },
 };
 
-use crate::support::{Pipe, change, event, golden, transaction, tuple};
+use crate::support::{MemoryStore, Pipe, change, event, golden, now, settings, transaction, tuple};
 
 /// Allocations of encoding these changes once more, after their buffers have grown.
 fn allocations(pipe: &mut Pipe, plan: &walrelay::record::Plan, changes: &[RowChange]) -> u64 {
@@ -78,6 +81,26 @@ fn a_flat_record_with_fields_and_headers_is_encoded_without_an_allocation() {
             assert_eq!(allocations(&mut pipe, &plan, &changes), 0, "{table}");
         }
     }
+}
+
+#[test]
+fn a_transaction_is_counted_and_told_without_an_allocation() {
+    let store = MemoryStore::default();
+    let mut records = now(TransactionRecords::prepare(&settings("p"), "p.transaction", &store)).unwrap();
+    let tables: Vec<Arc<str>> = (0..50).map(|number| format!("public.table_{number}").into()).collect();
+    let (meta, mut counts, mut out) = (transaction(), EventCounts::default(), RecordBuf::default());
+    let mut tell = |out: &mut RecordBuf| {
+        out.clear();
+        counts.clear();
+        records.encode_begin(&meta, out);
+        for (relation, table) in (0..).zip(&tables).chain((0..).zip(&tables)) {
+            counts.add(relation, table, 2);
+        }
+        records.encode_end(&meta, 200, &counts, out);
+    };
+    tell(&mut out);
+    assert_eq!(measure(|| tell(&mut out)).count_total, 0);
+    assert_eq!(out.records.len(), 2);
 }
 
 /// A big-endian array header of one dimension with these items of four bytes.

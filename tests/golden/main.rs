@@ -22,4 +22,5 @@ mod oracle;
 mod round_trip;
 mod support;
 mod time_forms;
+mod transactions;
 mod unavailable;

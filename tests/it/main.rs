@@ -50,4 +50,5 @@ mod support;
 mod target;
 mod topic_names;
 mod topics;
+mod transactions;
 mod verify;

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use super::{
     Error, beside,
     publisher::Publisher,
-    settings::CaptureDeps,
+    settings::{CaptureDeps, CaptureSettings},
     state::{State, StoppedTable},
     survey::Survey,
     tables::Tables,
@@ -15,15 +15,14 @@ use crate::{
     lsn::{Lsn, Position},
     retry::{Classify as _, Severity, chain},
     schema::TableName,
-    source::publication::TablePatterns,
 };
 
 /// What decides where a session publishes to.
 pub(super) struct Destinations<'a> {
     /// With the options of the session.
     pub(super) deps: &'a CaptureDeps,
-    /// The tables that the configuration wants.
-    pub(super) configured: &'a TablePatterns,
+    /// What the configuration wants.
+    pub(super) configured: &'a CaptureSettings,
     pub(super) tables: &'a Arc<Tables>,
     pub(super) survey: &'a Survey,
     pub(super) cluster: &'a Topics,
@@ -77,7 +76,7 @@ impl Destinations<'_> {
         let mut ready = Vec::new();
         for (table, topic) in self.survey.topics.iter().filter(|(table, _)| !self.tables.is_stopped(table)) {
             let found = self.cluster.ensure_data(topic, state).await;
-            ready.extend(self.unless_refused(table, found, self.configured.matches(table))?);
+            ready.extend(self.unless_refused(table, found, self.configured.publication.tables.matches(table))?);
         }
         Ok(ready)
     }
@@ -87,8 +86,14 @@ impl Destinations<'_> {
         for (name, topic) in beside::of(&self.deps.settings) {
             self.tables.name_topic(topic, &name);
             if !self.tables.is_stopped(&name) {
-                let found = self.cluster.ensure_data(topic, state).await;
-                ready.extend(self.unless_refused(&name, found, true)?);
+                let is_of_transactions = self.deps.settings.transactions.as_deref() == Some(topic);
+                let found = if is_of_transactions {
+                    self.cluster.ensure_transactions(topic, state).await
+                } else {
+                    self.cluster.ensure_data(topic, state).await
+                };
+                let is_configured = !is_of_transactions || self.configured.transactions.as_deref() == Some(topic);
+                ready.extend(self.unless_refused(&name, found, is_configured)?);
             }
         }
         Ok(ready)

@@ -396,7 +396,7 @@ impl Classify for Error {
             Self::PartitionsChanged { topic, .. } | Self::OtherTopic { topic, .. } | Self::TopicRecreated { topic, .. } => {
                 format!("Keys and positions of topic {topic} no longer hold: publish under a new [kafka] prefix with a new slot, and drop the old slot. {AT_THE_TARGETS}")
             }
-            Self::CompactedTopic { topic } => format!("Set cleanup.policy of topic {topic} to \"delete\": compaction would remove truncate barriers and partial updates."),
+            Self::CompactedTopic { topic } => format!("Set cleanup.policy of topic {topic} to \"delete\": compaction would remove truncate barriers, partial updates and begins of transactions."),
             Self::SharedTopic { .. } => "Exclude one of the tables in [capture] exclude.".into(),
             Self::FormerPublication { publication, sql, .. } => format!(
                 "Create publication {publication} again with the tables that it had ({sql}) and start again; once the slot is past that position it can be dropped."

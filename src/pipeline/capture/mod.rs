@@ -12,6 +12,7 @@
 
 mod barrier;
 mod beside;
+mod boundaries;
 mod departed;
 mod destinations;
 mod error;

@@ -32,7 +32,6 @@ use crate::{
     source::{
         self,
         connection::{APPLICATION_NAME, ReplicationConnection, ReplicationStream, SlotOptions, StreamOptions},
-        publication::TablePatterns,
         slot::SlotVerdict,
         snapshot::SnapshotReader,
         stream::{Batch, StreamHandle, spawn},
@@ -70,8 +69,8 @@ struct GoingOn {
 struct Opening<'a> {
     /// With the options of the session, which need not be the configured ones.
     deps: CaptureDeps,
-    /// The tables that the configuration wants.
-    configured: TablePatterns,
+    /// What the configuration wants.
+    configured: Arc<CaptureSettings>,
     tables: &'a Arc<Tables>,
     client: postgres::Client,
     survey: Survey,
@@ -91,7 +90,7 @@ pub(super) async fn open(deps: &CaptureDeps, tables: &Arc<Tables>) -> Result<Ope
     cluster.ensure_own(&settings.prefix).await?;
     let peeked = StateStore::peek(&settings.kafka, &state_topic(&settings.prefix)).await?;
     let deps = deps.clone();
-    let configured = deps.settings.publication.tables.clone();
+    let configured = Arc::new(deps.settings.clone());
     let opening = Opening { deps, configured, tables, client, survey: Survey::default(), cluster, restart: Lsn::ZERO };
     Box::pin(opening.begin(peeked)).await
 }
@@ -119,7 +118,7 @@ impl Opening<'_> {
                 let going_on = self.going_on(&peeked, at, timeline)?;
                 self.survey = match going_on.below {
                     Some(below) => {
-                        let replay = Replay { configured: &self.configured, below };
+                        let replay = Replay { configured: &self.configured.publication.tables, below };
                         Survey::for_replay(&self.deps, self.tables, &self.client, &peeked, replay).await?
                     }
                     None => Survey::for_stream(&self.deps, self.tables, &self.client).await?,
@@ -252,7 +251,7 @@ impl Opening<'_> {
         let (batches, handle) = spawn(stream, self.deps.settings.stream, confirmed);
         let (store, state) = self.fence(&peeked).await?;
         if state.checkpoint.as_ref() != Some(&checkpoint) {
-            store.write(&[Update::Checkpoint(checkpoint.clone())]).await?;
+            store.write(&[Update::Checkpoint(Box::new(checkpoint.clone()))]).await?;
         }
         let names = &self.deps.settings.encoder.topics;
         let withheld = self.survey.withhold(names, &state, checkpoint.consistent_point);
@@ -284,7 +283,7 @@ impl Opening<'_> {
         self.survey.keep_optional(&state);
         let settings = &self.deps.settings;
         let copying = settings.snapshot == SnapshotMode::Initial;
-        let mut updates = vec![Update::Checkpoint(checkpoint.clone())];
+        let mut updates = vec![Update::Checkpoint(Box::new(checkpoint.clone()))];
         // The new snapshot reads the tables as they are: a key that changed since is theirs from its begin. What is known of them
         // from before stays until it is through, and that of tables which it leaves out for good: a later one must know which of
         // their fields were optional.
@@ -321,7 +320,7 @@ impl Opening<'_> {
             ceiling: at.max(checkpoint.ceiling),
             ..checkpoint
         };
-        let mut updates = vec![Update::Checkpoint(checkpoint.clone())];
+        let mut updates = vec![Update::Checkpoint(Box::new(checkpoint.clone()))];
         updates.extend(
             versions
                 .iter()
@@ -380,7 +379,7 @@ impl Opening<'_> {
         Ok((store, state))
     }
 
-    const fn destinations(&self) -> Destinations<'_> {
+    fn destinations(&self) -> Destinations<'_> {
         let Self { deps, configured, tables, survey, cluster, .. } = self;
         Destinations { deps, configured, tables, survey, cluster }
     }

@@ -36,6 +36,8 @@ pub(super) struct EventOptions {
     placeholder: Placeholder,
     /// What records' values are.
     records: Records,
+    /// The topic in which begins and ends of transactions are told, if they are.
+    transactions: Option<String>,
 }
 
 impl EventOptions {
@@ -51,6 +53,7 @@ impl EventOptions {
             content: settings.encoder.content,
             placeholder: settings.encoder.placeholder.clone(),
             records: settings.encoder.records.clone(),
+            transactions: settings.transactions.clone(),
         }
     }
 
@@ -63,6 +66,7 @@ impl EventOptions {
         settings.encoder.content = self.content;
         settings.encoder.placeholder.clone_from(&self.placeholder);
         settings.encoder.records.clone_from(&self.records);
+        settings.transactions.clone_from(&self.transactions);
         Ok(settings)
     }
 }
@@ -209,6 +213,7 @@ mod tests {
             content: Content::default(),
             placeholder: Placeholder::default(),
             records: Records::default(),
+            transactions: None,
         }
     }
 

@@ -44,7 +44,7 @@ impl PositionRecord {
         }
         let ceiling = Lsn(wanted.0.saturating_add(1)).max(end_of_wal().await?);
         let raised = Checkpoint { ceiling, ..checkpoint.clone() };
-        self.store.write(&[Update::Checkpoint(raised.clone())]).await?;
+        self.store.write(&[Update::Checkpoint(Box::new(raised.clone()))]).await?;
         *checkpoint = raised;
         Ok(ceiling)
     }
@@ -59,7 +59,7 @@ impl PositionRecord {
             return Ok(());
         }
         let advanced = Checkpoint { flush, published, ..checkpoint.clone() };
-        also.push(Update::Checkpoint(advanced.clone()));
+        also.push(Update::Checkpoint(Box::new(advanced.clone())));
         self.store.write(&also).await?;
         *checkpoint = advanced;
         self.flush.send_replace(flush);
@@ -70,7 +70,7 @@ impl PositionRecord {
     pub(super) async fn finish_snapshot(&self, mut also: Vec<Update>) -> Result<(), Error> {
         let mut checkpoint = self.checkpoint.lock().await;
         let finished = Checkpoint { phase: Phase::Streaming, ..checkpoint.clone() };
-        also.push(Update::Checkpoint(finished.clone()));
+        also.push(Update::Checkpoint(Box::new(finished.clone())));
         self.store.write(&also).await?;
         *checkpoint = finished;
         Ok(())
@@ -107,7 +107,7 @@ impl PositionRecord {
 
     async fn replace_options(&self, checkpoint: &mut Checkpoint, options: OptionHistory) -> Result<(), Error> {
         let changed = Checkpoint { options: Some(options), ..checkpoint.clone() };
-        self.store.write(&[Update::Checkpoint(changed.clone())]).await?;
+        self.store.write(&[Update::Checkpoint(Box::new(changed.clone()))]).await?;
         *checkpoint = changed;
         Ok(())
     }

@@ -69,6 +69,8 @@ pub struct CaptureSettings {
     pub checkpoint_interval: Duration,
     /// How often heartbeats are sent, if at all.
     pub heartbeat_interval: Option<Duration>,
+    /// The topic in which begins and ends of transactions are told, if they are.
+    pub transactions: Option<String>,
 }
 
 /// What [`run`] works with.

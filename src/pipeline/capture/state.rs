@@ -109,7 +109,7 @@ pub(super) struct State {
 /// One change of the state.
 #[derive(Clone, Debug)]
 pub(super) enum Update {
-    Checkpoint(Checkpoint),
+    Checkpoint(Box<Checkpoint>),
     Relation {
         key: String,
         relation: Arc<Relation>,

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use super::{
     Error,
     barrier::Broadcast,
+    boundaries::Boundaries,
     extent::Extent,
     messages::Messages,
     publisher::Publisher,
@@ -23,6 +24,7 @@ use crate::{
     pipeline::ack::AckTracker,
     record::{EncodeError, Encoder, LogicalMessage},
     retry::{Classify as _, Severity},
+    schema::TableName,
     source::stream::StreamItem,
 };
 
@@ -34,6 +36,7 @@ pub(super) struct Streamer {
     publisher: Arc<Publisher>,
     records: RecordBuf,
     messages: Messages,
+    boundaries: Boundaries,
     open: Option<Open>,
     previous_commit: Option<Lsn>,
     /// Below it events may be published.
@@ -46,7 +49,7 @@ pub(super) struct Streamer {
 impl Streamer {
     pub(super) fn new(
         session: Arc<Session>,
-        (routes, messages): (Routes, Messages),
+        (routes, messages, boundaries): (Routes, Messages, Boundaries),
         publisher: Arc<Publisher>,
         extent: Extent,
     ) -> Self {
@@ -57,6 +60,7 @@ impl Streamer {
             publisher,
             records: RecordBuf::default(),
             messages,
+            boundaries,
             open: None,
             previous_commit: None,
             ceiling: Lsn::ZERO,
@@ -106,7 +110,7 @@ impl Streamer {
     async fn message(&mut self, lsn: Lsn, message: Message) -> Result<(), Error> {
         match message {
             Message::Begin { final_lsn, commit_us, xid } => self.begin(final_lsn, commit_us, xid).await,
-            Message::Commit { commit_lsn, end_lsn, .. } => self.commit(lsn, commit_lsn, end_lsn),
+            Message::Commit { commit_lsn, end_lsn, .. } => self.commit(lsn, commit_lsn, end_lsn).await,
             Message::Origin { commit_lsn, name } => {
                 let open = self.open.as_mut().ok_or(Error::Protocol { what: "origin", lsn })?;
                 open.meta.origin = Some(name);
@@ -120,6 +124,7 @@ impl Streamer {
                     .as_ref()
                     .map_or(Position { epoch, commit: lsn, ordinal: 0 }, |open| open.position(open.ordinal + 1));
                 self.session.position.found(position.commit).await?;
+                self.boundaries.announce(body.oid, &TableName::new(Arc::clone(&body.schema), Arc::clone(&body.table)));
                 self.routes.announce(body, position, &mut self.encoder, &self.publisher).await
             }
             Message::Type(body) => {
@@ -171,9 +176,10 @@ impl Streamer {
         Ok(())
     }
 
-    fn commit(&mut self, lsn: Lsn, commit: Lsn, end: Lsn) -> Result<(), Error> {
+    async fn commit(&mut self, lsn: Lsn, commit: Lsn, end: Lsn) -> Result<(), Error> {
         match self.open.take() {
             Some(open) if open.meta.commit == commit => {
+                self.boundaries.end(&open).await?;
                 self.publisher.deliveries().tracker(|tracker| tracker.close(open.unit, end));
                 self.previous_commit = Some(commit);
                 self.session.received(end);
@@ -197,23 +203,19 @@ impl Streamer {
                 if let Some(Err(error @ EncodeError::Binary { .. })) = counted {
                     return Err(error.into());
                 }
-                open.took(relation, counted.and_then(Result::ok).unwrap_or(1));
-                return Ok(());
+                let taken = counted.and_then(Result::ok).unwrap_or(1);
+                return self.boundaries.took(open, relation, &change, taken).await;
             }
             None => return Err(Error::Protocol { what: "change of an unannounced relation", lsn }),
         };
         let (ordinal, collection_order) = open.next(relation);
         let event = EventMeta { ordinal, collection_order, lsn, processed_ns: now_ns(), snapshot: SnapshotMark::False };
         self.records.clear();
-        let sent = match self.encoder.encode(&running.plan, &open.meta, event, &change, &mut self.records) {
-            Ok(taken) => {
-                open.took(relation, taken);
-                self.publisher.send(&running.topic, &self.records, open.unit).await
-            }
-            Err(error) => {
-                open.took(relation, 1);
-                Err(error.into())
-            }
+        let encoded = self.encoder.encode(&running.plan, &open.meta, event, &change, &mut self.records);
+        self.boundaries.took(open, relation, &change, *encoded.as_ref().unwrap_or(&1)).await?;
+        let sent = match encoded {
+            Ok(_) => self.publisher.send(&running.topic, &self.records, open.unit).await,
+            Err(error) => Err(error.into()),
         };
         match sent {
             Ok(()) => {
@@ -257,6 +259,7 @@ impl Streamer {
         let position = open.position(ordinal);
         let (mut members, mut stopped) = (Vec::new(), Vec::new());
         for (relation, order) in relations.iter().zip(orders) {
+            self.boundaries.truncated(open, *relation).await?;
             match self.routes.find(*relation) {
                 Some(Route::Running(running)) => members.push((Arc::clone(running), order)),
                 Some(Route::Stopped { topic, .. }) => stopped.extend(topic.clone()),
@@ -287,6 +290,7 @@ impl Streamer {
         let (ordinal, collection_order) = open.next(MESSAGES);
         open.took(MESSAGES, 1);
         let event = EventMeta { ordinal, collection_order, ..event };
+        self.boundaries.said(open).await?;
         self.messages.publish(&body, (&open.meta, event), open.unit, &mut self.encoder).await
     }
 

@@ -7,6 +7,7 @@ use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
 use super::{
     Error, beside,
+    boundaries::Boundaries,
     extent::Extent,
     heartbeat,
     messages::Messages,
@@ -15,7 +16,7 @@ use super::{
     publisher::Publisher,
     routes::Routes,
     session::Session,
-    settings::CaptureDeps,
+    settings::{CaptureDeps, CaptureSettings},
     slot_watch,
     stream::Streamer,
     tables::Tables,
@@ -57,11 +58,8 @@ pub(super) async fn run(deps: &CaptureDeps, tables: &Arc<Tables>, token: &Cancel
     session.health.set_started();
     session.health.recovered();
     session.health.set_phase("streaming");
-    let stopped = tables.is_stopped(&beside::messages(&session.settings.prefix));
-    let topic = publisher.topic(session.settings.encoder.topics.messages()).filter(|_| !stopped);
     let routes = Routes::new(Arc::clone(&session), versions);
-    let messages = Messages::new(Arc::clone(&session), Arc::clone(&publisher), topic);
-    let streamer = Streamer::new(Arc::clone(&session), (routes, messages), Arc::clone(&publisher), Extent::new(below));
+    let streamer = streamer(&session, routes, &publisher, below);
     // The stream lives as long as its receiver: it has to confirm what is recorded last.
     let outcome = follow(&session, &publisher, streamer, &mut batches, &handle, token).await;
     let outcome = match outcome {
@@ -83,6 +81,17 @@ pub(super) async fn run(deps: &CaptureDeps, tables: &Arc<Tables>, token: &Cancel
         source::lock::unlock(&session.client, &session.settings.slot).await?;
     }
     outcome
+}
+
+fn streamer(session: &Arc<Session>, routes: Routes, publisher: &Arc<Publisher>, below: Option<Lsn>) -> Streamer {
+    let CaptureSettings { prefix, encoder, transactions, .. } = &session.settings;
+    let running = |name: &TableName, topic: &str| publisher.topic(topic).filter(|_| !session.tables.is_stopped(name));
+    let messages = running(&beside::messages(prefix), encoder.topics.messages());
+    let transactions = transactions.as_deref().and_then(|topic| running(&beside::transactions(prefix), topic));
+    let messages = Messages::new(Arc::clone(session), Arc::clone(publisher), messages);
+    let boundaries = Boundaries::new(Arc::clone(session), Arc::clone(publisher), transactions);
+    let publisher = Arc::clone(publisher);
+    Streamer::new(Arc::clone(session), (routes, messages, boundaries), publisher, Extent::new(below))
 }
 
 /// The server has a change, but no publication of its time: the former one has it, if this one is younger than the change. The

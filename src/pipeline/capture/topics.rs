@@ -75,6 +75,15 @@ impl Topics {
         self.data(name, &found, state).await
     }
 
+    /// Makes the topic of transactions ready. Its records lie in the first partition, whatever other ones it has.
+    pub(super) async fn ensure_transactions(&self, name: &str, state: &State) -> Result<DataTopic, Error> {
+        let found = match self.admin.describe(name).await? {
+            Some(found) => found,
+            None => self.ensure(name, &TopicSettings { partitions: 1, ..self.settings.clone() }).await?,
+        };
+        self.data(name, &TopicDescription { partitions: 1, ..found }, state).await
+    }
+
     /// The topic of a table that is not captured any more: it is never created anew, and has the partitions that it had.
     pub(super) async fn find_data(&self, name: &str, state: &State) -> Result<DataTopic, Error> {
         match self.admin.describe(name).await? {

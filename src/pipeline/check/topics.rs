@@ -38,7 +38,8 @@ pub(super) async fn check(deps: &KafkaDeps) -> Vec<Finding> {
             "Set format.records = \"envelope\" where apply is to read the topics.",
         );
     }
-    let is_own = |topic: &&String| deps.names.table_of(topic).is_some() || *topic == deps.names.messages();
+    let beside = [deps.names.messages(), deps.names.transactions()];
+    let is_own = |topic: &&String| deps.names.table_of(topic).is_some() || beside.contains(&topic.as_str());
     let own: Vec<_> = topics.keys().filter(is_own).collect();
     if own.is_empty() {
         findings.ok(format!("topics of prefix {}", deps.prefix), "none yet; capture creates them");
@@ -87,7 +88,8 @@ fn describe(findings: &mut Findings, deps: &KafkaDeps, topic: &str, found: &Topi
         format!("kafka-configs.sh --alter --entity-type topics --entity-name {topic} --add-config {change}")
     };
     let mut fine = true;
-    if found.partitions != deps.topics.partitions {
+    // The topic of transactions is used as if it had one partition.
+    if found.partitions != deps.topics.partitions && topic != deps.names.transactions() {
         fine = false;
         findings.problem(
             &subject,

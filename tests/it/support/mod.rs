@@ -23,7 +23,7 @@ pub use self::{
     load::Load,
     registry::{newest_schema, set_compatibility},
     scenario::Scenario,
-    topic::Topics,
+    topic::{Consumed, Topics},
 };
 
 /// Long enough for anything that is going to happen, on a loaded machine with two cores.

@@ -1,0 +1,316 @@
+//! `capture.transactions`: begins and ends of transactions, with counts that are those of the tables' topics, the same at every
+//! delivery.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use apache_avro::{Schema, reader::datum::GenericDatumReader, types::Value};
+use walrelay::cli::demo::process::Process;
+
+use crate::support::{Consumed, LIMIT, Scenario, await_condition};
+
+const VALUE: &str = include_str!("../../avro/transaction_metadata.avsc");
+/// Without a key: an event that came at a second position would be a second row.
+const LOG: &str = "CREATE TABLE log (note text); ALTER TABLE log REPLICA IDENTITY FULL;";
+
+/// Epoch, commit LSN and ordinal.
+type At = (u32, u64, u64);
+
+/// A begin or an end.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Told {
+    at: At,
+    id: String,
+    /// Events and those of each collection, of an end.
+    counts: Option<(i64, Vec<(String, i64)>)>,
+}
+
+/// Sets what makes every record tell its position in a header.
+async fn scenario(name: &str, sql: &str) -> Scenario {
+    let mut scenario = Scenario::new(name).await;
+    scenario.settings.set("capture.transactions", true);
+    scenario.settings.set("format.parameters", "source-type");
+    scenario.both(sql).await;
+    scenario
+}
+
+fn position(record: &Consumed) -> Option<At> {
+    let text = record.headers.get("walrelay.pos")?;
+    let mut parts = text.split(':').map(|part| part.parse::<u64>().expect("a number"));
+    let mut next = || parts.next().expect("three numbers");
+    Some((u32::try_from(next()).expect("an epoch"), next(), next()))
+}
+
+fn field<'a>(value: &'a Value, name: &str) -> &'a Value {
+    let Value::Record(fields) = value else { panic!("{value:?} is no record") };
+    let (_, field) = fields.iter().find(|(known, _)| known == name).unwrap_or_else(|| panic!("no field {name}"));
+    if let Value::Union(_, inner) = field { inner } else { field }
+}
+
+fn text(value: &Value) -> String {
+    let Value::String(text) = value else { panic!("{value:?} is no text") };
+    text.clone()
+}
+
+fn number(value: &Value) -> i64 {
+    let Value::Long(number) = value else { panic!("{value:?} is no number") };
+    *number
+}
+
+fn told(record: &Consumed) -> Told {
+    let schema = Schema::parse_str(VALUE).expect("a schema");
+    let mut body = &record.value.as_deref().expect("a value")[5..];
+    let value = GenericDatumReader::builder(&schema).build().expect("a reader").read_value(&mut body).expect("Avro");
+    let collection = |item: &Value| {
+        let Value::Union(_, item) = item else { panic!("{item:?} is no union") };
+        (text(field(item, "data_collection")), number(field(item, "event_count")))
+    };
+    let counts = match (&*text(field(&value, "status")), field(&value, "data_collections")) {
+        ("BEGIN", Value::Null) => None,
+        ("END", Value::Array(items)) => {
+            Some((number(field(&value, "event_count")), items.iter().map(collection).collect()))
+        }
+        other => panic!("{other:?}"),
+    };
+    let id = text(field(&value, "id"));
+    // The same schema of a key has the id alone.
+    assert!(record.key.as_deref().expect("a key").ends_with(id.as_bytes()));
+    Told { at: position(record).expect("a position"), id, counts }
+}
+
+/// What the topic tells, each position once: those that come again must be what they were, to the byte.
+fn all_told(scenario: &Scenario) -> Vec<Told> {
+    let mut known = BTreeMap::<At, Consumed>::new();
+    let mut all = Vec::new();
+    for record in scenario.topics().read("transaction") {
+        let at = position(&record).expect("a position");
+        match known.get(&at) {
+            Some(before) => assert_eq!(*before, record, "another record at {at:?}"),
+            None => {
+                assert!(known.last_key_value().is_none_or(|(last, _)| *last < at), "{at:?} comes behind later ones");
+                all.push(told(&record));
+                known.insert(at, record);
+            }
+        }
+    }
+    all
+}
+
+fn ends(scenario: &Scenario) -> Vec<(i64, Vec<(String, i64)>)> {
+    all_told(scenario).into_iter().filter_map(|told| told.counts).collect()
+}
+
+fn counts(events: i64, collections: &[(&str, i64)]) -> (i64, Vec<(String, i64)>) {
+    (events, collections.iter().map(|(name, count)| ((*name).to_owned(), *count)).collect())
+}
+
+/// The judge: begins and ends enclose the events of their transactions, and ends count what lies in the topics of these tables
+/// (`schema.table`) and in that of messages.
+fn assert_told(scenario: &Scenario, tables: &[&str]) {
+    let messages = scenario.topics().name("message");
+    let mut found = BTreeMap::<(u32, u64), BTreeMap<String, BTreeSet<u64>>>::new();
+    for (collection, topic) in tables.iter().map(|table| (*table, *table)).chain([(&*messages, "message")]) {
+        for (epoch, commit, ordinal) in scenario.topics().read(topic).iter().filter_map(position) {
+            // Rows of a snapshot are of no transaction.
+            if ordinal > 0 {
+                let of_transaction = found.entry((epoch, commit)).or_default();
+                of_transaction.entry(collection.to_owned()).or_default().insert(ordinal);
+            }
+        }
+    }
+    let all = all_told(scenario);
+    for pair in all.chunks(2) {
+        let [begin, end] = pair else { panic!("no end behind {pair:?}") };
+        let (epoch, commit, last) = end.at;
+        assert_eq!((begin.at, &begin.counts, &begin.id), ((epoch, commit, 0), &None, &end.id), "{pair:?}");
+        let (events, collections) = end.counts.clone().expect("an end");
+        let lying = found.remove(&(epoch, commit)).unwrap_or_default();
+        let counted: BTreeMap<_, _> = collections.into_iter().collect();
+        let expected: BTreeMap<_, _> =
+            lying.iter().map(|(name, at)| (name.clone(), i64::try_from(at.len()).expect("few"))).collect();
+        assert_eq!(counted, expected, "{end:?}");
+        assert_eq!(events, counted.values().sum::<i64>(), "{end:?}");
+        assert!(lying.values().flatten().all(|ordinal| *ordinal < last), "{end:?} is not behind {lying:?}");
+    }
+    assert!(found.is_empty(), "nothing is told of the transactions of {found:?}");
+}
+
+async fn await_stopped(scenario: &Scenario, name: &str) {
+    let stopped = async || scenario.readiness("capture").await.1.contains(name);
+    await_condition(&format!("capture names {name} as stopped"), LIMIT, stopped).await;
+}
+
+async fn await_ends(scenario: &Scenario, number: usize) {
+    await_condition(&format!("{number} ends are told"), LIMIT, async || ends(scenario).len() >= number).await;
+}
+
+fn kill(mut process: Process) {
+    process.kill_9().expect("it can be killed");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ends_count_the_events_of_each_table_that_is_captured() {
+    let tables = "CREATE TABLE things (id int PRIMARY KEY, t text); CREATE TABLE others (id int PRIMARY KEY);
+                  CREATE TABLE left_out (id int PRIMARY KEY);";
+    let mut scenario = scenario("transactions", tables).await;
+    scenario.settings.set("capture.exclude", vec!["public.left_out"]);
+    scenario.source("INSERT INTO things VALUES (1, 'a'), (2, 'b'); INSERT INTO others VALUES (1)").await;
+    let publication = format!("CREATE PUBLICATION {} FOR TABLE things, others, left_out", scenario.name);
+    scenario.source(&publication).await;
+    let (_capture, _apply) = (scenario.capture().await, scenario.apply().await);
+    scenario.await_equal("things").await;
+    for transaction in [
+        "BEGIN; INSERT INTO things VALUES (3, 'c'), (4, 'd'); INSERT INTO left_out VALUES (1); UPDATE things SET t = 'e';
+         DELETE FROM others; COMMIT",
+        "INSERT INTO left_out VALUES (2)",
+        "UPDATE things SET id = 9 WHERE id = 4",
+        "BEGIN; INSERT INTO left_out VALUES (3); TRUNCATE things, others, left_out; INSERT INTO things VALUES (1, 'f'); COMMIT",
+        "BEGIN; INSERT INTO others VALUES (7); SELECT pg_logical_emit_message(true, 'note', 'text'); COMMIT",
+        "SELECT pg_logical_emit_message(false, 'note', 'apart')",
+        "BEGIN; INSERT INTO others VALUES (8); ROLLBACK",
+        "INSERT INTO others VALUES (9)",
+    ] {
+        scenario.source(transaction).await;
+    }
+    let message = scenario.topics().name("message");
+    let (things, others) = ("public.things", "public.others");
+    await_ends(&scenario, 5).await;
+    assert_eq!(
+        ends(&scenario),
+        [
+            counts(7, &[(things, 6), (others, 1)]),
+            counts(2, &[(things, 2)]),
+            counts(3, &[(things, 2), (others, 1)]),
+            counts(2, &[(others, 1), (&message, 1)]),
+            counts(1, &[(others, 1)]),
+        ]
+    );
+    assert_told(&scenario, &[things, others]);
+    scenario.await_equal("things").await;
+    scenario.await_equal("others").await;
+    scenario.verify();
+    assert_eq!(scenario.topics().partitions("transaction"), 1);
+    let outcome = tokio::task::block_in_place(|| scenario.run(&["check"]));
+    assert_eq!(outcome.code, Some(0), "{}", outcome.text);
+    assert!(outcome.text.contains(&scenario.topics().name("transaction")), "{}", outcome.text);
+}
+
+/// Traps T1 and T37: positions are recorded once an hour, so that each start publishes everything again.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_told_again_after_a_crash_is_the_same_to_the_byte() {
+    let tables = "CREATE TABLE things (id int PRIMARY KEY, t text);";
+    let mut scenario = scenario("told_again", &format!("{LOG}{tables}")).await;
+    scenario.settings.set("capture.checkpoint_interval", "1h");
+    let (mut capture, _apply) = (scenario.capture().await, scenario.apply().await);
+    scenario.await_equal("things").await;
+    let write = async |round: i32| {
+        let from = round * 3000;
+        let sql = format!(
+            "BEGIN; INSERT INTO things SELECT n, 'x' FROM generate_series({from}, {from} + 2999) n;
+             INSERT INTO log SELECT 'x' FROM generate_series(1, 3000);
+             UPDATE things SET id = -id - 1 WHERE id >= {from} AND id % 7 = 0; COMMIT"
+        );
+        scenario.source(&sql).await;
+        scenario.source("BEGIN; TRUNCATE things; INSERT INTO log VALUES ('y'); COMMIT").await;
+    };
+    for round in 0..4 {
+        let some = || scenario.topics().read("transaction").len();
+        let before = some();
+        write(round).await;
+        await_condition("something is told", LIMIT, async || some() > before).await;
+        // In the middle of a transaction, most of the time.
+        kill(capture);
+        capture = scenario.spawn_capture();
+    }
+    write(4).await;
+    await_ends(&scenario, 10).await;
+    let repeated = scenario.topics().read("transaction").len() - all_told(&scenario).len();
+    assert!(repeated > 0, "nothing was told again");
+    scenario.await_equal("log").await;
+    scenario.await_equal("things").await;
+    assert_told(&scenario, &["public.things", "public.log"]);
+    assert_eq!(ends(&scenario).len(), 10);
+    kill(capture);
+}
+
+/// What was told once is not told again otherwise, so the events of a stopped table count from the first.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_events_of_a_stopped_table_count_as_they_will_be_published() {
+    let tables = "CREATE TABLE big (id int PRIMARY KEY, body text);";
+    let scenario = scenario("told_stopped", &format!("{LOG}{tables}")).await;
+    let (capture, _apply) = (scenario.capture().await, scenario.apply().await);
+    let large = "INSERT INTO big VALUES (1, repeat('x', 3000000))";
+    scenario.source(&format!("BEGIN; INSERT INTO log VALUES ('a'); {large}; UPDATE big SET id = 2; COMMIT")).await;
+    await_stopped(&scenario, "public.big").await;
+    scenario.source("UPDATE big SET id = 3").await;
+    scenario.source("BEGIN; TRUNCATE big; INSERT INTO log VALUES ('b'); COMMIT").await;
+    await_ends(&scenario, 3).await;
+    let before = all_told(&scenario);
+    let (log, big) = ("public.log", "public.big");
+    let expected = [counts(4, &[(log, 1), (big, 3)]), counts(2, &[(big, 2)]), counts(2, &[(big, 1), (log, 1)])];
+    assert_eq!(ends(&scenario), expected);
+    kill(capture);
+
+    scenario.topics().set("public.big", "max.message.bytes", "9000000").await;
+    let _capture = scenario.capture().await;
+    scenario.source("INSERT INTO log VALUES ('c')").await;
+    await_ends(&scenario, 4).await;
+    scenario.await_equal("log").await;
+    scenario.await_equal("big").await;
+    assert_eq!(all_told(&scenario)[..6], before);
+    assert_told(&scenario, &[log, big]);
+}
+
+/// As with messages, what the topic refuses for good stops what it holds, and nothing else; and it is held in the WAL.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_topic_of_transactions_that_refuses_records_stops_alone() {
+    let scenario = scenario("told_refused", LOG).await;
+    let (capture, _apply) = (scenario.capture().await, scenario.apply().await);
+    let topics = scenario.topics();
+    topics.set("transaction", "max.message.bytes", "1").await;
+    let name = topics.name("transaction");
+    let stopped = async || {
+        scenario.source("INSERT INTO log VALUES ('one of many')").await;
+        let (status, body) = scenario.readiness("capture").await;
+        assert_ne!(status, 0, "capture has ended:\n{}", scenario.log_text("capture"));
+        body.contains(&name)
+    };
+    await_condition("capture names the topic as stopped", LIMIT, stopped).await;
+    scenario.source("INSERT INTO log VALUES ('more')").await;
+    scenario.await_equal("log").await;
+    kill(capture);
+
+    topics.set("transaction", "max.message.bytes", "1000000").await;
+    let _capture = scenario.capture().await;
+    scenario.source("INSERT INTO log VALUES ('last')").await;
+    scenario.await_equal("log").await;
+    let all = scenario.source_value("SELECT count(*)::text FROM log").await.expect("a number");
+    await_ends(&scenario, all.parse().expect("a number")).await;
+    assert_told(&scenario, &["public.log"]);
+}
+
+/// Nothing is told but where it is asked for; what may have been published before is published again as it was.
+#[tokio::test(flavor = "multi_thread")]
+async fn transactions_are_told_from_where_the_option_holds() {
+    let mut scenario = scenario("told_later", LOG).await;
+    scenario.settings.set("capture.transactions", false);
+    scenario.settings.set("capture.checkpoint_interval", "1h");
+    let (capture, _apply) = (scenario.capture().await, scenario.apply().await);
+    scenario.source("INSERT INTO log VALUES ('a')").await;
+    scenario.await_equal("log").await;
+    assert_eq!(scenario.topics().partitions("transaction"), 0);
+    kill(capture);
+
+    scenario.settings.set("capture.transactions", true);
+    for (topic, note, records) in [("transaction", "b", 2), ("tx", "c", 2), ("transaction", "d", 4)] {
+        scenario.settings.set("kafka.topics.transactions", format!("{{prefix}}.{topic}"));
+        let capture = scenario.capture().await;
+        scenario.source(&format!("INSERT INTO log VALUES ('{note}')")).await;
+        let topics = scenario.topics();
+        let told = || topics.read(topic).iter().filter_map(position).collect::<BTreeSet<_>>();
+        await_condition("the row's transaction is told", LIMIT, async || told().len() >= records).await;
+        scenario.await_equal("log").await;
+        assert_eq!(told().len(), records, "{topic}");
+        kill(capture);
+    }
+    assert_eq!(ends(&scenario), [counts(1, &[("public.log", 1)]), counts(1, &[("public.log", 1)])]);
+}
