@@ -14,10 +14,10 @@ use crate::{
     schema::quote_literal,
     sink::{
         buffer::{Bag, Fold, Folded, KeyText, Misfit, MovedCells, Outcome, is_partial, key_text},
-        copy::CopyText,
         error::Error,
         ledger::{Ledger, Owned},
         plan::{Manner, Plan, group},
+        stage::StagedRows,
     },
 };
 
@@ -95,8 +95,8 @@ impl Run<'_> {
         &self,
         number: i64,
         chosen: impl Fn(&ChangeEvent) -> bool,
-    ) -> (Vec<(Position, KeyText)>, CopyText) {
-        let (mut keys, mut rows) = (Vec::new(), CopyText::default());
+    ) -> (Vec<(Position, KeyText)>, StagedRows<'_>) {
+        let (mut keys, mut rows) = (Vec::new(), StagedRows::new(&self.plan.staging));
         for (_, _, event) in &self.events {
             if !chosen(event) {
                 continue;
@@ -107,16 +107,11 @@ impl Run<'_> {
             };
             let Some(row) = row else { continue };
             let Some(key) = key_text(&event.shape, row, other) else { continue };
-            rows.int(number);
-            rows.int(i64::try_from(keys.len()).unwrap_or(i64::MAX));
-            for index in &self.plan.staged {
-                let cell = match row.get(*index) {
-                    Some(Cell::Unchanged) | None => other.and_then(|other| other.get(*index)).unwrap_or(&Cell::Null),
-                    Some(cell) => cell,
-                };
-                if self.plan.shape.key.contains(index) { rows.cell(cell) } else { rows.null() }
-            }
-            rows.end_row();
+            rows.push(number, i64::try_from(keys.len()).unwrap_or(i64::MAX), |index| match row.get(index) {
+                _ if !self.plan.shape.key.contains(&index) => &Cell::Null,
+                Some(Cell::Unchanged) | None => other.and_then(|other| other.get(index)).unwrap_or(&Cell::Null),
+                Some(cell) => cell,
+            });
             keys.push((event.position, key));
         }
         (keys, rows)
@@ -185,13 +180,13 @@ pub struct PartialGroup {
 }
 
 /// Folds a run of a keyed table into rows to stage.
-pub fn fold(
-    run: &Run<'_>,
+pub fn fold<'p>(
+    run: &'p Run<'_>,
     classes: HashMap<KeyText, u64>,
     targets: HashMap<Position, Vec<Cell>>,
     moved: &mut MovedRows,
     blocked: &mut [Option<usize>],
-) -> Result<(Staged, CopyText), Error> {
+) -> Result<(Staged, StagedRows<'p>), Error> {
     let plan = &run.plan;
     let mut fold = Fold::new(classes, targets, moved.known.clone());
     let last = each(run, blocked, |event| fold.push(event))?;
@@ -209,7 +204,7 @@ pub fn fold(
     }
     let mut staged = Staged { plan: Arc::clone(plan), deletes: 0, wholes: 0, partial: Vec::new(), last };
     let mut groups: HashMap<Vec<usize>, usize> = HashMap::new();
-    let mut rows = CopyText::default();
+    let mut rows = StagedRows::new(&plan.staging);
     for (number, outcome) in (0..).zip(fold.outcomes()) {
         let (tag, row) = match outcome {
             Outcome::Delete(row) => {
@@ -222,15 +217,10 @@ pub fn fold(
             }
             Outcome::Row(row) => (partial_group(plan, row, &mut groups, &mut staged.partial), row),
         };
-        rows.int(tag);
-        rows.int(number);
-        for index in &plan.staged {
-            match row.get(*index) {
-                Some(cell) if tag != group::DELETE || plan.shape.key.contains(index) => rows.cell(cell),
-                _ => rows.null(),
-            }
-        }
-        rows.end_row();
+        rows.push(tag, number, |index| match row.get(index) {
+            Some(cell) if tag != group::DELETE || plan.shape.key.contains(&index) => cell,
+            _ => &Cell::Null,
+        });
     }
     Ok((staged, rows))
 }
@@ -254,35 +244,25 @@ fn partial_group(
 }
 
 /// Folds a run of a keyless table into rows to stage.
-pub fn bag(run: &Run<'_>, blocked: &mut [Option<usize>]) -> Result<(Staged, CopyText), Error> {
+pub fn bag<'p>(run: &'p Run<'_>, blocked: &mut [Option<usize>]) -> Result<(Staged, StagedRows<'p>), Error> {
     let plan = &run.plan;
     let mut bag = Bag::default();
     let last = each(run, blocked, |event| bag.push(event).map(|()| Folded::Taken))?;
     let mut staged = Staged { plan: Arc::clone(plan), deletes: 0, wholes: 0, partial: Vec::new(), last };
     let mut changes = 0;
-    let mut rows = CopyText::default();
+    let mut rows = StagedRows::new(&plan.staging);
     for (number, entry) in (0..).zip(bag.entries()) {
-        let tags: &[i64] = match (&entry.old, &entry.new) {
-            (None, None) => &[],
-            (Some(_), None) => &[group::DELETE],
-            (None, Some(_)) => &[group::WHOLE],
-            (Some(_), Some(_)) if plan.changes_in_place() => &[group::PARTIAL],
-            (Some(_), Some(_)) => &[group::DELETE, group::WHOLE],
-        };
-        for tag in tags {
-            match *tag {
+        let in_place = entry.old.is_some() && entry.new.is_some() && plan.changes_in_place();
+        let [was, becomes] = if in_place { [group::OLD, group::PARTIAL] } else { [group::DELETE, group::WHOLE] };
+        for (tag, row) in [(was, &entry.old), (becomes, &entry.new)] {
+            let Some(row) = row else { continue };
+            match tag {
                 group::DELETE => staged.deletes += 1,
                 group::WHOLE => staged.wholes += 1,
-                _ => changes += 1,
+                group::PARTIAL => changes += 1,
+                _ => {}
             }
-            rows.int(*tag);
-            rows.int(number);
-            for index in &plan.staged {
-                for row in [&entry.new, &entry.old] {
-                    rows.cell(row.as_ref().and_then(|row| row.get(*index)).unwrap_or(&Cell::Null));
-                }
-            }
-            rows.end_row();
+            rows.push(tag, number, |index| row.get(index).unwrap_or(&Cell::Null));
         }
     }
     if changes > 0 {

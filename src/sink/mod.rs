@@ -22,6 +22,7 @@ pub mod plan;
 pub mod session;
 pub mod settings;
 pub mod siblings;
+pub mod stage;
 pub mod table;
 pub mod ties;
 

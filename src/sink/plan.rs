@@ -1,25 +1,25 @@
 //! The statements of one table version: staging table, and the set-based statements that move staged rows into the target.
 //!
 //! A staged row is (`g`, `i`, one column per source column that the target stores): `g` says what the row is for
-//! ([`group`]), `i` numbers it. Staging columns have the target's own types, so the server's input functions parse the
-//! text. There is no statement per row anywhere.
+//! ([`group`]), `i` numbers it ([`stage`](super::stage)). Staging columns have the target's own types, so the server's input
+//! functions parse the text. There is no statement per row anywhere.
 
-use std::{
-    collections::BTreeSet,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
-};
+use std::{collections::BTreeSet, sync::Arc};
 
 use crate::{
     event::TableShape,
     schema::{TableName, quote_identifier},
-    sink::{error::Error, table::Target},
+    sink::{
+        error::Error,
+        stage::{StagedColumn, Staging},
+        table::Target,
+    },
 };
 
 /// Values of the staging column `g`.
 pub mod group {
+    /// Keyless: what the rows to change are in the target.
+    pub const OLD: i64 = -4;
     /// Keys whose equality class the server tells.
     pub const CLASS: i64 = -3;
     /// Keys whose rows are read before a key move deletes them.
@@ -28,7 +28,7 @@ pub mod group {
     pub const DELETE: i64 = -1;
     /// Whole rows.
     pub const WHOLE: i64 = 0;
-    /// The first of the groups of partial rows; keyless: rows to change.
+    /// The first of the groups of partial rows; keyless: what rows to change become.
     pub const PARTIAL: i64 = 1;
 }
 
@@ -51,13 +51,11 @@ pub struct Plan {
     pub shape: Arc<TableShape>,
     /// The target as it was when the plan was made.
     pub target: Target,
-    /// Name of the staging table.
-    pub stage: String,
-    /// Creates the staging table.
-    pub stage_ddl: String,
+    /// The staging tables.
+    pub staging: Staging,
     /// Whether equal keys may have different texts, so that the server must say which keys are equal.
     pub loose_key: bool,
-    /// Shape indices of the staged columns, in staging order.
+    /// Shape indices of the staged columns, in the shape's order.
     pub staged: Vec<usize>,
     written: Vec<usize>,
     settable: Vec<usize>,
@@ -68,8 +66,6 @@ pub struct Plan {
     replaceable: bool,
 }
 
-static NUMBER: AtomicU64 = AtomicU64::new(0);
-
 impl Plan {
     /// Compiles the statements. The target must have every column of the shape.
     pub fn new(topic: Arc<str>, shape: Arc<TableShape>, target: Target) -> Result<Self, Error> {
@@ -77,7 +73,7 @@ impl Plan {
         let key: BTreeSet<&str> =
             shape.key.iter().filter_map(|index| shape.columns.get(*index)).map(|column| &*column.name).collect();
         let mut staged = Vec::new();
-        let (mut written, mut settable, mut definitions) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut written, mut settable, mut columns) = (Vec::new(), Vec::new(), Vec::new());
         let (mut loose_key, mut overrides, mut identity) = (false, false, None);
         for (index, column) in shape.columns.iter().enumerate() {
             let stored = target.column(&column.name).ok_or_else(vanished)?;
@@ -87,10 +83,7 @@ impl Plan {
                 continue;
             }
             staged.push(index);
-            definitions.push(format!("c{index} {}", stored.type_sql));
-            if shape.key.is_empty() {
-                definitions.push(format!("o{index} {}", stored.type_sql));
-            }
+            columns.push(StagedColumn { index, type_sql: &stored.type_sql, is_key });
             if !stored.generated {
                 written.push(index);
                 overrides |= stored.identity_always;
@@ -103,12 +96,7 @@ impl Plan {
             }
         }
         let join = if key.is_empty() { String::new() } else { join(&shape, &target, &key).ok_or_else(vanished)? };
-        let stage = format!("walrelay_stage_{}", NUMBER.fetch_add(1, Ordering::Relaxed));
-        let stage_ddl = format!(
-            "CREATE TEMP TABLE IF NOT EXISTS {stage} (g bigint, i bigint{}{}) ON COMMIT DELETE ROWS",
-            if definitions.is_empty() { "" } else { ", " },
-            definitions.join(", ")
-        );
+        let staging = Staging::new(&columns);
         let beyond = target
             .columns
             .iter()
@@ -119,8 +107,7 @@ impl Plan {
             topic,
             shape,
             target,
-            stage,
-            stage_ddl,
+            staging,
             loose_key,
             staged,
             written,
@@ -150,39 +137,25 @@ impl Plan {
         self.shape.columns.get(index).map(|column| &*column.name)
     }
 
-    /// Loads the staging table with the given columns (and the old row's, for a keyless table).
-    #[must_use]
-    pub fn copy(&self) -> String {
-        let mut columns = String::from("g, i");
-        for index in &self.staged {
-            columns.push_str(&format!(", c{index}"));
-            if !self.is_keyed() {
-                columns.push_str(&format!(", o{index}"));
-            }
-        }
-        format!("COPY pg_temp.{} ({columns}) FROM STDIN", self.stage)
-    }
-
     /// Deletes the rows whose keys are staged.
     #[must_use]
     pub fn delete(&self) -> String {
-        let (table, stage, join) = (self.table().quoted(), &self.stage, &self.join);
-        format!("DELETE FROM {table} AS t USING pg_temp.{stage} AS s WHERE s.g = {} AND {join}", group::DELETE)
+        let (table, keys, join) = (self.table().quoted(), self.staging.keys(), &self.join);
+        format!("DELETE FROM {table} AS t USING {keys} WHERE s.g = {} AND {join}", group::DELETE)
     }
 
     /// Writes staged rows that have every column.
     #[must_use]
     pub fn write_whole(&self, manner: Manner, partial_groups: usize) -> String {
-        let (table, stage, join) = (self.table().quoted(), &self.stage, &self.join);
+        let (table, keys, rows, join) = (self.table().quoted(), self.staging.keys(), self.staging.rows(), &self.join);
         // Without a list all columns take their defaults, as a table of generated columns must.
         let names =
             if self.written.is_empty() { String::new() } else { format!(" ({})", self.names(&self.written, "")) };
-        let values = numbers(&self.written, "s.");
+        let values = self.values(&self.written);
         let overriding = self.overriding;
         if !self.is_keyed() {
             return format!(
-                "INSERT INTO {table}{names}{overriding} SELECT {values} FROM pg_temp.{stage} AS s \
-                 WHERE s.g = {} ORDER BY s.i",
+                "INSERT INTO {table}{names}{overriding} SELECT {values} FROM {rows} WHERE s.g = {} ORDER BY s.i",
                 group::WHOLE
             );
         }
@@ -190,10 +163,10 @@ impl Plan {
             // Counting the deleted rows makes the whole deletion happen before the first insertion. A foreign key with
             // NO ACTION is checked when the statement ends, and then finds the row again.
             return format!(
-                "WITH gone AS (DELETE FROM {table} AS t USING pg_temp.{stage} AS s WHERE s.g BETWEEN {whole} AND \
+                "WITH gone AS (DELETE FROM {table} AS t USING {keys} WHERE s.g BETWEEN {whole} AND \
                  {partial_groups} AND {join} RETURNING 1) \
                  INSERT INTO {table}{names}{overriding} SELECT {values} FROM (SELECT count(*) FROM gone) AS n, \
-                 pg_temp.{stage} AS s WHERE s.g BETWEEN {whole} AND {partial_groups}",
+                 {rows} WHERE s.g BETWEEN {whole} AND {partial_groups}",
                 whole = group::WHOLE,
             );
         }
@@ -205,7 +178,7 @@ impl Plan {
             format!("DO UPDATE SET {}", set.collect::<Vec<_>>().join(", "))
         };
         format!(
-            "INSERT INTO {table}{names}{overriding} SELECT {values} FROM pg_temp.{stage} AS s WHERE s.g = {} \
+            "INSERT INTO {table}{names}{overriding} SELECT {values} FROM {rows} WHERE s.g = {} \
              ON CONFLICT ({keys}) {action}",
             group::WHOLE
         )
@@ -244,7 +217,7 @@ impl Plan {
         let mut names: Vec<String> = kept.map(|column| quote_identifier(&column.name)).collect();
         let mut values: Vec<String> = names.iter().map(|name| format!("t.{name}")).collect();
         names.push(self.name(identity));
-        values.push(format!("s.c{identity}"));
+        values.push(self.staging.column(identity));
         format!(
             "WITH gone AS (DELETE FROM {table} AS t USING {differ} RETURNING {}) \
              INSERT INTO {table} ({}) OVERRIDING SYSTEM VALUE SELECT gone.* FROM (SELECT count(*) FROM gone) AS n, gone",
@@ -261,11 +234,12 @@ impl Plan {
     }
 
     fn differ(&self, groups: &[i64]) -> String {
-        let (stage, join, identity) = (&self.stage, &self.join, self.identity.unwrap_or_default());
+        let (rows, join, identity) = (self.staging.rows(), &self.join, self.identity.unwrap_or_default());
         let groups = groups.iter().map(i64::to_string).collect::<Vec<_>>().join(", ");
         format!(
-            "pg_temp.{stage} AS s WHERE s.g IN ({groups}) AND {join} AND t.{} IS DISTINCT FROM s.c{identity}",
-            self.name(identity)
+            "{rows} WHERE s.g IN ({groups}) AND {join} AND t.{} IS DISTINCT FROM {}",
+            self.name(identity),
+            self.staging.column(identity)
         )
     }
 
@@ -292,45 +266,37 @@ impl Plan {
         let set: Vec<String> = present
             .iter()
             .filter(|index| self.settable.contains(index))
-            .map(|index| format!("{} = s.c{index}", self.name(*index)))
+            .map(|index| format!("{} = {}", self.name(*index), self.staging.column(*index)))
             .collect();
-        let (table, stage, join) = (self.table().quoted(), &self.stage, &self.join);
+        let (table, rows, join) = (self.table().quoted(), self.staging.rows(), &self.join);
         (!set.is_empty()).then(|| {
             let set = set.join(", ");
-            format!("UPDATE {table} AS t SET {set} FROM pg_temp.{stage} AS s WHERE s.g = {number} AND {join}")
+            format!("UPDATE {table} AS t SET {set} FROM {rows} WHERE s.g = {number} AND {join}")
         })
     }
 
-    /// Fills the other columns of a group's staged rows from the target.
+    /// Fills the other columns of a group's staged rows from the target; the first statement meets every row.
     #[must_use]
-    pub fn complete(&self, number: i64, present: &[usize]) -> String {
-        let absent = self.staged.iter().filter(|index| !present.contains(index));
-        let set: Vec<String> = absent.map(|index| format!("c{index} = t.{}", self.name(*index))).collect();
-        let set = if set.is_empty() { "i = s.i".to_owned() } else { set.join(", ") };
-        let (table, stage, join) = (self.table().quoted(), &self.stage, &self.join);
-        format!("UPDATE pg_temp.{stage} AS s SET {set} FROM {table} AS t WHERE s.g = {number} AND {join}")
+    pub fn complete(&self, number: i64, present: &[usize]) -> Vec<String> {
+        let target = format!("{} AS t", self.table().quoted());
+        let of_group = format!("s.g = {number} AND {}", self.join);
+        let value = |index| (!present.contains(&index)).then(|| format!("t.{}", self.name(index)));
+        self.staging.update(&target, &of_group, value)
     }
 
     /// Numbers the equality classes of the staged keys.
     #[must_use]
     pub fn classes(&self) -> String {
-        let order = numbers(&self.shape.key, "s.");
-        let stage = &self.stage;
-        format!(
-            "SELECT s.i, dense_rank() OVER (ORDER BY {order}) FROM pg_temp.{stage} AS s WHERE s.g = {}",
-            group::CLASS
-        )
+        let (order, keys) = (self.values(&self.shape.key), self.staging.keys());
+        format!("SELECT s.i, dense_rank() OVER (ORDER BY {order}) FROM {keys} WHERE s.g = {}", group::CLASS)
     }
 
     /// Reads all written columns of the rows whose keys are staged for key moves; the first output column is the number.
     #[must_use]
     pub fn read_moving(&self) -> String {
         let columns = self.names(&self.staged, "t.");
-        let (table, stage, join) = (self.table().quoted(), &self.stage, &self.join);
-        format!(
-            "SELECT s.i, {columns} FROM {table} AS t JOIN pg_temp.{stage} AS s ON {join} WHERE s.g = {}",
-            group::MOVE
-        )
+        let (table, keys, join) = (self.table().quoted(), self.staging.keys(), &self.join);
+        format!("SELECT s.i, {columns} FROM {table} AS t JOIN {keys} ON {join} WHERE s.g = {}", group::MOVE)
     }
 
     /// Keyless: whether a change can be an UPDATE; where the target writes some column by itself the row is replaced.
@@ -343,25 +309,24 @@ impl Plan {
     /// text, for not every type has an equality (trap T30), and counted off against each other.
     #[must_use]
     pub fn write_matching(&self, change: bool) -> String {
-        let number = if change { group::PARTIAL } else { group::DELETE };
-        let (table, stage) = (self.table().quoted(), &self.stage);
-        let old: Vec<String> = self.staged.iter().map(|index| format!("s.o{index}")).collect();
-        let (old, here) = (old.join(", "), self.names(&self.staged, "t."));
+        let number = if change { group::OLD } else { group::DELETE };
+        let (table, rows) = (self.table().quoted(), self.staging.rows());
+        let (old, here) = (self.values(&self.staged), self.names(&self.staged, "t."));
         let matching = format!(
             "WITH wanted AS MATERIALIZED (SELECT s.i, ROW({old})::text AS r, \
-               row_number() OVER (PARTITION BY ROW({old})::text ORDER BY s.i) AS n FROM pg_temp.{stage} AS s \
-               WHERE s.g = {number}), \
+               row_number() OVER (PARTITION BY ROW({old})::text ORDER BY s.i) AS n FROM {rows} WHERE s.g = {number}), \
              found AS (SELECT t.tableoid AS o, t.ctid AS c, ROW({here})::text AS r, \
                row_number() OVER (PARTITION BY ROW({here})::text ORDER BY t.tableoid, t.ctid) AS n FROM {table} AS t \
                WHERE ROW({here})::text IN (SELECT r FROM wanted)), \
              pair AS (SELECT w.i, f.o, f.c FROM wanted AS w JOIN found AS f ON f.r = w.r AND f.n = w.n) "
         );
         if change {
-            let set = self.settable.iter().map(|index| format!("{} = s.c{index}", self.name(*index)));
+            let set = self.settable.iter().map(|index| format!("{} = {}", self.name(*index), self.staging.column(*index)));
             let set = set.collect::<Vec<_>>().join(", ");
             format!(
-                "{matching}UPDATE {table} AS t SET {set} FROM pair AS p JOIN pg_temp.{stage} AS s ON s.i = p.i \
-                 AND s.g = {number} WHERE t.tableoid = p.o AND t.ctid = p.c"
+                "{matching}UPDATE {table} AS t SET {set} FROM pair AS p, {rows} WHERE s.i = p.i AND s.g = {} \
+                 AND t.tableoid = p.o AND t.ctid = p.c",
+                group::PARTIAL
             )
         } else {
             format!("{matching}DELETE FROM {table} AS t USING pair AS p WHERE t.tableoid = p.o AND t.ctid = p.c")
@@ -375,11 +340,11 @@ impl Plan {
     fn names(&self, indices: &[usize], prefix: &str) -> String {
         indices.iter().map(|index| format!("{prefix}{}", self.name(*index))).collect::<Vec<_>>().join(", ")
     }
-}
 
-/// The staging table's columns.
-fn numbers(indices: &[usize], prefix: &str) -> String {
-    indices.iter().map(|index| format!("{prefix}c{index}")).collect::<Vec<_>>().join(", ")
+    /// Staged columns.
+    fn values(&self, indices: &[usize]) -> String {
+        indices.iter().map(|index| self.staging.column(*index)).collect::<Vec<_>>().join(", ")
+    }
 }
 
 /// `t.key = s.key` with the operators of the key's unique index.

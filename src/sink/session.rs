@@ -28,12 +28,12 @@ use crate::{
     schema::quote_literal,
     sink::{
         batch::{self, Applied, LaneDone, LanePart, MovedRows, Placed, Run, Staged},
-        copy::CopyText,
         error::Error,
         ledger::{APPLICATION_NAME, Claim, Ledger},
         moved,
         plan::{Manner, Plan, group},
         settings::Sink,
+        stage::StagedRows,
         table::{Evolution, ensure},
     },
 };
@@ -273,8 +273,9 @@ impl Session {
         blocked: &mut [Option<usize>],
     ) -> Result<Staged, Error> {
         let plan = &run.plan;
-        if self.filled.contains(&plan.stage) {
-            let clear = format!("TRUNCATE pg_temp.{}", plan.stage);
+        let filled = plan.staging.tables().filter(|stage| self.filled.contains(&stage.name));
+        let clear = filled.map(|stage| format!("TRUNCATE pg_temp.{}", stage.name)).collect::<Vec<_>>().join(";");
+        if !clear.is_empty() {
             self.client.batch_execute(&clear).await.map_err(Error::table(&plan.topic, plan.table(), "stage"))?;
         }
         let (staged, rows) = if plan.is_keyed() {
@@ -289,28 +290,27 @@ impl Session {
         Ok(staged)
     }
 
-    /// Copies rows into the plan's staging table, creating it on first use.
-    async fn load(&mut self, plan: &Plan, rows: CopyText) -> Result<(), Error> {
-        if rows.is_empty() {
-            return Ok(());
-        }
+    /// Copies rows into the plan's staging tables, creating them on first use.
+    async fn load(&mut self, plan: &Plan, rows: StagedRows<'_>) -> Result<(), Error> {
         let failed = || {
             let failed = Error::table(&plan.topic, plan.table(), "stage rows of");
             move |error| failed(error).in_staging(|staged| plan.staged_column(staged))
         };
-        if !self.stages.contains_key(&plan.stage) {
-            self.make_room().await?;
-            self.client.batch_execute(&plan.stage_ddl).await.map_err(failed())?;
-            let copy = self.client.prepare(&plan.copy()).await.map_err(failed())?;
-            self.stages.insert(plan.stage.clone(), copy);
-            self.created.push(plan.stage.clone());
+        for (stage, text) in rows.into_tables() {
+            if !self.stages.contains_key(&stage.name) {
+                self.make_room().await?;
+                self.client.batch_execute(&stage.ddl).await.map_err(failed())?;
+                let copy = self.client.prepare(&stage.copy).await.map_err(failed())?;
+                self.stages.insert(stage.name.clone(), copy);
+                self.created.push(stage.name.clone());
+            }
+            let Some(copy) = self.stages.get(&stage.name) else { continue };
+            self.filled.insert(stage.name.clone());
+            let sink = self.client.copy_in::<_, Bytes>(copy).await.map_err(failed())?;
+            let mut sink = pin!(sink);
+            sink.send(Bytes::from(text.into_bytes())).await.map_err(failed())?;
+            sink.finish().await.map_err(failed())?;
         }
-        let Some(copy) = self.stages.get(&plan.stage) else { return Ok(()) };
-        self.filled.insert(plan.stage.clone());
-        let sink = self.client.copy_in::<_, Bytes>(copy).await.map_err(failed())?;
-        let mut sink = pin!(sink);
-        sink.send(Bytes::from(rows.into_bytes())).await.map_err(failed())?;
-        sink.finish().await.map_err(failed())?;
         Ok(())
     }
 
@@ -373,7 +373,8 @@ impl Session {
         if plan.is_keyed() {
             if plan.replaces(manner) {
                 for (number, group) in (group::PARTIAL..).zip(&staged.partial) {
-                    statements.push((plan.complete(number, &group.present), Some(group.rows)));
+                    let complete = plan.complete(number, &group.present).into_iter().enumerate();
+                    statements.extend(complete.map(|(at, sql)| (sql, (at == 0).then_some(group.rows))));
                 }
             }
             if staged.deletes > 0 {

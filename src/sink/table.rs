@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use tokio_postgres::Client;
 
 use crate::{
-    event::TableShape,
+    event::{ShapeColumn, TableShape},
     schema::{TableName, quote_identifier},
     sink::{
         error::Error,
@@ -209,10 +209,8 @@ async fn change(
         (None, Past::Blank) => create_table(client, topic, shape, name).await?,
         (Some(target), _) => {
             let missing = missing_columns(&target, shape);
-            let mut adds = Vec::with_capacity(missing.len());
-            for index in missing {
-                adds.push(format!("ADD COLUMN {}", column_sql(client, topic, name, shape, index).await?));
-            }
+            let columns = columns_sql(client, topic, name, shape, &missing).await?;
+            let adds: Vec<String> = columns.iter().map(|column| format!("ADD COLUMN {column}")).collect();
             if adds.is_empty() { String::new() } else { format!("ALTER TABLE {} {}", name.quoted(), adds.join(", ")) }
         }
     };
@@ -252,10 +250,8 @@ async fn create_table(client: &Client, topic: &str, shape: &TableShape, name: &T
     let failed = || Error::table(topic, name, "create");
     let exists = "SELECT EXISTS (SELECT FROM pg_namespace WHERE nspname = $1)";
     let exists: bool = client.query_one(exists, &[&&*name.schema]).await.map_err(failed())?.get(0);
-    let mut parts = Vec::with_capacity(shape.columns.len() + 1);
-    for index in 0..shape.columns.len() {
-        parts.push(column_sql(client, topic, name, shape, index).await?);
-    }
+    let all: Vec<usize> = (0..shape.columns.len()).collect();
+    let mut parts = columns_sql(client, topic, name, shape, &all).await?;
     if !shape.key.is_empty() {
         parts.push(format!("PRIMARY KEY ({})", key_names(shape)));
     }
@@ -263,29 +259,34 @@ async fn create_table(client: &Client, topic: &str, shape: &TableShape, name: &T
     Ok(format!("{schema}CREATE TABLE {} ({})", name.quoted(), parts.join(", ")))
 }
 
-/// A column's definition: the source's type if the target knows it, else text.
-async fn column_sql(
+/// Columns' definitions: the source's type if the target knows it, else text.
+async fn columns_sql(
     client: &Client,
     topic: &str,
     name: &TableName,
     shape: &TableShape,
-    index: usize,
-) -> Result<String, Error> {
-    let Some(column) = shape.columns.get(index) else { return Ok(String::new()) };
-    if column.guessed {
-        tracing::warn!(
-            table = %name, column = %column.name, r#type = %column.type_sql,
-            "the schema does not tell the source's type, and this one has its values; alter the column if it is another"
-        );
+    indices: &[usize],
+) -> Result<Vec<String>, Error> {
+    let columns: Vec<&ShapeColumn> = indices.iter().filter_map(|index| shape.columns.get(*index)).collect();
+    let types: Vec<&str> = columns.iter().map(|column| &*column.type_sql).collect();
+    let sql = "SELECT to_regtype(t) IS NOT NULL FROM unnest($1::text[]) WITH ORDINALITY AS u(t, n) ORDER BY n";
+    let known = client.query(sql, &[&types]).await.map_err(Error::table(topic, name, "describe"))?;
+    let mut definitions = Vec::with_capacity(columns.len());
+    for (column, known) in columns.into_iter().zip(known) {
+        if column.guessed {
+            tracing::warn!(
+                table = %name, column = %column.name, r#type = %column.type_sql,
+                "the schema does not tell the source's type, and this one has its values; alter the column if it is another"
+            );
+        }
+        let known: bool = known.get(0);
+        if !known {
+            tracing::warn!(table = %name, column = %column.name, r#type = %column.type_sql, "type unknown to the target, text is used");
+        }
+        let type_sql = if known { &*column.type_sql } else { "text" };
+        definitions.push(format!("{} {type_sql}", quote_identifier(&column.name)));
     }
-    let known = "SELECT to_regtype($1) IS NOT NULL";
-    let known: bool =
-        client.query_one(known, &[&&*column.type_sql]).await.map_err(Error::table(topic, name, "describe"))?.get(0);
-    if !known {
-        tracing::warn!(table = %name, column = %column.name, r#type = %column.type_sql, "type unknown to the target, text is used");
-    }
-    let type_sql = if known { &*column.type_sql } else { "text" };
-    Ok(format!("{} {type_sql}", quote_identifier(&column.name)))
+    Ok(definitions)
 }
 
 fn key_names(shape: &TableShape) -> String {

@@ -52,3 +52,4 @@ mod topic_names;
 mod topics;
 mod transactions;
 mod verify;
+mod wide;

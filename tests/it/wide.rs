@@ -1,0 +1,99 @@
+//! Tables of as many columns, and rows of as many bytes, as PostgreSQL allows: what apply stages them in must not need more.
+
+use crate::support::Scenario;
+
+/// Text that TOAST stores out of line and cannot compress.
+const LARGE_TEXT: &str = "(SELECT string_agg(md5(i::text || random()::text || n::text), '') FROM generate_series(1, 200) i)";
+
+/// Columns `c<first>` to `c<last>` of integers, texts and booleans, which a page has room for.
+fn mixed(first: usize, last: usize) -> String {
+    let ty = |number: usize| ["int", "text", "boolean"][number % 3];
+    (first..=last).map(|number| format!("c{number} {}", ty(number))).collect::<Vec<_>>().join(", ")
+}
+
+/// Their values in a query that has `n`.
+fn values(first: usize, last: usize) -> String {
+    let value = |number: usize| match number % 3 {
+        0 => format!("n + {number}"),
+        1 => format!("'t' || n + {number}"),
+        _ => format!("(n + {number}) % 2 = 0"),
+    };
+    (first..=last).map(value).collect::<Vec<_>>().join(", ")
+}
+
+/// Columns `b1` to `b<last>`, whose values fill a page to the last byte when there are 1,017 with the key.
+fn numbers(last: usize) -> String {
+    (1..=last).map(|number| format!("b{number} bigint")).collect::<Vec<_>>().join(", ")
+}
+
+/// Inserts rows of all tables.
+async fn insert(scenario: &Scenario, from: usize, to: usize) {
+    let rows = format!("generate_series({from}, {to}) n");
+    let body = format!("CASE WHEN n % 2 = 0 THEN {LARGE_TEXT} END");
+    let same = vec!["n"; 1017].join(", ");
+    for sql in [
+        format!("INSERT INTO keyed SELECT n, {}, {body}, n FROM {rows}", values(1, 1597)),
+        format!("INSERT INTO seats SELECT n, {body}, {}, 'p' || n FROM {rows}", values(1, 1596)),
+        format!("INSERT INTO log SELECT {} FROM {rows}, generate_series(1, 2)", values(1, 1600)),
+        format!("INSERT INTO full_keyed SELECT {same} FROM {rows}"),
+        format!("INSERT INTO full_log SELECT {same} FROM {rows}"),
+    ] {
+        scenario.source(&sql).await;
+    }
+}
+
+/// Every operation, also on rows of which the server leaves out a TOASTed value.
+async fn change(scenario: &Scenario, from: usize) {
+    let (second, third, fourth, last) = (from + 1, from + 2, from + 3, from + 5);
+    let range = format!("BETWEEN {from} AND {last}");
+    let sql = format!(
+        "UPDATE keyed SET c3 = 0, c1597 = 'new' WHERE a {range};
+         UPDATE keyed SET z = z + 1000 WHERE a IN ({from}, {second});
+         UPDATE keyed SET a = -a, c1 = '' WHERE a IN ({third}, {fourth});
+         DELETE FROM keyed WHERE a = {last};
+         UPDATE seats SET no = DEFAULT WHERE id = {third};
+         BEGIN; UPDATE seats SET place = 'free' WHERE id = {from}; UPDATE seats SET place = 'p{from}' WHERE id = {second};
+         UPDATE seats SET place = 'p{second}', c1 = 'swapped' WHERE id = {from}; COMMIT;
+         DELETE FROM seats WHERE id = {last};
+         UPDATE log SET c1 = 'new', c1600 = c1600 || '!' WHERE c3 = {from} + 3;
+         DELETE FROM log WHERE ctid = (SELECT min(ctid) FROM log WHERE c3 = {second} + 3);
+         UPDATE full_keyed SET b1016 = 0, b1 = -1 WHERE id {range}; UPDATE full_keyed SET id = -id WHERE id = {from};
+         DELETE FROM full_keyed WHERE id = {last};
+         UPDATE full_log SET b1 = -1 WHERE b2 {range}; DELETE FROM full_log WHERE b2 = {last};"
+    );
+    scenario.source(&sql).await;
+}
+
+const TABLES: [&str; 5] = ["keyed", "seats", "log", "full_keyed", "full_log"];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tables_and_rows_at_the_limits_of_postgresql_arrive() {
+    let scenario = Scenario::new("limits").await;
+    let seats = format!(
+        "CREATE TABLE seats (id int PRIMARY KEY, body text, {}, place text UNIQUE, no int GENERATED ALWAYS AS IDENTITY)",
+        mixed(1, 1596)
+    );
+    let sql = format!(
+        "CREATE TABLE keyed (a int, {}, body text, z int, PRIMARY KEY (z, a));
+         CREATE TABLE log ({}); ALTER TABLE log REPLICA IDENTITY FULL;
+         CREATE TABLE full_keyed (id bigint PRIMARY KEY, {}); CREATE TABLE full_log ({}); ALTER TABLE full_log REPLICA IDENTITY FULL;",
+        mixed(1, 1597),
+        mixed(1, 1600),
+        numbers(1016),
+        numbers(1017)
+    );
+    scenario.both(&seats).await;
+    scenario.source(&sql).await;
+    insert(&scenario, 1, 12).await;
+    let (_capture, _apply) = (scenario.capture().await, scenario.apply().await);
+    for table in TABLES {
+        scenario.await_equal(table).await;
+    }
+    insert(&scenario, 21, 32).await;
+    change(&scenario, 1).await;
+    change(&scenario, 21).await;
+    for table in TABLES {
+        scenario.await_equal(table).await;
+    }
+    scenario.verify();
+}
