@@ -27,7 +27,7 @@ use walrelay::{
     event::{Datum, EventMeta, RecordBuf, RowChange, TransactionMeta, Tuple},
     lsn::Lsn,
     record::{Decoded, Decoder, Encoder, EncoderSettings, TopicNames},
-    schema::{Column, Relation, ReplicaIdentity, TableName},
+    schema::{Column, Lineage, Relation, ReplicaIdentity, TableName},
     types::{ColumnType, Modes, Placeholder, TypeKind},
 };
 
@@ -108,6 +108,8 @@ fn relation(columns: &[Sample]) -> Relation {
         nullable: index > 0,
         nondeterministic: false,
         optional: false,
+        missing: None,
+        null_items: false,
     };
     Relation {
         oid: 1,
@@ -115,6 +117,7 @@ fn relation(columns: &[Sample]) -> Relation {
         identity: ReplicaIdentity::Default,
         columns: columns.iter().enumerate().map(column).collect(),
         key: vec![0],
+        lineage: Lineage::default(),
     }
 }
 

@@ -304,6 +304,10 @@ pub struct ShapeColumn {
     pub guessed: bool,
     /// Whether the source column accepts NULL.
     pub nullable: bool,
+    /// The value, as text, of rows that are older than the column, and of which no event tells it.
+    pub missing: Option<Arc<str>>,
+    /// Labels of the enumeration that it is of, or whose items are, in their order, where the schema tells them.
+    pub labels: Vec<Arc<str>>,
 }
 
 /// A table as a record's key and value schemas describe it.

@@ -95,6 +95,12 @@ pub struct Column {
     /// there.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub optional: bool,
+    /// The value, as text, of rows that are older than the column and of which no event tells it (`pg_attribute.attmissingval`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub missing: Option<Arc<str>>,
+    /// Whether its arrays can have NULL, as a row has shown.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub null_items: bool,
 }
 
 /// One version of a published relation: its published columns in the order of its tuples.
@@ -112,6 +118,18 @@ pub struct Relation {
     ///
     /// The replica identity index, where one was chosen; else the primary key; else a unique index over NOT NULL columns.
     pub key: Vec<usize>,
+    /// Which of the relation's versions it is.
+    #[serde(default)]
+    pub lineage: Lineage,
+}
+
+/// Which of a relation's versions one is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Lineage {
+    /// Counts versions as the stream announces them, from 1; 0 where that was not recorded.
+    pub number: u32,
+    /// The file that the rows lay in (`pg_relation_filenode`), where it is known.
+    pub file: Option<u32>,
 }
 
 impl Relation {
@@ -127,6 +145,7 @@ impl Relation {
         for column in &mut self.columns {
             let before = earlier.columns.iter().find(|known| known.name == column.name);
             column.optional |= before.is_none_or(|known| known.nullable || known.optional);
+            column.null_items |= before.is_some_and(|known| known.null_items);
         }
     }
 }
@@ -145,9 +164,18 @@ mod tests {
                 nullable: *nullable,
                 nondeterministic: false,
                 optional: false,
+                missing: None,
+                null_items: false,
             };
             let (identity, columns) = (ReplicaIdentity::Default, columns.iter().map(column).collect());
-            Relation { oid: 1, name: TableName::new("public", "t"), identity, columns, key: Vec::new() }
+            Relation {
+                oid: 1,
+                name: TableName::new("public", "t"),
+                identity,
+                columns,
+                key: Vec::new(),
+                lineage: Lineage::default(),
+            }
         };
         let mut newest = relation(&[("kept", false), ("added", false), ("strict", false)]);
         newest.keep_optional(&relation(&[("kept", false), ("strict", true)]));

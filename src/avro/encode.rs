@@ -98,11 +98,15 @@ pub fn value(value: Value<'_>, scratch: &mut Vec<u8>, out: &mut Vec<u8>) {
         Value::Array(array) => {
             if !array.is_empty() {
                 length(array.len(), out);
+                let is_required = array.has_required_items();
                 array.each(|item| match item {
                     Some(item) => {
-                        present(out);
+                        if !is_required {
+                            present(out);
+                        }
                         self::value(item, scratch, out);
                     }
+                    None if is_required => length(0, out),
                     None => null(out),
                 });
             }

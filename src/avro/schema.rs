@@ -31,6 +31,12 @@ const SOURCE_COLUMN_PARAMETERS: &str = "__debezium.source.column.";
 pub const SOURCE_TYPE_PARAMETER: &str = "__debezium.source.column.type";
 /// Parameter that is `false` on a column declared NOT NULL.
 pub const NULLABLE_PARAMETER: &str = "walrelay.nullable";
+/// Parameter with the labels of an enumeration.
+pub const ALLOWED_PARAMETER: &str = "allowed";
+/// Parameter with the labels as a JSON array, where commas do not part them.
+pub const LABELS_PARAMETER: &str = "walrelay.labels";
+/// Parameter with the value, as text, of rows that are older than the column.
+pub const MISSING_PARAMETER: &str = "walrelay.missing";
 /// Parameter with the column's name as the source has it.
 pub const NAME_PARAMETER: &str = "__debezium.source.column.name";
 /// Attribute with the parameters.
@@ -251,6 +257,9 @@ fn row_field(
     let mut parameters = codec.column_parameters(&column.name, &column.ty);
     if !column.nullable {
         parameters.insert(NULLABLE_PARAMETER.into(), json!("false"));
+    }
+    if let Some(missing) = &column.missing {
+        parameters.insert(MISSING_PARAMETER.into(), json!(&**missing));
     }
     // Without its encoding nobody can tell bytes as text from text.
     parameters.retain(|name, _| match content.parameters {

@@ -6,7 +6,7 @@ use crate::{
     error::{Error, Exit},
     kafka::ProducerSettings,
     pipeline::{
-        capture::{self, CaptureDeps, CaptureSettings, GapPolicy, SnapshotMode},
+        capture::{self, CaptureDeps, CaptureSettings, GapPolicy, SnapshotMode, UnloggedPolicy},
         health::Half,
         metrics::CaptureMetrics,
     },
@@ -66,6 +66,10 @@ fn settings(config: &CaptureConfig) -> Result<CaptureSettings, source::Error> {
         on_gap: match capture.on_gap {
             config::OnGap::Stop => GapPolicy::Stop,
             config::OnGap::Resnapshot => GapPolicy::Resnapshot,
+        },
+        on_unlogged: match capture.on_unlogged {
+            config::OnUnlogged::Stop => UnloggedPolicy::Stop,
+            config::OnUnlogged::Continue => UnloggedPolicy::Continue,
         },
         stream: StreamSettings {
             buffer_bytes: share,

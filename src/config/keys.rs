@@ -80,6 +80,12 @@ pub const KEYS: &[Key] = &[
         "When WAL that was not captured is gone: stop, or begin anew with a snapshot into the same topics.",
     ),
     key(
+        "capture.on_unlogged",
+        Kind::Choice(&["stop", "continue"]),
+        Some("\"stop\""),
+        "When rows of a table changed in a way that no event tells (a column renamed, or retyped with a rewrite): stop the table, or go on.",
+    ),
+    key(
         "capture.status_interval",
         Kind::Period,
         Some("\"100ms\""),

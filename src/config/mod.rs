@@ -35,8 +35,8 @@ pub use self::{
     layers::{Entry, Layers},
     problem::{Error, Origin, Problem},
     sections::{
-        Apply, Capture, FlatRecords, Format, Kafka, Log, LogFormat, OnGap, RecordsKind, Registry, SnapshotMode,
-        SubjectStrategy, Topics,
+        Apply, Capture, FlatRecords, Format, Kafka, Log, LogFormat, OnGap, OnUnlogged, RecordsKind, Registry,
+        SnapshotMode, SubjectStrategy, Topics,
     },
     value::{Bound, ByteSize, ParseError, Period, Secret},
 };

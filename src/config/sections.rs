@@ -53,6 +53,16 @@ pub enum OnGap {
     Resnapshot,
 }
 
+/// What to do when rows changed without an event.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum OnUnlogged {
+    /// Stop the table.
+    Stop,
+    /// Go on.
+    Continue,
+}
+
 /// `[capture]`
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -66,6 +76,7 @@ pub struct Capture {
     pub binary: bool,
     pub memory: ByteSize,
     pub on_gap: OnGap,
+    pub on_unlogged: OnUnlogged,
     pub status_interval: Period,
     pub receive_timeout: Period,
     pub checkpoint_interval: Period,

@@ -5,8 +5,8 @@ use crate::{
         cursor::{Cursor, DecodeError},
         name::unescape,
         schema::{
-            BASE_PARAMETER, ENCODING_PARAMETER, NAME_PARAMETER, NULLABLE_PARAMETER, PARAMETERS, SOURCE_TYPE_PARAMETER,
-            TYPE_PARAMETER,
+            ALLOWED_PARAMETER, BASE_PARAMETER, ENCODING_PARAMETER, LABELS_PARAMETER, MISSING_PARAMETER, NAME_PARAMETER,
+            NULLABLE_PARAMETER, PARAMETERS, SOURCE_TYPE_PARAMETER, TYPE_PARAMETER,
         },
         writer::{Field, Shape, Type, Writer},
     },
@@ -102,6 +102,12 @@ impl ColumnPlan {
             type_sql: type_sql.map_or_else(|| value.sql_name().into(), Into::into),
             guessed: type_sql.is_none(),
             nullable: presence != Presence::Always && parameter(NULLABLE_PARAMETER) != Some("false"),
+            missing: parameter(MISSING_PARAMETER).map(Into::into),
+            labels: match parameter(LABELS_PARAMETER) {
+                Some(json) => serde_json::from_str(json)
+                    .map_err(|_| format!("field {} has labels that are no JSON", field.name))?,
+                None => allowed(writer, ty).map_or_else(Vec::new, |all| all.split(',').map(Into::into).collect()),
+            },
         };
         Ok(Self { shape, is_foreign: type_sql.is_none(), value })
     }
@@ -119,6 +125,15 @@ impl ColumnPlan {
     /// Appends the value as PostgreSQL's text, if that leaves `out` below a size.
     pub(super) fn append_text(&self, found: Found<'_>, out: &mut Vec<u8>, most: usize) -> Result<(), TextError> {
         self.value.append_text(found, out, most)
+    }
+}
+
+/// The labels that a type, or the type of its items, allows.
+fn allowed<'a>(writer: &'a Writer, ty: &'a Type) -> Option<&'a str> {
+    let of = |ty: &'a Type| ty.attributes[PARAMETERS][ALLOWED_PARAMETER].as_str();
+    match writer.resolve(&ty.shape) {
+        Shape::Array(item) => presence(writer, item).ok().and_then(|(_, item)| of(item)),
+        _ => of(ty),
     }
 }
 

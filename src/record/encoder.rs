@@ -104,7 +104,7 @@ impl Encoder {
         store: &S,
     ) -> Result<Arc<Plan>, EncodeError> {
         let topic = self.settings.topics.of_table(&relation.name)?;
-        let codecs = codecs(relation, self.settings.modes);
+        let codecs = codecs(relation, self.settings.modes, self.settings.content.nullability);
         let KeyDraft { columns: key, schema, modes: key_modes, digits: key_digits, one_partition } =
             KeyDraft::new(&topic, relation, self.settings.modes, kept);
         let key_schema = match schema {
@@ -121,6 +121,7 @@ impl Encoder {
         let required = columns.iter().enumerate().filter(|(_, column)| column.is_required && !column.is_key);
         Ok(Arc::new(Plan {
             required: required.map(|(index, _)| index).collect(),
+            labelled: (0..).zip(&codecs).filter(|(_, codec)| codec.has_labels()).map(|(index, _)| index).collect(),
             columns,
             table: relation.name.clone(),
             topic: topic.into(),

@@ -120,7 +120,7 @@ fn needs_one_partition(relation: &Relation, key: &[KeyColumn]) -> bool {
 mod tests {
     use super::*;
     use crate::{
-        schema::{Column, ReplicaIdentity, TableName},
+        schema::{Column, Lineage, ReplicaIdentity, TableName},
         types::{ColumnType, DecimalMode},
     };
 
@@ -138,9 +138,18 @@ mod tests {
             nullable: false,
             nondeterministic: false,
             optional: false,
+            missing: None,
+            null_items: false,
         };
         let name = TableName::new("public", "t");
-        Relation { oid: 1, name, identity: ReplicaIdentity::Default, columns: vec![column], key: vec![0] }
+        Relation {
+            oid: 1,
+            name,
+            identity: ReplicaIdentity::Default,
+            columns: vec![column],
+            key: vec![0],
+            lineage: Lineage::default(),
+        }
     }
 
     fn form(oid: u32, typmod: i32) -> KeyForm {

@@ -11,6 +11,7 @@
 //! Both hot paths are synchronous; the registry is asked only in [`Encoder::prepare`] and [`Decoder::fetch`], through the seam
 //! [`SchemaStore`](crate::avro::store::SchemaStore).
 
+pub use beyond::Beyond;
 pub use decoder::{Decoded, Decoder};
 pub use encoder::{Encoder, EncoderSettings, LogicalMessage};
 pub use error::{DecodeError, EncodeError};
@@ -22,6 +23,7 @@ pub use topic::{TopicNameError, TopicNames};
 pub use topic_template::TemplateError;
 pub use transaction::{EventCounts, TransactionRecords};
 
+mod beyond;
 mod column_plan;
 mod context;
 mod decode_plan;

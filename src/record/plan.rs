@@ -3,8 +3,7 @@
 use std::sync::Arc;
 
 use crate::{
-    avro::{encode, wire::PREFIX_LENGTH},
-    event::{Datum, OldTuple, RowChange},
+    avro::{content::Nullability, encode, wire::PREFIX_LENGTH},
     record::{
         key_form::{KeyColumn, KeyForm},
         source::SourceConstants,
@@ -21,6 +20,8 @@ pub struct Plan {
     pub(super) columns: Vec<PlanColumn>,
     /// Indices of the columns outside the key whose field has no null.
     pub(super) required: Vec<usize>,
+    /// Indices of the columns whose values have labels of an enumeration.
+    pub(super) labelled: Vec<usize>,
     /// The key's columns, in key order.
     pub(super) key: Vec<KeyColumn>,
     pub(super) key_schema: Option<RegisteredSchema>,
@@ -113,20 +114,6 @@ impl Plan {
         &self.value_schema.json
     }
 
-    /// Columns whose field cannot be null and that the change has NULL in: what the server left out is not NULL.
-    #[must_use]
-    pub fn nulls(&self, change: &RowChange) -> Vec<usize> {
-        let (old, new) = match change {
-            RowChange::Read(new) | RowChange::Insert(new) => (None, Some(new)),
-            RowChange::Update { old, new } => (old.as_ref(), Some(new)),
-            RowChange::Delete(old) => (Some(old), None),
-        };
-        let whole = old.filter(|old| matches!(old, OldTuple::Full(_)));
-        let rows = [whole.map(OldTuple::tuple), new];
-        let is_null = |index: &usize| rows.iter().flatten().any(|row| matches!(row.get(*index), Some(Datum::Null)));
-        self.required.iter().copied().filter(is_null).collect()
-    }
-
     /// Whether all events go to partition 0.
     #[must_use]
     pub const fn is_one_partition(&self) -> bool {
@@ -135,8 +122,12 @@ impl Plan {
 }
 
 /// The columns' codecs.
-pub(super) fn codecs(relation: &Relation, modes: Modes) -> Vec<Codec> {
-    relation.columns.iter().map(|column| Codec::of_column(&column.ty, modes)).collect()
+pub(super) fn codecs(relation: &Relation, modes: Modes, nullability: Nullability) -> Vec<Codec> {
+    let codec = |column: &Column| match Codec::of_column(&column.ty, modes) {
+        codec if nullability == Nullability::Source && !column.null_items => codec.with_required_items(),
+        codec => codec,
+    };
+    relation.columns.iter().map(codec).collect()
 }
 
 /// How logical messages are encoded. Made by [`Encoder::prepare_messages`](super::Encoder::prepare_messages).

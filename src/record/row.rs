@@ -81,7 +81,7 @@ thread_local! {
 const KEPT_BYTES: usize = 1 << 20;
 
 /// Calls `with` with the text of a value in binary.
-fn with_text<T>(
+pub(super) fn with_text<T>(
     plan: &Plan,
     column: &PlanColumn,
     bytes: &[u8],

@@ -338,8 +338,14 @@ mod tests {
     use crate::{event::ShapeColumn, lsn::Lsn, schema::TableName};
 
     fn shape() -> Arc<TableShape> {
-        let column =
-            |name: &str| ShapeColumn { name: name.into(), type_sql: "text".into(), guessed: false, nullable: true };
+        let column = |name: &str| ShapeColumn {
+            name: name.into(),
+            type_sql: "text".into(),
+            guessed: false,
+            nullable: true,
+            missing: None,
+            labels: Vec::new(),
+        };
         Arc::new(TableShape {
             name: TableName::new("public", "t"),
             columns: ["id", "a", "b"].map(column).to_vec(),

@@ -15,6 +15,7 @@ pub mod buffer;
 pub mod copy;
 pub mod error;
 pub mod history;
+pub mod labels;
 pub mod ledger;
 pub mod moved;
 pub mod owners;

@@ -321,7 +321,8 @@ impl Plan {
              pair AS (SELECT w.i, f.o, f.c FROM wanted AS w JOIN found AS f ON f.r = w.r AND f.n = w.n) "
         );
         if change {
-            let set = self.settable.iter().map(|index| format!("{} = {}", self.name(*index), self.staging.column(*index)));
+            let set =
+                self.settable.iter().map(|index| format!("{} = {}", self.name(*index), self.staging.column(*index)));
             let set = set.collect::<Vec<_>>().join(", ");
             format!(
                 "{matching}UPDATE {table} AS t SET {set} FROM pair AS p, {rows} WHERE s.i = p.i AND s.g = {} \

@@ -29,6 +29,7 @@ use crate::{
     sink::{
         batch::{self, Applied, LaneDone, LanePart, MovedRows, Placed, Run, Staged},
         error::Error,
+        labels,
         ledger::{APPLICATION_NAME, Claim, Ledger},
         moved,
         plan::{Manner, Plan, group},
@@ -115,6 +116,7 @@ impl Session {
         let past = sink.ledger().past(&self.client, topic, &name).await?;
         let evolution = Evolution { allowed: sink.settings().evolve };
         let target = ensure(&self.client, topic, shape, &name, (evolution, &past)).await?;
+        labels::add(&self.client, &target, shape, evolution).await;
         sink.ledger().register(&self.client, topic, &shape.name, &name).await?;
         let plan = Arc::new(Plan::new(Arc::clone(topic), Arc::clone(shape), target)?);
         sink.remember_plan(Arc::clone(&plan));

@@ -181,7 +181,10 @@ mod tests {
         let wide = staging(1600, &[0, 1599]);
         let sizes: Vec<_> = wide.tables().map(|stage| stage.columns.len()).collect();
         assert_eq!(sizes, [800, 800]);
-        assert_eq!((wide.column(1599), wide.column(797), wide.column(799)), ("s.c1599".into(), "s.c797".into(), "w.c799".into()));
+        assert_eq!(
+            (wide.column(1599), wide.column(797), wide.column(799)),
+            ("s.c1599".into(), "s.c797".into(), "w.c799".into())
+        );
         let mut all: Vec<_> = wide.tables().flat_map(|stage| stage.columns.clone()).collect();
         all.sort_unstable();
         assert_eq!(all, (0..1600).collect::<Vec<_>>());

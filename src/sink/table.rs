@@ -9,7 +9,7 @@ use tokio_postgres::Client;
 
 use crate::{
     event::{ShapeColumn, TableShape},
-    schema::{TableName, quote_identifier},
+    schema::{TableName, quote_identifier, quote_literal},
     sink::{
         error::Error,
         ledger::{bound_waits, lock_ddl},
@@ -31,6 +31,17 @@ pub struct TargetColumn {
     pub identity_always: bool,
     /// Equal values of the type always have the same text.
     pub canonical: bool,
+    /// The enumeration that it is of, or whose items are.
+    pub enumeration: Option<Enumeration>,
+}
+
+/// An enumeration of the target that a column is of, or whose items are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Enumeration {
+    /// Its name as SQL.
+    pub name: String,
+    /// Its labels in their order.
+    pub labels: Vec<String>,
 }
 
 /// A unique index that ON CONFLICT can use.
@@ -91,6 +102,7 @@ impl Target {
                 generated: row.get(2),
                 identity_always: row.get(3),
                 canonical: row.get(4),
+                enumeration: row.get::<_, Option<String>>(5).map(|name| Enumeration { name, labels: row.get(6) }),
             })
             .collect();
         let unique = client.query(UNIQUE, &[&oid]).await.map_err(failed())?;
@@ -134,8 +146,9 @@ SELECT b.attname::text,
          THEN format(' COLLATE %I.%I', n.nspname, c.collname) ELSE '' END,
        b.generated, b.always,
        (c.oid IS NULL OR c.collisdeterministic) AND (b.typtype = 'e' OR b.type = 1700 AND b.typmod >= 0 OR b.type IN
-         (16, 17, 19, 20, 21, 23, 25, 26, 774, 829, 1042, 1043, 1082, 1083, 1114, 1184, 2950, 3220))
-FROM base b LEFT JOIN pg_collation c ON c.oid = b.attcollation LEFT JOIN pg_namespace n ON n.oid = c.collnamespace
+         (16, 17, 19, 20, 21, 23, 25, 26, 774, 829, 1042, 1043, 1082, 1083, 1114, 1184, 2950, 3220)),
+       format_type(e.oid, NULL), ARRAY(SELECT enumlabel::text FROM pg_enum WHERE enumtypid = e.oid ORDER BY enumsortorder)
+FROM base b LEFT JOIN pg_type e ON e.typtype = 'e' AND b.type IN (e.oid, e.typarray) LEFT JOIN pg_collation c ON c.oid = b.attcollation LEFT JOIN pg_namespace n ON n.oid = c.collnamespace
 WHERE b.typtype <> 'd' ORDER BY b.attnum";
 
 /// Unique indexes that can arbitrate ON CONFLICT, with the equality operators of their operator classes.
@@ -284,7 +297,9 @@ async fn columns_sql(
             tracing::warn!(table = %name, column = %column.name, r#type = %column.type_sql, "type unknown to the target, text is used");
         }
         let type_sql = if known { &*column.type_sql } else { "text" };
-        definitions.push(format!("{} {type_sql}", quote_identifier(&column.name)));
+        // Rows that are still to come under an earlier schema have it too.
+        let missing = column.missing.as_deref().map(|text| format!(" DEFAULT {}", quote_literal(text)));
+        definitions.push(format!("{} {type_sql}{}", quote_identifier(&column.name), missing.unwrap_or_default()));
     }
     Ok(definitions)
 }

@@ -16,7 +16,7 @@ use super::{
 use crate::{
     lsn::Lsn,
     postgres::{self, Client, Settings},
-    schema::{Column, Relation, ReplicaIdentity, TableName},
+    schema::{Column, Lineage, Relation, ReplicaIdentity, TableName},
     types::ColumnType,
 };
 
@@ -125,7 +125,7 @@ fn tables_query(columns: &str, from: &str) -> String {
                 CASE WHEN c.relkind = 'p' \
                      THEN (SELECT sum(nullif(l.reltuples, -1)) FROM pg_partition_tree(c.oid) t \
                            JOIN pg_class l ON l.oid = t.relid WHERE t.isleaf) \
-                     ELSE nullif(c.reltuples, -1) END::float8, {columns} \
+                     ELSE nullif(c.reltuples, -1) END::float8, {columns}, pg_relation_filenode(c.oid) \
          FROM {from} JOIN pg_namespace n ON n.nspname = p.schemaname \
          JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = p.tablename \
          ORDER BY 2, 3"
@@ -171,6 +171,8 @@ fn column(row: &Row, types: &Types) -> Result<CatalogColumn, tokio_postgres::Err
         nullable: !not_null,
         nondeterministic: row.try_get(7)?,
         optional: false,
+        missing: None,
+        null_items: false,
     };
     Ok(CatalogColumn { column, attnum, published: true, generated: row.try_get(6)? })
 }
@@ -207,7 +209,7 @@ fn table(
     let key = event_key(&columns, indexes);
     let columns = columns.into_iter().filter(|column| column.published).map(|column| column.column).collect();
     Ok(PublishedTable {
-        relation: Relation { oid, name, identity, columns, key },
+        relation: Relation { oid, name, identity, columns, key, lineage: Lineage { number: 0, file: row.try_get(8)? } },
         partitioned: row.try_get(3)?,
         row_filter: row.try_get(7)?,
         estimated_rows: rows.map(whole),

@@ -109,6 +109,8 @@ mod tests {
             nullable,
             nondeterministic: false,
             optional: false,
+            missing: None,
+            null_items: false,
         };
         CatalogColumn { column, attnum, published, generated: false }
     }

@@ -3,7 +3,7 @@
 //! ```text
 //! connection ─► stream ──────────► batches of pgoutput messages        the walsender's side
 //!   (wire, authentication, command, feedback, timeline)
-//! slot, publication, catalog (key, identity), version, snapshot (copy_text)      ordinary connections
+//! slot, publication, catalog (key, identity), version, layout (unlogged), snapshot (copy_text)      ordinary connections
 //! ```
 //!
 //! Nothing here knows Kafka: the flush LSN comes in through a watch channel, and is what the pipeline has recorded.
@@ -18,6 +18,7 @@ pub mod error;
 pub mod feedback;
 pub mod identity;
 pub mod key;
+pub mod layout;
 pub mod lock;
 pub mod membership;
 pub mod publication;
@@ -27,6 +28,7 @@ pub mod slot;
 pub mod snapshot;
 pub mod stream;
 pub mod timeline;
+pub mod unlogged;
 pub mod version;
 pub mod wal;
 pub mod wire;

@@ -3,13 +3,16 @@
 //! The message has names, type OIDs and modifiers, but no attnums, no nullability and no key; the catalog has them, but of
 //! today. They belong together only if they agree column by column.
 
-use std::{collections::HashMap, hash::BuildHasher};
+use std::{
+    collections::{BTreeSet, HashMap},
+    hash::BuildHasher,
+};
 
 use super::{column_type, error::Error};
 use crate::{
     pgoutput::message::{ColumnBody, RelationBody, TypeBody},
     postgres::Client,
-    schema::{Column, Relation, ReplicaIdentity, TableName, quote_identifier},
+    schema::{Column, Lineage, Relation, ReplicaIdentity, TableName, quote_identifier},
     types::ColumnType,
 };
 
@@ -54,6 +57,22 @@ pub async fn describe(
     assemble(message, last.or(catalog), types)
 }
 
+/// Describes types of a version anew, as the catalog has them at present: an enumeration may have more labels by now. A type
+/// that is gone stays as it was described.
+pub async fn describe_types(client: &Client, relation: &mut Relation, oids: &BTreeSet<u32>) -> Result<(), Error> {
+    let columns = relation.columns.iter_mut().filter(|column| oids.contains(&column.ty.oid));
+    let mut types: Vec<&mut ColumnType> = columns.map(|column| &mut column.ty).collect();
+    let wanted: Vec<_> = types.iter().map(|ty| (ty.oid, ty.typmod)).collect();
+    let known = column_type::read(client, &wanted).await;
+    let known = known.map_err(|error| Error::statement("reading the types of columns", error))?;
+    for (ty, id) in types.iter_mut().zip(wanted) {
+        if let Some(found) = known.find(id) {
+            **ty = found;
+        }
+    }
+    Ok(())
+}
+
 /// Numbers and names of a relation's columns whose collation is nondeterministic at present: equal texts may have other
 /// bytes.
 pub async fn nondeterministic(client: &Client, oid: u32) -> Result<Vec<(i16, String)>, Error> {
@@ -76,6 +95,8 @@ fn assemble(message: &RelationBody, before: Option<&Relation>, types: Vec<Column
             nullable: known.is_none_or(|column| column.nullable),
             nondeterministic: known.is_some_and(|column| column.nondeterministic),
             optional: known.is_some_and(|column| column.optional),
+            missing: known.and_then(|column| column.missing.clone()),
+            null_items: known.is_some_and(|column| column.null_items),
         }
     };
     let columns = message.columns.iter().zip(types).map(column).collect();
@@ -83,7 +104,7 @@ fn assemble(message: &RelationBody, before: Option<&Relation>, types: Vec<Column
         Some(before) => carry_key(message, &name, before)?,
         None => flagged_key(message),
     };
-    Ok(Relation { oid: message.oid, name, identity: message.identity, columns, key })
+    Ok(Relation { oid: message.oid, name, identity: message.identity, columns, key, lineage: Lineage::default() })
 }
 
 /// The key of the version before, found again by name.

@@ -51,10 +51,62 @@ pub(super) fn walk<'a>(items: &'a [u8], mut visit: impl FnMut(Item<'a>)) -> Opti
     }
 }
 
+/// Calls `visit` for each item of an array's whole text, whatever its dimensions and bounds, as far as it is well-formed.
+pub(super) fn each_of_any_dimension<'a>(text: &'a [u8], mut visit: impl FnMut(Item<'a>)) {
+    let start = text.iter().position(|byte| *byte == b'{').unwrap_or(text.len());
+    let mut rest = text.get(start..).unwrap_or_default();
+    while let Some((first, after)) = rest.split_first() {
+        if matches!(*first, b'{' | b'}' | DELIMITER) {
+            rest = after;
+            continue;
+        }
+        let end =
+            if *first == b'"' { rest.len() } else { rest.iter().position(|byte| *byte == b'}').unwrap_or(rest.len()) };
+        let mut item = rest.get(..end).unwrap_or_default();
+        let Some(found) = next(&mut item) else { return };
+        visit(found);
+        rest = rest.get(end - item.len()..).unwrap_or_default();
+    }
+}
+
+/// The item of an array's text that has one, which is not NULL: `{5}`, `{"a b"}`.
+#[must_use]
+pub fn single_item(text: &str) -> Option<String> {
+    let mut items = Vec::new();
+    let braces = text.strip_prefix('{')?.strip_suffix('}')?;
+    walk(braces.as_bytes(), |item| items.push(item))?;
+    match items.as_slice() {
+        [Item::Plain(item)] => String::from_utf8(item.to_vec()).ok(),
+        [Item::Escaped(item)] => {
+            let mut unescaped = Vec::new();
+            unescape(item, &mut unescaped);
+            String::from_utf8(unescaped).ok()
+        }
+        _ => None,
+    }
+}
+
 pub(super) fn unescape(text: &[u8], out: &mut Vec<u8>) {
     out.clear();
     let mut bytes = text.iter();
     while let Some(byte) = bytes.next() {
         out.extend(if *byte == b'\\' { bytes.next() } else { Some(byte) });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_array_of_one_item_gives_it() {
+        let item = |text| single_item(text);
+        assert_eq!(item("{5}").as_deref(), Some("5"));
+        assert_eq!(item(r#"{"a, \"b\" \\c"}"#).as_deref(), Some(r#"a, "b" \c"#));
+        assert_eq!(item(r#"{""}"#).as_deref(), Some(""));
+        assert_eq!(item(r#"{"{1,2}"}"#).as_deref(), Some("{1,2}"));
+        for other in ["{}", "{NULL}", "{a,b}", "{{a}}", "", "{\"a}"] {
+            assert_eq!(item(other), None, "{other}");
+        }
     }
 }

@@ -19,6 +19,14 @@ impl Codec {
     pub const fn is_hstore(&self) -> bool {
         matches!(self.0, Family::Hstore(_))
     }
+
+    /// The same with items that cannot be null, as Debezium has those of enumerations; other arrays stay as they are.
+    #[must_use]
+    pub fn with_required_items(self) -> Self {
+        let Family::Array(element) = &self.0 else { return self };
+        let Family::Text(TextKind::Enum(labels)) = &element.0 else { return self };
+        Self(Family::Array(Arc::new(Self(Family::Text(TextKind::RequiredEnum(Arc::clone(labels)))))))
+    }
 }
 
 /// Types that share a way between text and Avro; see the module of each for its rules.
@@ -82,6 +90,8 @@ pub(super) enum TextKind {
     Ltree,
     /// An enumeration with its labels, as far as they are known.
     Enum(Arc<[Arc<str>]>),
+    /// The same as items of an array that has no NULL.
+    RequiredEnum(Arc<[Arc<str>]>),
     Other {
         equal_as_text: bool,
     },

@@ -19,6 +19,10 @@ impl Element for Codec {
     fn parse_item<'a>(&'a self, text: &'a [u8]) -> Option<Parsed<'a>> {
         self.parse(text).ok()
     }
+
+    fn is_required(&self) -> bool {
+        matches!(self.0, Family::Text(TextKind::RequiredEnum(_)))
+    }
 }
 
 impl Codec {

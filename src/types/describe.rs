@@ -12,6 +12,7 @@ use super::{
     hstore, integer, interval, json as json_text, money, numeric, other, point,
     semantic::{Attributes, SourceType, named, plain},
     time, timestamp, timestamptz, timetz, uuid,
+    value::Element as _,
 };
 
 const XML_NAME: &str = "io.debezium.data.Xml";
@@ -69,10 +70,10 @@ impl Codec {
             Family::Text(TextKind::Json { .. }) => named("string", json_text::NAME, parameters),
             Family::Hstore(mode) => hstore::schema(*mode, parameters),
             Family::Text(TextKind::Ltree) => named("string", LTREE_NAME, parameters),
-            Family::Text(TextKind::Enum(labels)) => enum_schema(labels, parameters),
+            Family::Text(TextKind::Enum(labels) | TextKind::RequiredEnum(labels)) => enum_schema(labels, parameters),
             Family::Array(element) => {
                 let items = element.defined(defined).unwrap_or_else(|| element.schema(Attributes::new(), defined));
-                array_schema(&items, parameters)
+                array_schema(if element.is_required() { items } else { json!(["null", items]) }, parameters)
             }
             Family::Text(TextKind::Text | TextKind::Bpchar | TextKind::Other { .. }) => plain("string", parameters),
         }
@@ -114,12 +115,18 @@ impl Codec {
             Family::Hstore(_) => "hstore",
             Family::Text(TextKind::Ltree) => "ltree",
             Family::Array(_) => "text[]",
-            Family::Text(TextKind::Text | TextKind::Bpchar | TextKind::Enum(_) | TextKind::Other { .. }) => "text",
+            Family::Text(
+                TextKind::Text
+                | TextKind::Bpchar
+                | TextKind::Enum(_)
+                | TextKind::RequiredEnum(_)
+                | TextKind::Other { .. },
+            ) => "text",
         }
     }
 
     /// `connect.parameters` that describe the source column: Debezium's four, `walrelay.type`, and of a domain
-    /// `walrelay.base`, the type below it, and of bytes as text `walrelay.encoding`.
+    /// `walrelay.base`, the type below it, of bytes as text `walrelay.encoding`, of labels with commas `walrelay.labels`.
     #[must_use]
     pub fn column_parameters(&self, name: &str, ty: &ColumnType) -> Attributes {
         let source = self.source_type(ty);
@@ -131,6 +138,11 @@ impl Codec {
         parameters.insert("walrelay.type".into(), json!(&*ty.sql));
         if matches!(ty.kind, TypeKind::Domain(_)) {
             parameters.insert("walrelay.base".into(), json!(&*ty.below_domains().sql));
+        }
+        // Elsewhere they are joined by commas.
+        if let Some(labels) = self.labels().filter(|labels| labels.iter().any(|label| label.contains(','))) {
+            let labels: Vec<&str> = labels.iter().map(|label| &**label).collect();
+            parameters.insert("walrelay.labels".into(), json!(json!(labels).to_string()));
         }
         if let Some(encoding) = self.encoding() {
             parameters.insert("walrelay.encoding".into(), json!(encoding));
@@ -202,7 +214,8 @@ impl Codec {
                 TypeKind::Array(ty) => element.source_type(ty).array(),
                 _ => other::source_type(ty),
             },
-            Family::Hstore(_) | Family::Text(TextKind::Ltree | TextKind::Enum(_) | TextKind::Other { .. }) => {
+            Family::Hstore(_)
+            | Family::Text(TextKind::Ltree | TextKind::Enum(_) | TextKind::RequiredEnum(_) | TextKind::Other { .. }) => {
                 other::source_type(ty)
             }
         }
@@ -216,10 +229,10 @@ fn enum_schema(labels: &[std::sync::Arc<str>], parameters: Attributes) -> Json {
     named("string", ENUM_NAME, all)
 }
 
-fn array_schema(items: &Json, parameters: Attributes) -> Json {
+fn array_schema(items: Json, parameters: Attributes) -> Json {
     let mut schema = Attributes::new();
     schema.insert("type".into(), json!("array"));
-    schema.insert("items".into(), json!(["null", items]));
+    schema.insert("items".into(), items);
     if !parameters.is_empty() {
         schema.insert("connect.parameters".into(), Json::Object(parameters));
     }

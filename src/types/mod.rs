@@ -6,12 +6,14 @@
 //! [`Parsed::Unrepresentable`] and travels as text in a header (EVENTS: `walrelay.text`). Nothing is guessed or dropped.
 
 pub use array::append_item;
+pub use array_scan::single_item;
 pub use binary::{BinaryCodec, BinaryError};
 pub use choose::FieldType;
 pub use codec::Codec;
 pub use column::{ColumnType, TypeKind};
 pub use hstore::append_pair;
 pub use hstore_json::HstoreText;
+pub use labels::Unknown;
 pub use modes::{BinaryMode, DecimalMode, HstoreMode, IntervalMode, Modes, TimeMode, TimetzMode, TrailingZeros};
 pub(crate) use point::well_known_binary;
 pub use unsent::{Placeholder, PlaceholderError};
@@ -37,6 +39,7 @@ mod hstore_json;
 mod integer;
 mod interval;
 mod json;
+mod labels;
 mod magnitude;
 mod modes;
 mod moment;

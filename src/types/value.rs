@@ -196,6 +196,11 @@ fn keep_unescaped(buffer: Vec<u8>) {
 pub trait Element: std::fmt::Debug + Send + Sync {
     /// The value of an item's text; `None` where it has none.
     fn parse_item<'a>(&'a self, text: &'a [u8]) -> Option<Parsed<'a>>;
+
+    /// Whether the Avro type of the items has no null.
+    fn is_required(&self) -> bool {
+        false
+    }
 }
 
 impl PartialEq for ArrayText<'_> {
@@ -228,6 +233,12 @@ impl ArrayText<'_> {
     #[must_use]
     pub const fn is_empty(&self) -> bool {
         self.count == 0
+    }
+
+    /// Whether the Avro type of the items has no null; arrays with one are not written in it.
+    #[must_use]
+    pub fn has_required_items(&self) -> bool {
+        self.element.is_required()
     }
 
     /// Calls `visit` with each item's value; `None` is null, and what its Avro type cannot hold.

@@ -139,6 +139,8 @@ fn a_row_in_binary_is_encoded_without_an_allocation() {
         nullable: number > 0,
         nondeterministic: false,
         optional: false,
+        missing: None,
+        null_items: false,
     };
     let relation = Relation {
         columns: types.into_iter().enumerate().map(column).collect(),

@@ -40,10 +40,9 @@ pub const ALL: [(&str, &str); 17] = [
 
 /// Those that `compatibility = "debezium"` leaves: Debezium's own inconsistencies, what its form would lose, and what
 /// travels in walrelay's headers besides.
-pub const COMPATIBLE: [&str; 11] = [
+pub const COMPATIBLE: [&str; 10] = [
     "no defaults",
     "serial",
-    "nullable items",
     "lower bounds",
     "names",
     "intervals",
@@ -168,7 +167,7 @@ impl<'a> Differences<'a> {
             parameters["__debezium.source.column.length"] = json!("131089");
             parameters.shift_insert(2, "__debezium.source.column.scale".into(), json!("0"));
         }
-        if ty["type"] == "array" && !ty["items"].is_array() {
+        if ty["type"] == "array" && !ty["items"].is_array() && !self.compatible {
             self.used("nullable items");
             ty["items"] = json!(["null", ty["items"]]);
         }

@@ -186,7 +186,7 @@ fn only_a_null_that_the_server_sent_shows_that_a_column_can_be_null() {
         (RowChange::Update { old: Some(OldTuple::Key(row())), new: unsent.clone() }, vec![]),
         (RowChange::Update { old: Some(OldTuple::Full(row())), new: unsent }, vec![1]),
     ] {
-        assert_eq!(source.nulls(&change), nulls, "{change:?}");
-        assert_eq!(Pipe::new("p").plan(&relation).nulls(&change), [0; 0]);
+        assert_eq!(source.beyond(&change).nulls, nulls, "{change:?}");
+        assert_eq!(Pipe::new("p").plan(&relation).beyond(&change).nulls, [0; 0]);
     }
 }

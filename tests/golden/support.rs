@@ -21,7 +21,7 @@ use walrelay::{
     lsn::Lsn,
     record::{DecodeError, Decoded, Decoder, EncodeError, Encoder, EncoderSettings, Plan, TopicNames},
     retry::{Classify, Severity},
-    schema::{Column, Relation, ReplicaIdentity, TableName},
+    schema::{Column, Lineage, Relation, ReplicaIdentity, TableName},
     types::{ColumnType, Modes, Placeholder},
 };
 
@@ -158,13 +158,22 @@ pub fn column(name: &str, oid: u32, typmod: i32, sql: &str) -> Column {
         nullable: true,
         nondeterministic: false,
         optional: false,
+        missing: None,
+        null_items: false,
     }
 }
 
 /// A table `public.t` whose first `keys` columns are its key.
 pub fn relation(identity: ReplicaIdentity, keys: usize, mut columns: Vec<Column>) -> Relation {
     columns.iter_mut().take(keys).for_each(|column| column.nullable = false);
-    Relation { oid: 1, name: TableName::new("public", "t"), identity, columns, key: (0..keys).collect() }
+    Relation {
+        oid: 1,
+        name: TableName::new("public", "t"),
+        identity,
+        columns,
+        key: (0..keys).collect(),
+        lineage: Lineage::default(),
+    }
 }
 
 pub fn transaction() -> TransactionMeta {

@@ -20,6 +20,7 @@ mod check;
 mod consumer;
 mod crash;
 mod debezium;
+mod evolution;
 mod flat;
 mod gap;
 mod half_sent;

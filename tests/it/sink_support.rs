@@ -139,6 +139,8 @@ pub fn shape(table: &str, columns: &[(&str, &str)]) -> Arc<TableShape> {
             type_sql: Arc::from(*type_sql),
             guessed: false,
             nullable: !name.ends_with('*'),
+            missing: None,
+            labels: Vec::new(),
         })
         .collect();
     let (schema, table) = table.split_once('.').unwrap_or(("public", table));

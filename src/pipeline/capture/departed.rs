@@ -94,14 +94,21 @@ mod tests {
     use super::*;
     use crate::{
         lsn::Lsn,
-        schema::{ReplicaIdentity, TableName},
+        schema::{Lineage, ReplicaIdentity, TableName},
     };
 
     const AT: Position = Position { epoch: 0, commit: Lsn(100), ordinal: 1 };
 
     fn relation(oid: u32, table: &str) -> Relation {
         let name = TableName::new("public", table);
-        Relation { oid, name, identity: ReplicaIdentity::Default, columns: Vec::new(), key: Vec::new() }
+        Relation {
+            oid,
+            name,
+            identity: ReplicaIdentity::Default,
+            columns: Vec::new(),
+            key: Vec::new(),
+            lineage: Lineage::default(),
+        }
     }
 
     fn departed(recorded: &[Relation], captured: &[&str]) -> Departed {

@@ -7,11 +7,7 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use super::{
-    Error,
-    barrier::Broadcast,
-    publisher::Publisher,
-    routes::{Running, SNAPSHOT_VERSION},
-    session::Session,
+    Error, barrier::Broadcast, publisher::Publisher, routes::Running, session::Session, state::SNAPSHOT_VERSION,
     stream::now_ns,
 };
 use crate::{
@@ -203,7 +199,7 @@ impl<'a> Copy<'a> {
     /// Publishes one row; `false` when the row stopped its table.
     async fn row(&mut self, running: &mut Arc<Running>, row: Tuple, snapshot: SnapshotMark) -> Result<bool, Error> {
         let change = RowChange::Read(row);
-        let sent = match self.admit_nulls(running, &change).await {
+        let sent = match self.admit(running, &change).await {
             Ok(()) => self.send(running, &change, snapshot).await,
             Err(error) if error.severity() == Severity::Definite => {
                 self.session.stop_table(&running.relation.name, self.position(), &error, self.publisher).await?;
@@ -234,11 +230,11 @@ impl<'a> Copy<'a> {
     }
 
     /// The catalog was read before the snapshot, and a constraint need not hold for rows that were there before it.
-    async fn admit_nulls(&mut self, running: &mut Arc<Running>, change: &RowChange) -> Result<(), Error> {
-        let nulls = running.plan.nulls(change);
-        if !nulls.is_empty() {
+    async fn admit(&mut self, running: &mut Arc<Running>, change: &RowChange) -> Result<(), Error> {
+        let beyond = running.plan.beyond(change);
+        if !beyond.is_empty() {
             let key = format!("{}{SNAPSHOT_VERSION}", running.relation.oid);
-            let admitting = running.admitting(self.session, &mut self.encoder, key.clone(), &nulls).await?;
+            let admitting = running.admitting(self.session, &mut self.encoder, key.clone(), &beyond).await?;
             self.admitted.insert(key, Arc::clone(&admitting.relation));
             *running = Arc::new(admitting);
         }

@@ -39,7 +39,8 @@ mod tables;
 mod topics;
 mod transaction;
 mod tuple_format;
+mod versions;
 
 pub use error::Error;
-pub use settings::{CaptureDeps, CaptureSettings, GapPolicy, SnapshotMode};
+pub use settings::{CaptureDeps, CaptureSettings, GapPolicy, SnapshotMode, UnloggedPolicy};
 pub use supervisor::run;

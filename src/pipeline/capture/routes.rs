@@ -1,11 +1,7 @@
-//! Which relation goes where: the relation versions of the stream, their encode plans and topics.
-//!
-//! A version is recorded in the state before its first record, so that a replay after a restart encodes old changes with
-//! the version that they were made under, whatever the catalog says by then (trap T36).
+//! Which relation goes where: the encode plans of the relation versions of the stream, and their topics.
 
 use std::{
-    cmp::Reverse,
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     sync::Arc,
 };
 
@@ -14,15 +10,17 @@ use super::{
     publisher::{Publisher, Topic},
     session::Session,
     state::Update,
+    versions::Versions,
 };
 use crate::{
     avro::store::{SchemaStore, StoreError},
     lsn::Position,
     pgoutput::message::{RelationBody, TypeBody},
     pipeline::metrics::TableMetrics,
-    record::{Encoder, KeyForm, Plan},
+    record::{Beyond, Encoder, KeyForm, Plan},
     retry::{Classify, Severity, chain},
     schema::{Relation, TableName},
+    source,
 };
 
 /// A table whose changes are published.
@@ -85,20 +83,27 @@ impl Running {
         }
     }
 
-    /// The same where these columns can be null, as a row has shown: no message tells that NOT NULL was dropped. Recorded under
-    /// the version's key before it is used.
+    /// The same with room for what a row has shown, and no message tells. Recorded under the version's key before it is used.
     pub(super) async fn admitting(
         &self,
         session: &Session,
         encoder: &mut Encoder,
         key: String,
-        nulls: &[usize],
+        beyond: &Beyond,
     ) -> Result<Self, Error> {
         let mut relation = (*self.relation).clone();
-        for (_, column) in relation.columns.iter_mut().enumerate().filter(|(index, _)| nulls.contains(index)) {
-            tracing::info!(table = %self.relation.name, column = %column.name, "the column can be null by now");
-            column.nullable = true;
+        let column = |index: &usize| relation.columns.get(*index);
+        for column in beyond.nulls.iter().filter_map(column) {
+            tracing::info!(table = %relation.name, column = %column.name, "the column can be null by now");
         }
+        for column in beyond.labels.keys().filter_map(column) {
+            tracing::info!(table = %relation.name, column = %column.name, "the column's enumeration has other labels by now");
+        }
+        let labelled = beyond.labels.keys().filter_map(column).map(|column| column.ty.oid).collect::<BTreeSet<_>>();
+        if !labelled.is_empty() {
+            source::version::describe_types(&session.client, &mut relation, &labelled).await?;
+        }
+        beyond.admit(&mut relation);
         let relation = Arc::new(relation);
         session.position.record(&[Update::Relation { key, relation: Arc::clone(&relation) }]).await?;
         Self::new(session, encoder, relation, Arc::clone(&self.topic)).await
@@ -116,11 +121,6 @@ impl Running {
         Ok(Self { relation, plan, topic, metrics })
     }
 }
-
-/// Behind the OID, the key of the version that a snapshot read, which no message has described.
-pub(super) const SNAPSHOT_VERSION: &str = "/snapshot";
-/// The same of one that a snapshot read before the one that is under way.
-pub(super) const FORMER_VERSION: &str = "/former";
 
 /// What happens to the changes of a relation.
 pub(super) enum Route {
@@ -144,12 +144,12 @@ pub(super) struct Routes {
     session: Arc<Session>,
     by_oid: HashMap<u32, Route>,
     types: HashMap<u32, TypeBody>,
-    /// Relation versions by `oid/digest`.
-    versions: BTreeMap<String, Arc<Relation>>,
+    versions: Versions,
 }
 
 impl Routes {
     pub(super) fn new(session: Arc<Session>, versions: BTreeMap<String, Arc<Relation>>) -> Self {
+        let versions = Versions::new(Arc::clone(&session), versions);
         Self { session, by_oid: HashMap::new(), types: HashMap::new(), versions }
     }
 
@@ -253,19 +253,22 @@ impl Routes {
         Ok(())
     }
 
-    /// Goes on with a relation's version in which these columns can be null.
-    pub(super) async fn admit_nulls(&mut self, oid: u32, nulls: &[usize], encoder: &mut Encoder) -> Result<(), Error> {
+    /// Goes on with a relation's version that has room for what a row has.
+    pub(super) async fn admit(&mut self, oid: u32, beyond: &Beyond, encoder: &mut Encoder) -> Result<(), Error> {
         let Some(Route::Running(running)) = self.by_oid.get(&oid) else { return Ok(()) };
-        let of_version = |(_, version): &(&String, &Arc<Relation>)| Arc::ptr_eq(version, &running.relation);
-        let Some(key) = self.versions.iter().find(of_version).map(|(key, _)| key.clone()) else { return Ok(()) };
-        let running = running.admitting(&self.session, encoder, key.clone(), nulls).await?;
-        self.versions.insert(key, Arc::clone(&running.relation));
+        let Some(key) = self.versions.key_of(&running.relation) else { return Ok(()) };
+        let running = running.admitting(&self.session, encoder, key.clone(), beyond).await?;
+        self.versions.replace(key, Arc::clone(&running.relation));
         self.by_oid.insert(oid, Route::Running(Arc::new(running)));
         Ok(())
     }
 
     async fn run(&mut self, body: &RelationBody, topic: Arc<Topic>, encoder: &mut Encoder) -> Result<Running, Error> {
-        let relation = self.version(body, &topic.name).await?;
+        let running = match self.by_oid.get(&body.oid) {
+            Some(Route::Running(running)) => Some(Arc::clone(&running.relation)),
+            _ => None,
+        };
+        let relation = self.versions.described(body, &self.types, running, &topic.name).await?;
         Running::new(&self.session, encoder, relation, topic).await
     }
 
@@ -277,49 +280,12 @@ impl Routes {
         encoder.prepare(&relation, kept.as_ref(), &Unregistered).await.ok()
     }
 
-    /// The recorded version that this message describes, or a new one, recorded before it is used.
-    async fn version(&mut self, body: &RelationBody, topic: &str) -> Result<Arc<Relation>, Error> {
-        let key = format!("{}/{:016x}", body.oid, digest(body));
-        if let Some(known) = self.versions.get(&key).cloned() {
-            self.check_collation(&known, topic).await?;
-            return Ok(known);
-        }
-        let last = self.last_version(body.oid);
-        let mut relation = self.session.describe(body, &self.types, last.as_deref()).await?;
-        for (_, earlier) in self.versions_of(body.oid) {
-            relation.keep_optional(earlier);
-        }
-        let relation = Arc::new(relation);
-        if let Some(last) = last.filter(|last| key_of(last) != key_of(&relation)) {
-            return Err(Error::KeyChanged { table: last.name.to_string() });
-        }
-        self.check_collation(&relation, topic).await?;
-        let update = Update::Relation { key: key.clone(), relation: Arc::clone(&relation) };
-        self.session.position.record(&[update]).await?;
-        self.versions.insert(key, Arc::clone(&relation));
-        Ok(relation)
-    }
-
-    async fn check_collation(&self, version: &Relation, topic: &str) -> Result<(), Error> {
-        if self.session.collation_changed(version, topic).await? {
-            return Err(Error::KeyChanged { table: version.name.to_string() });
-        }
-        Ok(())
-    }
-
-    /// The version before the next one: that in use, or else any that is known. What the snapshot read is the oldest.
+    /// The version before the next one: that in use, or else the newest that is known.
     fn last_version(&self, oid: u32) -> Option<Arc<Relation>> {
-        if let Some(Route::Running(running)) = self.by_oid.get(&oid) {
-            return Some(Arc::clone(&running.relation));
+        match self.by_oid.get(&oid) {
+            Some(Route::Running(running)) => Some(Arc::clone(&running.relation)),
+            _ => self.versions.newest(oid).cloned(),
         }
-        let age = |key: &str| if key.ends_with(FORMER_VERSION) { 2 } else { u8::from(key.ends_with(SNAPSHOT_VERSION)) };
-        let newest = self.versions_of(oid).max_by_key(|(key, _)| Reverse(age(key)));
-        newest.map(|(_, version)| Arc::clone(version))
-    }
-
-    fn versions_of(&self, oid: u32) -> impl Iterator<Item = (&String, &Arc<Relation>)> {
-        let prefix = format!("{oid}/");
-        self.versions.range(prefix.clone()..).take_while(move |(key, _)| key.starts_with(&prefix))
     }
 }
 
@@ -334,30 +300,4 @@ impl SchemaStore for Unregistered {
     async fn schema(&self, _id: u32) -> Result<Arc<str>, StoreError> {
         Ok("".into())
     }
-}
-
-/// Names and types of the key's columns.
-fn key_of(relation: &Relation) -> Vec<(&str, u32)> {
-    relation.key.iter().filter_map(|index| relation.columns.get(*index)).map(|c| (&*c.name, c.ty.oid)).collect()
-}
-
-/// Tells versions of one relation apart: FNV-1a over everything that the message says, stable over releases since it is
-/// kept in the state.
-fn digest(body: &RelationBody) -> u64 {
-    let mut hash = 0xcbf2_9ce4_8422_2325_u64;
-    let mut add = |bytes: &[u8]| {
-        for byte in bytes.iter().chain(&[0]) {
-            hash = (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3);
-        }
-    };
-    add(body.schema.as_bytes());
-    add(body.table.as_bytes());
-    add(format!("{:?}", body.identity).as_bytes());
-    for column in &body.columns {
-        add(column.name.as_bytes());
-        add(&[u8::from(column.identity)]);
-        add(&column.type_oid.to_be_bytes());
-        add(&column.typmod.to_be_bytes());
-    }
-    hash
 }

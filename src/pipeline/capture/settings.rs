@@ -34,6 +34,17 @@ pub enum GapPolicy {
     Resnapshot,
 }
 
+/// What to do when rows of a table changed in a way that no event tells.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum UnloggedPolicy {
+    /// Stop the table.
+    #[default]
+    Stop,
+    /// Go on: the operator has seen to the sinks.
+    Continue,
+}
+
 /// What a capture is made of.
 #[derive(Clone, Debug)]
 pub struct CaptureSettings {
@@ -61,6 +72,8 @@ pub struct CaptureSettings {
     pub snapshot: SnapshotMode,
     /// What to do when WAL is missing.
     pub on_gap: GapPolicy,
+    /// What to do when rows changed without an event.
+    pub on_unlogged: UnloggedPolicy,
     /// Whether values may be asked for in binary.
     pub binary: bool,
     /// The replication stream's bounds.

@@ -19,6 +19,11 @@ use crate::{
     source::membership::Membership,
 };
 
+/// Behind the OID, the key of the relation version that a snapshot read, which no message has described.
+pub(super) const SNAPSHOT_VERSION: &str = "/snapshot";
+/// The same of one that a snapshot read before the one that is under way.
+pub(super) const FORMER_VERSION: &str = "/former";
+
 /// How far the first copy has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]

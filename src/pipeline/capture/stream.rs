@@ -190,7 +190,7 @@ impl Streamer {
     }
 
     async fn change(&mut self, lsn: Lsn, relation: u32, change: RowChange) -> Result<(), Error> {
-        self.admit_nulls(relation, &change).await?;
+        self.admit(relation, &change).await?;
         let open = self.open.as_mut().ok_or(Error::Protocol { what: "row change outside of a transaction", lsn })?;
         let running = match self.routes.find(relation) {
             Some(Route::Running(running)) => running,
@@ -230,18 +230,18 @@ impl Streamer {
         }
     }
 
-    /// A NULL where the relation's version has none goes on under a version that has it; if the registry refuses that, the table
-    /// stops before the event.
-    async fn admit_nulls(&mut self, relation: u32, change: &RowChange) -> Result<(), Error> {
+    /// What the relation's version has no room for goes on under one that has it; if the registry refuses that, the table stops
+    /// before the event.
+    async fn admit(&mut self, relation: u32, change: &RowChange) -> Result<(), Error> {
         let (Some(Route::Running(running)), Some(open)) = (self.routes.find(relation), &self.open) else {
             return Ok(());
         };
-        let nulls = running.plan.nulls(change);
-        if nulls.is_empty() {
+        let beyond = running.plan.beyond(change);
+        if beyond.is_empty() {
             return Ok(());
         }
         let position = open.position(open.ordinal + 1);
-        match self.routes.admit_nulls(relation, &nulls, &mut self.encoder).await {
+        match self.routes.admit(relation, &beyond, &mut self.encoder).await {
             Err(error) if error.severity() == Severity::Definite => self.stop(relation, position, &error).await,
             admitted => admitted,
         }

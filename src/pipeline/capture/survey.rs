@@ -11,9 +11,8 @@ use std::{
 use super::{
     Error,
     departed::Departed,
-    routes::{FORMER_VERSION, SNAPSHOT_VERSION},
     settings::CaptureDeps,
-    state::{OpenBarrier, State, StoppedTable, Update},
+    state::{FORMER_VERSION, OpenBarrier, SNAPSHOT_VERSION, State, StoppedTable, Update},
     tables::Tables,
 };
 use crate::{
@@ -188,7 +187,8 @@ impl Survey {
     ) -> Vec<(TableName, String)> {
         let owners = owners(names, state);
         let reason = |table: &TableName, topic: &String| {
-            uncopied(state, consistent_point, table, topic)
+            self.renamed(state, table)
+                .or_else(|| uncopied(state, consistent_point, table, topic))
                 .or_else(|| foreign(&owners, table, topic))
                 .or_else(|| self.replaced(state, table))
                 .or_else(|| self.rejoined(state, table, topic))
@@ -221,6 +221,15 @@ impl Survey {
             Some(Update::Member { topic: topic.clone(), member: member.clone() })
         };
         self.topics.iter().filter_map(news).collect()
+    }
+
+    /// Why a table must not go on that was recorded under another name (trap T37): its topic would be another one.
+    fn renamed(&self, state: &State, table: &TableName) -> Option<String> {
+        let found = self.published.iter().map(|table| &table.relation).find(|relation| relation.name == *table)?;
+        let mut names =
+            state.relations.values().filter(|version| version.oid == found.oid).map(|version| &version.name);
+        let other = names.next().filter(|first| *first != table && names.all(|name| name != table))?;
+        Some(Error::Renamed { table: other.to_string(), name: table.to_string() }.to_string())
     }
 
     /// Why a table must not go on where another one of its name was recorded (trap T37): what that one had is not its own.
@@ -380,12 +389,19 @@ mod tests {
     use super::*;
     use crate::{
         pipeline::capture::state::{OpenBarrier, TopicRecord},
-        schema::ReplicaIdentity,
+        schema::{Lineage, ReplicaIdentity},
     };
 
     fn relation(oid: u32, schema: &str, table: &str) -> Relation {
         let name = TableName::new(schema, table);
-        Relation { oid, name, identity: ReplicaIdentity::Default, columns: Vec::new(), key: Vec::new() }
+        Relation {
+            oid,
+            name,
+            identity: ReplicaIdentity::Default,
+            columns: Vec::new(),
+            key: Vec::new(),
+            lineage: Lineage::default(),
+        }
     }
 
     fn published(relation: Relation) -> PublishedTable {

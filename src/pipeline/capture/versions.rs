@@ -1,0 +1,179 @@
+//! The versions of relations: which one a Relation message describes.
+//!
+//! A version is recorded in the state before its first record, so that a replay after a restart encodes old changes with
+//! the version that they were made under, whatever the catalog says by then (trap T36).
+//!
+//! A message that comes again may look the same although the table is another: the number of a column is in none, nor the key
+//! under REPLICA IDENTITY FULL. So each is compared with the catalog, also where its version is known.
+
+use std::{
+    cmp::Reverse,
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+};
+
+use super::{
+    Error,
+    session::Session,
+    settings::UnloggedPolicy,
+    state::{FORMER_VERSION, SNAPSHOT_VERSION, Update},
+};
+use crate::{
+    pgoutput::message::{RelationBody, TypeBody},
+    schema::Relation,
+    source::{
+        layout::{self, Layout},
+        unlogged,
+    },
+};
+
+/// The known versions by `oid/digest`.
+pub(super) struct Versions {
+    session: Arc<Session>,
+    known: BTreeMap<String, Arc<Relation>>,
+}
+
+impl Versions {
+    pub(super) fn new(session: Arc<Session>, known: BTreeMap<String, Arc<Relation>>) -> Self {
+        Self { session, known }
+    }
+
+    /// The recorded version that a message describes, or a new one, recorded before it is used. `running` is the one before it
+    /// in this session.
+    pub(super) async fn described(
+        &mut self,
+        body: &RelationBody,
+        types: &HashMap<u32, TypeBody>,
+        running: Option<Arc<Relation>>,
+        topic: &str,
+    ) -> Result<Arc<Relation>, Error> {
+        let key = format!("{}/{:016x}", body.oid, digest(body));
+        let layout = layout::read(&self.session.client, body.oid).await?;
+        let known = self.known.get(&key).cloned();
+        let relation = match &known {
+            Some(known) => self.again(known, running.as_deref(), &layout)?,
+            None => {
+                let last = running.as_ref().or_else(|| self.newest(body.oid));
+                self.first(body, types, last.map(|last| &**last), &layout).await?
+            }
+        };
+        if self.session.collation_changed(&relation, topic).await? {
+            return Err(Error::KeyChanged { table: relation.name.to_string() });
+        }
+        if let Some(known) = known.filter(|known| **known == relation) {
+            return Ok(known);
+        }
+        let relation = Arc::new(relation);
+        self.session.position.record(&[Update::Relation { key: key.clone(), relation: Arc::clone(&relation) }]).await?;
+        self.known.insert(key, Arc::clone(&relation));
+        Ok(relation)
+    }
+
+    /// A known version, with what is new of it. What led to it has been judged, unless it is an earlier one that comes back.
+    fn again(&self, known: &Relation, running: Option<&Relation>, layout: &Layout) -> Result<Relation, Error> {
+        if !unlogged::keeps_key(known, layout) {
+            return Err(Error::KeyChanged { table: known.name.to_string() });
+        }
+        let mut relation = known.clone();
+        let later = running.filter(|running| running.lineage.number > known.lineage.number);
+        for before in [Some(known), later].into_iter().flatten() {
+            self.check(before, &relation, layout)?;
+        }
+        unlogged::complete(Some(known), &mut relation, layout);
+        let newest = self.newest(known.oid).is_none_or(|newest| newest.lineage.number <= known.lineage.number);
+        if !newest {
+            relation.lineage.number = self.next_number(known.oid);
+        }
+        Ok(relation)
+    }
+
+    async fn first(
+        &self,
+        body: &RelationBody,
+        types: &HashMap<u32, TypeBody>,
+        last: Option<&Relation>,
+        layout: &Layout,
+    ) -> Result<Relation, Error> {
+        let mut relation = self.session.describe(body, types, last).await?;
+        for (_, earlier) in self.of(body.oid) {
+            relation.keep_optional(earlier);
+        }
+        if let Some(last) = last {
+            if key_of(last) != key_of(&relation) {
+                return Err(Error::KeyChanged { table: last.name.to_string() });
+            }
+            self.check(last, &relation, layout)?;
+        }
+        unlogged::complete(last, &mut relation, layout);
+        relation.lineage.number = self.next_number(body.oid);
+        Ok(relation)
+    }
+
+    /// What no event tells stops the table, unless the operator has seen to it.
+    fn check(&self, before: &Relation, now: &Relation, layout: &Layout) -> Result<(), Error> {
+        let Some(unlogged) = unlogged::between(before, now, layout) else { return Ok(()) };
+        let mut key = now.key.iter().filter_map(|index| now.columns.get(*index));
+        if key.any(|column| *column.name == *unlogged.column()) {
+            return Err(Error::KeyChanged { table: now.name.to_string() });
+        }
+        match self.session.settings.on_unlogged {
+            UnloggedPolicy::Stop => Err(Error::Unlogged { table: now.name.to_string(), what: unlogged }),
+            UnloggedPolicy::Continue => {
+                tracing::warn!(table = %now.name, %unlogged, "going on behind a change of which no event tells");
+                Ok(())
+            }
+        }
+    }
+
+    /// Takes a version in the place of another.
+    pub(super) fn replace(&mut self, key: String, relation: Arc<Relation>) {
+        self.known.insert(key, relation);
+    }
+
+    /// The key of a version.
+    pub(super) fn key_of(&self, version: &Arc<Relation>) -> Option<String> {
+        self.known.iter().find(|(_, known)| Arc::ptr_eq(known, version)).map(|(key, _)| key.clone())
+    }
+
+    /// The version that was announced last, as far as versions are numbered. What a snapshot read is the oldest.
+    pub(super) fn newest(&self, oid: u32) -> Option<&Arc<Relation>> {
+        let age = |key: &str| if key.ends_with(FORMER_VERSION) { 2 } else { u8::from(key.ends_with(SNAPSHOT_VERSION)) };
+        let newest = self.of(oid).max_by_key(|(key, version)| (version.lineage.number, Reverse(age(key))));
+        newest.map(|(_, version)| version)
+    }
+
+    fn next_number(&self, oid: u32) -> u32 {
+        self.newest(oid).map_or(0, |newest| newest.lineage.number) + 1
+    }
+
+    fn of(&self, oid: u32) -> impl Iterator<Item = (&String, &Arc<Relation>)> {
+        let prefix = format!("{oid}/");
+        self.known.range(prefix.clone()..).take_while(move |(key, _)| key.starts_with(&prefix))
+    }
+}
+
+/// Names and types of the key's columns.
+fn key_of(relation: &Relation) -> Vec<(&str, u32)> {
+    relation.key.iter().filter_map(|index| relation.columns.get(*index)).map(|c| (&*c.name, c.ty.oid)).collect()
+}
+
+/// Tells versions of one relation apart: FNV-1a over everything that the message says, stable over releases since it is
+/// kept in the state.
+fn digest(body: &RelationBody) -> u64 {
+    let mut hash = 0xcbf2_9ce4_8422_2325_u64;
+    let mut add = |bytes: &[u8]| {
+        for byte in bytes.iter().chain(&[0]) {
+            hash = (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3);
+        }
+    };
+    add(body.schema.as_bytes());
+    add(body.table.as_bytes());
+    add(format!("{:?}", body.identity).as_bytes());
+    for column in &body.columns {
+        add(column.name.as_bytes());
+        add(&[u8::from(column.identity)]);
+        add(&column.type_oid.to_be_bytes());
+        add(&column.typmod.to_be_bytes());
+    }
+    hash
+}

@@ -1,0 +1,88 @@
+//! How a table's rows lie in the server at present: what tells that they changed without an event (PROTOCOL 7).
+
+use std::{collections::BTreeSet, sync::Arc};
+
+use futures_util::future::try_join;
+use tokio_postgres::types::ToSql;
+
+use super::error::Error;
+use crate::{postgres::Client, schema::Column, types::single_item};
+
+/// A table's columns, indexes and file.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Layout {
+    /// The file that the rows lie in (`pg_relation_filenode`): another one after each rewrite. A partitioned table has none.
+    pub file: Option<u32>,
+    /// The columns.
+    pub columns: Vec<LaidColumn>,
+    /// The columns of each index that may identify rows, by number.
+    pub keys: Vec<BTreeSet<i16>>,
+}
+
+/// A column of a table.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LaidColumn {
+    /// Its name.
+    pub name: Arc<str>,
+    /// `pg_attribute.attnum`: survives a rename.
+    pub attnum: i16,
+    /// `pg_attribute.atttypid`
+    pub type_oid: u32,
+    /// `pg_attribute.atttypmod`
+    pub typmod: i32,
+    /// `pg_attribute.attmissingval`: the value, as text, that rows have which are older than the column.
+    pub missing: Option<String>,
+    /// New rows get a value by themselves: it has a default or is an identity column.
+    pub has_default: bool,
+}
+
+/// Leaves of a partitioned table have what it has not itself.
+const COLUMNS: &str = "SELECT a.attname::text, a.attnum, a.atttypid, a.atttypmod, a.atthasdef OR a.attidentity <> '', \
+    coalesce(a.attmissingval::text, (SELECT l.attmissingval::text FROM pg_partition_tree(a.attrelid) t \
+        JOIN pg_attribute l ON l.attrelid = t.relid AND l.attname = a.attname WHERE t.isleaf AND l.atthasmissing LIMIT 1)), \
+    pg_relation_filenode(a.attrelid) \
+    FROM pg_attribute a WHERE a.attrelid = $1 AND a.attnum > 0 AND NOT a.attisdropped";
+
+const KEYS: &str = "SELECT ARRAY(SELECT k FROM unnest(i.indkey::int2[]) WITH ORDINALITY u(k, n) WHERE n <= i.indnkeyatts) \
+    FROM pg_index i WHERE i.indrelid = $1 AND (i.indisprimary OR i.indisreplident OR i.indisunique AND i.indimmediate \
+        AND i.indisvalid AND i.indpred IS NULL AND i.indexprs IS NULL \
+        AND NOT EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = i.indrelid AND NOT a.attnotnull \
+            AND a.attnum = ANY ((i.indkey::int2[])[0:i.indnkeyatts - 1])))";
+
+/// Reads the layout of a table; that of one which is gone is empty. `client` must come from [`connect`](super::catalog::connect).
+pub async fn read(client: &Client, oid: u32) -> Result<Layout, Error> {
+    let failed = |error| Error::statement("reading how the rows of a table lie", error);
+    let parameters: [&(dyn ToSql + Sync); 1] = [&oid];
+    let answers = try_join(client.query(COLUMNS, &parameters), client.query(KEYS, &parameters)).await;
+    let (columns, keys) = answers.map_err(failed)?;
+    let mut layout = Layout::default();
+    for row in &columns {
+        let name: &str = row.try_get(0).map_err(failed)?;
+        let missing: Option<&str> = row.try_get(5).map_err(failed)?;
+        layout.file = row.try_get(6).map_err(failed)?;
+        layout.columns.push(LaidColumn {
+            name: name.into(),
+            attnum: row.try_get(1).map_err(failed)?,
+            type_oid: row.try_get(2).map_err(failed)?,
+            typmod: row.try_get(3).map_err(failed)?,
+            has_default: row.try_get(4).map_err(failed)?,
+            missing: missing.and_then(single_item),
+        });
+    }
+    for row in &keys {
+        let attnums: Vec<i16> = row.try_get(0).map_err(failed)?;
+        layout.keys.push(attnums.into_iter().collect());
+    }
+    Ok(layout)
+}
+
+impl Layout {
+    /// The column as it is described; `None` where the catalog has another one by now.
+    #[must_use]
+    pub fn find(&self, column: &Column) -> Option<&LaidColumn> {
+        let same = |laid: &&LaidColumn| {
+            laid.name == column.name && laid.type_oid == column.ty.oid && laid.typmod == column.ty.typmod
+        };
+        self.columns.iter().find(same)
+    }
+}

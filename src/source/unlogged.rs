@@ -1,0 +1,266 @@
+//! What happened to a table's rows without an event, as two versions of it and its present layout tell (PROTOCOL 7).
+//!
+//! PostgreSQL logs no rows for a rename, for a column that is dropped and added again, nor for what ALTER TABLE writes into rows
+//! itself: values of another type, defaults of a new column that differ from row to row. A constant one is no such case: the
+//! catalog has it.
+
+use std::fmt;
+
+use super::layout::{LaidColumn, Layout};
+use crate::schema::{Column, Relation};
+
+/// A change of rows that no event tells.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Unlogged {
+    /// Earlier records have the column under another name.
+    Renamed {
+        /// The name in earlier records.
+        from: String,
+        /// The name by now.
+        to: String,
+    },
+    /// Earlier records have values of another column of this name.
+    Recreated {
+        /// The column.
+        column: String,
+    },
+    /// All rows were written anew, with the column's values in another type.
+    Rewritten {
+        /// The column.
+        column: String,
+    },
+    /// All rows were written anew, with a value of the new column in each.
+    Filled {
+        /// The column.
+        column: String,
+    },
+}
+
+impl Unlogged {
+    /// The column, under its name by now.
+    #[must_use]
+    pub fn column(&self) -> &str {
+        match self {
+            Self::Renamed { to: column, .. }
+            | Self::Recreated { column }
+            | Self::Rewritten { column }
+            | Self::Filled { column } => column,
+        }
+    }
+}
+
+impl fmt::Display for Unlogged {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Renamed { from, to } => write!(f, "column {from} was renamed to {to}"),
+            Self::Recreated { column } => write!(f, "column {column} was dropped and added again"),
+            Self::Rewritten { column } => write!(f, "the type of column {column} changed, and all rows were rewritten"),
+            Self::Filled { column } => {
+                write!(f, "column {column} was added, and all rows were rewritten with values of its default")
+            }
+        }
+    }
+}
+
+/// What happened between two versions of a table, but for modifiers of key columns, which the keys' form is judged by; `now` may be `before` as it is announced again. `layout` is of the present,
+/// so it may tell of what is still to come in the stream.
+#[must_use]
+pub fn between(before: &Relation, now: &Relation, layout: &Layout) -> Option<Unlogged> {
+    now.columns.iter().find_map(|column| {
+        let laid = layout.find(column);
+        match before.columns.iter().find(|known| known.name == column.name) {
+            Some(known) => of_known(before, known, now, column, (laid, layout.file)),
+            None => of_new(before, now, column, (laid, layout.file)),
+        }
+    })
+}
+
+/// The file of the rows is another one; `None` where that is not known.
+fn moved(before: &Relation, file: Option<u32>) -> Option<bool> {
+    Some(before.lineage.file? != file?)
+}
+
+fn of_known(
+    before: &Relation,
+    known: &Column,
+    now: &Relation,
+    column: &Column,
+    (laid, file): (Option<&LaidColumn>, Option<u32>),
+) -> Option<Unlogged> {
+    if let (Some(was), Some(is)) = (known.attnum, laid.map(|laid| laid.attnum))
+        && was != is
+    {
+        let column = column.name.to_string();
+        let other = before.columns.iter().find(|other| other.attnum == Some(is));
+        return Some(match other {
+            Some(other) => Unlogged::Renamed { from: other.name.to_string(), to: column },
+            None => Unlogged::Recreated { column },
+        });
+    }
+    let is_key = now.key.iter().filter_map(|index| now.columns.get(*index)).any(|key| key.name == column.name);
+    let retyped = known.ty.oid != column.ty.oid || !is_key && known.ty.typmod != column.ty.typmod;
+    // Nor is the file that of a type which the catalog does not have any more.
+    let file = file.filter(|_| laid.is_some());
+    let rewritten = || moved(before, file).unwrap_or(known.ty.oid != column.ty.oid);
+    (retyped && rewritten()).then(|| Unlogged::Rewritten { column: column.name.to_string() })
+}
+
+fn of_new(
+    before: &Relation,
+    now: &Relation,
+    column: &Column,
+    (laid, file): (Option<&LaidColumn>, Option<u32>),
+) -> Option<Unlogged> {
+    // What the catalog has not any more is of no rows.
+    let laid = laid?;
+    let gone = |other: &&Column| now.columns.iter().all(|kept| kept.name != other.name);
+    // A column that the catalog was ahead of has no number: it may be any that is gone.
+    let same = |other: &&Column| other.attnum.is_none_or(|attnum| attnum == laid.attnum);
+    let name = column.name.to_string();
+    if let Some(other) = before.columns.iter().filter(gone).find(same) {
+        return Some(Unlogged::Renamed { from: other.name.to_string(), to: name });
+    }
+    let filled = laid.has_default && laid.missing.is_none() && moved(before, file) == Some(true);
+    filled.then_some(Unlogged::Filled { column: name })
+}
+
+/// Adds what the layout tells to a version: numbers of columns, the values that rows have which are older than a column, the
+/// file.
+pub fn complete(before: Option<&Relation>, now: &mut Relation, layout: &Layout) {
+    for column in &mut now.columns {
+        let known = before.and_then(|before| before.columns.iter().find(|known| known.name == column.name));
+        let laid = layout.find(column);
+        column.attnum = laid.map(|laid| laid.attnum).or(column.attnum);
+        column.missing = match (before, known) {
+            (None, _) => None,
+            (Some(_), Some(known)) if known.attnum == column.attnum => known.missing.clone(),
+            _ => laid.and_then(|laid| laid.missing.as_deref()).map(Into::into),
+        };
+    }
+    // A catalog that is ahead may tell of a file that a later rewrite made.
+    let is_present =
+        now.columns.len() == layout.columns.len() && now.columns.iter().all(|column| layout.find(column).is_some());
+    now.lineage.file = if is_present { layout.file } else { before.and_then(|before| before.lineage.file) };
+}
+
+/// Whether rows still have the key of a version: some index is over exactly its columns. A key whose columns the catalog does
+/// not have as they are described is not judged.
+#[must_use]
+pub fn keeps_key(version: &Relation, layout: &Layout) -> bool {
+    let key = version.key.iter().filter_map(|index| version.columns.get(*index));
+    let attnums: Option<_> = key.map(|column| layout.find(column).map(|laid| laid.attnum)).collect();
+    attnums.is_none_or(|attnums| version.key.is_empty() || layout.keys.contains(&attnums))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+    use crate::{
+        schema::{Lineage, ReplicaIdentity, TableName},
+        types::ColumnType,
+    };
+
+    fn version(columns: &[(&str, Option<i16>, u32)], file: Option<u32>) -> Relation {
+        let column = |(name, attnum, oid): &(&str, Option<i16>, u32)| Column {
+            name: (*name).into(),
+            attnum: *attnum,
+            ty: ColumnType::base(*oid, -1, "any"),
+            nullable: true,
+            nondeterministic: false,
+            optional: false,
+            missing: None,
+            null_items: false,
+        };
+        Relation {
+            oid: 1,
+            name: TableName::new("public", "t"),
+            identity: ReplicaIdentity::Default,
+            columns: columns.iter().map(column).collect(),
+            key: vec![0],
+            lineage: Lineage { number: 1, file },
+        }
+    }
+
+    /// Columns as (name, number, type, whether new rows get a value).
+    fn layout(columns: &[(&str, i16, u32, bool)], file: u32) -> Layout {
+        let column = |(name, attnum, type_oid, has_default): &(&str, i16, u32, bool)| LaidColumn {
+            name: (*name).into(),
+            attnum: *attnum,
+            type_oid: *type_oid,
+            typmod: -1,
+            missing: None,
+            has_default: *has_default,
+        };
+        Layout { file: Some(file), columns: columns.iter().map(column).collect(), keys: vec![BTreeSet::from([1])] }
+    }
+
+    const ID: (&str, Option<i16>, u32) = ("id", Some(1), 23);
+    const LAID_ID: (&str, i16, u32, bool) = ("id", 1, 23, false);
+
+    fn told(before: &Relation, now: &[(&str, Option<i16>, u32)], layout: &Layout) -> Option<String> {
+        between(before, &version(now, None), layout).map(|unlogged| unlogged.to_string())
+    }
+
+    #[test]
+    fn a_column_under_another_name_or_number_is_told() {
+        let before = version(&[ID, ("n", Some(2), 23)], Some(7));
+        let same = layout(&[LAID_ID, ("n", 2, 23, false)], 7);
+        assert_eq!(told(&before, &[ID, ("n", None, 23)], &same), None);
+        let renamed = layout(&[LAID_ID, ("m", 2, 23, false)], 7);
+        assert_eq!(told(&before, &[ID, ("m", None, 23)], &renamed).unwrap(), "column n was renamed to m");
+        // The message is from before the rename.
+        assert_eq!(told(&before, &[ID, ("n", None, 23)], &renamed), None);
+        let recreated = layout(&[LAID_ID, ("n", 3, 23, false)], 7);
+        assert_eq!(told(&before, &[ID, ("n", None, 23)], &recreated).unwrap(), "column n was dropped and added again");
+        let pair = version(&[ID, ("a", Some(2), 23), ("b", Some(3), 23)], Some(7));
+        let swapped = layout(&[LAID_ID, ("b", 2, 23, false), ("a", 3, 23, false)], 7);
+        assert_eq!(
+            told(&pair, &[ID, ("b", None, 23), ("a", None, 23)], &swapped).unwrap(),
+            "column a was renamed to b"
+        );
+        // Nobody knows what number it had.
+        let unknown = version(&[ID, ("n", None, 23)], Some(7));
+        assert_eq!(told(&unknown, &[ID, ("m", None, 23)], &renamed).unwrap(), "column n was renamed to m");
+    }
+
+    #[test]
+    fn rows_that_were_rewritten_with_other_values_are_told() {
+        let before = version(&[ID, ("n", Some(2), 23)], Some(7));
+        let retyped = [ID, ("n", None, 20)];
+        let laid = [LAID_ID, ("n", 2, 20, false)];
+        assert!(told(&before, &retyped, &layout(&laid, 8)).unwrap().starts_with("the type of column n changed"));
+        assert_eq!(told(&before, &retyped, &layout(&laid, 7)), None, "the types have one form in the file");
+        let unknown = version(&[ID, ("n", Some(2), 23)], None);
+        assert!(told(&unknown, &retyped, &layout(&laid, 8)).is_some());
+
+        let added = [ID, ("n", None, 23), ("c", None, 23)];
+        let laid = |has_default| [LAID_ID, ("n", 2, 23, false), ("c", 3, 23, has_default)];
+        assert!(told(&before, &added, &layout(&laid(true), 8)).unwrap().starts_with("column c was added"));
+        assert_eq!(told(&before, &added, &layout(&laid(false), 8)), None, "as after VACUUM FULL");
+        assert_eq!(told(&before, &added, &layout(&laid(true), 7)), None, "the default came later than the column");
+        let mut constant = layout(&laid(true), 8);
+        constant.columns[2].missing = Some("5".to_owned());
+        assert_eq!(told(&before, &added, &constant), None);
+        let mut now = version(&added, None);
+        complete(Some(&before), &mut now, &constant);
+        assert_eq!((now.columns[2].missing.as_deref(), now.columns[2].attnum), (Some("5"), Some(3)));
+        assert_eq!(now.lineage.file, Some(8));
+        // Later versions keep it, also when the catalog does not have it any more.
+        let mut later = version(&added, None);
+        complete(Some(&now), &mut later, &layout(&laid(true), 9));
+        assert_eq!(later.columns[2].missing.as_deref(), Some("5"));
+    }
+
+    #[test]
+    fn a_key_without_its_index_is_another_key() {
+        let version = version(&[ID, ("n", Some(2), 23)], Some(7));
+        let mut laid = layout(&[LAID_ID, ("n", 2, 23, false)], 7);
+        assert!(keeps_key(&version, &laid));
+        laid.keys = vec![BTreeSet::from([2]), BTreeSet::from([1, 2])];
+        assert!(!keeps_key(&version, &laid));
+        laid.columns.remove(0);
+        assert!(keeps_key(&version, &laid), "not judged");
+    }
+}
