@@ -7,6 +7,9 @@ use std::{ops::Range, sync::Arc};
 
 use bytes::Bytes;
 
+mod cell;
+
+pub use self::cell::{Cell, Row, Span, Text, row};
 use crate::{
     lsn::{Lsn, Position},
     schema::TableName,
@@ -278,20 +281,6 @@ impl RecordBuf {
         })
     }
 }
-
-/// One column of a decoded row.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum Cell {
-    /// SQL NULL.
-    Null,
-    /// Not in the event: keep what the target has.
-    Unchanged,
-    /// PostgreSQL text.
-    Text(Bytes),
-}
-
-/// A decoded row: one cell per column of its [`TableShape`].
-pub type Row = Vec<Cell>;
 
 /// One column as the writer's schema describes it.
 #[derive(Clone, Debug, PartialEq, Eq)]

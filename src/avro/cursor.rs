@@ -50,6 +50,7 @@ impl<'a> Cursor<'a> {
     }
 
     /// `boolean`; any byte but 0 and 1 is an error.
+    #[inline]
     pub fn boolean(&mut self) -> Result<bool, DecodeError> {
         let start = *self;
         match self.take(1, "a boolean")? {
@@ -60,6 +61,7 @@ impl<'a> Cursor<'a> {
     }
 
     /// Moves past an `int`, a `long` or an `enum`.
+    #[inline]
     pub fn skip_number(&mut self) -> Result<(), DecodeError> {
         match self.rest.iter().take(10).position(|byte| byte & 0x80 == 0) {
             Some(last) => self.rest = self.rest.get(last + 1..).unwrap_or_default(),
@@ -73,11 +75,13 @@ impl<'a> Cursor<'a> {
     }
 
     /// `long`
+    #[inline]
     pub fn long(&mut self) -> Result<i64, DecodeError> {
         self.varint("a long")
     }
 
     /// `int`
+    #[inline]
     pub fn int(&mut self) -> Result<i32, DecodeError> {
         let start = *self;
         i32::try_from(self.varint("an int")?).map_err(|_| start.error(Problem::OutOfRange, "an int"))
@@ -94,11 +98,13 @@ impl<'a> Cursor<'a> {
     }
 
     /// `bytes`
+    #[inline]
     pub fn bytes(&mut self) -> Result<&'a [u8], DecodeError> {
         self.sized("bytes")
     }
 
     /// `string`
+    #[inline]
     pub fn string(&mut self) -> Result<&'a str, DecodeError> {
         let start = *self;
         std::str::from_utf8(self.sized("a string")?).map_err(|_| start.error(Problem::Utf8, "a string"))
@@ -110,7 +116,15 @@ impl<'a> Cursor<'a> {
     }
 
     /// The branch of a union of so many branches.
+    #[inline]
     pub fn branch(&mut self, branches: usize) -> Result<usize, DecodeError> {
+        // Zig-zag doubles it.
+        if let [byte @ (0 | 2), rest @ ..] = self.rest
+            && usize::from(*byte) < 2 * branches
+        {
+            self.rest = rest;
+            return Ok(usize::from(*byte / 2));
+        }
         let start = *self;
         let branch = usize::try_from(self.varint("a union")?).ok().filter(|branch| *branch < branches);
         branch.ok_or_else(|| start.error(Problem::Branch, "a union"))
@@ -124,6 +138,7 @@ impl<'a> Cursor<'a> {
     }
 
     /// That nothing follows.
+    #[inline]
     pub fn finish(self) -> Result<(), DecodeError> {
         if self.rest.is_empty() { Ok(()) } else { Err(self.error(Problem::Trailing, "the end")) }
     }
@@ -140,28 +155,33 @@ impl<'a> Cursor<'a> {
         DecodeError { problem, reading, offset: self.length - self.rest.len() }
     }
 
+    #[inline]
     fn sized(&mut self, reading: &'static str) -> Result<&'a [u8], DecodeError> {
         let size = self.size(reading)?;
         self.take(size, reading)
     }
 
+    #[inline]
     fn size(&mut self, reading: &'static str) -> Result<usize, DecodeError> {
         let start = *self;
         usize::try_from(self.varint(reading)?).map_err(|_| start.error(Problem::OutOfRange, reading))
     }
 
+    #[inline]
     fn take(&mut self, size: usize, reading: &'static str) -> Result<&'a [u8], DecodeError> {
         let (taken, rest) = self.rest.split_at_checked(size).ok_or_else(|| self.error(Problem::Truncated, reading))?;
         self.rest = rest;
         Ok(taken)
     }
 
+    #[inline]
     fn array<const N: usize>(&mut self, reading: &'static str) -> Result<[u8; N], DecodeError> {
         let (taken, rest) = self.rest.split_first_chunk().ok_or_else(|| self.error(Problem::Truncated, reading))?;
         self.rest = rest;
         Ok(*taken)
     }
 
+    #[inline]
     fn varint(&mut self, reading: &'static str) -> Result<i64, DecodeError> {
         // Most are of one byte.
         if let [byte @ 0..0x80, rest @ ..] = self.rest {

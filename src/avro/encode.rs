@@ -8,58 +8,75 @@ const NULL_BRANCH: u8 = 0;
 const VALUE_BRANCH: u8 = 2;
 
 /// `boolean`
+#[inline]
 pub fn boolean(value: bool, out: &mut Vec<u8>) {
     out.push(u8::from(value));
 }
 
 /// `int` and `long`: zig-zag, seven bits a byte, lowest first.
 #[expect(clippy::cast_sign_loss, clippy::cast_possible_truncation, reason = "zig-zag maps bits to bits")]
+#[inline]
 pub fn long(value: i64, out: &mut Vec<u8>) {
+    /// Seven bits of each of 64.
+    const LONGEST: usize = 10;
     let mut rest = ((value << 1) ^ (value >> 63)) as u64;
-    while rest >= 0x80 {
-        out.push(rest as u8 | 0x80);
-        rest >>= 7;
+    let (mut bytes, mut count) = ([0_u8; LONGEST], 0);
+    for byte in &mut bytes {
+        (*byte, rest, count) = (rest as u8 | 0x80, rest >> 7, count + 1);
+        if rest == 0 {
+            *byte &= 0x7F;
+            break;
+        }
     }
-    out.push(rest as u8);
+    append_begin(&bytes, count, out);
+}
+
+/// Appends the first `count` bytes. A copy of a known size is cheaper than one of as many bytes as are needed.
+#[inline]
+fn append_begin<const N: usize>(bytes: &[u8; N], count: usize, out: &mut Vec<u8>) {
+    let end = out.len() + count;
+    out.extend_from_slice(bytes);
+    out.truncate(end);
 }
 
 /// `bytes`
+#[inline]
 pub fn bytes(value: &[u8], out: &mut Vec<u8>) {
     length(value.len(), out);
     out.extend_from_slice(value);
 }
 
 /// `string`
+#[inline]
 pub fn string(value: &str, out: &mut Vec<u8>) {
     bytes(value.as_bytes(), out);
 }
 
 /// The decimal digits of a number, as a part of a string.
 pub fn digits(number: u64, out: &mut Vec<u8>) {
+    let count = number.checked_ilog10().map_or(1, |log| log as usize + 1);
     let mut digits = [0; 20];
-    let mut start = digits.len();
     let mut rest = number;
-    for place in digits.iter_mut().rev() {
-        *place = b'0' + u8::try_from(rest % 10).unwrap_or_default();
-        (start, rest) = (start - 1, rest / 10);
-        if rest == 0 {
-            break;
-        }
+    for place in digits.iter_mut().take(count).rev() {
+        (*place, rest) = (b'0' + (rest % 10) as u8, rest / 10);
     }
-    out.extend_from_slice(digits.get(start..).unwrap_or_default());
+    append_begin(&digits, count, out);
 }
 
 /// The null of a union `["null", T]`.
+#[inline]
 pub fn null(out: &mut Vec<u8>) {
     out.push(NULL_BRANCH);
 }
 
 /// The branch `T` of a union `["null", T]`; its value follows.
+#[inline]
 pub fn present(out: &mut Vec<u8>) {
     out.push(VALUE_BRANCH);
 }
 
 /// A union `["null", "long"]`.
+#[inline]
 pub fn optional_long(value: Option<i64>, out: &mut Vec<u8>) {
     match value {
         Some(value) => {
@@ -164,6 +181,7 @@ pub fn value(value: Value<'_>, scratch: &mut Vec<u8>, out: &mut Vec<u8>) {
 }
 
 #[expect(clippy::cast_possible_wrap, reason = "no buffer is longer than isize::MAX")]
+#[inline]
 fn length(length: usize, out: &mut Vec<u8>) {
     long(length as i64, out);
 }

@@ -2,7 +2,6 @@
 
 use std::{collections::HashMap, sync::Arc};
 
-use bytes::Bytes;
 use serde::{Deserialize, de::DeserializeOwned};
 
 use crate::{
@@ -12,7 +11,7 @@ use crate::{
         wire,
         writer::Writer,
     },
-    event::{Barrier, Cell, ChangeEvent, Op, Row, TableShape},
+    event::{self, Barrier, Cell, ChangeEvent, Op, Row, Span, TableShape},
     lsn::Position,
     record::{
         column_plan::TextError,
@@ -34,8 +33,15 @@ pub struct Decoder {
     row_bytes: usize,
     placeholder: Placeholder,
     writers: HashMap<u32, Arc<Writer>>,
-    plans: HashMap<(Option<u32>, u32), Known>,
+    /// Indices into `known`.
+    plans: HashMap<Ids, usize>,
+    known: Vec<Known>,
+    /// The ids of the last record, and its plan: the next one is most often of the same table.
+    last: Option<(Ids, usize)>,
 }
+
+/// Schema ids of a record's key and value.
+type Ids = (Option<u32>, u32);
 
 /// What a record is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -49,9 +55,9 @@ pub enum Decoded {
 }
 
 /// The plan of a pair of schemas with the table that was last seen under it.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 struct Known {
-    plan: Arc<DecodePlan>,
+    plan: DecodePlan,
     shape: Option<Arc<TableShape>>,
 }
 
@@ -70,7 +76,8 @@ impl Decoder {
     /// name such columns in a header.
     #[must_use]
     pub fn with_placeholder(row_bytes: usize, placeholder: Placeholder) -> Self {
-        Self { row_bytes, placeholder, writers: HashMap::new(), plans: HashMap::new() }
+        let (writers, plans) = (HashMap::new(), HashMap::new());
+        Self { row_bytes, placeholder, writers, plans, known: Vec::new(), last: None }
     }
 
     /// Decodes a record.
@@ -101,26 +108,28 @@ impl Decoder {
         let split = |bytes| wire::split(bytes).map_err(|source| DecodeError::Frame { topic: topic.to_owned(), source });
         let (value_id, body) = split(value)?;
         let key_id = key.map(split).transpose()?.map(|(id, _)| id);
-        let known = match self.plans.get(&(key_id, value_id)) {
-            Some(known) => known.clone(),
-            None => match key_id.into_iter().chain([value_id]).find(|id| !self.writers.contains_key(id)) {
-                Some(id) => return Ok(Decoded::NeedsSchema(id)),
-                None => self.compile(topic, key_id, value_id).map_err(|error| match error {
-                    DecodeError::NotAnEnvelope { .. } if headers.position.is_some() => flat(),
-                    error => error,
-                })?,
+        let ids = (key_id, value_id);
+        let index = match self.last.filter(|(last, _)| *last == ids) {
+            Some((_, index)) => index,
+            None => match self.plans.get(&ids) {
+                Some(index) => *index,
+                None => match key_id.into_iter().chain([value_id]).find(|id| !self.writers.contains_key(id)) {
+                    Some(id) => return Ok(Decoded::NeedsSchema(id)),
+                    None => self.compile(topic, ids).map_err(|error| match error {
+                        DecodeError::NotAnEnvelope { .. } if headers.position.is_some() => flat(),
+                        error => error,
+                    })?,
+                },
             },
         };
-        let DecodePlan::Envelope(plan) = &*known.plan else { return Ok(Decoded::Nothing) };
+        self.last = Some((ids, index));
+        let Some(Known { plan: DecodePlan::Envelope(plan), shape: last }) = self.known.get_mut(index) else {
+            return Ok(Decoded::Nothing);
+        };
         let most = self.row_bytes.max(body.len().saturating_mul(Self::GROWTH));
         let reading = Reading { topic, id: value_id, plan, placeholder: &self.placeholder, headers, offset, most };
         let parts = reading.parts(body)?;
-        let shape = known.shape_of(plan, &parts);
-        if !known.shape.as_ref().is_some_and(|known| Arc::ptr_eq(known, &shape))
-            && let Some(entry) = self.plans.get_mut(&(key_id, value_id))
-        {
-            entry.shape = Some(Arc::clone(&shape));
-        }
+        let shape = shape_of(plan, &parts, last);
         reading.event(parts, shape).map(Decoded::Event)
     }
 
@@ -141,7 +150,8 @@ impl Decoder {
         Ok(())
     }
 
-    fn compile(&mut self, topic: &str, key_id: Option<u32>, value_id: u32) -> Result<Known, DecodeError> {
+    fn compile(&mut self, topic: &str, ids: Ids) -> Result<usize, DecodeError> {
+        let (key_id, value_id) = ids;
         let not_an_envelope = |problem: String| {
             let topic = topic.to_owned();
             DecodeError::NotAnEnvelope { topic, id: value_id, problem }
@@ -149,26 +159,25 @@ impl Decoder {
         let value = self.writers.get(&value_id).ok_or_else(|| not_an_envelope("it was not fetched".into()))?;
         let key = key_id.and_then(|id| self.writers.get(&id)).map(|key| &**key);
         let plan = DecodePlan::compile(key, value).map_err(not_an_envelope)?;
-        let known = Known { plan: Arc::new(plan), shape: None };
-        self.plans.insert((key_id, value_id), known.clone());
-        Ok(known)
+        self.known.push(Known { plan, shape: None });
+        self.plans.insert(ids, self.known.len() - 1);
+        Ok(self.known.len() - 1)
     }
 }
 
-impl Known {
-    /// The table that the event belongs to; one for all events of a pair of schemas, unless other tables share the pair.
-    fn shape_of(&self, plan: &EnvelopePlan, parts: &Parts<'_>) -> Arc<TableShape> {
-        match &self.shape {
-            Some(shape) if *shape.name.schema == *parts.schema && *shape.name.table == *parts.table => {
-                Arc::clone(shape)
-            }
-            _ => Arc::new(TableShape {
-                name: TableName::new(parts.schema, parts.table),
-                columns: plan.columns.iter().map(|column| column.shape.clone()).collect(),
-                key: plan.key.clone(),
-            }),
-        }
+/// The table that the event belongs to; one for all events of a pair of schemas, unless other tables share the pair.
+fn shape_of(plan: &EnvelopePlan, parts: &Parts<'_>, last: &mut Option<Arc<TableShape>>) -> Arc<TableShape> {
+    let is_its = |shape: &&Arc<TableShape>| *shape.name.schema == *parts.schema && *shape.name.table == *parts.table;
+    if let Some(shape) = last.as_ref().filter(is_its) {
+        return Arc::clone(shape);
     }
+    let shape = Arc::new(TableShape {
+        name: TableName::new(parts.schema, parts.table),
+        columns: plan.columns.iter().map(|column| column.shape.clone()).collect(),
+        key: plan.key.clone(),
+    });
+    *last = Some(Arc::clone(&shape));
+    shape
 }
 
 /// One record while it is decoded.
@@ -315,55 +324,60 @@ impl Reading<'_> {
         Ok((id, total_order))
     }
 
-    /// A row's cells: all their texts share one allocation. What stands in for the `unchanged` columns is not looked at: the
-    /// form of their values need not hold it.
+    /// A row's cells. What stands in for the `unchanged` columns is not looked at: the form of their values need not hold it.
     fn row(&self, cursor: &mut Cursor<'_>, texts: &NamedTexts, unchanged: &[usize]) -> Result<Row, DecodeError> {
-        let mut arena = Vec::with_capacity(cursor.remaining());
-        let mut cells = Vec::with_capacity(self.plan.columns.len());
+        let mut buffers = BUFFERS.take();
+        buffers.0.clear();
+        buffers.1.clear();
+        let outcome = self.spans(cursor, (texts, unchanged), &mut buffers).map(|()| event::row(&buffers.0, &buffers.1));
+        if buffers.0.capacity() <= KEPT_BYTES {
+            BUFFERS.set(buffers);
+        }
+        outcome
+    }
+
+    fn spans(
+        &self,
+        cursor: &mut Cursor<'_>,
+        (texts, unchanged): (&NamedTexts, &[usize]),
+        (arena, spans): &mut (Vec<u8>, Vec<Span>),
+    ) -> Result<(), DecodeError> {
+        let oversized = |column: &str| DecodeError::Oversized {
+            topic: self.topic.to_owned(),
+            column: column.to_owned(),
+            most: self.most.min(u32::MAX as usize),
+        };
         for (index, column) in self.plan.columns.iter().enumerate() {
             let bytes = |source| DecodeError::Bytes { topic: self.topic.to_owned(), id: self.id, source };
+            let name = &*column.shape.name;
             let found = column.read(cursor).map_err(bytes)?;
-            if unchanged.contains(&index) {
-                cells.push(Span::Unchanged);
+            if !unchanged.is_empty() && unchanged.contains(&index) {
+                spans.push(Span::Unchanged);
                 continue;
             }
             let start = arena.len();
-            let found = match texts.get(&*column.shape.name) {
-                Some(Some(text)) => {
-                    arena.extend_from_slice(text.as_bytes());
-                    cells.push(Span::Text(start, arena.len()));
+            match (texts.get(name), found) {
+                (Some(Some(text)), _) => arena.extend_from_slice(text.as_bytes()),
+                (Some(None), _) | (None, None) => {
+                    spans.push(Span::Null);
                     continue;
                 }
-                Some(None) => None,
-                None => found,
-            };
-            if let Some(found) = found {
-                if self.is_foreign() && column.is_placeholder(found, self.placeholder) {
-                    cells.push(Span::Unchanged);
+                (None, Some(found)) if self.is_foreign() && column.is_placeholder(found, self.placeholder) => {
+                    spans.push(Span::Unchanged);
                     continue;
                 }
-                column.append_text(found, &mut arena, self.most).map_err(|error| {
-                    let (topic, column) = (self.topic.to_owned(), column.shape.name.to_string());
-                    match error {
-                        TextError::Render(source) => DecodeError::Render { topic, column, source },
-                        TextError::Beyond => DecodeError::Oversized { topic, column, most: self.most },
+                (None, Some(found)) => column.append_text(found, arena, self.most).map_err(|error| match error {
+                    TextError::Render(source) => {
+                        DecodeError::Render { topic: self.topic.to_owned(), column: name.to_owned(), source }
                     }
-                })?;
-            } else {
-                cells.push(Span::Null);
-                continue;
+                    TextError::Beyond => oversized(name),
+                })?,
             }
-            cells.push(Span::Text(start, arena.len()));
+            let (start, end) =
+                u32::try_from(start).ok().zip(u32::try_from(arena.len()).ok()).ok_or_else(|| oversized(name))?;
+            spans.push(Span::Text(start, end));
         }
-        let arena = Bytes::from(arena);
-        Ok(cells
-            .into_iter()
-            .map(|span| match span {
-                Span::Null => Cell::Null,
-                Span::Unchanged => Cell::Unchanged,
-                Span::Text(start, end) => Cell::Text(arena.slice(start..end)),
-            })
-            .collect())
+        Ok(())
     }
 
     /// Whether another producer wrote the record. Ours tell a type in the schema or a position in a header.
@@ -409,12 +423,13 @@ impl Reading<'_> {
     }
 }
 
-/// A cell before its row's texts are complete.
-enum Span {
-    Null,
-    Unchanged,
-    Text(usize, usize),
+thread_local! {
+    /// A row's texts and where they lie, before their number is known; kept, unless they are as large as few are.
+    static BUFFERS: std::cell::Cell<(Vec<u8>, Vec<Span>)> = const { std::cell::Cell::new((Vec::new(), Vec::new())) };
 }
+
+/// The largest texts whose room is kept, in bytes: what the threads keep is in no budget.
+const KEPT_BYTES: usize = 1 << 20;
 
 fn json<T: DeserializeOwned>(topic: &str, header: &'static str, value: &[u8]) -> Result<T, DecodeError> {
     serde_json::from_slice(value).map_err(|_| unreadable(topic, header))

@@ -171,15 +171,13 @@ pub(super) fn append_transaction(
 
 /// The position that a transaction block tells, or `None` if its id is not one of ours.
 pub(super) fn position_of_block(id: &str, total_order: i64) -> Option<Position> {
-    let mut parts = id.split(':');
-    let transaction = parts.next()?;
+    let (transaction, rest) = id.split_once(':')?;
     if transaction != "snapshot" {
         transaction.parse::<u32>().ok()?;
     }
-    let commit = Lsn(parts.next()?.parse().ok()?);
-    let epoch = parts.next().map_or(Ok(0), str::parse).ok()?;
-    let ordinal = u64::try_from(total_order).ok()?;
-    parts.next().is_none().then_some(Position { epoch, commit, ordinal })
+    let (commit, epoch) = rest.split_once(':').map_or((rest, None), |(commit, epoch)| (commit, Some(epoch)));
+    let (commit, epoch) = (Lsn(commit.parse().ok()?), epoch.map_or(Ok(0), str::parse).ok()?);
+    Some(Position { epoch, commit, ordinal: u64::try_from(total_order).ok()? })
 }
 
 /// The position in a header `walrelay.pos`.

@@ -5,7 +5,6 @@ use std::{
     sync::Arc,
 };
 
-use bytes::Bytes;
 use tokio_postgres::SimpleQueryRow;
 
 use crate::{
@@ -123,8 +122,7 @@ impl Run<'_> {
         let mut cells = vec![Cell::Unchanged; self.plan.shape.columns.len()];
         for (place, index) in self.plan.staged.iter().enumerate() {
             if let Some(cell) = cells.get_mut(*index) {
-                *cell =
-                    row.get(place + 1).map_or(Cell::Null, |text| Cell::Text(Bytes::copy_from_slice(text.as_bytes())));
+                *cell = row.get(place + 1).map_or(Cell::Null, |text| Cell::Text(text.into()));
             }
         }
         cells

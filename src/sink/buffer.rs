@@ -331,7 +331,6 @@ impl Bag {
 mod tests {
     use std::sync::Arc;
 
-    use bytes::Bytes;
     use proptest::prelude::*;
 
     use super::*;
@@ -354,7 +353,7 @@ mod tests {
     }
 
     fn cell(value: u8) -> Cell {
-        Cell::Text(Bytes::from(value.to_string()))
+        Cell::Text(value.to_string().into())
     }
 
     fn event(shape: &Arc<TableShape>, ordinal: u64, op: Op) -> ChangeEvent {

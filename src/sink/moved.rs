@@ -5,7 +5,6 @@
 
 use std::sync::Arc;
 
-use bytes::Bytes;
 use serde_json::{Map, Value};
 use tokio_postgres::{Client, types::PgLsn};
 
@@ -64,7 +63,7 @@ fn parse(plan: &Plan, text: &str) -> Result<Vec<(usize, Cell)>, Error> {
         let Some(index) = plan.shape.columns.iter().position(|column| *column.name == *name) else { continue };
         let cell = match value {
             Value::Null => Cell::Null,
-            Value::String(text) => Cell::Text(Bytes::from(text)),
+            Value::String(text) => Cell::Text(text.into()),
             _ => return Err(damaged()),
         };
         cells.push((index, cell));

@@ -375,8 +375,7 @@ impl ShortText {
         let room = self.bytes.get_mut(self.length..self.length + length)?;
         let mut rest = number;
         for place in room.iter_mut().rev() {
-            *place = b'0' + u8::try_from(rest % 10).unwrap_or_default();
-            rest /= 10;
+            (*place, rest) = (b'0' + (rest % 10) as u8, rest / 10);
         }
         self.length += length;
         Some(())

@@ -326,23 +326,23 @@ fn comes_back(golden: &Golden, modes: Modes, content: Content) {
                     if column.ty.oid == 1186 && modes.interval == IntervalMode::String =>
                 {
                     let theirs = theirs.unwrap().value["after"][&*column.name].as_str().unwrap();
-                    assert_eq!(theirs.as_bytes(), back, "{what}: {sent:?}");
+                    assert_eq!(theirs.as_bytes(), &*back, "{what}: {sent:?}");
                 }
                 (Datum::Text(sent), Cell::Text(back)) if column.ty.oid == 790 => {
                     let plain: Vec<u8> = sent.iter().copied().filter(|byte| !b"$,".contains(byte)).collect();
-                    assert_eq!(plain, back, "{what}");
+                    assert_eq!(plain, *back, "{what}");
                 }
                 // Both types read the digits, where nothing tells them apart.
                 (Datum::Text(sent), Cell::Text(back))
                     if matches!(column.ty.oid, 16 | 1000) && content.parameters != Parameters::All =>
                 {
                     let digits = String::from_utf8_lossy(&sent).replace('t', "1").replace('f', "0");
-                    assert_eq!(digits.as_bytes(), back, "{what}");
+                    assert_eq!(digits.as_bytes(), &*back, "{what}");
                 }
                 // It is taken for json.
                 (Datum::Text(_), Cell::Text(_))
                     if *column.ty.sql == *"public.hstore" && content.parameters == Parameters::None => {}
-                (Datum::Text(sent), Cell::Text(back)) => assert_eq!(sent, back, "{what}"),
+                (Datum::Text(sent), Cell::Text(back)) => assert_eq!(&*sent, &*back, "{what}"),
                 (sent, back) => panic!("{what}: {sent:?} became {back:?}"),
             }
         }

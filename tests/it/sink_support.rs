@@ -10,7 +10,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use bytes::Bytes;
 use walrelay::{
     event::{Barrier, Cell, ChangeEvent, Op, Row, ShapeColumn, TableShape},
     lsn::{Lsn, Position},
@@ -154,7 +153,7 @@ pub fn row(cells: &[&str]) -> Row {
         .map(|cell| match *cell {
             "∅" => Cell::Null,
             "?" => Cell::Unchanged,
-            text => Cell::Text(Bytes::copy_from_slice(text.as_bytes())),
+            text => Cell::Text(text.into()),
         })
         .collect()
 }
