@@ -143,6 +143,13 @@ async fn await_ends(scenario: &Scenario, number: usize) {
     await_condition(&format!("{number} ends are told"), LIMIT, async || ends(scenario).len() >= number).await;
 }
 
+/// Starts capture, and waits until what comes next is in the stream and not in the snapshot.
+async fn streaming(scenario: &Scenario) -> Process {
+    let mut capture = scenario.capture().await;
+    scenario.await_log(&mut capture, "values are asked for").await;
+    capture
+}
+
 fn kill(mut process: Process) {
     process.kill_9().expect("it can be killed");
 }
@@ -156,7 +163,7 @@ async fn ends_count_the_events_of_each_table_that_is_captured() {
     scenario.source("INSERT INTO things VALUES (1, 'a'), (2, 'b'); INSERT INTO others VALUES (1)").await;
     let publication = format!("CREATE PUBLICATION {} FOR TABLE things, others, left_out", scenario.name);
     scenario.source(&publication).await;
-    let (_capture, _apply) = (scenario.capture().await, scenario.apply().await);
+    let (_capture, _apply) = (streaming(&scenario).await, scenario.apply().await);
     scenario.await_equal("things").await;
     for transaction in [
         "BEGIN; INSERT INTO things VALUES (3, 'c'), (4, 'd'); INSERT INTO left_out VALUES (1); UPDATE things SET t = 'e';
@@ -200,7 +207,7 @@ async fn what_is_told_again_after_a_crash_is_the_same_to_the_byte() {
     let tables = "CREATE TABLE things (id int PRIMARY KEY, t text);";
     let mut scenario = scenario("told_again", &format!("{LOG}{tables}")).await;
     scenario.settings.set("capture.checkpoint_interval", "1h");
-    let (mut capture, _apply) = (scenario.capture().await, scenario.apply().await);
+    let (mut capture, _apply) = (streaming(&scenario).await, scenario.apply().await);
     scenario.await_equal("things").await;
     let write = async |round: i32| {
         let from = round * 3000;
@@ -237,7 +244,7 @@ async fn what_is_told_again_after_a_crash_is_the_same_to_the_byte() {
 async fn the_events_of_a_stopped_table_count_as_they_will_be_published() {
     let tables = "CREATE TABLE big (id int PRIMARY KEY, body text);";
     let scenario = scenario("told_stopped", &format!("{LOG}{tables}")).await;
-    let (capture, _apply) = (scenario.capture().await, scenario.apply().await);
+    let (capture, _apply) = (streaming(&scenario).await, scenario.apply().await);
     let large = "INSERT INTO big VALUES (1, repeat('x', 3000000))";
     scenario.source(&format!("BEGIN; INSERT INTO log VALUES ('a'); {large}; UPDATE big SET id = 2; COMMIT")).await;
     await_stopped(&scenario, "public.big").await;
@@ -264,7 +271,7 @@ async fn the_events_of_a_stopped_table_count_as_they_will_be_published() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_topic_of_transactions_that_refuses_records_stops_alone() {
     let scenario = scenario("told_refused", LOG).await;
-    let (capture, _apply) = (scenario.capture().await, scenario.apply().await);
+    let (capture, _apply) = (streaming(&scenario).await, scenario.apply().await);
     let topics = scenario.topics();
     topics.set("transaction", "max.message.bytes", "1").await;
     let name = topics.name("transaction");
@@ -288,13 +295,58 @@ async fn a_topic_of_transactions_that_refuses_records_stops_alone() {
     assert_told(&scenario, &["public.log"]);
 }
 
+/// What does not fit is not even sent; and a topic that others made with more partitions has all in the first one.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_topic_that_takes_no_begin_stops_alone_until_it_does() {
+    let scenario = scenario("told_small", LOG).await;
+    let topics = scenario.topics();
+    topics.create("transaction", 3).await;
+    topics.set("transaction", "max.message.bytes", "1").await;
+    let (capture, _apply) = (streaming(&scenario).await, scenario.apply().await);
+    scenario.source("INSERT INTO log VALUES ('a')").await;
+    await_stopped(&scenario, &topics.name("transaction")).await;
+    assert!(scenario.readiness("capture").await.1.contains("does not fit"));
+    scenario.source("INSERT INTO log VALUES ('b')").await;
+    scenario.await_equal("log").await;
+    kill(capture);
+
+    topics.set("transaction", "max.message.bytes", "1000000").await;
+    let _capture = scenario.capture().await;
+    scenario.source("INSERT INTO log VALUES ('c')").await;
+    await_ends(&scenario, 3).await;
+    assert_told(&scenario, &["public.log"]);
+    assert!(topics.read("transaction").iter().all(|record| record.partition == 0));
+}
+
+/// What is no record does not count.
+#[tokio::test(flavor = "multi_thread")]
+async fn of_flat_records_those_count_that_are_written() {
+    let mut scenario = scenario("told_flat", "CREATE TABLE things (id int PRIMARY KEY)").await;
+    scenario.settings.set("format.records", "flat");
+    scenario.settings.set("format.flat.deletes", "drop");
+    let _capture = streaming(&scenario).await;
+    for transaction in [
+        "BEGIN; INSERT INTO things VALUES (1), (2), (3); DELETE FROM things WHERE id = 1; COMMIT",
+        "DELETE FROM things WHERE id = 2",
+        "UPDATE things SET id = 4 WHERE id = 3",
+        "TRUNCATE things",
+        "BEGIN; TRUNCATE things; INSERT INTO things VALUES (5); COMMIT",
+    ] {
+        scenario.source(transaction).await;
+    }
+    await_ends(&scenario, 3).await;
+    let things = "public.things";
+    assert_eq!(ends(&scenario), [3, 1, 1].map(|events| counts(events, &[(things, events)])));
+    assert_told(&scenario, &[things]);
+}
+
 /// Nothing is told but where it is asked for; what may have been published before is published again as it was.
 #[tokio::test(flavor = "multi_thread")]
 async fn transactions_are_told_from_where_the_option_holds() {
     let mut scenario = scenario("told_later", LOG).await;
     scenario.settings.set("capture.transactions", false);
     scenario.settings.set("capture.checkpoint_interval", "1h");
-    let (capture, _apply) = (scenario.capture().await, scenario.apply().await);
+    let (capture, _apply) = (streaming(&scenario).await, scenario.apply().await);
     scenario.source("INSERT INTO log VALUES ('a')").await;
     scenario.await_equal("log").await;
     assert_eq!(scenario.topics().partitions("transaction"), 0);
