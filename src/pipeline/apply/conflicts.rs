@@ -55,6 +55,11 @@ impl Conflicts {
         self.left.insert(Arc::clone(topic));
     }
 
+    /// More of a topic has come: there may be a cut.
+    pub fn come(&mut self, topic: &str) {
+        self.left.remove(topic);
+    }
+
     /// Whether a topic has left its group and has not moved since.
     #[must_use]
     pub fn has_left(&self, topic: &str) -> bool {

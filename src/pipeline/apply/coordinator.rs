@@ -189,6 +189,7 @@ impl<D: Decode + 'static> Coordinator<D> {
             if lane.state == State::Stopped {
                 continue;
             }
+            self.conflicts.come(&record.topic);
             let share = permit.split(record.size().min(permit.num_permits()));
             lane.push(record, share);
         }

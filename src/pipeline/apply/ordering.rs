@@ -109,6 +109,11 @@ impl<D: Decode + 'static> Coordinator<D> {
         self.is_untold(topic) && lanes.all(|lane| lane.bytes() == 0 && lane.mark < all)
     }
 
+    /// Whether one of these topics waits for a lock at the target: what it has may help, and patience begins when it is let in.
+    fn is_locked(&self, topics: &BTreeSet<Arc<str>>) -> bool {
+        self.locked.keys().any(|(name, _)| topics.contains(name))
+    }
+
     /// An ordering error: the table's lanes are aligned if they are all here, else the others get time to move on. Lanes that
     /// know no common cut need none to be tried together, so not all have to be here.
     pub(super) fn conflict(
@@ -133,6 +138,9 @@ impl<D: Decode + 'static> Coordinator<D> {
             return;
         }
         let patience = self.deps.limits.patience;
+        if self.is_locked(&topics) {
+            self.conflicts.moved(key, Position::default());
+        }
         if self.conflicts.stands(key, tried, reason) < patience {
             if let Some(lane) = self.lanes.get_mut(key) {
                 lane.state = State::Waits(Instant::now() + RETRY_EVERY * 5);
@@ -223,6 +231,9 @@ impl<D: Decode + 'static> Coordinator<D> {
     /// A lane stands at an event that only others can make fit. Its table stops when none of them has moved for long.
     pub(super) fn unmet(&mut self, key: &TopicPartition, table: Option<&str>, stop: Stop) {
         let patience = self.deps.limits.patience;
+        if self.is_locked(&self.related(&key.0)) {
+            self.unmet.moved(&BTreeSet::from([Arc::clone(&key.0)]));
+        }
         if self.unmet.stands(key, &stop.reason) < patience {
             return;
         }

@@ -72,6 +72,9 @@ impl<D: Decode + 'static> Coordinator<D> {
         if all_gone || !lanes.iter().any(|lane| lane.halt.as_ref().is_some_and(waits)) {
             self.groups.dissolve(topic);
         }
+        if all_gone {
+            return;
+        }
         let last = lanes.iter().find_map(|lane| match &lane.halt {
             Some(Halt::NoCut(last)) => last.clone(),
             _ => None,

@@ -263,8 +263,10 @@ impl Work {
 
     /// Leaves all its events for when the lock is free.
     pub fn locked(&mut self, error: &sink::Error) {
-        self.drop_from(0);
-        self.halt = Some(Halt::Locked(chain(error)));
+        if !self.events.is_empty() && !matches!(self.halt, Some(Halt::Stopped(_))) {
+            self.drop_from(0);
+            self.halt = Some(Halt::Locked(chain(error)));
+        }
     }
 
     /// A stop of its table, with the place.
