@@ -106,7 +106,10 @@ impl ColumnPlan {
             labels: match parameter(LABELS_PARAMETER) {
                 Some(json) => serde_json::from_str(json)
                     .map_err(|_| format!("field {} has labels that are no JSON", field.name))?,
-                None => allowed(writer, ty).map_or_else(Vec::new, |all| all.split(',').map(Into::into).collect()),
+                // Where nothing tells them apart, one with a comma would be taken for two.
+                None => allowed(writer, ty)
+                    .filter(|_| type_sql.is_some())
+                    .map_or_else(Vec::new, |all| all.split(',').map(Into::into).collect()),
             },
         };
         Ok(Self { shape, is_foreign: type_sql.is_none(), value })

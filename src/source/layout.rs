@@ -32,15 +32,20 @@ pub struct LaidColumn {
     pub typmod: i32,
     /// `pg_attribute.attmissingval`: the value, as text, that rows have which are older than the column.
     pub missing: Option<String>,
-    /// New rows get a value by themselves: it has a default or is an identity column.
-    pub has_default: bool,
+    /// Rows that are older than it may have got a value by themselves: it has a default, is an identity column, or allows no NULL.
+    pub is_filled: bool,
+    /// It is a generated column, which servers before 18 do not publish.
+    pub is_generated: bool,
 }
 
-/// Leaves of a partitioned table have what it has not itself.
-const COLUMNS: &str = "SELECT a.attname::text, a.attnum, a.atttypid, a.atttypmod, a.atthasdef OR a.attidentity <> '', \
-    coalesce(a.attmissingval::text, (SELECT l.attmissingval::text FROM pg_partition_tree(a.attrelid) t \
-        JOIN pg_attribute l ON l.attrelid = t.relid AND l.attname = a.attname WHERE t.isleaf AND l.atthasmissing LIMIT 1)), \
-    pg_relation_filenode(a.attrelid) \
+/// Leaves of a partitioned table have what it has not itself. They are found without a lock: whoever holds one on a leaf would hold
+/// up the stream.
+const COLUMNS: &str = "WITH RECURSIVE tree AS (SELECT $1::oid AS relid UNION ALL SELECT i.inhrelid FROM tree \
+        JOIN pg_class c ON c.oid = tree.relid AND c.relkind = 'p' JOIN pg_inherits i ON i.inhparent = tree.relid) \
+    SELECT a.attname::text, a.attnum, a.atttypid, a.atttypmod, a.atthasdef OR a.attidentity <> '' OR a.attnotnull, \
+    coalesce(a.attmissingval::text, (SELECT l.attmissingval::text FROM tree t \
+        JOIN pg_attribute l ON l.attrelid = t.relid AND l.attname = a.attname WHERE l.atthasmissing LIMIT 1)), \
+    pg_relation_filenode(a.attrelid), a.attgenerated <> '' \
     FROM pg_attribute a WHERE a.attrelid = $1 AND a.attnum > 0 AND NOT a.attisdropped";
 
 const KEYS: &str = "SELECT ARRAY(SELECT k FROM unnest(i.indkey::int2[]) WITH ORDINALITY u(k, n) WHERE n <= i.indnkeyatts) \
@@ -65,7 +70,8 @@ pub async fn read(client: &Client, oid: u32) -> Result<Layout, Error> {
             attnum: row.try_get(1).map_err(failed)?,
             type_oid: row.try_get(2).map_err(failed)?,
             typmod: row.try_get(3).map_err(failed)?,
-            has_default: row.try_get(4).map_err(failed)?,
+            is_filled: row.try_get(4).map_err(failed)?,
+            is_generated: row.try_get(7).map_err(failed)?,
             missing: missing.and_then(single_item),
         });
     }

@@ -7,7 +7,10 @@
 use std::fmt;
 
 use super::layout::{LaidColumn, Layout};
-use crate::schema::{Column, Relation};
+use crate::{
+    schema::{Column, Relation},
+    types::ColumnType,
+};
 
 /// A change of rows that no event tells.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -62,8 +65,8 @@ impl fmt::Display for Unlogged {
     }
 }
 
-/// What happened between two versions of a table, but for modifiers of key columns, which the keys' form is judged by; `now` may be `before` as it is announced again. `layout` is of the present,
-/// so it may tell of what is still to come in the stream.
+/// What happened between two versions of a table, but for modifiers of key columns, which the keys' form is judged by; `now` may be
+/// `before` as it is announced again. `layout` is of the present, so it may tell of what is still to come in the stream.
 #[must_use]
 pub fn between(before: &Relation, now: &Relation, layout: &Layout) -> Option<Unlogged> {
     now.columns.iter().find_map(|column| {
@@ -73,6 +76,35 @@ pub fn between(before: &Relation, now: &Relation, layout: &Layout) -> Option<Unl
             None => of_new(before, now, column, (laid, layout.file)),
         }
     })
+}
+
+/// A column that `last` has not, and that an `earlier` version had under another number: what sinks have of that one is still
+/// there, for columns that are dropped stay.
+#[must_use]
+pub fn returned(earlier: &Relation, last: &Relation, now: &Relation, layout: &Layout) -> Option<Unlogged> {
+    let is_new = |column: &&Column| last.columns.iter().all(|known| known.name != column.name);
+    let is_other = |column: &&Column| {
+        let known = earlier.columns.iter().find(|known| known.name == column.name).and_then(|known| known.attnum);
+        known.zip(layout.find(column)).is_some_and(|(attnum, laid)| attnum != laid.attnum)
+    };
+    let column = now.columns.iter().filter(is_new).find(is_other)?;
+    Some(Unlogged::Recreated { column: column.name.to_string() })
+}
+
+/// Whether the server changes from one type to the other without writing the rows anew, as only their bounds are different.
+fn keeps_rows(from: &ColumnType, to: &ColumnType) -> bool {
+    const TEXT: u32 = 25;
+    const VARCHAR: u32 = 1043;
+    const VARBIT: u32 = 1562;
+    const NUMERIC: u32 = 1700;
+    let grows = to.typmod == -1 || from.typmod != -1 && from.typmod <= to.typmod;
+    match (from.oid, to.oid) {
+        (TEXT | VARCHAR, TEXT) | (VARCHAR, VARCHAR) | (VARBIT, VARBIT) => grows,
+        (TEXT, VARCHAR) => to.typmod == -1,
+        // The scale is in the lower half.
+        (NUMERIC, NUMERIC) => to.typmod == -1 || grows && (from.typmod - 4) & 0xFFFF == (to.typmod - 4) & 0xFFFF,
+        _ => false,
+    }
 }
 
 /// The file of the rows is another one; `None` where that is not known.
@@ -98,7 +130,8 @@ fn of_known(
         });
     }
     let is_key = now.key.iter().filter_map(|index| now.columns.get(*index)).any(|key| key.name == column.name);
-    let retyped = known.ty.oid != column.ty.oid || !is_key && known.ty.typmod != column.ty.typmod;
+    let differs = known.ty.oid != column.ty.oid || !is_key && known.ty.typmod != column.ty.typmod;
+    let retyped = differs && !keeps_rows(&known.ty, &column.ty);
     // Nor is the file that of a type which the catalog does not have any more.
     let file = file.filter(|_| laid.is_some());
     let rewritten = || moved(before, file).unwrap_or(known.ty.oid != column.ty.oid);
@@ -120,7 +153,7 @@ fn of_new(
     if let Some(other) = before.columns.iter().filter(gone).find(same) {
         return Some(Unlogged::Renamed { from: other.name.to_string(), to: name });
     }
-    let filled = laid.has_default && laid.missing.is_none() && moved(before, file) == Some(true);
+    let filled = laid.is_filled && laid.missing.is_none() && moved(before, file) == Some(true);
     filled.then_some(Unlogged::Filled { column: name })
 }
 
@@ -138,8 +171,9 @@ pub fn complete(before: Option<&Relation>, now: &mut Relation, layout: &Layout) 
         };
     }
     // A catalog that is ahead may tell of a file that a later rewrite made.
-    let is_present =
-        now.columns.len() == layout.columns.len() && now.columns.iter().all(|column| layout.find(column).is_some());
+    let is_sent = |laid: &&LaidColumn| now.columns.iter().any(|column| column.name == laid.name);
+    let is_present = layout.columns.iter().all(|laid| laid.is_generated || is_sent(&laid))
+        && now.columns.iter().all(|column| layout.find(column).is_some());
     now.lineage.file = if is_present { layout.file } else { before.and_then(|before| before.lineage.file) };
 }
 
@@ -157,10 +191,7 @@ mod tests {
     use std::collections::BTreeSet;
 
     use super::*;
-    use crate::{
-        schema::{Lineage, ReplicaIdentity, TableName},
-        types::ColumnType,
-    };
+    use crate::schema::{Lineage, ReplicaIdentity, TableName};
 
     fn version(columns: &[(&str, Option<i16>, u32)], file: Option<u32>) -> Relation {
         let column = |(name, attnum, oid): &(&str, Option<i16>, u32)| Column {
@@ -183,15 +214,16 @@ mod tests {
         }
     }
 
-    /// Columns as (name, number, type, whether new rows get a value).
+    /// Columns as (name, number, type, whether older rows may have got a value).
     fn layout(columns: &[(&str, i16, u32, bool)], file: u32) -> Layout {
-        let column = |(name, attnum, type_oid, has_default): &(&str, i16, u32, bool)| LaidColumn {
+        let column = |(name, attnum, type_oid, is_filled): &(&str, i16, u32, bool)| LaidColumn {
             name: (*name).into(),
             attnum: *attnum,
             type_oid: *type_oid,
             typmod: -1,
             missing: None,
-            has_default: *has_default,
+            is_filled: *is_filled,
+            is_generated: false,
         };
         Layout { file: Some(file), columns: columns.iter().map(column).collect(), keys: vec![BTreeSet::from([1])] }
     }
@@ -236,7 +268,7 @@ mod tests {
         assert!(told(&unknown, &retyped, &layout(&laid, 8)).is_some());
 
         let added = [ID, ("n", None, 23), ("c", None, 23)];
-        let laid = |has_default| [LAID_ID, ("n", 2, 23, false), ("c", 3, 23, has_default)];
+        let laid = |is_filled| [LAID_ID, ("n", 2, 23, false), ("c", 3, 23, is_filled)];
         assert!(told(&before, &added, &layout(&laid(true), 8)).unwrap().starts_with("column c was added"));
         assert_eq!(told(&before, &added, &layout(&laid(false), 8)), None, "as after VACUUM FULL");
         assert_eq!(told(&before, &added, &layout(&laid(true), 7)), None, "the default came later than the column");
@@ -251,6 +283,44 @@ mod tests {
         let mut later = version(&added, None);
         complete(Some(&now), &mut later, &layout(&laid(true), 9));
         assert_eq!(later.columns[2].missing.as_deref(), Some("5"));
+    }
+
+    #[test]
+    fn a_column_that_was_gone_for_a_while_is_another_one() {
+        let earlier = version(&[ID, ("n", Some(2), 23), ("m", Some(3), 23)], Some(7));
+        let last = version(&[ID, ("m", Some(3), 23)], Some(7));
+        let laid = layout(&[LAID_ID, ("m", 3, 23, false), ("n", 4, 23, false)], 7);
+        let now = version(&[ID, ("m", None, 23), ("n", None, 23)], None);
+        assert_eq!(between(&last, &now, &laid), None);
+        let told = returned(&earlier, &last, &now, &laid).unwrap().to_string();
+        assert_eq!(told, "column n was dropped and added again");
+        assert_eq!(returned(&now, &last, &now, &laid), None, "nobody knows what number it had");
+        assert_eq!(returned(&earlier, &earlier, &now, &laid), None);
+    }
+
+    #[test]
+    fn wider_bounds_leave_rows_as_they_are() {
+        let numeric = |precision: i32, scale: i32| (1700, (precision << 16 | scale) + 4);
+        let of = |(oid, typmod): (u32, i32)| ColumnType::base(oid, typmod, "any");
+        for (from, to) in [
+            ((1043, 13), (1043, 24)),
+            ((1043, 13), (25, -1)),
+            ((25, -1), (1043, -1)),
+            (numeric(10, 2), numeric(12, 2)),
+            (numeric(10, 2), (1700, -1)),
+        ] {
+            assert!(keeps_rows(&of(from), &of(to)), "{from:?} {to:?}");
+        }
+        for (from, to) in [
+            ((1043, 24), (1043, 13)),
+            ((1043, -1), (1043, 13)),
+            ((25, -1), (1043, 13)),
+            (numeric(10, 4), numeric(12, 2)),
+            ((1700, -1), numeric(12, 2)),
+            ((23, -1), (20, -1)),
+        ] {
+            assert!(!keeps_rows(&of(from), &of(to)), "{from:?} {to:?}");
+        }
     }
 
     #[test]

@@ -69,7 +69,8 @@ pub(super) fn each_of_any_dimension<'a>(text: &'a [u8], mut visit: impl FnMut(It
     }
 }
 
-/// The item of an array's text that has one, which is not NULL: `{5}`, `{"a b"}`.
+/// The item of an array's text that has one, which is not NULL: `{5}`, `{"a b"}`. That of a `box` has commas and no quotes, since
+/// its arrays have another delimiter.
 #[must_use]
 pub fn single_item(text: &str) -> Option<String> {
     let mut items = Vec::new();
@@ -82,6 +83,7 @@ pub fn single_item(text: &str) -> Option<String> {
             unescape(item, &mut unescaped);
             String::from_utf8(unescaped).ok()
         }
+        [Item::Plain(_), ..] if items.iter().all(|item| matches!(item, Item::Plain(_))) => Some(braces.to_owned()),
         _ => None,
     }
 }
@@ -102,10 +104,11 @@ mod tests {
     fn an_array_of_one_item_gives_it() {
         let item = |text| single_item(text);
         assert_eq!(item("{5}").as_deref(), Some("5"));
+        assert_eq!(item("{(1,2),(0,0)}").as_deref(), Some("(1,2),(0,0)"));
         assert_eq!(item(r#"{"a, \"b\" \\c"}"#).as_deref(), Some(r#"a, "b" \c"#));
         assert_eq!(item(r#"{""}"#).as_deref(), Some(""));
         assert_eq!(item(r#"{"{1,2}"}"#).as_deref(), Some("{1,2}"));
-        for other in ["{}", "{NULL}", "{a,b}", "{{a}}", "", "{\"a}"] {
+        for other in ["{}", "{NULL}", "{NULL,a}", "{{a}}", "", "{\"a}"] {
             assert_eq!(item(other), None, "{other}");
         }
     }

@@ -12,7 +12,7 @@ use walrelay::{
 };
 
 use crate::support::{
-    Scenario,
+    Access, Scenario,
     generator::{COLUMN_TYPES, Generated, Generator},
 };
 
@@ -100,12 +100,14 @@ fn columns(rows: &str) -> Vec<Vec<serde_json::Value>> {
 /// Traps T43 to T46.
 #[tokio::test(flavor = "multi_thread")]
 async fn values_of_every_type_that_a_column_can_have_are_the_same_at_the_target() {
+    let _access = Access::alone().await;
     judge_all("oracle", &[], |_| true).await;
 }
 
 /// Of the types that are read in binary; with the others the server is asked for text.
 #[tokio::test(flavor = "multi_thread")]
 async fn values_that_come_in_binary_are_the_same_at_the_target() {
+    let _access = Access::alone().await;
     let forms = [("format.decimal", "string"), ("format.time", "isostring"), ("format.hstore", "map")];
     let is_read = |ty: &ColumnType| BinaryCodec::of_column(ty).is_some();
     let (plain, formed) = tokio::join!(judge_all("binary", &[], is_read), judge_all("formed", &forms, is_read));
@@ -117,6 +119,7 @@ async fn values_that_come_in_binary_are_the_same_at_the_target() {
 /// Forms that lose something lose nothing on the way to the target.
 #[tokio::test(flavor = "multi_thread")]
 async fn values_are_the_same_in_whatever_form_consumers_want_them() {
+    let _access = Access::alone().await;
     let strings = [
         ("format.decimal", "string"),
         ("format.interval", "numeric"),
@@ -146,11 +149,12 @@ async fn wanted(scenario: &Scenario, types: &[Generated], wanted: fn(&ColumnType
     fitting.map(|(ty, _)| ty.clone()).collect()
 }
 
-/// Values of all wanted types, on both paths; what capture logged.
+/// Values of all wanted types, on both paths; what capture logged. The test is alone: the test registry's database is locked for
+/// minutes where many large schemas come at once.
 async fn judge_all(name: &str, settings: &[(&str, &str)], is_wanted: fn(&ColumnType) -> bool) -> String {
     let (seed, rows) = (setting("WALRELAY_ORACLE_SEED", 1), setting("WALRELAY_ORACLE_ROWS", 24));
     println!("WALRELAY_ORACLE_SEED={seed}");
-    let mut scenario = Scenario::new(name).await;
+    let mut scenario = Scenario::held(name).await;
     for (key, value) in settings {
         scenario.settings.set(key, *value);
     }

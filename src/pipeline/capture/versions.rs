@@ -23,7 +23,7 @@ use crate::{
     schema::Relation,
     source::{
         layout::{self, Layout},
-        unlogged,
+        unlogged::{self, Unlogged},
     },
 };
 
@@ -77,11 +77,11 @@ impl Versions {
         let mut relation = known.clone();
         let later = running.filter(|running| running.lineage.number > known.lineage.number);
         for before in [Some(known), later].into_iter().flatten() {
-            self.check(before, &relation, layout)?;
+            self.check(&relation, unlogged::between(before, &relation, layout))?;
         }
         unlogged::complete(Some(known), &mut relation, layout);
-        let newest = self.newest(known.oid).is_none_or(|newest| newest.lineage.number <= known.lineage.number);
-        if !newest {
+        // The first one of a session is no return: it is announced again with the changes that are sent again.
+        if later.is_some() {
             relation.lineage.number = self.next_number(known.oid);
         }
         Ok(relation)
@@ -102,7 +102,10 @@ impl Versions {
             if key_of(last) != key_of(&relation) {
                 return Err(Error::KeyChanged { table: last.name.to_string() });
             }
-            self.check(last, &relation, layout)?;
+            self.check(&relation, unlogged::between(last, &relation, layout))?;
+            for (_, earlier) in self.of(body.oid) {
+                self.check(&relation, unlogged::returned(earlier, last, &relation, layout))?;
+            }
         }
         unlogged::complete(last, &mut relation, layout);
         relation.lineage.number = self.next_number(body.oid);
@@ -110,8 +113,8 @@ impl Versions {
     }
 
     /// What no event tells stops the table, unless the operator has seen to it.
-    fn check(&self, before: &Relation, now: &Relation, layout: &Layout) -> Result<(), Error> {
-        let Some(unlogged) = unlogged::between(before, now, layout) else { return Ok(()) };
+    fn check(&self, now: &Relation, unlogged: Option<Unlogged>) -> Result<(), Error> {
+        let Some(unlogged) = unlogged else { return Ok(()) };
         let mut key = now.key.iter().filter_map(|index| now.columns.get(*index));
         if key.any(|column| *column.name == *unlogged.column()) {
             return Err(Error::KeyChanged { table: now.name.to_string() });

@@ -8,8 +8,10 @@ static PARTS: RwLock<()> = RwLock::const_new(());
 pub enum Access {
     /// Beside other tests.
     Shared { _guard: RwLockReadGuard<'static, ()> },
-    /// Alone: this test stops a part.
+    /// Alone: this test stops a part, or needs all of it.
     Alone { _guard: RwLockWriteGuard<'static, ()> },
+    /// As the test itself has it.
+    Held,
 }
 
 impl Access {

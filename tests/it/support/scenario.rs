@@ -60,6 +60,11 @@ impl Scenario {
         Self::build(name, parts(), Access::alone().await).await
     }
 
+    /// In a test that has its access already, for several of them.
+    pub async fn held(name: &str) -> Self {
+        Self::build(name, parts(), Access::Held).await
+    }
+
     /// On other parts than the shared ones.
     pub async fn on(parts: &Parts, name: &str) -> Self {
         Self::build(name, parts.clone(), Access::shared().await).await
