@@ -16,7 +16,8 @@ registry_start() {
   local part=$1
   mkdir -p "$STATE/$part"
   # Every commit reaches the file before it is answered: a killed registry must not hand out an id a second time.
-  spawn "$part" env HTTP_PORT="$(port_of "$part")" LOG_LEVEL=WARN \
+  # One request at a time: two that register at once lock each other out of its sequences until a timeout, again and again.
+  spawn "$part" env HTTP_PORT="$(port_of "$part")" LOG_LEVEL=WARN QUARKUS_THREAD_POOL_MAX_THREADS=1 \
     REGISTRY_DATASOURCE_URL="jdbc:h2:file:$STATE/$part/registry;WRITE_DELAY=0" \
     java -Xmx256m -XX:TieredStopAtLevel=1 -XX:+UseSerialGC -Dquarkus.http.host=127.0.0.1 \
     -jar "$(cached registry)/registry-1-runner.jar"

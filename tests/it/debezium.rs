@@ -152,7 +152,7 @@ fn registry(scenario: &Scenario) -> Registry {
         identity: None,
         timeout: Duration::from_secs(10),
         auto_register: true,
-        rounds: 1,
+        rounds: 5,
     })
     .expect("a registry")
 }
