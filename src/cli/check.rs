@@ -25,6 +25,8 @@ pub(super) async fn run(layers: &Layers, as_json: bool) -> Result<Exit, Error> {
 
 fn deps(config: &CheckConfig) -> Result<CheckDeps, source::Error> {
     let capture = &config.capture;
+    let database = config.source.as_ref().map(|source| source.database.as_str());
+    let names = settings::topic_names(&config.kafka, database);
     let source = match &config.source {
         Some(source) => Some(SourceDeps {
             settings: source.clone(),
@@ -40,13 +42,14 @@ fn deps(config: &CheckConfig) -> Result<CheckDeps, source::Error> {
             bookkeeping: config.apply.bookkeeping_schema.clone(),
             schemas: config.apply.schemas.clone(),
             tables: TablePatterns::new(&config.apply.include, &config.apply.exclude)?,
+            names: names.clone(),
         }),
         None => None,
     };
     let kafka = (!config.kafka.brokers.is_empty()).then(|| KafkaDeps {
         settings: settings::kafka(&config.kafka),
         prefix: config.kafka.prefix.clone(),
-        names: settings::topic_names(&config.kafka, config.source.as_ref().map(|source| source.database.as_str())),
+        names,
         topics: settings::topics(&config.kafka),
         flat: config.flat,
     });

@@ -8,7 +8,10 @@ use super::{output, settings, shutdown};
 use crate::{
     config::{self, Layers, Period, VerifyConfig},
     error::{Error, Exit},
-    pipeline::verify::{self, Bookkeeping, Options},
+    pipeline::{
+        applied::is_applied,
+        verify::{self, Bookkeeping, Options},
+    },
     schema::TableName,
     source::publication::TablePatterns,
     telemetry,
@@ -43,10 +46,10 @@ pub(super) async fn run(layers: &Layers, arguments: Arguments) -> Result<Exit, E
     telemetry::init(config.log.format, &config.log.level);
     let applied = TablePatterns::new(&config.apply.include, &config.apply.exclude).map_err(Error::usage)?;
     let captured = settings::publication(&config.capture).map_err(Error::usage)?.tables;
-    let followed = |source: &TableName| captured.matches(source) && applied.matches(source);
+    let names = settings::topic_names(&config.kafka, Some(&config.source.database));
+    let followed = |source: &TableName| captured.matches(source) && is_applied(&applied, &names, source);
     let target_table = |source: &TableName| followed(source).then(|| settings::place(&config.apply, source));
     // a name that is too long was refused by capture, so it has no topic to wait for
-    let names = settings::topic_names(&config.kafka, Some(&config.source.database));
     let topic = |source: &TableName| names.of_table(source).unwrap_or_default();
     let options = Options {
         source: config.source.clone(),

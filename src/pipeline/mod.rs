@@ -1,6 +1,7 @@
 //! The wiring: the only place where adapters meet.
 
 pub mod ack;
+pub mod applied;
 pub mod apply;
 pub mod capture;
 pub mod check;

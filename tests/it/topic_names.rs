@@ -122,6 +122,20 @@ async fn globs_leave_out_no_more_tables_than_at_capture() {
     }
 }
 
+/// Its topic may be that of a table c in a schema a.b.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_table_that_is_left_out_by_the_other_reading_of_its_topic_is_not_missing() {
+    let mut scenario = Scenario::new("readings").await;
+    scenario.settings.set("apply.exclude", vec!["*.c"]);
+    scenario.source("CREATE SCHEMA a; CREATE TABLE a.\"b.c\" (id int PRIMARY KEY)").await;
+    scenario.source("INSERT INTO a.\"b.c\" VALUES (1); CREATE TABLE things (id int PRIMARY KEY)").await;
+    let (_capture, _apply) = (scenario.capture().await, scenario.apply().await);
+    scenario.source("INSERT INTO things VALUES (1)").await;
+    scenario.await_equal("things").await;
+    scenario.verify();
+    assert_eq!(scenario.target_value("SELECT to_regclass('a.\"b.c\"')::text").await, None);
+}
+
 /// Topics of the prefix `<prefix>.eu` have the form of this one's.
 #[tokio::test(flavor = "multi_thread")]
 async fn another_source_s_events_are_told_and_not_applied() {

@@ -62,4 +62,6 @@ pub struct TargetDeps {
     pub schemas: BTreeMap<String, String>,
     /// Which of the source's tables are applied.
     pub tables: TablePatterns,
+    /// The topics' names.
+    pub names: TopicNames,
 }

@@ -10,6 +10,7 @@ use super::{
     tables,
 };
 use crate::{
+    pipeline::applied::is_applied,
     postgres::{self, Client, Error},
     schema::{TableName, quote_identifier},
     source::catalog::PublishedTable,
@@ -44,7 +45,8 @@ async fn look(
     findings: &mut Findings,
 ) -> Result<(), Error> {
     encoding(client, findings).await?;
-    let applied: Vec<_> = tables.iter().filter(|table| deps.tables.matches(&table.relation.name)).collect();
+    let applied: Vec<_> =
+        tables.iter().filter(|table| is_applied(&deps.tables, &deps.names, &table.relation.name)).collect();
     let places: Vec<_> = applied.iter().map(|table| (*table, place(deps, &table.relation.name))).collect();
     let mut creates = BTreeSet::from([deps.bookkeeping.clone()]);
     for (source, name) in places {
