@@ -43,6 +43,7 @@ mod sink_barriers;
 mod sink_batch;
 mod sink_by_offset;
 mod sink_lanes;
+mod sink_locks;
 mod sink_owners;
 mod sink_related;
 mod sink_support;

@@ -1,7 +1,5 @@
 //! One target table belongs to one topic of one instance, whichever schema its books are in.
 
-use std::time::{Duration, Instant};
-
 use walrelay::{
     postgres,
     schema::TableName,
@@ -11,7 +9,6 @@ use walrelay::{
 use crate::{
     applier::Applier,
     sink_support::{Database, at, insert, shape, sink_settings, truncate},
-    support::LIMIT,
 };
 
 const TOPIC: &str = "shop.public.t";
@@ -137,34 +134,5 @@ async fn barriers_pass_while_another_apply_changes_a_schema() {
     assert_eq!(db.rows("SELECT id FROM b").await, ["7"], "the barrier of the table that is new to the books waits");
     drop(other);
     db.until("SELECT id FROM b", &[]).await;
-    applier.finish().await;
-}
-
-/// Who reads for long keeps a column from being added, and no other reader from reading meanwhile.
-#[tokio::test]
-async fn a_column_that_waits_for_a_reader_holds_up_others_for_a_short_time() {
-    let db = Database::create().await;
-    db.run("CREATE TABLE a (id int PRIMARY KEY); CREATE TABLE b (id int PRIMARY KEY)").await;
-    let reader = postgres::connect(&db.settings, "reader").await.unwrap();
-    reader.batch_execute("BEGIN; SELECT FROM a").await.unwrap();
-    let mut applier = Applier::start(&db, &[("w.a", 1), ("w.b", 1)]).await;
-    applier.send("w.a", 0, vec![insert(&shape("a", &[("id*", "int"), ("b", "text")]), at(1, 1), &["1", "x"])]);
-    let waits = "SELECT count(*) FROM pg_locks WHERE relation = 'a'::regclass AND NOT granted";
-    db.until(waits, &["1"]).await;
-    let another = postgres::connect(&db.settings, "another reader").await.unwrap();
-    let read = tokio::time::timeout(LIMIT, another.batch_execute("SELECT FROM a")).await;
-    read.expect("the table can be read").unwrap();
-    // Many jobs in which the waiting table would be too.
-    let begun = Instant::now();
-    for n in 1..=30 {
-        applier.send("w.b", 0, vec![insert(&shape("b", &[("id*", "int")]), at(n, 1), &[&n.to_string()])]);
-        db.until("SELECT max(id) FROM b", &[&n.to_string()]).await;
-    }
-    assert!(begun.elapsed() < Duration::from_secs(15), "another table took {:?}", begun.elapsed());
-    let now = applier.health.snapshot();
-    assert!(now.waiting.keys().any(|what| what.contains("waits for a lock")), "{:?}", now.waiting);
-    assert!(now.stopped.is_empty(), "{:?}", now.stopped);
-    reader.batch_execute("COMMIT").await.unwrap();
-    db.until("SELECT b FROM a", &["x"]).await;
     applier.finish().await;
 }

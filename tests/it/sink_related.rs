@@ -9,7 +9,7 @@ use walrelay::{event::TableShape, lsn::Position, pipeline::apply::Limits};
 
 use crate::{
     applier::Applier,
-    sink_support::{Database, at, insert, shape},
+    sink_support::{Database, at, insert, shape, update},
     support::{LIMIT, await_condition},
 };
 
@@ -142,6 +142,75 @@ async fn a_row_of_a_table_that_capture_has_left_waits_only_so_long_for_what_neve
     applier.tell_all_but("w.c", 31);
     db.until("SELECT count(*) FROM p", &["3"]).await;
     await_condition("nothing waits", LIMIT, async || applier.health.snapshot().waiting.is_empty()).await;
+    applier.finish().await;
+}
+
+/// The last transaction of such a table is applied whole, in whatever order its rows would fit one after the other.
+// trap T66
+#[tokio::test]
+async fn unique_values_change_places_in_the_last_transaction_of_a_table_that_capture_has_left() {
+    let db = Database::create().await;
+    db.run("CREATE TABLE t (id int PRIMARY KEY, a text UNIQUE)").await;
+    let t = shape("t", &[("id*", "int"), ("a", "text")]);
+    let limits = Limits { patience: Duration::from_secs(2), ..Limits::default() };
+    let topics = [("w.t", 2), ("w.p", 1)];
+    let mut applier = Applier::with_limits(&db, &topics, &[("w.t", 0), ("w.t", 1), ("w.p", 0)], limits).await;
+    applier.send("w.t", 0, vec![insert(&t, at(2, 1), &["1", "x"]), insert(&t, at(2, 2), &["2", "y"])]);
+    applier.progress(3);
+    db.until("SELECT count(*) FROM t", &["2"]).await;
+    applier.tell_all_but("w.t", 4);
+    let swap = [("1", "tmp"), ("2", "x"), ("1", "y")].into_iter().zip(1..);
+    applier.send("w.t", 0, swap.map(|((id, a), n)| update(&t, at(5, n), &[id, a])).collect());
+    applier.tell_all_but("w.t", 6);
+    db.until("SELECT * FROM t ORDER BY id", &["1|y", "2|x"]).await;
+    await_condition("nothing waits", LIMIT, async || applier.health.snapshot().waiting.is_empty()).await;
+    assert!(applier.health.snapshot().stopped.is_empty());
+    applier.finish().await;
+}
+
+/// Lanes that were applied together with one that stopped are free again, whether or not a cut comes.
+// trap T65
+#[tokio::test]
+async fn a_group_of_which_a_table_stopped_holds_up_no_other() {
+    let db = Database::create().await;
+    db.run(FAMILY).await;
+    let [p, c, ..] = shapes();
+    let mut applier = Applier::start(&db, &[("w.p", 1), ("w.c", 1)]).await;
+    applier.send("w.p", 0, vec![insert(&p, at(2, 1), &["1"])]);
+    db.until("SELECT count(*) FROM p", &["1"]).await;
+    applier.send("w.c", 0, vec![insert(&c, at(5, 1), &["1", "9"])]);
+    applier.progress(6);
+    let stopped = async || applier.health.snapshot().stopped.contains_key("public.c");
+    await_condition("the table stops", LIMIT, stopped).await;
+    // Nothing tells of a cut behind it.
+    applier.send("w.p", 0, vec![insert(&p, at(7, 1), &["2"])]);
+    db.until("SELECT count(*) FROM p", &["2"]).await;
+    applier.finish().await;
+}
+
+/// A transaction whose answer was lost leaves nothing to apply together.
+// traps T60, T65
+#[tokio::test]
+async fn a_group_of_which_nothing_is_left_holds_up_no_other() {
+    let db = Database::create().await;
+    db.run(FAMILY).await;
+    let [p, c, ..] = shapes();
+    let mut applier = Applier::start(&db, &[("w.p", 1), ("w.c", 1), ("w.t", 1)]).await;
+    applier.send("w.p", 0, vec![insert(&p, at(2, 1), &["1"])]);
+    db.until("SELECT count(*) FROM p", &["1"]).await;
+    applier.send("w.c", 0, vec![insert(&c, at(5, 1), &["1", "9"])]);
+    let says = async || applier.health.snapshot().waiting.keys().any(|what| what.contains("the least far"));
+    await_condition("it says what it waits for", LIMIT, says).await;
+    let applied = "BEGIN; INSERT INTO p VALUES (9); INSERT INTO c VALUES (1, 9); UPDATE walrelay.position \
+                   SET next_offset = 1, commit_lsn = '0/5', ordinal = 1 WHERE topic = 'w.c'; COMMIT";
+    db.run(applied).await;
+    applier.progress(6);
+    db.until("SELECT gen > 1 FROM walrelay.position WHERE topic = 'w.c'", &["t"]).await;
+    rounds(&db, &mut applier, 1, &[]).await;
+    assert!(applier.health.snapshot().waiting.is_empty(), "{:?}", applier.health.snapshot().waiting);
+    // Nothing tells of a cut behind it.
+    applier.send("w.p", 0, vec![insert(&p, at(7, 1), &["2"])]);
+    db.until("SELECT count(*) FROM p", &["3"]).await;
     applier.finish().await;
 }
 

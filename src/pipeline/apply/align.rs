@@ -20,11 +20,10 @@ use std::{collections::BTreeSet, sync::Arc};
 use crate::{
     lsn::Position,
     pipeline::apply::{
-        attempt::Attempts,
+        attempt::{Attempts, refuse},
         unordered,
-        work::{Halt, Work},
+        work::{Halt, Order, Work},
     },
-    retry::{Classify as _, chain},
     sink::{self, Manner},
 };
 
@@ -93,8 +92,8 @@ async fn leave_out_emptied(attempts: &mut Attempts<'_>, works: &mut [Work]) -> b
 async fn table_by_table(attempts: &mut Attempts<'_>, works: &mut [Work]) {
     attempts.together(works).await;
     for work in works.iter_mut() {
-        if let Some(Halt::Ordering(reason)) = &work.halt {
-            work.halt = Some(Halt::Starved(reason.clone()));
+        if let Some(Halt::Ordering(stop)) = &work.halt {
+            work.halt = Some(Halt::Starved(stop.reason.clone()));
         }
     }
 }
@@ -127,13 +126,7 @@ async fn up_to(attempts: &mut Attempts<'_>, works: &mut [&mut Work], cut: Positi
         }
         Err(error) => {
             let error = attempts.pass_on(error, works)?;
-            if error.is_locked() {
-                for work in works.iter_mut() {
-                    work.locked(&error);
-                }
-                return None;
-            }
-            Some(error)
+            (!refuse(works, &error, Order::UpTo(cut), false)).then_some(error)
         }
     }
 }
@@ -186,9 +179,9 @@ async fn narrow(attempts: &mut Attempts<'_>, works: &mut [&mut Work], whole: Pos
 fn stop(works: &mut [&mut Work], error: &sink::Error, cut: Position) {
     let topic: Option<Arc<str>> = error.topic().map(Arc::from);
     for work in works.iter_mut() {
-        let concerned = topic.as_ref().is_none_or(|topic| *work.topic == **topic);
-        let stop = concerned.then(|| work.stop(None, chain(error), error.hint()));
-        work.drop_from(0);
-        work.halt = stop.map(|stop| if error.is_ordering() { Halt::Unordered(stop, cut) } else { Halt::Stopped(stop) });
+        work.halt = None;
+        if topic.as_ref().is_none_or(|topic| *work.topic == **topic) {
+            work.refuse(error, Order::UpTo(cut), true);
+        }
     }
 }

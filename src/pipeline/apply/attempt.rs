@@ -6,7 +6,7 @@ use crate::{
     lsn::Lsn,
     pipeline::apply::{
         error::Error,
-        work::{Halt, Work},
+        work::{Halt, Order, Work},
     },
     retry::{Classify, Severity, chain},
     sink::{self, Applied, Manner, Session, Sink},
@@ -76,9 +76,7 @@ impl<'a> Attempts<'a> {
             let mut of_topic: Vec<&mut Work> = works.iter_mut().filter(|work| work.topic == topic).collect();
             if error.is_locked() && error.topic() == Some(&*topic) {
                 // Trying again would take as long again.
-                for work in &mut of_topic {
-                    work.locked(&error);
-                }
+                refuse(&mut of_topic, &error, Order::Unknown, false);
                 continue;
             }
             if let Some(error) = self.try_all(&mut of_topic).await {
@@ -132,19 +130,7 @@ impl<'a> Attempts<'a> {
                 Some(again) => error = again,
             }
         }
-        if error.is_locked() {
-            for work in works.iter_mut() {
-                work.locked(&error);
-            }
-        } else if error.is_ordering() {
-            for work in works.iter_mut() {
-                work.halt = Some(Halt::Ordering(chain(&error)));
-            }
-        } else if matches!(error, sink::Error::Unfit { .. }) {
-            for work in works.iter_mut() {
-                work.halt = Some(Halt::Stopped(work.stop(None, chain(&error), error.hint())));
-            }
-        } else {
+        if !refuse(works, &error, Order::Unknown, matches!(error, sink::Error::Unfit { .. })) {
             for work in works.iter_mut() {
                 self.bisect(work).await;
             }
@@ -169,19 +155,19 @@ impl<'a> Attempts<'a> {
                     None => return,
                 },
             };
-            if error.is_locked() {
-                work.locked(&error);
-                return;
-            }
-            if error.is_ordering() {
-                work.halt = Some(Halt::Ordering(chain(&error)));
-                return;
-            }
-            if count <= 1 {
-                work.halt = Some(Halt::Stopped(work.stop(None, chain(&error), error.hint())));
+            if work.refuse(&error, Order::Unknown, count <= 1) {
                 return;
             }
             count /= 2;
         }
     }
+}
+
+/// Halts lanes that were tried together, as [`Work::refuse`] says.
+pub fn refuse(works: &mut [&mut Work], error: &sink::Error, order: Order, least: bool) -> bool {
+    let mut settled = false;
+    for work in works {
+        settled |= work.refuse(error, order, least);
+    }
+    settled
 }

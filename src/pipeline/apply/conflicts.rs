@@ -4,11 +4,10 @@
 //! these come nearer: the control session reads how far they are. One that is beyond the lane's own events, or rests, brings
 //! nothing more, and the table stops after a while in which nothing else moved.
 //!
-//! So does a lane of a topic that capture does not tell of, once it has shown that no cut comes for it.
+//! What lanes of a topic may bring that capture does not tell of is waited for as long.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::Arc,
+    collections::BTreeMap,
     time::{Duration, Instant},
 };
 
@@ -26,8 +25,6 @@ struct Conflict {
 #[derive(Default)]
 pub struct Conflicts {
     lanes: BTreeMap<TopicPartition, Conflict>,
-    /// Topics without a cut that were taken out of their groups, and have not moved since.
-    left: BTreeSet<Arc<str>>,
 }
 
 impl Conflicts {
@@ -50,32 +47,14 @@ impl Conflicts {
         }
     }
 
-    /// A topic has left its group: its lanes are tried by themselves from now on.
-    pub fn leave(&mut self, topic: &Arc<str>) {
-        self.left.insert(Arc::clone(topic));
-    }
-
-    /// More of a topic has come: there may be a cut.
-    pub fn come(&mut self, topic: &str) {
-        self.left.remove(topic);
-    }
-
-    /// Whether a topic has left its group and has not moved since.
-    #[must_use]
-    pub fn has_left(&self, topic: &str) -> bool {
-        self.left.contains(topic)
-    }
-
     /// A lane waits no more.
     pub fn forget(&mut self, key: &TopicPartition) {
         self.lanes.remove(key);
-        self.left.remove(&key.0);
     }
 
     /// No lane of a topic waits any more.
     pub fn forget_topic(&mut self, topic: &str) {
         self.lanes.retain(|(name, _), _| **name != *topic);
-        self.left.remove(topic);
     }
 
     /// The lanes that wait.
@@ -85,11 +64,9 @@ impl Conflicts {
 
     /// What each lane waits for.
     pub fn reasons(&self) -> impl Iterator<Item = String> {
-        self.lanes.iter().map(|((topic, n), conflict)| {
-            format!(
-                "topic {topic}, partition {n}, waits for partitions that other processes apply, or that are not read yet: {}",
-                conflict.reason
-            )
+        self.lanes.values().map(|conflict| {
+            let reason = &conflict.reason;
+            format!("an event waits for partitions that other processes apply, or that are not read yet: {reason}")
         })
     }
 }

@@ -91,8 +91,6 @@ const TICK: Duration = Duration::from_millis(20);
 const CONTROL_EVERY: Duration = Duration::from_millis(100);
 /// How often a lane or a group tries again.
 pub(super) const RETRY_EVERY: Duration = Duration::from_millis(100);
-/// How often a lane tries again whose table somebody locks: each time takes the others of its job as long as the server waits.
-pub(super) const LOCKED_EVERY: Duration = Duration::from_secs(10);
 
 impl<D: Decode + 'static> Coordinator<D> {
     /// Makes sure that the bookkeeping is there.
@@ -189,7 +187,6 @@ impl<D: Decode + 'static> Coordinator<D> {
             if lane.state == State::Stopped {
                 continue;
             }
-            self.conflicts.come(&record.topic);
             let share = permit.split(record.size().min(permit.num_permits()));
             lane.push(record, share);
         }
@@ -256,10 +253,7 @@ impl<D: Decode + 'static> Coordinator<D> {
             }
             // A cut of some of a table's lanes is none: its other lane goes on elsewhere.
             self.groups.dissolve(&key.0);
-            self.starved.remove(key);
-            self.locked.remove(key);
-            self.unmet.forget(key);
-            self.conflicts.forget(key);
+            self.waits_no_more(key);
             self.deps.metrics.revoked(&key.0, key.1);
         }
     }
@@ -300,13 +294,11 @@ impl<D: Decode + 'static> Coordinator<D> {
             Some(since) => self.deps.health.behind_since(since),
             None => self.deps.health.caught_up(),
         }
-        let starved = self.starved.iter().map(|((topic, n), reason)| {
-            format!(
-                "topic {topic}, partition {n}, waits for other partitions that do not fit into apply.memory: {reason}"
-            )
+        let starved = self.starved.values().map(|reason| {
+            format!("an event waits for what other partitions bring, which does not fit into apply.memory: {reason}")
         });
         let locked = self.locked.iter().map(|((topic, n), reason)| {
-            let every = LOCKED_EVERY.as_secs();
+            let every = self.deps.limits.locked_every.as_secs();
             format!("topic {topic}, partition {n}, waits for a lock at the target, and tries every {every} s: {reason}")
         });
         let absent = self.awaited.iter().map(|awaited| format!("a barrier waits for {awaited}"));

@@ -24,6 +24,8 @@ pub struct Limits {
     pub linger: Duration,
     /// How long an ordering error that other lanes may resolve waits for them before its table stops.
     pub patience: Duration,
+    /// How often a lane is tried again whose table somebody locks: each time takes the others of its job as long as the server waits.
+    pub locked_every: Duration,
     /// The consumer's budget in bytes; lanes are paused before they use it up.
     pub budget_bytes: usize,
 }
@@ -48,6 +50,7 @@ impl Default for Limits {
             batch_bytes: 16 << 20,
             linger: Duration::from_millis(50),
             patience: Duration::from_mins(1),
+            locked_every: Duration::from_secs(10),
             budget_bytes: 128 << 20,
         }
     }

@@ -183,10 +183,7 @@ impl<D: Decode + 'static> Coordinator<D> {
             self.deps.flow.pause(vec![key.clone()]);
             self.lanes.remove(key);
             self.groups.dissolve(&key.0);
-            self.starved.remove(key);
-            self.locked.remove(key);
-            self.unmet.forget(key);
-            self.conflicts.forget(key);
+            self.waits_no_more(key);
             self.deps.metrics.revoked(&key.0, key.1);
             self.fenced.insert(key.clone(), owner.to_owned());
         }

@@ -73,14 +73,6 @@ impl Groups {
         self.0.retain(|group| !group.topics.contains(topic));
     }
 
-    /// A topic is out of its group.
-    pub fn remove(&mut self, topic: &str) {
-        for group in &mut self.0 {
-            group.topics.remove(topic);
-        }
-        self.0.retain(|group| !group.topics.is_empty());
-    }
-
     /// The topics of the groups that are to be tried, if `ready` says so of them; each is tried once in a while.
     pub fn due(&mut self, ready: impl Fn(&BTreeSet<Arc<str>>) -> bool) -> Vec<BTreeSet<Arc<str>>> {
         let mut due = Vec::new();
@@ -112,7 +104,5 @@ mod tests {
         assert!(groups.due(|_| true).is_empty(), "a group was tried again at once");
         groups.dissolve("d");
         assert!(!groups.contains("a") && groups.contains("c"));
-        groups.remove("c");
-        assert!(!groups.contains("c"));
     }
 }

@@ -3,7 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use crate::{
@@ -14,6 +14,7 @@ use crate::{
         decode::Decode,
         job::How,
         lane::{Lane, State, Stop},
+        work::JobLane,
     },
     progress::Progress,
     schema::TableName,
@@ -53,6 +54,8 @@ impl<D: Decode + 'static> Coordinator<D> {
         });
         idle = idle.min(due.len());
         for topics in due.into_iter().take(idle) {
+            let untold: BTreeSet<_> = topics.iter().filter(|topic| self.is_untold(topic)).cloned().collect();
+            let told = self.told();
             let lanes = self.lanes.iter_mut().filter(|(key, lane)| member(&topics, key, lane));
             let mut full = false;
             // What has no cut to reach goes in batches.
@@ -67,7 +70,8 @@ impl<D: Decode + 'static> Coordinator<D> {
                 .map(|(_, lane)| {
                     full |= lane.paused;
                     let taken = lane.take(records, bytes);
-                    job_lane(lane, taken)
+                    let settled = if untold.contains(&lane.key().0) { told } else { lane.settled };
+                    JobLane { settled, ..job_lane(lane, taken) }
                 })
                 .collect();
             self.spawn(chosen, How::Aligned { topics, full });
@@ -95,7 +99,13 @@ impl<D: Decode + 'static> Coordinator<D> {
         topics
     }
 
-    /// Whether capture does not tell of a topic, so that nothing says when it has come to a cut.
+    /// How far capture has come.
+    const fn told(&self) -> Position {
+        Position { epoch: self.progress.epoch, commit: self.progress.lsn, ordinal: 0 }
+    }
+
+    /// Whether capture does not tell of a topic. What was received of it is taken for all there is below where capture is: nothing
+    /// says more, and the target refuses what is too early.
     pub(super) fn is_untold(&self, topic: &str) -> bool {
         let Progress { offsets, stopped, .. } = &self.progress;
         self.progress != Progress::default() && !offsets.contains_key(topic) && !stopped.contains_key(topic)
@@ -104,7 +114,7 @@ impl<D: Decode + 'static> Coordinator<D> {
     /// Whether such a topic has nothing to bring, as far as can be seen: nothing that was received of it is left, and capture
     /// has come beyond it.
     fn is_silent(&self, topic: &Arc<str>) -> bool {
-        let all = Position { epoch: self.progress.epoch, commit: self.progress.lsn, ordinal: 0 };
+        let all = self.told();
         let mut lanes = self.lanes.iter().filter(|((name, _), _)| name == topic).map(|(_, lane)| lane);
         self.is_untold(topic) && lanes.all(|lane| lane.bytes() == 0 && lane.mark < all)
     }
@@ -112,6 +122,14 @@ impl<D: Decode + 'static> Coordinator<D> {
     /// Whether one of these topics waits for a lock at the target: what it has may help, and patience begins when it is let in.
     fn is_locked(&self, topics: &BTreeSet<Arc<str>>) -> bool {
         self.locked.keys().any(|(name, _)| topics.contains(name))
+    }
+
+    /// For how long a lane has stood, with events up to `until`, while nothing that may help it has moved.
+    fn stands(&mut self, key: &TopicPartition, until: Option<Position>, reason: &str) -> Duration {
+        if self.is_locked(&self.related(&key.0)) {
+            self.conflicts.moved(key, Position::default());
+        }
+        self.conflicts.stands(key, until, reason)
     }
 
     /// An ordering error: the table's lanes are aligned if they are all here, else the others get time to move on. Lanes that
@@ -131,35 +149,23 @@ impl<D: Decode + 'static> Coordinator<D> {
             let wanted = known.or_else(|| self.progress.offsets.get(&**topic).map(Vec::len));
             wanted.is_none_or(|wanted| here(topic) >= wanted)
         });
-        let alone = self.conflicts.has_left(&key.0) && self.is_untold(&key.0);
-        if (whole || by_offset) && !alone {
+        if whole || by_offset {
             tracing::debug!(topic = %key.0, reason, "applying the table's partitions together");
             self.groups.join(topics);
             return;
         }
         let patience = self.deps.limits.patience;
-        if self.is_locked(&topics) {
-            self.conflicts.moved(key, Position::default());
-        }
-        if self.conflicts.stands(key, tried, reason) < patience {
+        if self.stands(key, tried, reason) < patience {
             if let Some(lane) = self.lanes.get_mut(key) {
                 lane.state = State::Waits(Instant::now() + RETRY_EVERY * 5);
             }
             return;
         }
-        let (topic, n, seconds) = (&key.0, key.1, patience.as_secs());
-        let reason = if alone {
-            format!(
-                "topic {topic}, partition {n}: {reason}. Capture does not tell of the topic any more, so that nothing says when \
-                 what this needs has come, and nothing has moved within {seconds} s. Take the table into capture again with a new \
-                 snapshot, or leave its topic out (apply.exclude)."
-            )
-        } else {
-            format!(
-                "topic {topic}, partition {n}: {reason}. No partition that another process applies has come nearer within \
-                 {seconds} s. Apply all partitions of the tables that depend on each other in one process."
-            )
-        };
+        let reason = format!(
+            "{reason}. No partition that another process applies has come nearer within {} s. Apply all partitions of the tables \
+             that depend on each other in one process.",
+            patience.as_secs()
+        );
         self.stop(&key.0, table, reason);
     }
 
@@ -172,8 +178,7 @@ impl<D: Decode + 'static> Coordinator<D> {
         stop: Stop,
         (cut, tried): (Position, &BTreeSet<Arc<str>>),
     ) {
-        let told = Position { epoch: self.progress.epoch, commit: self.progress.lsn, ordinal: 0 };
-        let is_told = self.progress == Progress::default() || told >= cut;
+        let is_told = self.progress == Progress::default() || self.told() >= cut;
         if self.related(&key.0).is_subset(tried) {
             if !is_told {
                 let what = format!("capture's progress, which has to come to {cut}: {}", stop.reason);
@@ -181,9 +186,11 @@ impl<D: Decode + 'static> Coordinator<D> {
                 return;
             }
             // What capture tells nothing of may still lie in Kafka, and be on its way.
-            let is_whole = self.tied(&key.0).is_subset(tried);
-            if is_whole || self.conflicts.stands(key, Some(cut), &stop.reason) >= self.deps.limits.patience {
-                self.stop(&key.0, table, with_hint(stop.reason, stop.hint));
+            let is_whole = self.tied(&key.0).iter().all(|topic| tried.contains(topic) && !self.is_untold(topic));
+            if is_whole || self.stands(key, Some(cut), &stop.reason) >= self.deps.limits.patience {
+                let is_left = self.is_untold(&key.0);
+                let reason = if is_left { self.left(&stop.reason) } else { with_hint(stop.reason, stop.hint) };
+                self.stop(&key.0, table, reason);
                 return;
             }
             self.groups.dissolve(&key.0);
@@ -194,6 +201,15 @@ impl<D: Decode + 'static> Coordinator<D> {
         }
         self.groups.dissolve(&key.0);
         self.conflict(key, table, &stop.reason, (false, None));
+    }
+
+    /// Why a table stops that capture has left.
+    fn left(&self, reason: &str) -> String {
+        format!(
+            "{reason}. Capture does not tell of the topic any more, so that nothing says when what this needs has come, and nothing \
+             has moved within {} s. Take the table into capture again with a new snapshot, or leave its topic out (apply.exclude).",
+            self.deps.limits.patience.as_secs()
+        )
     }
 
     /// Topics whose partitions may help lanes that wait.

@@ -7,8 +7,9 @@ use std::{
 };
 
 use crate::{
+    kafka::TopicPartition,
     pipeline::apply::{
-        coordinator::{Coordinator, LOCKED_EVERY, RETRY_EVERY, with_hint},
+        coordinator::{Coordinator, RETRY_EVERY, with_hint},
         decode::Decode,
         error::Error,
         job::{How, JobReport},
@@ -80,20 +81,17 @@ impl<D: Decode + 'static> Coordinator<D> {
             _ => None,
         });
         if lanes.iter().any(|lane| matches!(lane.halt, Some(Halt::Locked(_)))) {
-            self.groups.rest(topic, LOCKED_EVERY);
+            self.groups.rest(topic, self.deps.limits.locked_every);
         }
         if !lanes.iter().any(|lane| matches!(lane.halt, Some(Halt::NoCut(_) | Halt::Unordered(..)))) {
             self.groups.waits_no_more(topic);
         }
         if let Some((name, partition)) = last {
-            if self.is_untold(&name) {
-                // It would never come to a cut; what it has goes on by itself, and does not come back until it has moved.
-                self.groups.remove(&name);
-                self.conflicts.leave(&name);
-                return;
-            }
-            let told =
-                if self.progress.stopped.contains_key(&*name) { ", whose table capture has stopped" } else { "" };
+            let told = match () {
+                () if self.progress.stopped.contains_key(&*name) => ", whose table capture has stopped",
+                () if self.is_untold(&name) => ", and which capture does not tell of, but has to come beyond",
+                () => "",
+            };
             let what = format!("partition {partition} of topic {name}, which has come the least far{told}");
             self.groups.waits_for(topic, what);
         }
@@ -114,8 +112,15 @@ impl<D: Decode + 'static> Coordinator<D> {
         lane.came(report.stored, report.mark);
         lane.delay_ms = report.delay_ms.unwrap_or(lane.delay_ms);
         lane.put_back(report.records, report.gone);
-        lane.state = State::Ready;
         lane.told = false;
+        if self.stopped.contains_key(&key.0) {
+            // Its table stopped meanwhile: whatever it met, it waits for nothing.
+            lane.state = State::Stopped;
+            lane.clear();
+            self.waits_no_more(&key);
+            return;
+        }
+        lane.state = State::Ready;
         lane.crowded = report.halt == Some(Halt::Full) && report.tried.is_none() && report.gone == 0;
         if !lane.crowded {
             self.starved.remove(&key);
@@ -130,7 +135,7 @@ impl<D: Decode + 'static> Coordinator<D> {
             }
             Some(Halt::Locked(reason)) => {
                 self.locked.insert(key.clone(), reason);
-                self.rest(&key.0, LOCKED_EVERY);
+                self.rest(&key.0, self.deps.limits.locked_every);
             }
             Some(Halt::Barrier(parked)) => lane.state = State::Parked(parked),
             Some(Halt::Held(hold)) => {
@@ -139,8 +144,8 @@ impl<D: Decode + 'static> Coordinator<D> {
             }
             Some(Halt::Waits) => lane.state = State::Waits(Instant::now() + RETRY_EVERY),
             Some(Halt::Lost) => lane.state = State::Lost,
-            Some(Halt::Ordering(reason)) => {
-                self.conflict(&key, report.table.as_deref(), &reason, (report.by_offset, report.tried));
+            Some(Halt::Ordering(stop)) => {
+                self.conflict(&key, report.table.as_deref(), &stop.reason, (report.by_offset, report.tried));
             }
             Some(Halt::Unordered(stop, cut)) => self.unordered(&key, report.table.as_deref(), stop, (cut, tried)),
             Some(Halt::Unmet(stop)) => self.unmet(&key, report.table.as_deref(), stop),
@@ -148,12 +153,14 @@ impl<D: Decode + 'static> Coordinator<D> {
                 self.stop(&key.0, report.table.as_deref(), with_hint(stop.reason, stop.hint));
             }
         }
-        if self.stopped.contains_key(&key.0)
-            && let Some(lane) = self.lanes.get_mut(&key)
-        {
-            lane.state = State::Stopped;
-            lane.clear();
-        }
+    }
+
+    /// Forgets what a lane waits for.
+    pub(super) fn waits_no_more(&mut self, key: &TopicPartition) {
+        self.starved.remove(key);
+        self.locked.remove(key);
+        self.unmet.forget(key);
+        self.conflicts.forget(key);
     }
 
     /// The free lanes of a topic are not tried for so long: all of them meet the lock that one of them has met.
@@ -182,7 +189,8 @@ impl<D: Decode + 'static> Coordinator<D> {
                 lane.clear();
             }
         }
-        self.groups.remove(topic);
+        // The others need no cut with it any more.
+        self.groups.dissolve(topic);
         self.starved.retain(|(name, _), _| name != topic);
         self.locked.retain(|(name, _), _| name != topic);
         self.unmet.forget_topic(topic);

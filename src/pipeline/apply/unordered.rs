@@ -13,10 +13,9 @@ use std::collections::BTreeSet;
 
 use crate::{
     pipeline::apply::{
-        attempt::Attempts,
-        work::{Halt, Work},
+        attempt::{Attempts, refuse},
+        work::{Halt, Order, Work},
     },
-    retry::{Classify as _, chain},
     sink::Manner,
 };
 
@@ -44,14 +43,7 @@ async fn alone(attempts: &mut Attempts<'_>, work: &mut Work) {
             Ok(Some(hold)) => work.cut_at(hold),
             Err(error) => {
                 let Some(error) = attempts.pass_on(error, &mut [&mut *work]) else { return };
-                if error.is_locked() {
-                    work.locked(&error);
-                    return;
-                }
-                if count <= 1 {
-                    let stop = work.stop(None, chain(&error), error.hint());
-                    let unmet = error.is_ordering();
-                    work.halt = Some(if unmet { Halt::Unmet(stop) } else { Halt::Stopped(stop) });
+                if work.refuse(&error, Order::ByOffset, count <= 1) {
                     return;
                 }
                 (count, failing) = (count.min(work.events.len()) / 2, true);
@@ -70,13 +62,7 @@ async fn up_to(attempts: &mut Attempts<'_>, works: &mut [Work], time: i64) -> bo
         Ok(_) => {}
         Err(error) => {
             let Some(error) = attempts.pass_on(error, &mut all) else { return true };
-            if error.is_locked() {
-                for work in works.iter_mut() {
-                    work.locked(&error);
-                }
-                return true;
-            }
-            return false;
+            return refuse(&mut all, &error, Order::ByOffset, false);
         }
     }
     for work in works.iter_mut().filter(|work| matches!(work.halt, Some(Halt::Unmet(_)))) {

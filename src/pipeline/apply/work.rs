@@ -46,7 +46,7 @@ pub enum Halt {
     /// The other half of a key move is missing, or the registry does not answer: to be tried again.
     Waits,
     /// An ordering error: to be aligned.
-    Ordering(String),
+    Ordering(Stop),
     /// Its first event needs what another lane may bring, and nothing tells how far that one has to come.
     Unmet(Stop),
     /// Up to this common cut of the tables that were known to be concerned it does not fit.
@@ -61,6 +61,17 @@ pub enum Halt {
     Lost,
     /// A definite error.
     Stopped(Stop),
+}
+
+/// What is known of the order in which events were tried, and so what one means that violates a constraint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Order {
+    /// Nothing: lanes were where they happened to be.
+    Unknown,
+    /// Nothing can be known, since places come from offsets.
+    ByOffset,
+    /// All that were known to be concerned were applied up to this cut.
+    UpTo(Position),
 }
 
 /// What became of a lane.
@@ -261,12 +272,29 @@ impl Work {
         self.lane.mark.is_of_offset() || self.events.iter().any(|(_, event)| event.position.is_of_offset())
     }
 
-    /// Leaves all its events for when the lock is free.
-    pub fn locked(&mut self, error: &sink::Error) {
-        if !self.events.is_empty() && !matches!(self.halt, Some(Halt::Stopped(_))) {
-            self.drop_from(0);
-            self.halt = Some(Halt::Locked(chain(error)));
+    /// Halts before its first event, for an error that lies in its table or in who locks it. Nothing is done, and `false` given,
+    /// where fewer events than were tried may be applied; `least` says that there are none fewer.
+    pub fn refuse(&mut self, error: &sink::Error, order: Order, least: bool) -> bool {
+        if error.is_locked() {
+            if !self.events.is_empty() && !matches!(self.halt, Some(Halt::Stopped(_))) {
+                self.drop_from(0);
+                self.halt = Some(Halt::Locked(chain(error)));
+            }
+            return true;
         }
+        let is_ordering = error.is_ordering();
+        // Fewer events meet the same order.
+        let is_settled = least || is_ordering && order == Order::Unknown;
+        if is_settled {
+            let stop = self.stop(None, chain(error), error.hint());
+            self.halt = Some(match order {
+                _ if !is_ordering => Halt::Stopped(stop),
+                Order::Unknown => Halt::Ordering(stop),
+                Order::ByOffset => Halt::Unmet(stop),
+                Order::UpTo(cut) => Halt::Unordered(stop, cut),
+            });
+        }
+        is_settled
     }
 
     /// A stop of its table, with the place.
