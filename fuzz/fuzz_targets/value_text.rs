@@ -4,15 +4,17 @@
 use libfuzzer_sys::fuzz_target;
 use walrelay::{
     avro::encode,
-    types::{Codec, Parsed},
+    types::{Codec, Parsed, Placeholder},
 };
-use walrelay_fuzz::{MODES, TYPES};
+use walrelay_fuzz::{modes_of, type_of};
 
 fuzz_target!(|data: &[u8]| {
-    let [ty, mode, text @ ..] = data else { return };
-    let ty = &TYPES[usize::from(*ty) % TYPES.len()];
-    let codec = Codec::of_column(ty, MODES[usize::from(*mode) % MODES.len()]);
+    let [ty, array, mode, more, text @ ..] = data else { return };
+    let ty = type_of(u16::from_le_bytes([*ty, *array]));
+    let codec = Codec::of_column(ty, modes_of(u16::from_le_bytes([*mode, *more])));
     let (mut scratch, mut out) = (Vec::new(), Vec::new());
+    encode::value(codec.fallback(), &mut scratch, &mut out);
+    encode::value(codec.unsent(&Placeholder::default()), &mut scratch, &mut out);
     for parsed in [codec.parse(text), codec.parse_key(text)] {
         let Ok(parsed) = parsed else {
             assert!(std::str::from_utf8(text).is_err(), "{ty:?}");

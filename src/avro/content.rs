@@ -13,10 +13,26 @@ pub struct Content {
     pub parameters: Parameters,
     /// Which events have a transaction block.
     pub transaction: TransactionBlock,
+    /// What a transaction block's id names.
+    pub transaction_id: TransactionId,
     /// Whether records have Debezium's four `__debezium.context.*` headers.
     pub context_headers: bool,
     /// Whether a delete is followed by a tombstone.
     pub tombstones: Tombstones,
+    /// Whether a TRUNCATE has records.
+    pub truncates: Truncates,
+}
+
+/// Whether a TRUNCATE has records (`skipped.operations`). The begin of a new snapshot has them in any case, for nothing else
+/// tells of it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Truncates {
+    /// It has, in all partitions.
+    #[default]
+    Published,
+    /// It has none.
+    Skipped,
 }
 
 /// Whether a delete is followed by a record without a value, which lets compaction forget the key
@@ -67,6 +83,17 @@ pub enum TransactionBlock {
     Streamed,
     /// None.
     None,
+}
+
+/// The LSN behind the transaction's number in the id of a transaction block.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum TransactionId {
+    /// That of the commit: all events of a transaction have one id, and with the order it is their position.
+    #[default]
+    Commit,
+    /// That of the event, as with Debezium.
+    Event,
 }
 
 impl TransactionBlock {

@@ -11,6 +11,10 @@ use crate::avro::cursor::{Cursor, DecodeError, Problem};
 
 /// Nesting beyond which skipping gives up; real envelopes need five.
 const DEEPEST: usize = 32;
+/// Values that are skipped at most, for each byte that is left and in any case: records of records may have a great many values
+/// without a byte.
+const VALUES_A_BYTE: usize = DEEPEST;
+const VALUES: usize = 100_000;
 
 /// A schema cannot be read.
 #[derive(Debug, thiserror::Error)]
@@ -39,7 +43,7 @@ pub struct Writer {
 pub struct Type {
     /// The shape of its bytes.
     pub shape: Shape,
-    /// The JSON object of the type; null where the schema has only a name.
+    /// The JSON object of the type without the types in it; null where the schema has only a name.
     pub attributes: Value,
 }
 
@@ -85,7 +89,7 @@ pub struct Field {
     pub name: String,
     /// The type.
     pub ty: Type,
-    /// The JSON object of the field.
+    /// The JSON object of the field without its type.
     pub attributes: Value,
 }
 
@@ -126,13 +130,21 @@ impl Writer {
 
     /// Reads past a value.
     pub fn skip(&self, shape: &Shape, cursor: &mut Cursor<'_>) -> Result<(), DecodeError> {
-        self.skip_nested(shape, cursor, 0)
+        let mut left = cursor.remaining().saturating_mul(VALUES_A_BYTE).saturating_add(VALUES);
+        self.skip_nested(shape, cursor, 0, &mut left)
     }
 
-    fn skip_nested(&self, shape: &Shape, cursor: &mut Cursor<'_>, depth: usize) -> Result<(), DecodeError> {
-        if depth > DEEPEST {
+    fn skip_nested(
+        &self,
+        shape: &Shape,
+        cursor: &mut Cursor<'_>,
+        depth: usize,
+        left: &mut usize,
+    ) -> Result<(), DecodeError> {
+        if depth > DEEPEST || *left == 0 {
             return Err(cursor.error(Problem::Depth, "a nested value"));
         }
+        *left -= 1;
         match self.resolve(shape) {
             Shape::Null | Shape::Named(_) => {}
             Shape::Boolean => drop(cursor.boolean()?),
@@ -142,15 +154,15 @@ impl Writer {
             Shape::Double => drop(cursor.double()?),
             Shape::Bytes | Shape::String => drop(cursor.bytes()?),
             Shape::Fixed(size) => drop(cursor.fixed(*size)?),
-            Shape::Array(items) => self.skip_blocks(&items.shape, false, cursor, depth + 1)?,
-            Shape::Map(values) => self.skip_blocks(&values.shape, true, cursor, depth + 1)?,
+            Shape::Array(items) => self.skip_blocks((&items.shape, false), cursor, depth + 1, left)?,
+            Shape::Map(values) => self.skip_blocks((&values.shape, true), cursor, depth + 1, left)?,
             Shape::Union(branches) => {
                 let branch = cursor.branch(branches.len())?;
-                self.skip_nested(&branches[branch].shape, cursor, depth + 1)?;
+                self.skip_nested(&branches[branch].shape, cursor, depth + 1, left)?;
             }
             Shape::Record(fields) => {
                 for field in fields {
-                    self.skip_nested(&field.ty.shape, cursor, depth + 1)?;
+                    self.skip_nested(&field.ty.shape, cursor, depth + 1, left)?;
                 }
             }
         }
@@ -159,10 +171,10 @@ impl Writer {
 
     fn skip_blocks(
         &self,
-        shape: &Shape,
-        keyed: bool,
+        (shape, keyed): (&Shape, bool),
         cursor: &mut Cursor<'_>,
         depth: usize,
+        left: &mut usize,
     ) -> Result<(), DecodeError> {
         loop {
             let (count, size) = cursor.block()?;
@@ -178,7 +190,7 @@ impl Writer {
                 if keyed {
                     cursor.bytes()?;
                 }
-                self.skip_nested(shape, cursor, depth)?;
+                self.skip_nested(shape, cursor, depth, left)?;
                 if cursor.remaining() == before {
                     // Items without bytes: reading them one by one could take for ever, and finds nothing.
                     break;
@@ -202,12 +214,12 @@ impl Builder {
             }
             Value::Object(object) => match object.get("type") {
                 Some(Value::String(name)) => self.complex(name, json, namespace)?,
-                Some(inner) => return Ok(Type { attributes: json.clone(), ..self.ty(inner, namespace)? }),
+                Some(inner) => return Ok(Type { attributes: attributes(json), ..self.ty(inner, namespace)? }),
                 None => return Err(unknown(json)),
             },
             other => return Err(unknown(other)),
         };
-        Ok(Type { shape, attributes: if json.is_object() { json.clone() } else { Value::Null } })
+        Ok(Type { shape, attributes: attributes(json) })
     }
 
     fn complex(&mut self, name: &str, json: &Value, namespace: &str) -> Result<Shape, WriterError> {
@@ -233,7 +245,7 @@ impl Builder {
             .iter()
             .map(|field| {
                 let name = field["name"].as_str().ok_or_else(|| unknown(field))?.to_owned();
-                Ok(Field { name, ty: self.ty(&field["type"], &namespace)?, attributes: field.clone() })
+                Ok(Field { name, ty: self.ty(&field["type"], &namespace)?, attributes: attributes(field) })
             })
             .collect::<Result<Vec<_>, WriterError>>()?;
         if let Shape::Named(place) = reference
@@ -274,10 +286,61 @@ impl Builder {
     }
 }
 
+/// What stands in a type or a field besides other types: those would be kept once more at each level around them.
+fn attributes(json: &Value) -> Value {
+    const TYPES: [&str; 4] = ["type", "fields", "items", "values"];
+    let Some(object) = json.as_object() else { return Value::Null };
+    let own = object.iter().filter(|(name, _)| !TYPES.contains(&name.as_str()));
+    Value::Object(own.map(|(name, value)| (name.clone(), value.clone())).collect())
+}
+
 fn full_name(name: &str, namespace: &str) -> String {
     if name.contains('.') || namespace.is_empty() { name.to_owned() } else { format!("{namespace}.{name}") }
 }
 
 fn unknown(json: &Value) -> WriterError {
     WriterError::Unknown(json["type"].as_str().unwrap_or("without a name").to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Records within records, `width` fields each, and no byte in the innermost.
+    fn empty(depth: usize, width: usize) -> Writer {
+        let field = |number, ty: &str| format!(r#"{{"name":"f{number}","type":{ty}}}"#);
+        let mut ty = r#""null""#.to_owned();
+        for level in 0..depth {
+            let name = format!(r#""R{level}""#);
+            let first = field(0, &ty);
+            // Where it was defined, a name is enough.
+            let again = if level == 0 { r#""null""#.to_owned() } else { format!(r#""R{}""#, level - 1) };
+            let fields: Vec<_> = std::iter::once(first).chain((1..width).map(|number| field(number, &again))).collect();
+            ty = format!(r#"{{"type":"record","name":{name},"fields":[{}]}}"#, fields.join(","));
+        }
+        Writer::parse(&ty).unwrap()
+    }
+
+    #[test]
+    fn values_without_bytes_do_not_take_for_ever() {
+        let writer = empty(3, 10);
+        writer.skip(&writer.root.shape, &mut Cursor::new(&[])).unwrap();
+        let writer = empty(30, 10);
+        let error = writer.skip(&writer.root.shape, &mut Cursor::new(&[])).unwrap_err();
+        assert_eq!(error.problem, Problem::Depth);
+    }
+
+    #[test]
+    fn what_a_type_holds_is_kept_once() {
+        let doc = "d".repeat(1000);
+        let mut ty = format!(r#"{{"type":"string","doc":"{doc}"}}"#);
+        for level in 0..30 {
+            ty = format!(r#"{{"type":"record","name":"R{level}","fields":[{{"name":"f","type":{ty}}}]}}"#);
+        }
+        let writer = Writer::parse(&ty).unwrap();
+        let kept = format!("{writer:?}").matches(&doc).count();
+        assert_eq!(kept, 1);
+        let field = &writer.fields(&writer.root).unwrap()[0];
+        assert!(field.attributes["type"].is_null() && field.attributes["name"] == "f");
+    }
 }

@@ -52,6 +52,7 @@ fn deps(config: &CheckConfig) -> Result<CheckDeps, source::Error> {
         names,
         topics: settings::topics(&config.kafka),
         flat: config.flat,
+        truncates: config.truncates,
     });
     let registry = (!config.registry.urls.is_empty()).then(|| settings::registry(&config.registry));
     Ok(CheckDeps { source, kafka, registry, target })

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::{
     avro::{
-        content::{Content, Tombstones},
+        content::{Content, Tombstones, Truncates},
         flat::{Flat, Metadata, Records},
         subject::SubjectNaming,
     },
@@ -95,8 +95,10 @@ pub(super) const fn content(config: &Format) -> Content {
         nullability: config.nullability,
         parameters: config.parameters,
         transaction: config.transaction,
+        transaction_id: config.transaction_id,
         context_headers: config.context_headers,
         tombstones: if config.tombstones { Tombstones::OnDelete } else { Tombstones::Never },
+        truncates: if config.truncates { Truncates::Published } else { Truncates::Skipped },
     }
 }
 

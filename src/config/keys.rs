@@ -119,7 +119,7 @@ pub const KEYS: &[Key] = &[
         "format.compatibility",
         Kind::Choice(&["walrelay", "debezium"]),
         Some("\"walrelay\""),
-        "Whose forms hold where no other key of [format] is set. Under debezium: interval numeric, nullability source, parameters none, transaction none (streamed with capture.transactions), context_headers, trailing_zeros dropped, timetz utc.",
+        "Whose forms hold where no other key of [format] is set. Under debezium: interval numeric, nullability source, parameters none, transaction none (streamed with capture.transactions), transaction_id event, context_headers, trailing_zeros dropped, timetz utc.",
     ),
     key(
         "format.nullability",
@@ -140,6 +140,12 @@ pub const KEYS: &[Key] = &[
         "Which events have a transaction block; the position of the others is in the header walrelay.pos.",
     ),
     key(
+        "format.transaction_id",
+        Kind::Choice(&["commit", "event"]),
+        Some("\"commit\""),
+        "The LSN in the id of a transaction block: the commit's, the same for all events of a transaction, or the event's own, as with Debezium; the position is in the header walrelay.pos then.",
+    ),
+    key(
         "format.context_headers",
         Kind::Bool,
         Some("false"),
@@ -150,6 +156,12 @@ pub const KEYS: &[Key] = &[
         Kind::Bool,
         Some("true"),
         "Whether a delete is followed by a record without a value, which lets compaction forget the key.",
+    ),
+    key(
+        "format.truncates",
+        Kind::Bool,
+        Some("true"),
+        "Whether a TRUNCATE has records (Debezium's skipped.operations). Without them a target keeps the rows: for topics that other consumers read.",
     ),
     key(
         "format.unavailable_value",

@@ -32,11 +32,12 @@ const ALTERNATIVES: [(&str, &str); 3] = [
 ];
 
 /// What Debezium's defaults are where they differ.
-const DEBEZIUM: [(&str, &str); 7] = [
+const DEBEZIUM: [(&str, &str); 8] = [
     ("format.interval", "\"numeric\""),
     ("format.nullability", "\"source\""),
     ("format.parameters", "\"none\""),
     ("format.transaction", "\"none\""),
+    ("format.transaction_id", "\"event\""),
     ("format.context_headers", "true"),
     ("format.trailing_zeros", "\"dropped\""),
     ("format.timetz", "\"utc\""),

@@ -123,6 +123,8 @@ pub struct CheckConfig {
     pub registry: Registry,
     /// Whether capture writes flat records.
     pub flat: bool,
+    /// Whether capture publishes truncates.
+    pub truncates: bool,
     /// `health.silence`
     pub silence: Duration,
     /// `[log]`
@@ -191,6 +193,7 @@ impl CheckConfig {
             kafka: sections.kafka,
             registry: sections.registry,
             flat: sections.format.records == RecordsKind::Flat,
+            truncates: sections.format.truncates,
             silence: sections.health.silence.0,
             log: sections.log,
         })

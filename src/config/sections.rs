@@ -9,7 +9,7 @@ use serde::Deserialize;
 use super::value::{Bound, ByteSize, ParseError, Period, Secret};
 use crate::{
     avro::{
-        content::{Nullability, Parameters, TransactionBlock},
+        content::{Nullability, Parameters, TransactionBlock, TransactionId},
         flat::Deletes,
     },
     postgres::SslMode,
@@ -153,8 +153,10 @@ pub struct Format {
     pub nullability: Nullability,
     pub parameters: Parameters,
     pub transaction: TransactionBlock,
+    pub transaction_id: TransactionId,
     pub context_headers: bool,
     pub tombstones: bool,
+    pub truncates: bool,
     pub unavailable_value: Placeholder,
     pub records: RecordsKind,
     pub flat: FlatRecords,

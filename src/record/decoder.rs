@@ -395,9 +395,10 @@ impl Reading<'_> {
             _ => {}
         }
         let position = match (parts.transaction, self.headers.position) {
+            (_, Some(position)) => Some(position),
             (_, None) if is_foreign => Position::of_offset(self.offset),
-            (Some((id, total_order)), _) => position_of_block(id, total_order),
-            (None, position) => position,
+            (Some((id, total_order)), None) => position_of_block(id, total_order),
+            (None, None) => None,
         };
         if let Some(before) = parts.before.as_mut().filter(|_| !shape.key.is_empty()) {
             let others = before.iter_mut().enumerate().filter(|(index, _)| !shape.key.contains(index));

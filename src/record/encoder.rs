@@ -4,7 +4,7 @@ use std::{ops::Range, sync::Arc};
 
 use crate::{
     avro::{
-        content::{Content, Parameters, Tombstones},
+        content::{Content, Parameters, Tombstones, TransactionId, Truncates},
         encode,
         flat::{Deletes, Part as EnvelopePart, Records},
         schema::{self, Schema},
@@ -51,6 +51,14 @@ pub struct EncoderSettings {
     pub placeholder: Placeholder,
     /// What records' values are.
     pub records: Records,
+}
+
+impl EncoderSettings {
+    /// Whether events of this kind are published.
+    #[must_use]
+    pub fn have(&self, op: Op) -> bool {
+        self.records.have(op) && (op != Op::Truncate || self.content.truncates == Truncates::Published)
+    }
 }
 
 /// Writes change events as records. Holds buffers that it reuses: in steady state no event allocates.
@@ -194,7 +202,7 @@ impl Encoder {
     }
 
     /// Appends one partition's copy of a TRUNCATE, or of the barrier before a new snapshot generation (ordinal 0). Flat records
-    /// have no form for it, as with Debezium's transformation: nothing is appended.
+    /// have no form for it, as with Debezium's transformation, and a TRUNCATE may be left out: then nothing is appended.
     pub fn encode_truncate(
         &mut self,
         plan: &Plan,
@@ -204,7 +212,8 @@ impl Encoder {
         partition: i32,
         out: &mut RecordBuf,
     ) {
-        if !self.settings.records.have(Op::Truncate) {
+        let is_snapshot = event.ordinal == 0;
+        if !self.settings.have(Op::Truncate) && !(is_snapshot && self.settings.records.have(Op::Truncate)) {
             return;
         }
         let start = out.bytes.len();
@@ -244,7 +253,7 @@ impl Encoder {
         encode::optional_long(Some(event.processed_ns.div_euclid(1_000_000)), bytes);
         plan.source.append(meta, &self.constants, &event, scratch, bytes);
         if message.transactional && self.settings.content.transaction.is_written(true) {
-            append_transaction(meta, &self.constants, (event.ordinal, event.collection_order), scratch, bytes);
+            append_transaction(self.settings.content.transaction_id, (meta, &self.constants), &event, scratch, bytes);
         } else {
             encode::null(bytes);
         }
@@ -455,7 +464,7 @@ impl Encoder {
         let (scratch, bytes) = (&mut self.scratch.value, &mut out.bytes);
         plan.source.append(transaction, &self.constants, own, scratch, bytes);
         if self.settings.content.transaction.is_written(is_streamed(transaction, own.ordinal)) {
-            append_transaction(transaction, &self.constants, (own.ordinal, own.collection_order), scratch, bytes);
+            append_transaction(self.settings.content.transaction_id, (transaction, &self.constants), own, scratch, bytes);
         } else {
             encode::null(bytes);
         }
@@ -465,10 +474,12 @@ impl Encoder {
         }
     }
 
-    /// The position of an event without a transaction block, or whose schema does not tell that it is ours.
+    /// The position of an event without a transaction block, or whose block or schema does not tell that it is ours.
     fn push_position(&mut self, meta: &TransactionMeta, ordinal: u64, out: &mut RecordBuf) {
-        let Content { transaction, parameters, .. } = self.settings.content;
-        let tells = self.settings.records == Records::Envelope && parameters == Parameters::All;
+        let Content { transaction, transaction_id, parameters, .. } = self.settings.content;
+        let tells = self.settings.records == Records::Envelope
+            && parameters == Parameters::All
+            && transaction_id == TransactionId::Commit;
         if tells && transaction.is_written(is_streamed(meta, ordinal)) {
             return;
         }

@@ -3,7 +3,7 @@
 use std::io::Write;
 
 use crate::{
-    avro::encode,
+    avro::{content::TransactionId, encode},
     event::{EventMeta, SnapshotMark, TransactionMeta},
     lsn::{Lsn, Position},
 };
@@ -135,8 +135,8 @@ pub(super) fn append_position(position: Position, out: &mut Vec<u8>) {
         .expect("a vector never fails to be written");
 }
 
-/// Puts the `id` of an event's transaction into `text`.
-pub(super) fn compose_transaction_id(meta: &TransactionMeta, ordinal: u64, text: &mut Vec<u8>) {
+/// Puts the `id` of an event's transaction into `text`, with the commit's LSN.
+fn compose_transaction_id(meta: &TransactionMeta, ordinal: u64, text: &mut Vec<u8>) {
     text.clear();
     match meta.xid.filter(|_| is_streamed(meta, ordinal)) {
         None => text.extend_from_slice(b"snapshot"),
@@ -150,23 +150,39 @@ pub(super) fn compose_transaction_id(meta: &TransactionMeta, ordinal: u64, text:
     }
 }
 
+/// Puts the `id` of an event's transaction into `text`, in Debezium's form: with the event's own LSN.
+fn compose_debezium_id(xid: u32, lsn: Lsn, text: &mut Vec<u8>) {
+    text.clear();
+    encode::digits(u64::from(xid), text);
+    text.push(b':');
+    encode::digits(lsn.0, text);
+}
+
+/// Puts the `id` of an event's transaction into `text`, in the form that consumers want.
+pub(super) fn compose_id(form: TransactionId, meta: &TransactionMeta, (ordinal, lsn): (u64, Lsn), text: &mut Vec<u8>) {
+    match meta.xid.filter(|_| form == TransactionId::Event && is_streamed(meta, ordinal)) {
+        Some(xid) => compose_debezium_id(xid, lsn, text),
+        None => compose_transaction_id(meta, ordinal, text),
+    }
+}
+
 /// Appends the nullable transaction block; `constants` are the transaction's.
 pub(super) fn append_transaction(
-    meta: &TransactionMeta,
-    constants: &TransactionConstants,
-    (ordinal, collection_order): (u64, u64),
+    form: TransactionId,
+    (meta, constants): (&TransactionMeta, &TransactionConstants),
+    event: &EventMeta,
     scratch: &mut Vec<u8>,
     out: &mut Vec<u8>,
 ) {
     encode::present(out);
-    if is_streamed(meta, ordinal) {
+    if form == TransactionId::Commit && is_streamed(meta, event.ordinal) {
         encode::bytes(&constants.id, out);
     } else {
-        compose_transaction_id(meta, ordinal, scratch);
+        compose_id(form, meta, (event.ordinal, event.lsn), scratch);
         encode::bytes(scratch, out);
     }
-    encode::long(ordinal.cast_signed(), out);
-    encode::long(collection_order.cast_signed(), out);
+    encode::long(event.ordinal.cast_signed(), out);
+    encode::long(event.collection_order.cast_signed(), out);
 }
 
 /// The position that a transaction block tells, or `None` if its id is not one of ours.

@@ -4,6 +4,7 @@ use std::{collections::HashMap, sync::Arc};
 
 use crate::{
     avro::{
+        content::TransactionId,
         encode,
         schema::{self, Schema},
         store::SchemaStore,
@@ -11,13 +12,13 @@ use crate::{
         wire,
     },
     event::{RecordBuf, RecordSpans, TransactionMeta},
-    lsn::Position,
+    lsn::{Lsn, Position},
     record::{
         encoder::EncoderSettings,
         error::EncodeError,
         header,
         scratch::push_header,
-        source::{append_position, compose_transaction_id},
+        source::{append_position, compose_id},
     },
 };
 
@@ -90,6 +91,7 @@ impl EventCounts {
 pub struct TransactionRecords {
     key_prefix: [u8; wire::PREFIX_LENGTH],
     value_prefix: [u8; wire::PREFIX_LENGTH],
+    form: TransactionId,
     id: Vec<u8>,
     position: Vec<u8>,
 }
@@ -109,22 +111,35 @@ impl TransactionRecords {
         let key_id = store.register(&subject(Part::Key, &key), &key.json).await?;
         let value_id = store.register(&subject(Part::Value, &value), &value.json).await?;
         let (key_prefix, value_prefix) = (wire::prefix(key_id), wire::prefix(value_id));
-        Ok(Self { key_prefix, value_prefix, id: Vec::new(), position: Vec::new() })
+        let form = settings.content.transaction_id;
+        Ok(Self { key_prefix, value_prefix, form, id: Vec::new(), position: Vec::new() })
     }
 
-    /// Appends the begin, at ordinal 0.
-    pub fn encode_begin(&mut self, meta: &TransactionMeta, out: &mut RecordBuf) {
-        self.encode(meta, 0, None, out);
+    /// Appends the begin, at ordinal 0; `first` is the LSN of the first event.
+    pub fn encode_begin(&mut self, meta: &TransactionMeta, first: Lsn, out: &mut RecordBuf) {
+        self.encode(meta, (0, first), None, out);
     }
 
-    /// Appends the end, at the ordinal behind the transaction's last.
-    pub fn encode_end(&mut self, meta: &TransactionMeta, ordinal: u64, counts: &EventCounts, out: &mut RecordBuf) {
-        self.encode(meta, ordinal, Some(counts), out);
+    /// Appends the end, at the ordinal behind the transaction's last; `end` is the LSN behind its commit.
+    pub fn encode_end(
+        &mut self,
+        meta: &TransactionMeta,
+        (ordinal, end): (u64, Lsn),
+        counts: &EventCounts,
+        out: &mut RecordBuf,
+    ) {
+        self.encode(meta, (ordinal, end), Some(counts), out);
     }
 
     /// All in partition 0, so that they lie in the order of commits.
-    fn encode(&mut self, meta: &TransactionMeta, ordinal: u64, counts: Option<&EventCounts>, out: &mut RecordBuf) {
-        compose_transaction_id(meta, 1, &mut self.id);
+    fn encode(
+        &mut self,
+        meta: &TransactionMeta,
+        (ordinal, lsn): (u64, Lsn),
+        counts: Option<&EventCounts>,
+        out: &mut RecordBuf,
+    ) {
+        compose_id(self.form, meta, (1, lsn), &mut self.id);
         let start = out.bytes.len();
         out.bytes.extend_from_slice(&self.key_prefix);
         encode::bytes(&self.id, &mut out.bytes);

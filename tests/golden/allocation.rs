@@ -92,11 +92,11 @@ fn a_transaction_is_counted_and_told_without_an_allocation() {
     let mut tell = |out: &mut RecordBuf| {
         out.clear();
         counts.clear();
-        records.encode_begin(&meta, out);
+        records.encode_begin(&meta, meta.commit, out);
         for (relation, table) in (0..).zip(&tables).chain((0..).zip(&tables)) {
             counts.add(relation, table, 2);
         }
-        records.encode_end(&meta, 200, &counts, out);
+        records.encode_end(&meta, (200, meta.commit), &counts, out);
     };
     tell(&mut out);
     assert_eq!(measure(|| tell(&mut out)).count_total, 0);

@@ -2,8 +2,9 @@
 
 use serde_json::json;
 use walrelay::{
-    avro::content::{Content, Nullability, Parameters, Tombstones, TransactionBlock},
-    event::{Cell, Datum, OldTuple, RecordBuf, RowChange},
+    avro::content::{Content, Nullability, Parameters, Tombstones, TransactionBlock, TransactionId, Truncates},
+    event::{Barrier, Cell, Datum, OldTuple, RecordBuf, RowChange},
+    lsn::{Lsn, Position},
     record::{Decoded, LogicalMessage},
     schema::{Column, ReplicaIdentity},
     types::{BinaryMode, ColumnType, DecimalMode, Modes, TypeKind},
@@ -136,6 +137,43 @@ fn a_message_without_a_transaction_block_has_its_position_in_a_header() {
         assert_eq!(record.header("walrelay.pos"), position, "{transaction:?} {transactional}");
         assert_eq!(pipe.decode("p.message", &record).unwrap(), Decoded::Nothing);
     }
+}
+
+/// Debezium's ids, which differ from event to event, tell no position: the header does, and apply goes by it.
+#[test]
+fn an_event_whose_id_is_its_own_has_its_position_in_a_header() {
+    let content = Content { transaction_id: TransactionId::Event, ..Content::default() };
+    for parameters in [Parameters::All, Parameters::None] {
+        let mut pipe = Pipe::with_forms("p", Modes::default(), Content { parameters, ..content });
+        let plan = pipe.plan(&relation(ReplicaIdentity::Default, 1, vec![column("id", 23, -1, "integer")]));
+        let record = pipe.encode(&plan, &RowChange::Insert(texts(&[Some("1")]))).unwrap().remove(0);
+        let value = record.value.as_ref().unwrap();
+        let said = oracle::read(&pipe.store.schema_of(value), value);
+        assert_eq!(said["transaction"]["id"], "700:65520");
+        assert_eq!(record.header("walrelay.pos"), Some("0:65536:1"));
+        let Decoded::Event(event) = pipe.decode("p.public.t", &record).unwrap() else { panic!("no event") };
+        assert_eq!(event.position, Position { epoch: 0, commit: Lsn(0x1_0000), ordinal: 1 });
+    }
+    let mut pipe = Pipe::with_forms("p", Modes::default(), content);
+    let plan = now(pipe.encoder.prepare_messages(&pipe.store)).unwrap();
+    let (message, mut out) =
+        (LogicalMessage { prefix: "note", content: b"x", transactional: true }, RecordBuf::default());
+    pipe.encoder.encode_message(&plan, &transaction(), event(3), &message, &mut out);
+    assert_eq!(Owned::from(out.iter().next().unwrap()).header("walrelay.pos"), Some("0:65536:3"));
+}
+
+/// Debezium's `skipped.operations = t`. Where a new snapshot begins is told in any case: nothing else tells it.
+#[test]
+fn truncates_are_left_out_on_demand() {
+    let copies = |truncates, ordinal| {
+        let mut pipe = Pipe::with_forms("p", Modes::default(), Content { truncates, ..Content::default() });
+        let plan = pipe.plan(&relation(ReplicaIdentity::Default, 1, vec![column("id", 23, -1, "integer")]));
+        let mut out = RecordBuf::default();
+        pipe.encoder.encode_truncate(&plan, &transaction(), event(ordinal), &Barrier::default(), 0, &mut out);
+        out.iter().count()
+    };
+    assert_eq!([copies(Truncates::Published, 1), copies(Truncates::Published, 0)], [1, 1]);
+    assert_eq!([copies(Truncates::Skipped, 1), copies(Truncates::Skipped, 0)], [0, 1]);
 }
 
 /// Lineage tools count runs.

@@ -2,9 +2,12 @@
 
 use std::{fs, path::PathBuf};
 
-use walrelay::avro::writer::Writer;
+use walrelay::{
+    avro::wire,
+    record::{DecodeError, Decoder},
+};
 
-use crate::support::{Pipe, golden};
+use crate::support::{MemoryStore, Pipe, golden, now};
 
 /// Tables whose schemas show every shape of a field, with the file that keeps each.
 const PUBLISHED: [(&str, &str); 8] = [
@@ -41,14 +44,28 @@ fn today_s_schemas_are_the_newest_of_the_history() {
     }
 }
 
+/// Each is an envelope of rows whose fields have a way to text, under the key schema of its version: what remains is that a record
+/// without a byte does not match it.
 #[test]
 fn every_published_schema_is_readable() {
     let mut files = 0;
     for entry in fs::read_dir(folder()).unwrap() {
-        let path = entry.unwrap().path();
-        Writer::parse(&fs::read_to_string(&path).unwrap())
-            .unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+        let value_path = entry.unwrap().path();
+        let name = value_path.file_name().unwrap().to_str().unwrap();
+        if !name.contains("-value.") {
+            continue;
+        }
+        let key_path = value_path.with_file_name(name.replace("-value.", "-key."));
+        let store = MemoryStore::default();
+        let mut decoder = Decoder::new(usize::MAX);
+        for (id, path) in (1..).zip([&key_path, &value_path]) {
+            let json = fs::read_to_string(path).unwrap();
+            store.0.lock().unwrap().push((name.to_owned(), json));
+            now(decoder.fetch("t", id, &store)).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+        }
+        let read = decoder.decode("t", Some(&wire::prefix(1)), Some(&wire::prefix(2)), [], 0);
+        assert!(matches!(read, Err(DecodeError::Bytes { .. })), "{name}: {read:?}");
         files += 1;
     }
-    assert!(files >= 2 * PUBLISHED.len());
+    assert!(files >= PUBLISHED.len());
 }

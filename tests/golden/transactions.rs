@@ -1,17 +1,17 @@
-//! Begins and ends of transactions are Debezium's, byte for byte but for the ids of the schemas. What differs is the LSN in the
-//! transaction's id: Debezium's is that of each record, walrelay's that of the commit in all of them.
+//! Begins and ends of transactions are Debezium's, byte for byte but for the ids of the schemas. What differs by default is the LSN
+//! in the transaction's id: Debezium's is that of each record, walrelay's that of the commit in all of them.
 
 use std::sync::Arc;
 
 use serde_json::Value as Json;
 use walrelay::{
     avro::{
-        content::Content,
+        content::{Content, TransactionId},
         flat::{Deletes, Flat, Records},
     },
     event::{OldTuple, Op, RecordBuf, RowChange, TransactionMeta},
     lsn::Lsn,
-    record::{Decoded, EventCounts, TransactionRecords},
+    record::{Decoded, EncoderSettings, EventCounts, TransactionRecords},
     schema::ReplicaIdentity,
 };
 
@@ -23,19 +23,23 @@ use crate::{
 
 const TOPIC: &str = "glossless.transaction";
 
-fn prepared(store: &MemoryStore) -> TransactionRecords {
-    now(TransactionRecords::prepare(&settings("glossless"), TOPIC, store)).unwrap()
+fn prepared(store: &MemoryStore, transaction_id: TransactionId) -> TransactionRecords {
+    let content = Content { transaction_id, ..Content::default() };
+    let settings = EncoderSettings { content, ..settings("glossless") };
+    now(TransactionRecords::prepare(&settings, TOPIC, store)).unwrap()
 }
 
-/// The transaction that a golden event is of: its id and its time.
-fn metadata(value: &Json) -> TransactionMeta {
+/// The transaction that a golden event is of, its id and its time, and the LSN of the record.
+fn metadata(value: &Json, form: TransactionId) -> (TransactionMeta, Lsn) {
     let (xid, lsn) = value["id"].as_str().unwrap().split_once(':').unwrap();
-    TransactionMeta {
+    let lsn = Lsn(lsn.parse().unwrap());
+    let meta = TransactionMeta {
         xid: Some(xid.parse().unwrap()),
-        commit: Lsn(lsn.parse().unwrap()),
+        commit: if form == TransactionId::Commit { lsn } else { Lsn(7) },
         commit_us: value["ts_ms"].as_i64().unwrap() * 1000 + 999,
         ..TransactionMeta::default()
-    }
+    };
+    (meta, if form == TransactionId::Commit { Lsn(7) } else { lsn })
 }
 
 fn counted(value: &Json) -> EventCounts {
@@ -49,9 +53,15 @@ fn counted(value: &Json) -> EventCounts {
 
 #[test]
 fn begins_and_ends_equal_debezium_s() {
+    for form in [TransactionId::Commit, TransactionId::Event] {
+        equal_debezium_s(form);
+    }
+}
+
+fn equal_debezium_s(form: TransactionId) {
     let golden: Json = serde_json::from_str(&data("transaction")).unwrap();
     let store = MemoryStore::default();
-    let mut records = prepared(&store);
+    let mut records = prepared(&store, form);
     let schemas = store.0.lock().unwrap().clone();
     for (part, (subject, schema)) in ["key", "value"].into_iter().zip(&schemas) {
         assert_eq!(subject, &format!("{TOPIC}-{part}"));
@@ -60,10 +70,10 @@ fn begins_and_ends_equal_debezium_s() {
     let events = golden["events"].as_array().unwrap();
     for event in events {
         let (value, mut out) = (&event["value"], RecordBuf::default());
-        let meta = metadata(value);
+        let (meta, lsn) = metadata(value, form);
         match value["status"].as_str().unwrap() {
-            "BEGIN" => records.encode_begin(&meta, &mut out),
-            _ => records.encode_end(&meta, 9, &counted(value), &mut out),
+            "BEGIN" => records.encode_begin(&meta, lsn, &mut out),
+            _ => records.encode_end(&meta, (9, lsn), &counted(value), &mut out),
         }
         let record = Owned::from(out.iter().next().unwrap());
         // A zero byte and four bytes of id come first.
@@ -79,15 +89,15 @@ fn begins_and_ends_equal_debezium_s() {
 #[test]
 fn begin_and_end_have_the_transaction_s_id_and_positions_around_its_events() {
     let store = MemoryStore::default();
-    let mut records = prepared(&store);
+    let mut records = prepared(&store, TransactionId::Commit);
     for (epoch, id, positions) in
         [(0, "700:65536", ["0:65536:0", "0:65536:8"]), (2, "700:65536:2", ["2:65536:0", "2:65536:8"])]
     {
         let meta = TransactionMeta { epoch, ..crate::support::transaction() };
         let (mut out, mut counts) = (RecordBuf::default(), EventCounts::default());
         counts.add(1, &"public.t".into(), 7);
-        records.encode_begin(&meta, &mut out);
-        records.encode_end(&meta, 8, &counts, &mut out);
+        records.encode_begin(&meta, Lsn(5), &mut out);
+        records.encode_end(&meta, (8, Lsn(9)), &counts, &mut out);
         let told: Vec<Owned> = out.iter().map(Owned::from).collect();
         for (record, position) in told.iter().zip(positions) {
             assert_eq!(record.headers, [("walrelay.pos".to_owned(), position.as_bytes().to_vec())]);
@@ -102,9 +112,9 @@ fn begin_and_end_have_the_transaction_s_id_and_positions_around_its_events() {
 #[test]
 fn begins_and_ends_are_nothing_to_apply() {
     let mut pipe = Pipe::new("p");
-    let mut records = prepared(&pipe.store);
+    let mut records = prepared(&pipe.store, TransactionId::Commit);
     let mut out = RecordBuf::default();
-    records.encode_begin(&crate::support::transaction(), &mut out);
+    records.encode_begin(&crate::support::transaction(), Lsn(5), &mut out);
     let record = Owned::from(out.iter().next().unwrap());
     assert_eq!(pipe.decode("p.b.transaction", &record).unwrap(), Decoded::Nothing);
 }

@@ -154,3 +154,46 @@ async fn a_target_table_without_the_key_is_refused_by_name() {
     let told = async || scenario.readiness("apply").await.1.contains("public.things");
     await_condition("apply names the stopped table", LIMIT, told).await;
 }
+
+/// Each stops its table alone, at its place: an unknown schema, bytes that end too early, and a schema that is no envelope's.
+#[tokio::test(flavor = "multi_thread")]
+async fn records_that_cannot_be_read_stop_their_tables_at_their_places() {
+    let scenario = Scenario::new("unreadable").await;
+    let cases = [
+        ("unknown", "schema id 2147483647, which the registry does not know"),
+        ("truncated", "does not match its schema"),
+        ("no_envelope", "is not a change event"),
+    ];
+    for (table, _) in cases.iter().chain(&[("others", "")]) {
+        let create = format!("CREATE TABLE {table} (id int PRIMARY KEY, t text); INSERT INTO {table} VALUES (1, 'secret')");
+        scenario.source(&create).await;
+    }
+    let (_capture, _apply) = (scenario.capture().await, scenario.apply().await);
+    for (table, _) in cases {
+        scenario.await_equal(table).await;
+        let name = format!("public.{table}");
+        let records = scenario.topics().read(&name);
+        let known = records.iter().find(|record| record.holds("secret")).expect("the row's record");
+        let offset = records.iter().filter(|record| record.partition == known.partition).count();
+        let (key, value) = (known.key.clone().expect("a key"), known.value.clone().expect("a value"));
+        let value = match table {
+            "unknown" => [&[0, 0x7F, 0xFF, 0xFF, 0xFF], &value[5..]].concat(),
+            "truncated" => value[..value.len() - 3].to_vec(),
+            // The key's schema is that of a record, but of no envelope.
+            _ => key.clone(),
+        };
+        scenario.topics().write(&name, known.partition, Some(&key), Some(&value));
+        let topic = scenario.topics().name(&name);
+        let places = [topic, format!("partition {}", known.partition), format!("offset {offset}")];
+        let reason = cases.iter().find(|(case, _)| *case == table).expect("the case").1;
+        let told = async || {
+            let (status, body) = scenario.readiness("apply").await;
+            status == 503 && body.contains(reason) && places.iter().all(|place| body.contains(place))
+        };
+        await_condition(&format!("apply says of {table}: {reason}"), LIMIT, told).await;
+    }
+    scenario.source("INSERT INTO others VALUES (2)").await;
+    scenario.await_equal("others").await;
+    let log = scenario.log_text("apply");
+    assert!(!log.contains("secret"), "a row's value in the log: {log}");
+}

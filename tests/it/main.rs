@@ -30,6 +30,7 @@ mod incompatible;
 mod keys;
 mod login;
 mod nullability;
+mod odd_types;
 mod options;
 mod oracle;
 mod padding;

@@ -15,6 +15,7 @@ use super::{
 };
 use crate::{
     event::{Op, RecordBuf, RowChange},
+    lsn::Lsn,
     record::{EventCounts, TransactionRecords},
     schema::TableName,
 };
@@ -56,41 +57,41 @@ impl Boundaries {
         &mut self,
         open: &mut Open,
         relation: u32,
-        change: &RowChange,
+        (change, lsn): (&RowChange, Lsn),
         ordinals: u64,
     ) -> Result<(), Error> {
         open.took(relation, ordinals);
         let deletes = u64::from(matches!(change, RowChange::Delete(_)) || ordinals > 1);
         let events = if self.records_have(Op::Delete) { ordinals } else { ordinals - deletes };
-        self.count(open, relation, events).await
+        self.count(open, lsn, relation, events).await
     }
 
     /// A truncate is one event of each of its tables.
-    pub(super) async fn truncated(&mut self, open: &Open, relation: u32) -> Result<(), Error> {
-        self.count(open, relation, u64::from(self.records_have(Op::Truncate))).await
+    pub(super) async fn truncated(&mut self, open: &Open, lsn: Lsn, relation: u32) -> Result<(), Error> {
+        self.count(open, lsn, relation, u64::from(self.records_have(Op::Truncate))).await
     }
 
     /// A logical message is one event.
-    pub(super) async fn said(&mut self, open: &Open) -> Result<(), Error> {
-        self.count(open, MESSAGES, 1).await
+    pub(super) async fn said(&mut self, open: &Open, lsn: Lsn) -> Result<(), Error> {
+        self.count(open, lsn, MESSAGES, 1).await
     }
 
     fn records_have(&self, op: Op) -> bool {
-        self.session.settings.encoder.records.have(op)
+        self.session.settings.encoder.have(op)
     }
 
-    /// So many events of a relation come next: before the first one of its transaction, that begins.
-    async fn count(&mut self, open: &Open, relation: u32, events: u64) -> Result<(), Error> {
+    /// So many events of a relation come next, from this LSN on: before the first one of its transaction, that begins.
+    async fn count(&mut self, open: &Open, lsn: Lsn, relation: u32, events: u64) -> Result<(), Error> {
         let Some(name) = self.topic.as_ref().and_then(|_| self.names.get(&relation)) else { return Ok(()) };
         let is_first = self.counts.is_empty();
         self.counts.add(relation, name, events);
-        if is_first && !self.counts.is_empty() { self.send(open, 0).await } else { Ok(()) }
+        if is_first && !self.counts.is_empty() { self.send(open, (0, lsn)).await } else { Ok(()) }
     }
 
-    /// All events of the transaction are sent.
-    pub(super) async fn end(&mut self, open: &Open) -> Result<(), Error> {
+    /// All events of the transaction are sent; it ends before this LSN.
+    pub(super) async fn end(&mut self, open: &Open, end: Lsn) -> Result<(), Error> {
         let told = if self.topic.is_some() && !self.counts.is_empty() {
-            self.send(open, open.ordinal + 1).await
+            self.send(open, (open.ordinal + 1, end)).await
         } else {
             Ok(())
         };
@@ -99,8 +100,8 @@ impl Boundaries {
     }
 
     /// Sends the record at this ordinal of the transaction. A topic that is refused for good stops alone, as a table does.
-    async fn send(&mut self, open: &Open, ordinal: u64) -> Result<(), Error> {
-        match self.publish(open, ordinal).await {
+    async fn send(&mut self, open: &Open, (ordinal, lsn): (u64, Lsn)) -> Result<(), Error> {
+        match self.publish(open, (ordinal, lsn)).await {
             Err(error) if error.is_of_one_row() => {
                 self.topic = None;
                 let name = beside::transactions(&self.session.settings.prefix);
@@ -110,7 +111,7 @@ impl Boundaries {
         }
     }
 
-    async fn publish(&mut self, open: &Open, ordinal: u64) -> Result<(), Error> {
+    async fn publish(&mut self, open: &Open, (ordinal, lsn): (u64, Lsn)) -> Result<(), Error> {
         let Some(topic) = &self.topic else { return Ok(()) };
         let writer = match &mut self.writer {
             Some(writer) => writer,
@@ -124,9 +125,9 @@ impl Boundaries {
         };
         self.records.clear();
         if ordinal == 0 {
-            writer.encode_begin(&open.meta, &mut self.records);
+            writer.encode_begin(&open.meta, lsn, &mut self.records);
         } else {
-            writer.encode_end(&open.meta, ordinal, &self.counts, &mut self.records);
+            writer.encode_end(&open.meta, (ordinal, lsn), &self.counts, &mut self.records);
         }
         self.publisher.send(topic, &self.records, open.unit).await
     }

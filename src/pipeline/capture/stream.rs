@@ -179,7 +179,7 @@ impl Streamer {
     async fn commit(&mut self, lsn: Lsn, commit: Lsn, end: Lsn) -> Result<(), Error> {
         match self.open.take() {
             Some(open) if open.meta.commit == commit => {
-                self.boundaries.end(&open).await?;
+                self.boundaries.end(&open, end).await?;
                 self.publisher.deliveries().tracker(|tracker| tracker.close(open.unit, end));
                 self.previous_commit = Some(commit);
                 self.session.received(end);
@@ -204,7 +204,7 @@ impl Streamer {
                     return Err(error.into());
                 }
                 let taken = counted.and_then(Result::ok).unwrap_or(1);
-                return self.boundaries.took(open, relation, &change, taken).await;
+                return self.boundaries.took(open, relation, (&change, lsn), taken).await;
             }
             None => return Err(Error::Protocol { what: "change of an unannounced relation", lsn }),
         };
@@ -212,7 +212,7 @@ impl Streamer {
         let event = EventMeta { ordinal, collection_order, lsn, processed_ns: now_ns(), snapshot: SnapshotMark::False };
         self.records.clear();
         let encoded = self.encoder.encode(&running.plan, &open.meta, event, &change, &mut self.records);
-        self.boundaries.took(open, relation, &change, *encoded.as_ref().unwrap_or(&1)).await?;
+        self.boundaries.took(open, relation, (&change, lsn), *encoded.as_ref().unwrap_or(&1)).await?;
         let sent = match encoded {
             Ok(_) => self.publisher.send(&running.topic, &self.records, open.unit).await,
             Err(error) => Err(error.into()),
@@ -259,7 +259,7 @@ impl Streamer {
         let position = open.position(ordinal);
         let (mut members, mut stopped) = (Vec::new(), Vec::new());
         for (relation, order) in relations.iter().zip(orders) {
-            self.boundaries.truncated(open, *relation).await?;
+            self.boundaries.truncated(open, lsn, *relation).await?;
             match self.routes.find(*relation) {
                 Some(Route::Running(running)) => members.push((Arc::clone(running), order)),
                 Some(Route::Stopped { topic, .. }) => stopped.extend(topic.clone()),
@@ -290,7 +290,7 @@ impl Streamer {
         let (ordinal, collection_order) = open.next(MESSAGES);
         open.took(MESSAGES, 1);
         let event = EventMeta { ordinal, collection_order, ..event };
-        self.boundaries.said(open).await?;
+        self.boundaries.said(open, message.lsn).await?;
         self.messages.publish(&body, (&open.meta, event), open.unit, &mut self.encoder).await
     }
 

@@ -49,6 +49,8 @@ pub struct KafkaDeps {
     pub topics: kafka::TopicSettings,
     /// Capture writes flat records, which apply does not read.
     pub flat: bool,
+    /// Capture publishes truncates.
+    pub truncates: bool,
 }
 
 /// The target and what apply will do there.

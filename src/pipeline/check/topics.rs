@@ -38,6 +38,13 @@ pub(super) async fn check(deps: &KafkaDeps) -> Vec<Finding> {
             "Set format.records = \"envelope\" where apply is to read the topics.",
         );
     }
+    if !deps.truncates {
+        findings.warning(
+            "format.truncates",
+            "are not published: a target keeps the rows that a TRUNCATE removes at the source",
+            "Set format.truncates = true where apply is to read the topics.",
+        );
+    }
     let beside = [deps.names.messages(), deps.names.transactions()];
     let is_own = |topic: &&String| deps.names.table_of(topic).is_some() || beside.contains(&topic.as_str());
     let own: Vec<_> = topics.keys().filter(is_own).collect();

@@ -118,7 +118,7 @@ const BUILT_IN: &[(&str, &str, bool)] = &[
     ),
     (
         "interval",
-        "CASE WHEN random() < 0.2 THEN pick('0', '-178000000 years', '-2562047788:00:54.775807')::interval ELSE make_interval(((random() - 0.5) * 99)::int, ((random() - 0.5) * 30)::int, 0, ((random() - 0.5) * 90)::int, 0, 0, finite()) END",
+        "CASE WHEN random() < 0.2 THEN pick('0', '-178000000 years', '-2562047788:00:54.775807', '-00:00:00.000001', '1 mon -1 days 00:00:00.999999', '-1 mon 1 day -00:00:00.999999', '178956970 years 7 mons -2147483648 days 2562047788:00:54.775807', '-178956970 years -8 mons 2147483647 days -00:00:00.5')::interval ELSE make_interval(((random() - 0.5) * 99)::int, ((random() - 0.5) * 30)::int, 0, ((random() - 0.5) * 90)::int, 0, 0, finite()) END",
         true,
     ),
     ("timetz", "(pick('24:00', '00:00:00.000001', '23:59:59.5') || pick('+00', '-15:59:59', '+05:30'))::timetz", true),
@@ -130,7 +130,7 @@ const BUILT_IN: &[(&str, &str, bool)] = &[
     ),
     (
         "numeric",
-        "CASE WHEN random() < 0.3 THEN pick('0', '0.000', 'NaN', 'Infinity', '-Infinity', '1e1000', '-1e-1000', '1.500')::numeric ELSE finite()::numeric * 10 ^ (floor(random() * 80) - 40)::numeric END",
+        "CASE WHEN random() < 0.3 THEN pick('0', '0.000', 'NaN', 'Infinity', '-Infinity', '1e1000', '-1e-1000', '1.500', repeat('7', 1000), '-' || repeat('123456789', 99) || '.' || repeat('9', 109), '0.' || repeat('0', 16382) || '1')::numeric ELSE finite()::numeric * 10 ^ (floor(random() * 80) - 40)::numeric END",
         true,
     ),
     ("refcursor", "words()::refcursor", false),
@@ -211,7 +211,14 @@ const FURTHER: &[(&str, &str, bool)] = &[
     ("hstore", "hstore(ARRAY[words(), words(), words()], ARRAY[words(), NULL, words()])", false),
     ("ltree", "pick('', 'Top', 'Top.Science.Astronomy')::ltree", true),
     ("citext", "words()::citext", true),
-    ("mood", "pick('sad', 'very happy', 'q\"uo,te', 'NULL')::mood", true),
+    ("mood", "pick('sad', 'very happy', 'q\"uo,te', 'NULL', '', E'\\\\\\n{}', 'é, 😀')::mood", true),
+    ("lquery", "pick('*.a.*', 'Top.*{1,2}.!b')::lquery", false),
+    ("ltxtquery", "pick('a & !b', 'Europe | x*')::ltxtquery", false),
+    ("cube", "pick('(0)', '(1,2),(-3.5,4)', '(NaN,1)', '(1e300)')::cube", true),
+    ("seg", "pick('1.50', '~1.2', '1 .. 2', '5 ..', '<3.000')::seg", true),
+    ("isbn13", "pick('978-0-393-04002-9', '978-3-16-148410-0')::isbn13", true),
+    ("lo", "pick('1', '4294967295')::lo", true),
+    ("pruned", "ROW(gen_int4(), gen_numeric())::pruned", false),
 ];
 
 /// Types that were made, and the statements that made them.
@@ -235,7 +242,9 @@ impl Generator {
             types: Vec::new(),
             unwritable: Vec::new(),
             definitions: "CREATE EXTENSION hstore; CREATE EXTENSION ltree; CREATE EXTENSION citext; \
-                          CREATE TYPE mood AS ENUM ('sad', 'very happy', 'q\"uo,te', 'NULL');"
+                          CREATE EXTENSION cube; CREATE EXTENSION seg; CREATE EXTENSION isn; CREATE EXTENSION lo; \
+                          CREATE TYPE mood AS ENUM ('sad', 'very happy', 'q\"uo,te', 'NULL', '', E'\\\\\\n{}', 'é, 😀'); \
+                          CREATE TYPE pruned AS (a int, b text, c numeric); ALTER TYPE pruned DROP ATTRIBUTE b;"
                 .to_owned(),
             functions: HELPERS.to_owned(),
         };
@@ -309,6 +318,9 @@ impl Generator {
                     let part = self.any(true);
                     self.define(&format!("CREATE TYPE {name} AS RANGE (subtype = {})", part.sql));
                     self.add(&function, &name, &range(&name, &format!("{}()", part.function)), true);
+                    let multirange = format!("{name}_multirange");
+                    let value = format!("{multirange}({function}(), {function}())");
+                    self.add(&format!("gen_many_{number}"), &multirange, &value, false);
                 }
                 _ if part.sql.ends_with("[]") => {
                     self.define(&format!("CREATE DOMAIN {name} AS {}", part.sql));
