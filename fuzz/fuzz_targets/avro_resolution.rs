@@ -1,5 +1,5 @@
-//! Schemas of envelopes whose rows have fields of any types, and any bytes behind them: an event is what apache-avro reads too,
-//! and what it reads is an event, or is refused for another reason than its bytes.
+//! Schemas of envelopes whose rows have fields of any types, and any bytes behind them: what is an event apache-avro reads too, to
+//! the last byte.
 #![no_main]
 
 use std::sync::Once;
@@ -9,8 +9,8 @@ use futures_util::FutureExt;
 use libfuzzer_sys::fuzz_target;
 use serde_json::{Value as Json, json};
 use walrelay::{
-    avro::{cursor::Problem, wire},
-    record::{DecodeError, Decoded, Decoder},
+    avro::wire,
+    record::{Decoded, Decoder},
 };
 use walrelay_fuzz::Schemas;
 
@@ -97,10 +97,10 @@ impl Builder<'_> {
                 let fields: Vec<_> = fields.into_iter().map(|(field, _)| field).collect();
                 (json!({"type": "record", "name": name, "fields": fields}), has_bytes)
             }
-            17 => match self.names.get(self.next()).cloned() {
-                Some((name, has_bytes)) => (json!(name), has_bytes),
-                None => (json!("int"), true),
-            },
+            17 => {
+                let place = self.next();
+                self.names.get(place).map_or((json!("int"), true), |(name, has_bytes)| (json!(name), *has_bytes))
+            }
             _ => {
                 let (ty, _) = self.ty(depth + 1);
                 let is_union = ty.is_array() || ty == "null" || ty["type"] == "null";
@@ -139,7 +139,9 @@ impl Builder<'_> {
 static BOUND: Once = Once::new();
 
 fuzz_target!(|data: &[u8]| {
-    BOUND.call_once(|| drop(apache_avro::util::max_allocation_bytes(1 << 20)));
+    BOUND.call_once(|| {
+        let _bound = apache_avro::util::max_allocation_bytes(1 << 20);
+    });
     let (schema, body) = Builder { bytes: data.iter(), names: Vec::new() }.schema();
     let store = Schemas::default();
     let id = store.add(&schema);
@@ -149,16 +151,12 @@ fuzz_target!(|data: &[u8]| {
     }
     let body = [HEAD, &body].concat();
     let decoded = decoder.decode("t", None, Some(&[&wire::prefix(id)[..], &body].concat()), [], 7);
-    let apache = Schema::parse_str(&schema).unwrap();
-    let mut rest = &body[..];
-    #[allow(deprecated)]
-    let theirs = apache_avro::from_avro_datum(&apache, &mut rest, None);
-    let is_read = theirs.is_ok() && rest.is_empty();
-    match decoded {
-        Ok(Decoded::Event(_)) => assert!(is_read, "apache-avro: {theirs:?}, {} left\n{schema}", rest.len()),
-        Err(DecodeError::Bytes { source, .. }) if source.problem != Problem::Depth => {
-            assert!(!is_read, "{source}, apache-avro: {theirs:?}\n{schema}");
-        }
-        _ => {}
+    // It reads bytes that end too early as nulls, and nests without end, so what it reads alone need not be right.
+    if let Ok(Decoded::Event(_)) = decoded {
+        let apache = Schema::parse_str(&schema).unwrap();
+        let mut rest = &body[..];
+        #[allow(deprecated)]
+        let theirs = apache_avro::from_avro_datum(&apache, &mut rest, None);
+        assert!(theirs.is_ok() && rest.is_empty(), "apache-avro: {theirs:?}, {} left\n{schema}", rest.len());
     }
 });

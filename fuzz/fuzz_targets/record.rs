@@ -8,12 +8,13 @@ use bytes::Bytes;
 use futures_util::FutureExt;
 use libfuzzer_sys::fuzz_target;
 use walrelay::{
+    avro::content::Parameters,
     event::{Cell, Datum, EventMeta, RecordBuf, RowChange, TransactionMeta},
     lsn::Lsn,
     record::{Decoded, Decoder, EncodeError, Encoder, Plan},
     types::{BinaryCodec, ColumnType},
 };
-use walrelay_fuzz::{Schemas, content_of, modes_of, settings, table, type_of};
+use walrelay_fuzz::{Schemas, content_of, has_text_of_its_own, modes_of, settings, table, type_of};
 
 /// How many plans are kept.
 const KEPT: usize = 500;
@@ -89,7 +90,12 @@ fuzz_target!(|data: &[u8]| {
         assert!(std::str::from_utf8(&text).is_err() && names_column(&error), "{error:?}");
         return;
     }
-    for text in known.decode(&first) {
+    let texts = known.decode(&first);
+    // Where nothing tells the type, the text is that of another one.
+    if content_of(content).parameters != Parameters::All || has_text_of_its_own(ty, modes_of(modes)) {
+        return;
+    }
+    for text in texts {
         known.encode(&Datum::Text(text.clone().into()), &mut second).unwrap();
         let again = known.decode(&second);
         assert!(again.iter().all(|again| *again == text), "{ty:?}: {} {again:?}", text.escape_ascii());

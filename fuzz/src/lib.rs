@@ -107,16 +107,16 @@ const BASE: [(u32, i32, &str); 58] = [
 /// One type of every family, what users define, and each of them in arrays, in domains, in arrays of domains and domains over
 /// arrays.
 pub static TYPES: LazyLock<Vec<ColumnType>> = LazyLock::new(|| {
-    let of = |kind| ColumnType { oid: 20_000, typmod: -1, sql: "public.own".into(), kind };
-    let domain = |ty: &ColumnType| of(TypeKind::Domain(Arc::new(ty.clone())));
-    let array = |ty: &ColumnType| of(TypeKind::Array(Arc::new(ty.clone())));
+    let of = |sql: &str, kind| ColumnType { oid: 20_000, typmod: -1, sql: sql.into(), kind };
+    let domain = |ty: &ColumnType| of("public.own", TypeKind::Domain(Arc::new(ty.clone())));
+    let array = |ty: &ColumnType| of(&format!("{}[]", ty.sql), TypeKind::Array(Arc::new(ty.clone())));
     let base = BASE.map(|(oid, typmod, sql)| ColumnType::base(oid, typmod, sql));
     let own = [
-        of(TypeKind::Enum(vec!["a".into(), "b, c".into(), "\"".into()])),
-        of(TypeKind::Extension("hstore".into())),
-        of(TypeKind::Extension("ltree".into())),
-        of(TypeKind::Extension("citext".into())),
-        of(TypeKind::Extension("vector".into())),
+        of("public.mood", TypeKind::Enum(vec!["a".into(), "b, c".into(), "\"".into()])),
+        of("public.hstore", TypeKind::Extension("hstore".into())),
+        of("public.ltree", TypeKind::Extension("ltree".into())),
+        of("public.citext", TypeKind::Extension("citext".into())),
+        of("public.vector", TypeKind::Extension("vector".into())),
     ];
     let single: Vec<ColumnType> = base.into_iter().chain(own).collect();
     let arrays = single.iter().map(array);
@@ -128,6 +128,12 @@ pub static TYPES: LazyLock<Vec<ColumnType>> = LazyLock::new(|| {
 /// A type by a number that is any.
 pub fn type_of(number: u16) -> &'static ColumnType {
     &TYPES[usize::from(number) % TYPES.len()]
+}
+
+/// Whether the server reads a text of the type that it never writes: an interval in ISO 8601.
+pub fn has_text_of_its_own(ty: &ColumnType, modes: Modes) -> bool {
+    const INTERVAL: u32 = 1186;
+    modes.interval == IntervalMode::String && ty.below_domains().oid == INTERVAL
 }
 
 /// Forms of values by a number that is any: each combination of them has one.

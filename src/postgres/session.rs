@@ -1,10 +1,12 @@
 //! Session settings that every connection pins at start-up.
 //!
-//! Defaults of the role, the database or the server change how values are printed, and when a session is ended (trap T42).
+//! Defaults of the role, the database or the server change how values are printed and read, and when a session is ended (trap
+//! T42): under `array_nulls = off` an array's NULL is read as a text, and under `xmloption = document` what is no document is
+//! refused.
 //! What is given at start-up wins over all of them (manual, "Setting Parameters").
 
 /// Names and values.
-pub const PINNED: [(&str, &str); 11] = [
+pub const PINNED: [(&str, &str); 13] = [
     ("client_encoding", "UTF8"),
     ("DateStyle", "ISO"),
     ("IntervalStyle", "postgres"),
@@ -12,6 +14,8 @@ pub const PINNED: [(&str, &str); 11] = [
     ("extra_float_digits", "3"),
     ("bytea_output", "hex"),
     ("lc_monetary", "C"),
+    ("array_nulls", "on"),
+    ("xmloption", "content"),
     ("standard_conforming_strings", "on"),
     ("statement_timeout", "0"),
     ("lock_timeout", "0"),

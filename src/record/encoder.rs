@@ -464,7 +464,13 @@ impl Encoder {
         let (scratch, bytes) = (&mut self.scratch.value, &mut out.bytes);
         plan.source.append(transaction, &self.constants, own, scratch, bytes);
         if self.settings.content.transaction.is_written(is_streamed(transaction, own.ordinal)) {
-            append_transaction(self.settings.content.transaction_id, (transaction, &self.constants), own, scratch, bytes);
+            append_transaction(
+                self.settings.content.transaction_id,
+                (transaction, &self.constants),
+                own,
+                scratch,
+                bytes,
+            );
         } else {
             encode::null(bytes);
         }

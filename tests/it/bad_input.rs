@@ -165,7 +165,8 @@ async fn records_that_cannot_be_read_stop_their_tables_at_their_places() {
         ("no_envelope", "is not a change event"),
     ];
     for (table, _) in cases.iter().chain(&[("others", "")]) {
-        let create = format!("CREATE TABLE {table} (id int PRIMARY KEY, t text); INSERT INTO {table} VALUES (1, 'secret')");
+        let create =
+            format!("CREATE TABLE {table} (id int PRIMARY KEY, t text); INSERT INTO {table} VALUES (1, 'secret')");
         scenario.source(&create).await;
     }
     let (_capture, _apply) = (scenario.capture().await, scenario.apply().await);

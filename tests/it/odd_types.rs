@@ -38,7 +38,11 @@ async fn arrives(name: &str, settings: &[(&str, &str)]) {
     }
     scenario.both(TYPES).await;
     let create = format!("CREATE TABLE odd ({TABLE})");
-    if settings.is_empty() { scenario.source(&create).await } else { scenario.both(&create).await }
+    if settings.is_empty() {
+        scenario.source(&create).await
+    } else {
+        scenario.both(&create).await
+    }
     scenario.source(&format!("INSERT INTO odd VALUES {ROWS}")).await;
     let (_capture, _apply) = (scenario.capture().await, scenario.apply().await);
     scenario.await_equal("odd").await;
@@ -46,6 +50,39 @@ async fn arrives(name: &str, settings: &[(&str, &str)]) {
         scenario.source(change).await;
         scenario.await_equal("odd").await;
     }
+    scenario.verify();
+}
+
+/// Trap T42: both ends' defaults are such as change how values are written or read.
+#[tokio::test(flavor = "multi_thread")]
+async fn defaults_of_the_databases_change_no_value() {
+    const DEFAULTS: [(&str, &str); 9] = [
+        ("array_nulls", "off"),
+        ("xmloption", "document"),
+        ("DateStyle", "'SQL, DMY'"),
+        ("IntervalStyle", "sql_standard"),
+        ("TimeZone", "'Asia/Kolkata'"),
+        ("bytea_output", "escape"),
+        ("extra_float_digits", "-9"),
+        ("standard_conforming_strings", "off"),
+        ("quote_all_identifiers", "on"),
+    ];
+    let scenario = Scenario::new("defaults").await;
+    for (name, value) in DEFAULTS {
+        scenario.both(&format!("ALTER DATABASE {} SET {name} = {value}", scenario.name)).await;
+    }
+    let sql = "SET array_nulls = on; SET xmloption = content; SET DateStyle = ISO; SET IntervalStyle = postgres;
+        CREATE TABLE things (id int PRIMARY KEY, a text[], n int[], x xml, d date, t timestamptz, i interval, b bytea, f float8, m money, c regclass);
+        INSERT INTO things VALUES
+            (1, '{NULL,\"NULL\",\"\"}', '{1,NULL}', 'no <b>document</b>', '2024-03-04', '2024-03-04 05:06:07.8+05:30', '1 mon -1 days', E'\\\\x00ff5c', 0.1::float8 + 0.2, '-1,234.5', 'pg_class'),
+            (2, E'{{NULL,\"a\\\\\\\\b\"}}', NULL, '<a/>', 'infinity', '0044-03-15 00:00+00 BC', '-1 mon +1 day -00:00:00.5', E'\\\\x', 5e-324, '0', '0')";
+    scenario.source(sql).await;
+    let (_capture, _apply) = (scenario.capture().await, scenario.apply().await);
+    scenario.await_equal("things").await;
+    scenario.source("UPDATE things SET id = id + 10, a = a || ARRAY[NULL, 'x']::text[] WHERE id = 1; UPDATE things SET n = ARRAY[NULL, 7] WHERE id = 2").await;
+    scenario.await_equal("things").await;
+    let nulls = "SELECT count(*) FROM things, unnest(a) item WHERE item IS NULL";
+    scenario.await_target(nulls, "3").await;
     scenario.verify();
 }
 

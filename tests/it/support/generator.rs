@@ -319,7 +319,7 @@ impl Generator {
                     self.define(&format!("CREATE TYPE {name} AS RANGE (subtype = {})", part.sql));
                     self.add(&function, &name, &range(&name, &format!("{}()", part.function)), true);
                     let multirange = format!("{name}_multirange");
-                    let value = format!("{multirange}({function}(), {function}())");
+                    let value = format!("{multirange}({function}())");
                     self.add(&format!("gen_many_{number}"), &multirange, &value, false);
                 }
                 _ if part.sql.ends_with("[]") => {
