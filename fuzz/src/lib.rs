@@ -121,7 +121,8 @@ pub static TYPES: LazyLock<Vec<ColumnType>> = LazyLock::new(|| {
     let single: Vec<ColumnType> = base.into_iter().chain(own).collect();
     let arrays = single.iter().map(array);
     let domains = single.iter().map(domain);
-    let nested = single.iter().flat_map(|ty| [array(&domain(&domain(ty))), domain(&array(ty)), array(&domain(&array(ty)))]);
+    let nested =
+        single.iter().flat_map(|ty| [array(&domain(&domain(ty))), domain(&array(ty)), array(&domain(&array(ty)))]);
     single.iter().cloned().chain(arrays).chain(domains).chain(nested).collect()
 });
 

@@ -212,8 +212,9 @@ impl Encoder {
         partition: i32,
         out: &mut RecordBuf,
     ) {
-        let is_snapshot = event.ordinal == 0;
-        if !self.settings.have(Op::Truncate) && !(is_snapshot && self.settings.records.have(Op::Truncate)) {
+        // Nothing else tells of a new snapshot, so those that are left out are the stream's.
+        let is_left_out = event.ordinal > 0 && !self.settings.have(Op::Truncate);
+        if is_left_out || !self.settings.records.have(Op::Truncate) {
             return;
         }
         let start = out.bytes.len();

@@ -39,9 +39,9 @@ async fn arrives(name: &str, settings: &[(&str, &str)]) {
     scenario.both(TYPES).await;
     let create = format!("CREATE TABLE odd ({TABLE})");
     if settings.is_empty() {
-        scenario.source(&create).await
+        scenario.source(&create).await;
     } else {
-        scenario.both(&create).await
+        scenario.both(&create).await;
     }
     scenario.source(&format!("INSERT INTO odd VALUES {ROWS}")).await;
     let (_capture, _apply) = (scenario.capture().await, scenario.apply().await);
