@@ -201,6 +201,42 @@ async fn ends_count_the_events_of_each_table_that_is_captured() {
     assert!(outcome.text.contains(&scenario.topics().name("transaction")), "{}", outcome.text);
 }
 
+/// Debezium's ids tell no position, and its default has no truncates: capture goes on behind one, which takes an ordinal and counts
+/// nothing, and apply goes by the headers.
+#[tokio::test(flavor = "multi_thread")]
+async fn debezium_s_ids_and_left_out_truncates_leave_positions_as_they_are() {
+    let mut scenario = scenario("own_ids", "CREATE TABLE things (id int PRIMARY KEY, t text);").await;
+    scenario.settings.set("format.compatibility", "debezium");
+    scenario.settings.set("format.truncates", false);
+    let (mut capture, _apply) = (streaming(&scenario).await, scenario.apply().await);
+    scenario.source("INSERT INTO things VALUES (1, 'a'), (2, 'b')").await;
+    scenario
+        .source("BEGIN; TRUNCATE things; INSERT INTO things VALUES (3, 'c'); UPDATE things SET t = 'd'; COMMIT")
+        .await;
+    scenario.source("TRUNCATE things").await;
+    scenario.source("INSERT INTO things VALUES (4, 'e')").await;
+    await_ends(&scenario, 3).await;
+    let counted: Vec<i64> = ends(&scenario).into_iter().map(|(events, _)| events).collect();
+    assert_eq!(counted, [2, 2, 1]);
+    for pair in all_told(&scenario).chunks(2) {
+        let [begin, end] = pair else { panic!("no end behind {pair:?}") };
+        let lsn = |told: &Told| {
+            let (xid, lsn) = told.id.split_once(':').expect("two numbers");
+            (xid.to_owned(), lsn.parse::<u64>().expect("an LSN"))
+        };
+        let ((of_begin, first), (of_end, last)) = (lsn(begin), lsn(end));
+        let commit = begin.at.1;
+        assert!(of_begin == of_end && first < commit && commit < last, "{pair:?}");
+    }
+    let at: BTreeSet<u64> =
+        scenario.topics().read("public.things").iter().filter_map(position).map(|at| at.2).collect();
+    assert_eq!(at, BTreeSet::from([1, 2, 3]), "the truncate has the first ordinal of its transaction");
+    scenario.await_target("SELECT string_agg(id || t, ' ' ORDER BY id) FROM things", "1a 2b 3d 4e").await;
+    capture.check_alive().unwrap_or_else(|error| panic!("{error}"));
+    let outcome = tokio::task::block_in_place(|| scenario.run(&["check"]));
+    assert!(outcome.text.contains("format.truncates"), "{}", outcome.text);
+}
+
 /// Traps T1 and T37: positions are recorded once an hour, so that each start publishes everything again.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_told_again_after_a_crash_is_the_same_to_the_byte() {
