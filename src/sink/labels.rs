@@ -75,6 +75,7 @@ mod tests {
             identity_always: false,
             canonical: true,
             enumeration,
+            width: None,
         };
         let columns = vec![column("m", Some(enumeration.clone())), column("o", Some(enumeration))];
         let (unique, parents, children) = (Vec::new(), BTreeSet::new(), BTreeSet::new());

@@ -83,7 +83,7 @@ impl Plan {
                 continue;
             }
             staged.push(index);
-            columns.push(StagedColumn { index, type_sql: &stored.type_sql, is_key });
+            columns.push(StagedColumn { index, type_sql: &stored.type_sql, is_key, width: stored.width });
             if !stored.generated {
                 written.push(index);
                 overrides |= stored.identity_always;

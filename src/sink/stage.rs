@@ -1,22 +1,28 @@
 //! The staging tables of a plan, and the rows on their way into them.
 //!
 //! A staged row is (`g`, `i`, one column per source column that the target stores). A table has 1,600 columns at most, and a row
-//! one page (manual, "PostgreSQL Limits"), and a source's row may use up both. So the columns of a wide table are divided
-//! between two staging tables, with `g` and `i` in each:
+//! one page (manual, "PostgreSQL Limits"), and a source's row may use up both: with `g` and `i` it would be 16 bytes longer, and 24
+//! where the null bitmap takes another eight. So columns of which a row could fill a page are divided between several staging
+//! tables, with `g` and `i` in each:
 //!
 //! ```text
-//! s: g, i, key columns, first half         w: g, i, second half
+//! s: g, i, key columns, more columns       w1: g, i, more columns       w2: …
 //! ```
 //!
-//! Statements that need the key alone read `s`; the others join `w` by `g` and `i`.
+//! Statements that need the key alone read `s`; the others join the rest by `g` and `i`.
+//!
+//! A value takes what its type takes, or where that varies the 24 bytes at most from which on it is stored out of line (manual,
+//! "TOAST"), rounded up to eight: then it does not matter what stands before it. One value that neither is stored out of line nor
+//! leaves room for `g` and `i` (a `tsquery` of 8 kB) still does not fit.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::{event::Cell, sink::copy::CopyText};
 
-/// Columns up to which one staging table takes them all. With more, either half of a row is smaller than the source's row by
-/// more than `g`, `i` and a null bitmap take: the other half has a byte per column, or bits of the source's null bitmap.
-const MOST_IN_ONE: usize = 300;
+/// What a page has room for of one row: all but the page's header and the row's pointer (`MaxHeapTupleSize`).
+const PAGE: usize = 8160;
+/// Columns of a table, `g` and `i` aside.
+const MOST: usize = 1598;
 
 static NUMBER: AtomicU64 = AtomicU64::new(0);
 
@@ -29,6 +35,22 @@ pub struct StagedColumn<'a> {
     pub type_sql: &'a str,
     /// It belongs to the key.
     pub is_key: bool,
+    /// Bytes of a value in a row (`pg_type.typlen`); `None` where that varies.
+    pub width: Option<usize>,
+}
+
+impl StagedColumn<'_> {
+    /// Bytes that a value takes at most.
+    fn most(&self) -> usize {
+        self.width.unwrap_or(24).next_multiple_of(8)
+    }
+}
+
+/// Whether rows of so many columns that take so many bytes fit into a page beside `g` and `i`.
+const fn fits(columns: usize, bytes: usize) -> bool {
+    // The null bitmap has a bit per column.
+    let header = (23 + (columns + 2).div_ceil(8)).next_multiple_of(8);
+    columns <= MOST && header + 16 + bytes <= PAGE
 }
 
 /// One staging table.
@@ -49,7 +71,7 @@ pub struct Stage {
 pub struct Staging {
     first: Stage,
     /// Of a wide table.
-    second: Option<Stage>,
+    rest: Vec<Stage>,
 }
 
 impl Stage {
@@ -70,21 +92,31 @@ impl Stage {
 }
 
 impl Staging {
-    /// Divides the columns, if there are many.
+    /// Divides the columns, where a row of all could fill a page.
     #[must_use]
     pub fn new(columns: &[StagedColumn<'_>]) -> Self {
-        if columns.len() <= MOST_IN_ONE {
-            return Self { first: Stage::new(columns), second: None };
+        if fits(columns.len(), columns.iter().map(StagedColumn::most).sum()) {
+            return Self { first: Stage::new(columns), rest: Vec::new() };
         }
-        let (mut first, rest): (Vec<_>, Vec<_>) = columns.iter().partition(|column| column.is_key);
-        let (near, far) = rest.split_at((columns.len() / 2).saturating_sub(first.len()));
-        first.extend(near);
-        Self { first: Stage::new(&first), second: Some(Stage::new(far)) }
+        let (mut first, others): (Vec<_>, Vec<_>) = columns.iter().partition(|column| column.is_key);
+        let mut rest: Vec<Vec<StagedColumn<'_>>> = Vec::new();
+        let mut bytes = first.iter().map(StagedColumn::most).sum::<usize>();
+        for column in others {
+            let part = rest.last_mut().unwrap_or(&mut first);
+            bytes += column.most();
+            if fits(part.len() + 1, bytes) {
+                part.push(column);
+            } else {
+                bytes = column.most();
+                rest.push(vec![column]);
+            }
+        }
+        Self { first: Stage::new(&first), rest: rest.iter().map(|part| Stage::new(part)).collect() }
     }
 
     /// The tables.
     pub fn tables(&self) -> impl Iterator<Item = &Stage> {
-        std::iter::once(&self.first).chain(&self.second)
+        std::iter::once(&self.first).chain(&self.rest)
     }
 
     /// `FROM` for what needs the key alone.
@@ -96,16 +128,19 @@ impl Staging {
     /// `FROM` for what needs any column.
     #[must_use]
     pub fn rows(&self) -> String {
-        let second = self.second.as_ref();
-        let second = second.map(|stage| format!(" JOIN pg_temp.{} AS w ON w.g = s.g AND w.i = s.i", stage.name));
-        self.keys() + &second.unwrap_or_default()
+        let join = |(n, stage): (usize, &Stage)| {
+            format!(" JOIN pg_temp.{} AS w{n} ON w{n}.g = s.g AND w{n}.i = s.i", stage.name)
+        };
+        self.keys() + &(1..).zip(&self.rest).map(join).collect::<String>()
     }
 
     /// A staged column by its shape index, as [`Staging::rows`] names it.
     #[must_use]
     pub fn column(&self, index: usize) -> String {
-        let is_far = self.second.as_ref().is_some_and(|stage| stage.columns.contains(&index));
-        format!("{}.c{index}", if is_far { "w" } else { "s" })
+        match (1..).zip(&self.rest).find(|(_, stage)| stage.columns.contains(&index)) {
+            Some((n, _)) => format!("w{n}.c{index}"),
+            None => format!("s.c{index}"),
+        }
     }
 
     /// Statements that set columns of the staged rows for which `condition` holds on `s` and `other`; the first one meets every
@@ -118,15 +153,15 @@ impl Staging {
         };
         let near = Some(set(&self.first)).filter(|set| !set.is_empty()).unwrap_or_else(|| "i = s.i".to_owned());
         let mut statements = vec![format!("UPDATE {} SET {near} FROM {other} WHERE {condition}", self.keys())];
-        if let Some(stage) = &self.second
-            && let far = set(stage)
-            && !far.is_empty()
-        {
-            statements.push(format!(
-                "UPDATE pg_temp.{} AS w SET {far} FROM {}, {other} WHERE w.g = s.g AND w.i = s.i AND {condition}",
-                stage.name,
-                self.keys()
-            ));
+        for stage in &self.rest {
+            let far = set(stage);
+            if !far.is_empty() {
+                statements.push(format!(
+                    "UPDATE pg_temp.{} AS w SET {far} FROM {}, {other} WHERE w.g = s.g AND w.i = s.i AND {condition}",
+                    stage.name,
+                    self.keys()
+                ));
+            }
         }
         statements
     }
@@ -168,34 +203,48 @@ impl<'a> StagedRows<'a> {
 mod tests {
     use super::*;
 
-    fn staging(count: usize, key: &[usize]) -> Staging {
-        let column = |index| StagedColumn { index, type_sql: "integer", is_key: key.contains(&index) };
+    fn staging(count: usize, key: &[usize], width: Option<usize>) -> Staging {
+        let column = |index| StagedColumn { index, type_sql: "name", is_key: key.contains(&index), width };
         Staging::new(&(0..count).map(column).collect::<Vec<_>>())
     }
 
-    #[test]
-    fn many_columns_are_divided_in_halves_with_the_key_in_the_first() {
-        let one = staging(MOST_IN_ONE, &[7]);
-        assert_eq!(one.tables().count(), 1);
-        assert_eq!(one.rows(), one.keys());
-        let wide = staging(1600, &[0, 1599]);
-        let sizes: Vec<_> = wide.tables().map(|stage| stage.columns.len()).collect();
-        assert_eq!(sizes, [800, 800]);
-        assert_eq!(
-            (wide.column(1599), wide.column(797), wide.column(799)),
-            ("s.c1599".into(), "s.c797".into(), "w.c799".into())
-        );
-        let mut all: Vec<_> = wide.tables().flat_map(|stage| stage.columns.clone()).collect();
-        all.sort_unstable();
-        assert_eq!(all, (0..1600).collect::<Vec<_>>());
+    fn sizes(staging: &Staging) -> Vec<usize> {
+        staging.tables().map(|stage| stage.columns.len()).collect()
     }
 
     #[test]
-    fn an_update_leaves_out_the_half_in_which_nothing_is_set() {
-        let wide = staging(400, &[0]);
+    fn columns_that_could_fill_a_page_are_divided_with_the_key_in_the_first_table() {
+        for (width, most, bytes) in
+            [(Some(64), 126, 8064), (Some(8), 999, 7992), (Some(1), 999, 7992), (None, 336, 8064)]
+        {
+            let header = |columns: usize| (23 + (columns + 2).div_ceil(8)).next_multiple_of(8);
+            assert!(header(most) + 16 + bytes <= PAGE && header(most + 1) + 16 + bytes + bytes / most > PAGE);
+            assert_eq!(sizes(&staging(most, &[7], width)), [most]);
+            assert_eq!(sizes(&staging(most + 1, &[7], width)), [most, 1]);
+        }
+        let wide = staging(1600, &[0, 1599], Some(8));
+        assert_eq!(sizes(&wide), [999, 601]);
+        assert_eq!(
+            (wide.column(1599), wide.column(997), wide.column(998)),
+            ("s.c1599".into(), "s.c997".into(), "w1.c998".into())
+        );
+        let wider = staging(1600, &[0, 1599], Some(64));
+        assert_eq!(wider.column(1598), format!("w{}.c1598", wider.rest.len()));
+        assert_eq!(wider.rows().matches(" JOIN ").count(), wider.rest.len());
+        for staging in [wide, wider] {
+            let mut all: Vec<_> = staging.tables().flat_map(|stage| stage.columns.clone()).collect();
+            all.sort_unstable();
+            assert_eq!(all, (0..1600).collect::<Vec<_>>());
+        }
+    }
+
+    #[test]
+    fn an_update_leaves_out_the_tables_in_which_nothing_is_set() {
+        let wide = staging(300, &[0], Some(64));
         let near = wide.update("t", "true", |index| (index == 3).then(|| "t.a".to_owned()));
         assert_eq!(near.len(), 1);
-        let far = wide.update("t", "true", |index| (index == 399).then(|| "t.a".to_owned()));
-        assert!(far[0].contains("SET i = s.i ") && far[1].contains("SET c399 = t.a "), "{far:?}");
+        let far = wide.update("t", "true", |index| (index == 299).then(|| "t.a".to_owned()));
+        assert!(far[0].contains("SET i = s.i ") && far[1].contains("SET c299 = t.a "), "{far:?}");
+        assert_eq!((wide.rest.len(), far.len()), (2, 2));
     }
 }

@@ -27,16 +27,24 @@ fn numbers(last: usize) -> String {
     (1..=last).map(|number| format!("b{number} bigint")).collect::<Vec<_>>().join(", ")
 }
 
+/// Columns `f1` to `f126` of 64 bytes and `h1` to `h8` of eight, whose values fill a page to the last byte beside the key.
+fn few() -> String {
+    let names = (1..=126).map(|number| format!("f{number} name"));
+    names.chain((1..=8).map(|number| format!("h{number} bigint"))).collect::<Vec<_>>().join(", ")
+}
+
 /// Inserts rows of all tables.
 async fn insert(scenario: &Scenario, from: usize, to: usize) {
     let rows = format!("generate_series({from}, {to}) n");
     let body = format!("CASE WHEN n % 2 = 0 THEN {LARGE_TEXT} END");
     let same = vec!["n"; 1017].join(", ");
+    let names = vec!["'f' || n"; 126].join(", ");
     for sql in [
         format!("INSERT INTO keyed SELECT n, {}, {body}, n FROM {rows}", values(1, 1597)),
         format!("INSERT INTO seats SELECT n, {body}, {}, 'p' || n FROM {rows}", values(1, 1596)),
         format!("INSERT INTO log SELECT {} FROM {rows}, generate_series(1, 2)", values(1, 1600)),
         format!("INSERT INTO packed SELECT {same} FROM {rows}"),
+        format!("INSERT INTO few SELECT n, {names}, {} FROM {rows}", ["n"; 8].join(", ")),
     ] {
         scenario.source(&sql).await;
     }
@@ -58,12 +66,14 @@ async fn change(scenario: &Scenario, from: usize) {
          UPDATE log SET c1 = 'new', c1600 = c1600 || '!' WHERE c3 = {from} + 3;
          DELETE FROM log WHERE ctid = (SELECT min(ctid) FROM log WHERE c3 = {second} + 3);
          UPDATE packed SET b1016 = 0, b1 = -1 WHERE id {range}; UPDATE packed SET id = -id WHERE id = {from};
-         DELETE FROM packed WHERE id = {last};"
+         DELETE FROM packed WHERE id = {last};
+         UPDATE few SET f1 = 'new', f126 = 'more', h8 = -1 WHERE id {range}; UPDATE few SET id = -id WHERE id = {from};
+         UPDATE few SET f2 = NULL, h1 = 0 WHERE id = {second}; DELETE FROM few WHERE id = {last};"
     );
     scenario.source(&sql).await;
 }
 
-const TABLES: [&str; 4] = ["keyed", "seats", "log", "packed"];
+const TABLES: [&str; 5] = ["keyed", "seats", "log", "packed", "few"];
 
 #[tokio::test(flavor = "multi_thread")]
 async fn tables_and_rows_at_the_limits_of_postgresql_arrive() {
@@ -75,10 +85,12 @@ async fn tables_and_rows_at_the_limits_of_postgresql_arrive() {
     let sql = format!(
         "CREATE TABLE keyed (a int, {}, body text, z int, PRIMARY KEY (z, a));
          CREATE TABLE log ({}); ALTER TABLE log REPLICA IDENTITY FULL;
-         CREATE TABLE packed (id bigint PRIMARY KEY, {});",
+         CREATE TABLE packed (id bigint PRIMARY KEY, {});
+         CREATE TABLE few (id bigint PRIMARY KEY, {});",
         mixed(1, 1597),
         mixed(1, 1600),
-        numbers(1016)
+        numbers(1016),
+        few()
     );
     scenario.both(&seats).await;
     scenario.source(&sql).await;
