@@ -4,7 +4,7 @@ use std::{fmt, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 
-use crate::types::ColumnType;
+use crate::{lsn::Position, types::ColumnType};
 
 /// A schema-qualified table name, unquoted, in the server's own case.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -31,7 +31,8 @@ impl TableName {
 
 impl fmt::Display for TableName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}.{}", self.schema, self.table)
+        // What only stands for a table has no schema.
+        if self.schema.is_empty() { f.write_str(&self.table) } else { write!(f, "{}.{}", self.schema, self.table) }
     }
 }
 
@@ -124,12 +125,16 @@ pub struct Relation {
 }
 
 /// Which of a relation's versions one is.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Lineage {
     /// Counts versions as the stream announces them, from 1; 0 where that was not recorded.
     pub number: u32,
     /// The file that the rows lay in (`pg_relation_filenode`), where it is known.
     pub file: Option<u32>,
+    /// Where the stream came to it behind a change of rows that no event tells, and the operator had it go on: it comes there
+    /// again when changes are sent again.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub judged: Vec<Position>,
 }
 
 impl Relation {

@@ -225,4 +225,25 @@ mod tests {
             {"name": "op", "type": "string"}, {"name": "message", "type": "string"}]}"#;
         assert_eq!(compile(row).unwrap_err(), "it has no field before");
     }
+
+    /// Debezium's schemas do not tell a label with a comma from two.
+    #[test]
+    fn an_enumeration_has_labels_only_where_walrelay_has_written_them() {
+        let labels = |parameters: &str| {
+            let ty = format!(
+                r#"{{"type": "string", "connect.name": "io.debezium.data.Enum", "connect.parameters": {parameters}}}"#
+            );
+            let json = format!(
+                r#"{{"type": "record", "name": "Value", "fields": [{{"name": "m", "type": ["null", {ty}]}}]}}"#
+            );
+            let writer = Writer::parse(&json).unwrap();
+            let column = ColumnPlan::compile(&writer, &writer.fields(&writer.root).unwrap()[0]).unwrap();
+            column.shape.labels.iter().map(ToString::to_string).collect::<Vec<_>>()
+        };
+        assert_eq!(labels(r#"{"allowed": "sad,so, so"}"#), [""; 0]);
+        assert_eq!(labels(r#"{"allowed": "sad,glad", "walrelay.type": "public.mood"}"#), ["sad", "glad"]);
+        let both =
+            r#"{"allowed": "sad,so, so", "walrelay.type": "public.mood", "walrelay.labels": "[\"sad\",\"so, so\"]"}"#;
+        assert_eq!(labels(both), ["sad", "so, so"]);
+    }
 }

@@ -209,7 +209,14 @@ fn table(
     let key = event_key(&columns, indexes);
     let columns = columns.into_iter().filter(|column| column.published).map(|column| column.column).collect();
     Ok(PublishedTable {
-        relation: Relation { oid, name, identity, columns, key, lineage: Lineage { number: 0, file: row.try_get(8)? } },
+        relation: Relation {
+            oid,
+            name,
+            identity,
+            columns,
+            key,
+            lineage: Lineage { file: row.try_get(8)?, ..Lineage::default() },
+        },
         partitioned: row.try_get(3)?,
         row_filter: row.try_get(7)?,
         estimated_rows: rows.map(whole),

@@ -1,6 +1,9 @@
 //! How a table's rows lie in the server at present: what tells that they changed without an event (PROTOCOL 7).
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use futures_util::future::try_join;
 use tokio_postgres::types::ToSql;
@@ -80,6 +83,15 @@ pub async fn read(client: &Client, oid: u32) -> Result<Layout, Error> {
         layout.keys.push(attnums.into_iter().collect());
     }
     Ok(layout)
+}
+
+/// The labels of enumerations at present, in their order, by `pg_type.oid`. A type that is gone has none.
+pub async fn labels(client: &Client, oids: &[u32]) -> Result<BTreeMap<u32, Vec<String>>, Error> {
+    let failed = |error| Error::statement("reading the labels of enumerations", error);
+    let sql = "SELECT enumtypid, array_agg(enumlabel::text ORDER BY enumsortorder) FROM pg_enum \
+               WHERE enumtypid = ANY ($1) GROUP BY enumtypid";
+    let rows = client.query(sql, &[&oids]).await.map_err(failed)?;
+    rows.iter().map(|row| Ok((row.try_get(0).map_err(failed)?, row.try_get(1).map_err(failed)?))).collect()
 }
 
 impl Layout {

@@ -2,9 +2,9 @@
 //!
 //! PostgreSQL logs no rows for a rename, for a column that is dropped and added again, nor for what ALTER TABLE writes into rows
 //! itself: values of another type, defaults of a new column that differ from row to row. A constant one is no such case: the
-//! catalog has it.
+//! catalog has it. Nor does a message tell that a label of an enumeration has another name, and with it the values in all rows.
 
-use std::fmt;
+use std::{collections::BTreeMap, fmt};
 
 use super::layout::{LaidColumn, Layout};
 use crate::{
@@ -37,6 +37,13 @@ pub enum Unlogged {
         /// The column.
         column: String,
     },
+    /// Rows that had a label have another value by now.
+    Relabelled {
+        /// The column.
+        column: String,
+        /// The label in earlier records.
+        label: String,
+    },
 }
 
 impl Unlogged {
@@ -47,7 +54,8 @@ impl Unlogged {
             Self::Renamed { to: column, .. }
             | Self::Recreated { column }
             | Self::Rewritten { column }
-            | Self::Filled { column } => column,
+            | Self::Filled { column }
+            | Self::Relabelled { column, .. } => column,
         }
     }
 }
@@ -60,6 +68,9 @@ impl fmt::Display for Unlogged {
             Self::Rewritten { column } => write!(f, "the type of column {column} changed, and all rows were rewritten"),
             Self::Filled { column } => {
                 write!(f, "column {column} was added, and all rows were rewritten with values of its default")
+            }
+            Self::Relabelled { column, label } => {
+                write!(f, "label '{label}' of column {column}'s enumeration was renamed")
             }
         }
     }
@@ -89,6 +100,25 @@ pub fn returned(earlier: &Relation, last: &Relation, now: &Relation, layout: &La
     };
     let column = now.columns.iter().filter(is_new).find(is_other)?;
     Some(Unlogged::Recreated { column: column.name.to_string() })
+}
+
+/// Enumerations of a version, by `pg_type.oid`.
+#[must_use]
+pub fn enumerations(version: &Relation) -> Vec<u32> {
+    version.columns.iter().filter_map(|column| Some(column.ty.enumeration()?.0)).collect()
+}
+
+/// A label that records may have which were made under a version `before`, and that the enumeration has not any more, or not in
+/// its place; `labels` are those of the present. Labels are added and renamed and nothing else, so that the others keep their order.
+#[must_use]
+pub fn relabelled(before: &Relation, now: &Relation, labels: &BTreeMap<u32, Vec<String>>) -> Option<Unlogged> {
+    now.columns.iter().find_map(|column| {
+        let known = before.columns.iter().find(|known| known.name == column.name)?;
+        let (oid, of_known) = known.ty.enumeration()?;
+        let mut present = labels.get(&oid).filter(|_| known.ty.oid == column.ty.oid)?.iter();
+        let label = of_known.iter().find(|label| !present.any(|present| **present == ***label))?;
+        Some(Unlogged::Relabelled { column: column.name.to_string(), label: label.to_string() })
+    })
 }
 
 /// Whether the server changes from one type to the other without writing the rows anew, as only their bounds are different.
@@ -191,7 +221,10 @@ mod tests {
     use std::collections::BTreeSet;
 
     use super::*;
-    use crate::schema::{Lineage, ReplicaIdentity, TableName};
+    use crate::{
+        schema::{Lineage, ReplicaIdentity, TableName},
+        types::TypeKind,
+    };
 
     fn version(columns: &[(&str, Option<i16>, u32)], file: Option<u32>) -> Relation {
         let column = |(name, attnum, oid): &(&str, Option<i16>, u32)| Column {
@@ -210,7 +243,7 @@ mod tests {
             identity: ReplicaIdentity::Default,
             columns: columns.iter().map(column).collect(),
             key: vec![0],
-            lineage: Lineage { number: 1, file },
+            lineage: Lineage { number: 1, file, judged: Vec::new() },
         }
     }
 
@@ -296,6 +329,45 @@ mod tests {
         assert_eq!(told, "column n was dropped and added again");
         assert_eq!(returned(&now, &last, &now, &laid), None, "nobody knows what number it had");
         assert_eq!(returned(&earlier, &earlier, &now, &laid), None);
+    }
+
+    #[test]
+    fn a_label_that_is_gone_or_in_another_place_is_told_and_a_new_one_is_not() {
+        let with = |labels: &[&str]| {
+            let mut version = version(&[ID, ("m", Some(2), 17_000)], Some(7));
+            let labels = labels.iter().map(|label| (*label).into()).collect();
+            let mood = ColumnType { kind: TypeKind::Enum(labels), ..version.columns[1].ty.clone() };
+            version.columns[1].ty =
+                ColumnType { kind: TypeKind::Array(mood.into()), ..ColumnType::base(17_001, -1, "any") };
+            version
+        };
+        let before = with(&["sad", "glad"]);
+        assert_eq!(enumerations(&before), [17_000]);
+        let told = |labels: &[&str]| {
+            let present = BTreeMap::from([(17_000, labels.iter().map(|label| (*label).to_owned()).collect())]);
+            relabelled(&before, &before, &present).map(|unlogged| unlogged.to_string())
+        };
+        assert_eq!(told(&["sad", "glad"]), None);
+        assert_eq!(told(&["low", "sad", "so so", "glad", "high"]), None);
+        assert_eq!(told(&["sad", "happy"]).unwrap(), "label 'glad' of column m's enumeration was renamed");
+        assert!(told(&["glad", "sad"]).is_some(), "they have changed places");
+        assert_eq!(relabelled(&before, &before, &BTreeMap::new()), None, "the type is gone, and its rows with it");
+        let now = version(&[ID, ("m", Some(3), 23)], Some(7));
+        assert_eq!(relabelled(&before, &now, &BTreeMap::from([(17_000, vec!["sad".to_owned()])])), None);
+    }
+
+    #[test]
+    fn a_generated_column_that_is_not_sent_does_not_make_the_file_unknown() {
+        let before = version(&[ID, ("n", Some(2), 23)], Some(7));
+        let mut laid = layout(&[LAID_ID, ("n", 2, 23, false), ("g", 3, 23, true)], 8);
+        let file = |laid: &Layout| {
+            let mut now = version(&[ID, ("n", None, 23)], None);
+            complete(Some(&before), &mut now, laid);
+            now.lineage.file
+        };
+        assert_eq!(file(&laid), Some(7), "the catalog is ahead");
+        laid.columns[2].is_generated = true;
+        assert_eq!(file(&laid), Some(8));
     }
 
     #[test]

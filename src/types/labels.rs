@@ -60,6 +60,16 @@ impl Codec {
 }
 
 impl ColumnType {
+    /// The enumeration that the type is, or is made of, by `pg_type.oid`, and its labels.
+    #[must_use]
+    pub fn enumeration(&self) -> Option<(u32, &[Arc<str>])> {
+        match &self.kind {
+            TypeKind::Enum(labels) => Some((self.oid, labels)),
+            TypeKind::Domain(inner) | TypeKind::Array(inner) => inner.enumeration(),
+            TypeKind::Base | TypeKind::Extension(_) => None,
+        }
+    }
+
     /// Adds labels at the end of the enumeration that the type is, or is made of.
     pub fn add_labels(&mut self, more: &BTreeSet<String>) {
         match &mut self.kind {

@@ -2,6 +2,8 @@
 //!
 //! Cases run on two tables, under one pair of halves: one is changed while capture streams, one while it is down.
 
+use std::collections::BTreeMap;
+
 use crate::support::{LIMIT, Scenario, await_condition, newest_schema};
 
 /// What becomes of a table.
@@ -124,13 +126,60 @@ const CASES: &[Case] = &[
         both: "",
         table: PLAIN,
         rows: ROWS,
-        change: "ALTER TABLE $t RENAME COLUMN n TO m; INSERT INTO $t VALUES (4, 4, 'four')",
+        change: "UPDATE $t SET t = 'new' WHERE id = 1; ALTER TABLE $t RENAME COLUMN n TO m; INSERT INTO $t VALUES (4, 4, 'four')",
         outcome: Stops {
             reason: "column n was renamed to m",
             remedy: "ALTER TABLE $t RENAME COLUMN n TO m",
+            last: "UPDATE $t SET t = 'last' WHERE id IN (1, 4)",
+            columns: "id, m, t",
+        },
+    },
+    Case {
+        name: "to_and_fro",
+        when: &["down"],
+        both: "",
+        table: PLAIN,
+        rows: ROWS,
+        change: "ALTER TABLE $t RENAME COLUMN n TO m; UPDATE $t SET m = 5 WHERE id = 1; ALTER TABLE $t RENAME COLUMN m TO n;
+                 UPDATE $t SET n = 6 WHERE id = 2; ALTER TABLE $t RENAME COLUMN n TO m; INSERT INTO $t VALUES (4, 4, 'four')",
+        outcome: Stops {
+            reason: "column n was renamed to m",
+            remedy: "ALTER TABLE $t RENAME COLUMN n TO m",
+            last: "UPDATE $t SET t = 'last'",
+            columns: "id, m, t",
+        },
+    },
+    Case {
+        name: "relabelled",
+        when: BOTH,
+        both: "CREATE TYPE $t_mood AS ENUM ('sad', 'glad')",
+        table: "(id int PRIMARY KEY, m $t_mood, t text)",
+        rows: "(1, 'sad', 'one'), (2, 'glad', 'two'), (3, NULL, NULL)",
+        change: "UPDATE $t SET t = 'new' WHERE id = 1; ALTER TYPE $t_mood RENAME VALUE 'glad' TO 'happy'; INSERT INTO $t VALUES (4, 'happy', 'four')",
+        outcome: Stops {
+            reason: "label 'glad' of column m's enumeration was renamed",
+            remedy: "ALTER TYPE $t_mood RENAME VALUE 'glad' TO 'happy'",
             last: "UPDATE $t SET t = 'last' WHERE id = 4",
             columns: "id, m, t",
         },
+    },
+    Case {
+        name: "relabelled_key",
+        when: &["live"],
+        both: "CREATE TYPE $t_mood AS ENUM ('sad', 'glad')",
+        table: "(m $t_mood PRIMARY KEY, t text)",
+        rows: "('sad', 'one'), ('glad', 'two')",
+        change: "ALTER TYPE $t_mood RENAME VALUE 'glad' TO 'happy'; UPDATE $t SET t = 'new'",
+        outcome: StopsForGood("label 'glad' of column m's enumeration was renamed"),
+    },
+    Case {
+        name: "generated",
+        when: BOTH,
+        both: "",
+        table: "(id int PRIMARY KEY, n int, g int GENERATED ALWAYS AS (n * 2) STORED, t text)",
+        rows: "(1, 1, DEFAULT, 'one'), (2, 2, DEFAULT, 'two'), (3, 3, DEFAULT, 'three')",
+        change: "UPDATE $t SET n = 5 WHERE id = 1; ALTER TABLE $t ADD COLUMN c int DEFAULT 5; INSERT INTO $t (id, n, t, c) VALUES (4, 4, 'four', 4); UPDATE $t SET n = 6 WHERE id = 2",
+        outcome: Arrives("id, n, t, c"),
     },
     Case {
         name: "recreated",
@@ -254,6 +303,20 @@ async fn arrive(scenario: &Scenario, when: &str) {
     }
 }
 
+/// The numbers of a table's versions, as they are recorded.
+fn numbers(scenario: &Scenario, table: &str) -> BTreeMap<Vec<u8>, u64> {
+    let mut numbers = BTreeMap::new();
+    for record in scenario.state_topics().read(&scenario.name) {
+        let key = record.key.unwrap_or_default();
+        let version: serde_json::Value =
+            record.value.and_then(|json| serde_json::from_slice(&json).ok()).unwrap_or_default();
+        if key.starts_with(b"relation/") && version["name"]["table"] == table {
+            numbers.insert(key, version["lineage"]["number"].as_u64().expect("a number"));
+        }
+    }
+    numbers
+}
+
 /// The labels that the newest schema of a table tells of its columns.
 async fn labels(scenario: &Scenario, table: &str) -> Vec<String> {
     let schema = newest_schema(scenario, &format!("{}-value", scenario.topics().name(table))).await;
@@ -297,7 +360,7 @@ async fn changed_tables_arrive_or_stop_with_what_no_event_tells() {
         }
     }
     scenario.settings.set("capture.on_unlogged", "continue");
-    let _capture = scenario.spawn_capture();
+    let mut capture = scenario.spawn_capture();
     let mut whole = Vec::new();
     for (case, table) in all() {
         match case.outcome {
@@ -310,6 +373,20 @@ async fn changed_tables_arrive_or_stop_with_what_no_event_tells() {
         }
         whole.push(format!("public.{table}"));
     }
+    capture.stop(LIMIT).await.unwrap_or_else(|error| panic!("{error}"));
+
+    // What has been judged comes again, since the tables that stopped for good hold the log where they stopped.
+    let before = numbers(&scenario, "renamed_down");
+    assert_eq!(before.len(), 3, "{before:?}");
+    scenario.settings.set("capture.on_unlogged", "stop");
+    let _capture = scenario.spawn_capture();
+    for (case, table) in all() {
+        if let Stops { columns, .. } = case.outcome {
+            scenario.source(&of("UPDATE $t SET t = 'again' WHERE id = 4", &table)).await;
+            scenario.await_equal(&format!("(SELECT {columns} FROM {table})")).await;
+        }
+    }
+    assert_eq!(numbers(&scenario, "renamed_down"), before, "versions that come again were counted again");
     let arguments: Vec<&str> = ["verify"].into_iter().chain(whole.iter().map(String::as_str)).collect();
     let outcome = tokio::task::block_in_place(|| scenario.run(&arguments));
     assert_eq!(outcome.code, Some(0), "verify says:\n{}", outcome.text);

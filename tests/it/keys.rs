@@ -257,7 +257,7 @@ async fn a_registry_that_gives_the_key_schema_another_id_stops_the_table_until_a
     let mut capture = scenario.capture().await;
     scenario.source("INSERT INTO things VALUES (10); SELECT pg_logical_emit_message(true, 'note', 'second')").await;
     scenario.source("INSERT INTO others VALUES (1)").await;
-    for table in ["public.things", &format!("{}.message", scenario.name)] {
+    for table in ["public.things", &format!("topic {}.message", scenario.name)] {
         await_stopped(&scenario, &format!("the key schema of table {table} the id")).await;
     }
     scenario.await_equal("others").await;
@@ -288,6 +288,6 @@ async fn another_key_schema_of_messages_stops_them_alone() {
     change_key_form(&scenario, "message", |form| form["schema"][1] = "{}".into());
     let _capture = scenario.capture().await;
     scenario.source("SELECT pg_logical_emit_message(true, 'note', 'second'); INSERT INTO things VALUES (2)").await;
-    await_stopped(&scenario, &format!("the key of table {}.message changed", scenario.name)).await;
+    await_stopped(&scenario, &format!("the key of table topic {}.message changed", scenario.name)).await;
     scenario.await_equal("things").await;
 }

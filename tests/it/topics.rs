@@ -70,7 +70,13 @@ async fn a_state_topic_that_forgets_is_refused_until_it_is_compacted() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_message_topic_that_refuses_a_record_stops_the_messages_alone() {
     let scenario = Scenario::new("refused").await;
-    scenario.source("CREATE TABLE things (id int PRIMARY KEY)").await;
+    // A table that is called as messages are.
+    let namesake = format!("\"{}\".message", scenario.name);
+    let schema = format!("CREATE SCHEMA \"{}\"", scenario.name);
+    scenario.both(&schema).await;
+    scenario
+        .source(&format!("CREATE TABLE things (id int PRIMARY KEY); CREATE TABLE {namesake} (id int PRIMARY KEY)"))
+        .await;
     let mut capture = scenario.capture().await;
     // Too large for the brokers from now on, and not yet for capture, which asks for the topics' limits ten seconds after its
     // begin. Compression must not make it small.
@@ -87,8 +93,9 @@ async fn a_message_topic_that_refuses_a_record_stops_the_messages_alone() {
     let (_, body) = scenario.readiness("capture").await;
     assert!(body.contains("delivery to topic"), "it was not the brokers that refused a message: {body}");
     let _apply = scenario.apply().await;
-    scenario.source("INSERT INTO things VALUES (1)").await;
+    scenario.source(&format!("INSERT INTO things VALUES (1); INSERT INTO {namesake} VALUES (1)")).await;
     scenario.await_equal("things").await;
+    scenario.await_equal(&namesake).await;
     let before = scenario.topics().read("message").len();
     capture.kill_9().expect("capture can be killed");
 
@@ -107,7 +114,7 @@ async fn messages_that_go_on_leave_no_record_of_their_stop() {
     scenario.source("CREATE TABLE things (id int PRIMARY KEY)").await;
     let mut capture = scenario.capture().await;
     scenario.source("SELECT pg_logical_emit_message(true, 'walrelay', repeat('x', 3000000))").await;
-    let entry = format!("table/{}", scenario.topics().name("message"));
+    let entry = format!("table/topic {}", scenario.topics().name("message"));
     let recorded = async || {
         let entries = scenario.state_topics().read(&scenario.name);
         let last = entries.iter().rfind(|record| record.key.as_deref() == Some(entry.as_bytes()));

@@ -5,7 +5,8 @@
 //! lanes are applied up to the same cut, folded, deletes first.
 //!
 //! A lane's *frontier* is the position below which it has received everything: the first position of its last record's
-//! transaction, or the progress that it has settled, or what it stands at. The cut is the lowest frontier; it must lie
+//! transaction, or the progress that it has settled, or what it stands at. Of a topic that capture does not tell of any more
+//! nothing else will come, as far as is known: what it has is all there is below where capture is. The cut is the lowest frontier; it must lie
 //! above every lane's mark, for a lane that is beyond it has applied a part of the future.
 //!
 //! Positions that are made from offsets tell no cut: `unordered` has such lanes.

@@ -308,6 +308,8 @@ pub enum Error {
         table: String,
         /// What happened.
         what: source::unlogged::Unlogged,
+        /// To values of the key.
+        in_key: bool,
     },
     /// A captured table has another name.
     #[error("table {table} was renamed to {name}")]
@@ -412,7 +414,15 @@ impl Classify for Error {
             ),
             Self::KeyChanged { .. } => "A new snapshot takes the table in with its new key: drop the slot and set [capture] on_gap = \"resnapshot\" and snapshot = \"initial\". Give the target's table the same key.".into(),
             Self::KeySchemaId { .. } => "If the registry lost its schemas, restore it with their ids; if [registry] subject_strategy changed, set it back; then restart capture. Otherwise take a new snapshot, which gives every key the new id: drop the slot and set [capture] on_gap = \"resnapshot\" and snapshot = \"initial\".".into(),
-            Self::Unlogged { .. } => "A new snapshot brings the rows to the sinks: drop the slot and set [capture] on_gap = \"resnapshot\" and snapshot = \"initial\". Where the earlier rows have been brought to the same state at the targets, or their values are the same in both types, restart capture with [capture] on_unlogged = \"continue\" instead, and take that out again at the next restart.".into(),
+            Self::Unlogged { what, in_key, .. } => {
+                let snapshot = "A new snapshot brings the rows to the sinks: drop the slot and set [capture] on_gap = \"resnapshot\" and snapshot = \"initial\".";
+                let same = match what {
+                    _ if *in_key => return Some(snapshot.to_owned()),
+                    source::unlogged::Unlogged::Relabelled { .. } => "the label has been renamed at the targets too (ALTER TYPE … RENAME VALUE), and no row with the former one is still to come",
+                    _ => "the earlier rows have been brought to the same state at the targets, or their values are the same in both types",
+                };
+                format!("{snapshot} Where {same}, restart capture with [capture] on_unlogged = \"continue\" instead, and take that out again at the next restart.")
+            }
             Self::Renamed { .. } | Self::Replaced { .. } => "A new snapshot takes the table in: drop the slot and set [capture] on_gap = \"resnapshot\" and snapshot = \"initial\".".into(),
             Self::Protocol { .. } => "This is a defect of walrelay or of the server; nothing was confirmed past this point.".into(),
             Self::HalfBroadcast { topic, .. } => format!("Sinks wait for the rest. Put the table of topic {topic} into the publication again; if there is none any more, publish under a new [kafka] prefix with a new slot, and drop the old slot. {AT_THE_TARGETS}"),

@@ -233,8 +233,9 @@ impl<'a> Copy<'a> {
     async fn admit(&mut self, running: &mut Arc<Running>, change: &RowChange) -> Result<(), Error> {
         let beyond = running.plan.beyond(change);
         if !beyond.is_empty() {
-            let key = format!("{}{SNAPSHOT_VERSION}", running.relation.oid);
-            let admitting = running.admitting(self.session, &mut self.encoder, key.clone(), &beyond).await?;
+            let (key, position) = (format!("{}{SNAPSHOT_VERSION}", running.relation.oid), self.position());
+            let admitting =
+                running.admitting(self.session, &mut self.encoder, (key.clone(), position), &beyond).await?;
             self.admitted.insert(key, Arc::clone(&admitting.relation));
             *running = Arc::new(admitting);
         }

@@ -39,6 +39,7 @@ mod tables;
 mod topics;
 mod transaction;
 mod tuple_format;
+mod unlogged;
 mod versions;
 
 pub use error::Error;

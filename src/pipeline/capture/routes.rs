@@ -83,12 +83,13 @@ impl Running {
         }
     }
 
-    /// The same with room for what a row has shown, and no message tells. Recorded under the version's key before it is used.
+    /// The same with room for what a row at this position has shown, and no message tells. Recorded under the version's key
+    /// before it is used.
     pub(super) async fn admitting(
         &self,
         session: &Session,
         encoder: &mut Encoder,
-        key: String,
+        (key, position): (String, Position),
         beyond: &Beyond,
     ) -> Result<Self, Error> {
         let mut relation = (*self.relation).clone();
@@ -99,9 +100,14 @@ impl Running {
         for column in beyond.labels.keys().filter_map(column) {
             tracing::info!(table = %relation.name, column = %column.name, "the column's enumeration has other labels by now");
         }
-        let labelled = beyond.labels.keys().filter_map(column).map(|column| column.ty.oid).collect::<BTreeSet<_>>();
-        if !labelled.is_empty() {
+        if !beyond.labels.is_empty() {
+            let labelled = beyond.labels.keys().filter_map(column).map(|column| column.ty.oid).collect::<BTreeSet<_>>();
             source::version::describe_types(&session.client, &mut relation, &labelled).await?;
+            session.check_labels(&self.relation, &mut relation, position).await?;
+            // A label that the row has and the enumeration has not any more was renamed too.
+            let mut with_row = relation.clone();
+            beyond.admit(&mut with_row);
+            session.check_labels(&with_row, &mut relation, position).await?;
         }
         beyond.admit(&mut relation);
         let relation = Arc::new(relation);
@@ -197,7 +203,7 @@ impl Routes {
         let Some(topic) = self.session.topic_of(&name, publisher) else {
             return self.ignore(&body, &name, encoder, publisher).await;
         };
-        match self.run(&body, Arc::clone(&topic), encoder).await {
+        match self.run(&body, position, Arc::clone(&topic), encoder).await {
             Ok(running) => {
                 self.by_oid.insert(oid, Route::Running(Arc::new(running)));
                 Ok(())
@@ -254,21 +260,33 @@ impl Routes {
     }
 
     /// Goes on with a relation's version that has room for what a row has.
-    pub(super) async fn admit(&mut self, oid: u32, beyond: &Beyond, encoder: &mut Encoder) -> Result<(), Error> {
+    pub(super) async fn admit(
+        &mut self,
+        oid: u32,
+        beyond: &Beyond,
+        position: Position,
+        encoder: &mut Encoder,
+    ) -> Result<(), Error> {
         let Some(Route::Running(running)) = self.by_oid.get(&oid) else { return Ok(()) };
         let Some(key) = self.versions.key_of(&running.relation) else { return Ok(()) };
-        let running = running.admitting(&self.session, encoder, key.clone(), beyond).await?;
+        let running = running.admitting(&self.session, encoder, (key.clone(), position), beyond).await?;
         self.versions.replace(key, Arc::clone(&running.relation));
         self.by_oid.insert(oid, Route::Running(Arc::new(running)));
         Ok(())
     }
 
-    async fn run(&mut self, body: &RelationBody, topic: Arc<Topic>, encoder: &mut Encoder) -> Result<Running, Error> {
+    async fn run(
+        &mut self,
+        body: &RelationBody,
+        position: Position,
+        topic: Arc<Topic>,
+        encoder: &mut Encoder,
+    ) -> Result<Running, Error> {
         let running = match self.by_oid.get(&body.oid) {
             Some(Route::Running(running)) => Some(Arc::clone(&running.relation)),
             _ => None,
         };
-        let relation = self.versions.described(body, &self.types, running, &topic.name).await?;
+        let relation = self.versions.described(body, &self.types, running, (position, &topic.name)).await?;
         Running::new(&self.session, encoder, relation, topic).await
     }
 

@@ -241,7 +241,7 @@ impl Streamer {
             return Ok(());
         }
         let position = open.position(open.ordinal + 1);
-        match self.routes.admit(relation, &beyond, &mut self.encoder).await {
+        match self.routes.admit(relation, &beyond, position, &mut self.encoder).await {
             Err(error) if error.severity() == Severity::Definite => self.stop(relation, position, &error).await,
             admitted => admitted,
         }

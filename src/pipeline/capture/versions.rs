@@ -5,6 +5,9 @@
 //!
 //! A message that comes again may look the same although the table is another: the number of a column is in none, nor the key
 //! under REPLICA IDENTITY FULL. So each is compared with the catalog, also where its version is known.
+//!
+//! Where the operator has a table go on behind a change of which no event tells, the version keeps the position: when changes
+//! are sent again, the same message comes there again, and is not judged anew.
 
 use std::{
     cmp::Reverse,
@@ -15,15 +18,15 @@ use std::{
 use super::{
     Error,
     session::Session,
-    settings::UnloggedPolicy,
     state::{FORMER_VERSION, SNAPSHOT_VERSION, Update},
 };
 use crate::{
+    lsn::Position,
     pgoutput::message::{RelationBody, TypeBody},
     schema::Relation,
     source::{
         layout::{self, Layout},
-        unlogged::{self, Unlogged},
+        unlogged,
     },
 };
 
@@ -45,16 +48,16 @@ impl Versions {
         body: &RelationBody,
         types: &HashMap<u32, TypeBody>,
         running: Option<Arc<Relation>>,
-        topic: &str,
+        (position, topic): (Position, &str),
     ) -> Result<Arc<Relation>, Error> {
         let key = format!("{}/{:016x}", body.oid, digest(body));
         let layout = layout::read(&self.session.client, body.oid).await?;
         let known = self.known.get(&key).cloned();
         let relation = match &known {
-            Some(known) => self.again(known, running.as_deref(), &layout)?,
+            Some(known) => self.again(known, running.as_deref(), &layout, position).await?,
             None => {
                 let last = running.as_ref().or_else(|| self.newest(body.oid));
-                self.first(body, types, last.map(|last| &**last), &layout).await?
+                self.first(body, types, last.map(|last| &**last), &layout, position).await?
             }
         };
         if self.session.collation_changed(&relation, topic).await? {
@@ -70,15 +73,23 @@ impl Versions {
     }
 
     /// A known version, with what is new of it. What led to it has been judged, unless it is an earlier one that comes back.
-    fn again(&self, known: &Relation, running: Option<&Relation>, layout: &Layout) -> Result<Relation, Error> {
+    async fn again(
+        &self,
+        known: &Relation,
+        running: Option<&Relation>,
+        layout: &Layout,
+        position: Position,
+    ) -> Result<Relation, Error> {
         if !unlogged::keeps_key(known, layout) {
             return Err(Error::KeyChanged { table: known.name.to_string() });
         }
         let mut relation = known.clone();
         let later = running.filter(|running| running.lineage.number > known.lineage.number);
         for before in [Some(known), later].into_iter().flatten() {
-            self.check(&relation, unlogged::between(before, &relation, layout))?;
+            let unlogged = unlogged::between(before, &relation, layout);
+            self.session.check(&mut relation, unlogged, position)?;
         }
+        self.session.check_labels(known, &mut relation, position).await?;
         unlogged::complete(Some(known), &mut relation, layout);
         // The first one of a session is no return: it is announced again with the changes that are sent again.
         if later.is_some() {
@@ -93,6 +104,7 @@ impl Versions {
         types: &HashMap<u32, TypeBody>,
         last: Option<&Relation>,
         layout: &Layout,
+        position: Position,
     ) -> Result<Relation, Error> {
         let mut relation = self.session.describe(body, types, last).await?;
         for (_, earlier) in self.of(body.oid) {
@@ -102,30 +114,17 @@ impl Versions {
             if key_of(last) != key_of(&relation) {
                 return Err(Error::KeyChanged { table: last.name.to_string() });
             }
-            self.check(&relation, unlogged::between(last, &relation, layout))?;
+            let unlogged = unlogged::between(last, &relation, layout);
+            self.session.check(&mut relation, unlogged, position)?;
             for (_, earlier) in self.of(body.oid) {
-                self.check(&relation, unlogged::returned(earlier, last, &relation, layout))?;
+                let unlogged = unlogged::returned(earlier, last, &relation, layout);
+                self.session.check(&mut relation, unlogged, position)?;
             }
+            self.session.check_labels(last, &mut relation, position).await?;
         }
         unlogged::complete(last, &mut relation, layout);
         relation.lineage.number = self.next_number(body.oid);
         Ok(relation)
-    }
-
-    /// What no event tells stops the table, unless the operator has seen to it.
-    fn check(&self, now: &Relation, unlogged: Option<Unlogged>) -> Result<(), Error> {
-        let Some(unlogged) = unlogged else { return Ok(()) };
-        let mut key = now.key.iter().filter_map(|index| now.columns.get(*index));
-        if key.any(|column| *column.name == *unlogged.column()) {
-            return Err(Error::KeyChanged { table: now.name.to_string() });
-        }
-        match self.session.settings.on_unlogged {
-            UnloggedPolicy::Stop => Err(Error::Unlogged { table: now.name.to_string(), what: unlogged }),
-            UnloggedPolicy::Continue => {
-                tracing::warn!(table = %now.name, %unlogged, "going on behind a change of which no event tells");
-                Ok(())
-            }
-        }
     }
 
     /// Takes a version in the place of another.
