@@ -1,12 +1,14 @@
 //! Rows into Avro and back: the compiled plans beside apache-avro's own writer and reader, on the same bytes.
 //!
 //! The `orders` row of the targets (bigint, int, text, numeric(12,2), text of 100 characters, timestamptz; full envelope), and per
-//! type a row of eight columns of it. The plans begin with PostgreSQL's text and end with it; apache-avro begins and ends with its
-//! own `Value`, so its part is the smaller one.
+//! type a row of eight columns of it. Encoding begins with PostgreSQL's text (or binary) where apache-avro begins with its own
+//! `Value`, so its part is the smaller one. Decoding ends with a row that borrows its values from the record, each of which is
+//! read, where apache-avro ends with its `Value`; and with an event of its own that has the values' texts.
 
 #![allow(clippy::panic, clippy::unwrap_used, missing_docs, reason = "a benchmark measures what is known to work")]
 
 use std::{
+    hint::black_box,
     sync::{Arc, Mutex},
     time::Duration,
 };
@@ -26,7 +28,7 @@ use walrelay::{
     },
     event::{Datum, EventMeta, RecordBuf, RowChange, TransactionMeta, Tuple},
     lsn::Lsn,
-    record::{Decoded, Decoder, Encoder, EncoderSettings, TopicNames},
+    record::{Decoded, Decoder, Encoder, EncoderSettings, TopicNames, View},
     schema::{Column, Lineage, Relation, ReplicaIdentity, TableName},
     types::{ColumnType, Modes, Placeholder, TypeKind},
 };
@@ -145,6 +147,12 @@ fn transaction() -> TransactionMeta {
     }
 }
 
+/// The third change of its transaction.
+fn event() -> EventMeta {
+    let processed_ns = 1_795_501_793_612_345_678;
+    EventMeta { ordinal: 3, collection_order: 3, lsn: Lsn(77_238_000), processed_ns, ..EventMeta::default() }
+}
+
 /// The row of [`orders`] as the server sends it in binary.
 fn orders_in_binary() -> Tuple {
     let cells: [&[u8]; 6] = [
@@ -164,7 +172,7 @@ fn orders_in_binary() -> Tuple {
 fn measure_in_binary(group: &mut BenchmarkGroup<'_, WallTime>) {
     let (mut encoder, store, meta) = (encoder(), Ids::default(), transaction());
     let plan = encoder.prepare(&relation(&orders()), None, &store).now_or_never().expect("answers at once").unwrap();
-    let event = EventMeta { ordinal: 3, collection_order: 3, lsn: Lsn(77_238_000), ..EventMeta::default() };
+    let event = event();
     let change = RowChange::Update { old: None, new: orders_in_binary() };
     let mut out = RecordBuf::default();
     group.bench_function("orders in binary/encode by plan", |bencher| {
@@ -179,7 +187,7 @@ fn measure_in_binary(group: &mut BenchmarkGroup<'_, WallTime>) {
 fn measure(group: &mut BenchmarkGroup<'_, WallTime>, name: &str, columns: &[Sample]) {
     let (mut encoder, store, meta) = (encoder(), Ids::default(), transaction());
     let plan = encoder.prepare(&relation(columns), None, &store).now_or_never().expect("answers at once").unwrap();
-    let event = EventMeta { ordinal: 3, collection_order: 3, lsn: Lsn(77_238_000), ..EventMeta::default() };
+    let event = event();
     let new: Tuple = columns.iter().map(|(.., text)| Datum::Text(Bytes::from_static(text.as_bytes()))).collect();
     let change = RowChange::Update { old: None, new };
     let mut out = RecordBuf::default();
@@ -211,7 +219,17 @@ fn measure(group: &mut BenchmarkGroup<'_, WallTime>, name: &str, columns: &[Samp
     for id in [1, 2] {
         decoder.fetch(TOPIC, id, &store).now_or_never().expect("answers at once").unwrap();
     }
-    group.bench_function(format!("{name}/decode by plan"), |bencher| {
+    group.bench_function(format!("{name}/decode to a borrowed row"), |bencher| {
+        bencher.iter(|| {
+            let view = decoder.view(TOPIC, Some(key), Some(value), [], 0).unwrap();
+            let View::Event(event) = view else { panic!("{view:?}") };
+            for column in event.after().unwrap().values() {
+                black_box(&column.unwrap());
+            }
+            black_box((event.op(), event.position()));
+        });
+    });
+    group.bench_function(format!("{name}/decode to an event"), |bencher| {
         bencher.iter(|| match decoder.decode(TOPIC, Some(key), Some(value), [], 0).unwrap() {
             Decoded::Event(event) => event,
             other => panic!("{other:?}"),

@@ -48,14 +48,14 @@ impl Op {
 
     /// Reads the envelope's one-letter code.
     #[must_use]
-    pub fn from_code(code: &str) -> Option<Self> {
+    pub const fn from_code(code: &[u8]) -> Option<Self> {
         Some(match code {
-            "c" => Self::Create,
-            "u" => Self::Update,
-            "d" => Self::Delete,
-            "r" => Self::Read,
-            "t" => Self::Truncate,
-            "m" => Self::Message,
+            b"c" => Self::Create,
+            b"u" => Self::Update,
+            b"d" => Self::Delete,
+            b"r" => Self::Read,
+            b"t" => Self::Truncate,
+            b"m" => Self::Message,
             _ => return None,
         })
     }

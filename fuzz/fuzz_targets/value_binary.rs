@@ -14,7 +14,7 @@ const MOST: usize = 150_000;
 
 fn avro(value: Value<'_>) -> Vec<u8> {
     let mut out = Vec::new();
-    encode::value(value, &mut Vec::new(), &mut out);
+    encode::value(&value, &mut Vec::new(), &mut out);
     out
 }
 

@@ -23,7 +23,7 @@ fuzz_target!(|data: &[u8]| {
         };
         match parsed {
             Parsed::Value(value) | Parsed::Lossy(value) | Parsed::Unrepresentable { stand_in: value } => {
-                encode::value(value, &mut scratch, &mut out);
+                encode::value(&value, &mut scratch, &mut out);
             }
         }
         let Parsed::Value(value) = parsed else { continue };

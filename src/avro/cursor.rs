@@ -60,18 +60,37 @@ impl<'a> Cursor<'a> {
         }
     }
 
+    /// At an offset of a body; beyond its end nothing is left.
+    #[must_use]
+    pub fn at(body: &'a [u8], offset: usize) -> Self {
+        Self { rest: body.get(offset..).unwrap_or_default(), length: body.len() }
+    }
+
+    /// How many bytes of the body are read.
+    #[must_use]
+    pub const fn offset(&self) -> usize {
+        self.length - self.rest.len()
+    }
+
     /// Moves past an `int`, a `long` or an `enum`.
     #[inline]
     pub fn skip_number(&mut self) -> Result<(), DecodeError> {
-        match self.rest.iter().take(10).position(|byte| byte & 0x80 == 0) {
-            Some(last) => self.rest = self.rest.get(last + 1..).unwrap_or_default(),
-            None => {
-                return Err(
-                    self.error(if self.rest.len() < 10 { Problem::Truncated } else { Problem::OutOfRange }, "a number")
-                );
-            }
-        }
+        let last = match self.rest.first_chunk() {
+            Some(word) => last_of_number(u64::from_le_bytes(*word)).or_else(|| self.last_beyond_word()),
+            None => self.rest.iter().position(|byte| byte & 0x80 == 0),
+        };
+        let Some(rest) = last.and_then(|last| self.rest.get(last + 1..)) else {
+            let problem = if self.rest.len() < LONGEST_NUMBER { Problem::Truncated } else { Problem::OutOfRange };
+            return Err(self.error(problem, "a number"));
+        };
+        self.rest = rest;
         Ok(())
+    }
+
+    /// Which byte is the last one of a number that a word does not hold.
+    #[inline]
+    fn last_beyond_word(self) -> Option<usize> {
+        (WORD..LONGEST_NUMBER).find(|place| self.rest.get(*place).is_some_and(|byte| byte & 0x80 == 0))
     }
 
     /// `long`
@@ -110,21 +129,34 @@ impl<'a> Cursor<'a> {
         std::str::from_utf8(self.sized("a string")?).map_err(|_| start.error(Problem::Utf8, "a string"))
     }
 
+    /// The bytes of a `string`, which need not be UTF-8.
+    #[inline]
+    pub fn text(&mut self) -> Result<&'a [u8], DecodeError> {
+        self.sized("a string")
+    }
+
     /// `fixed`
+    #[inline]
     pub fn fixed(&mut self, size: usize) -> Result<&'a [u8], DecodeError> {
         self.take(size, "a fixed")
     }
 
-    /// The branch of a union of so many branches.
+    /// Whether a value follows, in a union of null and one type.
     #[inline]
-    pub fn branch(&mut self, branches: usize) -> Result<usize, DecodeError> {
+    pub fn present(&mut self, null_branch: usize) -> Result<bool, DecodeError> {
         // Zig-zag doubles it.
-        if let [byte @ (0 | 2), rest @ ..] = self.rest
-            && usize::from(*byte) < 2 * branches
-        {
+        if let [byte @ (0 | 2), rest @ ..] = self.rest {
             self.rest = rest;
-            return Ok(usize::from(*byte / 2));
+            return Ok(usize::from(*byte / 2) != null_branch);
         }
+        let mut copy = *self;
+        let branch = copy.branch(2)?;
+        *self = copy;
+        Ok(branch != null_branch)
+    }
+
+    /// The branch of a union of so many branches.
+    pub fn branch(&mut self, branches: usize) -> Result<usize, DecodeError> {
         let start = *self;
         let branch = usize::try_from(self.varint("a union")?).ok().filter(|branch| *branch < branches);
         branch.ok_or_else(|| start.error(Problem::Branch, "a union"))
@@ -150,15 +182,33 @@ impl<'a> Cursor<'a> {
     }
 
     /// An error at this place.
+    #[cold]
     #[must_use]
-    pub const fn error(&self, problem: Problem, reading: &'static str) -> DecodeError {
-        DecodeError { problem, reading, offset: self.length - self.rest.len() }
+    pub const fn error(self, problem: Problem, reading: &'static str) -> DecodeError {
+        DecodeError { problem, reading, offset: self.offset() }
     }
 
     #[inline]
     fn sized(&mut self, reading: &'static str) -> Result<&'a [u8], DecodeError> {
+        // Most are short: their length is one byte, doubled by zig-zag.
+        if let [byte @ 0..0x80, rest @ ..] = self.rest
+            && byte & 1 == 0
+            && let Some((taken, rest)) = rest.split_at_checked(usize::from(*byte / 2))
+        {
+            self.rest = rest;
+            return Ok(taken);
+        }
+        let (taken, after) = self.long_sized(reading)?;
+        *self = after;
+        Ok(taken)
+    }
+
+    /// More than 63 bytes, or a length that cannot be; and the place after it. It takes the cursor itself, so that one that is
+    /// read in a loop stays in registers.
+    fn long_sized(mut self, reading: &'static str) -> Result<(&'a [u8], Self), DecodeError> {
         let size = self.size(reading)?;
-        self.take(size, reading)
+        let taken = self.take(size, reading)?;
+        Ok((taken, self))
     }
 
     #[inline]
@@ -189,7 +239,23 @@ impl<'a> Cursor<'a> {
             let number = i64::from(*byte);
             return Ok((number >> 1) ^ -(number & 1));
         }
-        let start = *self;
+        if let Some(word) = self.rest.first_chunk().map(|word| u64::from_le_bytes(*word))
+            && let Some(last) = last_of_number(word)
+            && let Some(rest) = self.rest.get(last + 1..)
+        {
+            self.rest = rest;
+            let number = join_sevens(word & (u64::MAX >> (56 - 8 * last)));
+            return Ok((number >> 1).cast_signed() ^ -(number & 1).cast_signed());
+        }
+        let (number, after) = self.long_varint(reading)?;
+        *self = after;
+        Ok(number)
+    }
+
+    /// A number of more than eight bytes, or near the end of the body; and the place after it.
+    #[cold]
+    fn long_varint(mut self, reading: &'static str) -> Result<(i64, Self), DecodeError> {
+        let start = self;
         let mut number = 0_u64;
         for shift in (0..64).step_by(7) {
             let [byte] = self.array(reading).map_err(|_| start.error(Problem::Truncated, reading))?;
@@ -199,11 +265,31 @@ impl<'a> Cursor<'a> {
             }
             number |= bits << shift;
             if byte & 0x80 == 0 {
-                return Ok((number >> 1).cast_signed() ^ -(number & 1).cast_signed());
+                return Ok(((number >> 1).cast_signed() ^ -(number & 1).cast_signed(), self));
             }
         }
         Err(start.error(Problem::OutOfRange, reading))
     }
+}
+
+/// Bytes of a word.
+const WORD: usize = 8;
+/// Bytes of the longest number.
+const LONGEST_NUMBER: usize = 10;
+
+/// Which byte of a little-endian word is the last one of the number that begins it, if one is.
+#[inline]
+const fn last_of_number(word: u64) -> Option<usize> {
+    let ends = !word & 0x8080_8080_8080_8080;
+    if ends == 0 { None } else { Some(ends.trailing_zeros() as usize / 8) }
+}
+
+/// The lower seven bits of each byte, one behind the other.
+#[inline]
+const fn join_sevens(word: u64) -> u64 {
+    let pairs = word & 0x007F_007F_007F_007F | (word & 0x7F00_7F00_7F00_7F00) >> 1;
+    let fours = pairs & 0x0000_3FFF_0000_3FFF | (pairs & 0x3FFF_0000_3FFF_0000) >> 2;
+    fours & 0x0FFF_FFFF | (fours & 0x0FFF_FFFF_0000_0000) >> 4
 }
 
 #[cfg(test)]
@@ -215,12 +301,18 @@ mod tests {
 
     proptest! {
         #[test]
-        fn longs_survive(number: i64) {
+        fn longs_survive(number: i64, bits in 0..64_u32) {
+            let number = number >> bits;
             let mut bytes = Vec::new();
             encode::long(number, &mut bytes);
-            let mut cursor = Cursor::new(&bytes);
-            prop_assert_eq!(cursor.long(), Ok(number));
-            prop_assert_eq!(cursor.finish(), Ok(()));
+            // Near the end and far from it.
+            for tail in 0..10 {
+                let body = [&bytes[..], &[0xFF; 10][..tail]].concat();
+                let (mut read, mut skipped) = (Cursor::new(&body), Cursor::new(&body));
+                prop_assert_eq!(read.long(), Ok(number));
+                prop_assert_eq!(skipped.skip_number(), Ok(()));
+                prop_assert_eq!((read.offset(), skipped.offset()), (bytes.len(), bytes.len()));
+            }
             for end in 0..bytes.len() {
                 let truncated = Cursor::new(&bytes[..end]).long().unwrap_err();
                 prop_assert_eq!(truncated.problem, Problem::Truncated);

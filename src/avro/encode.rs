@@ -14,21 +14,50 @@ pub fn boolean(value: bool, out: &mut Vec<u8>) {
 }
 
 /// `int` and `long`: zig-zag, seven bits a byte, lowest first.
-#[expect(clippy::cast_sign_loss, clippy::cast_possible_truncation, reason = "zig-zag maps bits to bits")]
+#[expect(clippy::cast_possible_truncation, reason = "the number is below 128")]
 #[inline]
 pub fn long(value: i64, out: &mut Vec<u8>) {
-    /// Seven bits of each of 64.
-    const LONGEST: usize = 10;
-    let mut rest = ((value << 1) ^ (value >> 63)) as u64;
-    let (mut bytes, mut count) = ([0_u8; LONGEST], 0);
-    for byte in &mut bytes {
-        (*byte, rest, count) = (rest as u8 | 0x80, rest >> 7, count + 1);
-        if rest == 0 {
-            *byte &= 0x7F;
-            break;
-        }
+    let number = (value << 1 ^ value >> 63).cast_unsigned();
+    if number < 0x80 {
+        out.push(number as u8);
+    } else {
+        append_sevens(number, out);
     }
-    append_begin(&bytes, count, out);
+}
+
+/// Bytes of a word.
+const WORD: usize = 8;
+/// The bit of each byte that says that more follow.
+const MORE: u64 = 0x8080_8080_8080_8080;
+
+/// A number of at least eight bits: a word at once, then what is beyond 56 bits.
+fn append_sevens(number: u64, out: &mut Vec<u8>) {
+    let sevens = (u64::BITS - number.leading_zeros()).div_ceil(7) as usize;
+    let word = spread_sevens(number) | MORE;
+    if sevens <= WORD {
+        append_begin(&(word & !(0x80 << (8 * (sevens - 1)))).to_le_bytes(), sevens, out);
+    } else {
+        out.extend_from_slice(&word.to_le_bytes());
+        append_varint_rest(number >> 56, out);
+    }
+}
+
+/// The last bytes of a number of more than 56 bits.
+#[expect(clippy::cast_possible_truncation, reason = "seven bits of it are wanted")]
+fn append_varint_rest(mut rest: u64, out: &mut Vec<u8>) {
+    while rest >= 0x80 {
+        out.push(rest as u8 | 0x80);
+        rest >>= 7;
+    }
+    out.push(rest as u8);
+}
+
+/// The lower 56 bits, seven to a byte.
+#[inline]
+const fn spread_sevens(number: u64) -> u64 {
+    let halves = number & 0x0FFF_FFFF | (number & 0x00FF_FFFF_F000_0000) << 4;
+    let quarters = halves & 0x0000_3FFF_0000_3FFF | (halves & 0x0FFF_C000_0FFF_C000) << 2;
+    quarters & 0x007F_007F_007F_007F | (quarters & 0x3F80_3F80_3F80_3F80) << 1
 }
 
 /// Appends the first `count` bytes. A copy of a known size is cheaper than one of as many bytes as are needed.
@@ -54,13 +83,7 @@ pub fn string(value: &str, out: &mut Vec<u8>) {
 
 /// The decimal digits of a number, as a part of a string.
 pub fn digits(number: u64, out: &mut Vec<u8>) {
-    let count = number.checked_ilog10().map_or(1, |log| log as usize + 1);
-    let mut digits = [0; 20];
-    let mut rest = number;
-    for place in digits.iter_mut().take(count).rev() {
-        (*place, rest) = (b'0' + (rest % 10) as u8, rest / 10);
-    }
-    append_begin(&digits, count, out);
+    out.extend_from_slice(itoa::Buffer::new().format(number).as_bytes());
 }
 
 /// The null of a union `["null", T]`.
@@ -99,15 +122,15 @@ pub fn optional_string(value: Option<&str>, out: &mut Vec<u8>) {
 }
 
 /// A column's value; `scratch` is any buffer, its content is lost.
-pub fn value(value: Value<'_>, scratch: &mut Vec<u8>, out: &mut Vec<u8>) {
-    match value {
+pub fn value(value: &Value<'_>, scratch: &mut Vec<u8>, out: &mut Vec<u8>) {
+    match *value {
         Value::Boolean(value) => boolean(value, out),
         Value::Int(value) => long(i64::from(value), out),
         Value::Long(value) => long(value, out),
         Value::Float(value) => out.extend_from_slice(&value.to_le_bytes()),
         Value::Double(value) => out.extend_from_slice(&value.to_le_bytes()),
         Value::Text(value) => string(value, out),
-        Value::Short(value) => string(value.as_str(), out),
+        Value::Short(ref value) => bytes(value.as_bytes(), out),
         Value::Bytes(value) => {
             length(value.len(), out);
             value.append_to(out);
@@ -121,7 +144,7 @@ pub fn value(value: Value<'_>, scratch: &mut Vec<u8>, out: &mut Vec<u8>) {
                         if !is_required {
                             present(out);
                         }
-                        self::value(item, scratch, out);
+                        self::value(&item, scratch, out);
                     }
                     None if is_required => length(0, out),
                     None => null(out),

@@ -22,7 +22,11 @@ enum Move {
     Bytes(usize),
     /// A length and as many bytes.
     Sized,
-    /// A union of null and one type.
+    /// A union of null and a number of variable length.
+    OptionalNumber { null_branch: usize },
+    /// A union of null and a length with as many bytes.
+    OptionalSized { null_branch: usize },
+    /// A union of null and any other type.
     Optional { null_branch: usize, then: Skip },
     /// Anything else.
     Shape(Shape),
@@ -64,7 +68,11 @@ impl Skip {
                 let Some(null_branch) = null_branch else { return self.0.push(Move::Shape(shape.clone())) };
                 let mut then = Self::default();
                 then.add(writer, &branches[1 - null_branch].shape, depth + 1, made);
-                self.0.push(Move::Optional { null_branch, then });
+                self.0.push(match then.0.as_slice() {
+                    [Move::Number] => Move::OptionalNumber { null_branch },
+                    [Move::Sized] => Move::OptionalSized { null_branch },
+                    _ => Move::Optional { null_branch, then },
+                });
             }
             Shape::Array(_) | Shape::Map(_) | Shape::Named(_) => self.0.push(Move::Shape(shape.clone())),
         }
@@ -75,20 +83,43 @@ impl Skip {
     /// # Errors
     /// The bytes end, or are not of these shapes.
     pub fn run(&self, writer: &Writer, cursor: &mut Cursor<'_>) -> Result<(), DecodeError> {
+        // A copy stays in registers.
+        let mut at = *cursor;
         for step in &self.0 {
             match step {
-                Move::Number => cursor.skip_number()?,
-                Move::Bytes(size) => drop(cursor.fixed(*size)?),
-                Move::Sized => drop(cursor.bytes()?),
-                Move::Optional { null_branch, then } => {
-                    if cursor.branch(2)? != *null_branch {
-                        then.run(writer, cursor)?;
+                Move::Number => at.skip_number()?,
+                Move::Bytes(size) => drop(at.fixed(*size)?),
+                Move::Sized => drop(at.bytes()?),
+                Move::OptionalNumber { null_branch } => {
+                    if at.present(*null_branch)? {
+                        at.skip_number()?;
                     }
                 }
-                Move::Shape(shape) => writer.skip(shape, cursor)?,
+                Move::OptionalSized { null_branch } => {
+                    if at.present(*null_branch)? {
+                        at.bytes()?;
+                    }
+                }
+                Move::Optional { .. } | Move::Shape(_) => {
+                    let mut inner = at;
+                    step.walk(writer, &mut inner)?;
+                    at = inner;
+                }
             }
         }
+        *cursor = at;
         Ok(())
+    }
+}
+
+impl Move {
+    /// A move that is made of others.
+    fn walk(&self, writer: &Writer, cursor: &mut Cursor<'_>) -> Result<(), DecodeError> {
+        match self {
+            Self::Optional { null_branch, then } if cursor.present(*null_branch)? => then.run(writer, cursor),
+            Self::Shape(shape) => writer.skip(shape, cursor),
+            _ => Ok(()),
+        }
     }
 }
 

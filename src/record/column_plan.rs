@@ -11,15 +11,9 @@ use crate::{
         writer::{Field, Shape, Type, Writer},
     },
     event::ShapeColumn,
-    types::{self, ByteString, Codec, FieldType, Placeholder, RenderError, Unscaled, Value},
+    record::form::{self, Form, Presence, form, presence},
+    types::{self, ByteString, Codec, FieldType, Placeholder, RenderError, Value},
 };
-
-/// Whether a field can be null, and by which branch.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Presence {
-    Always,
-    Unless { null_branch: usize },
-}
 
 /// How one column is read.
 #[derive(Debug)]
@@ -46,38 +40,20 @@ enum Kind {
     Map(Presence),
 }
 
-/// The form of a scalar value's bytes.
-#[derive(Clone, Copy, Debug)]
-enum Form {
-    Boolean,
-    Int,
-    Long,
-    Float,
-    Double,
-    Bytes,
-    Decimal,
-    String,
-    VariableScaleDecimal,
-    Point,
+/// Where a column's value begins in the body.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Place {
+    Null,
+    At(usize),
 }
 
 /// What a column holds.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Found<'a> {
+pub enum Found<'a> {
     /// A value.
     One(Value<'a>),
     /// An array or a map, whose blocks begin here; they were read once.
     Many(Cursor<'a>),
-}
-
-impl Presence {
-    /// Reads the branch, if there is one, and tells whether a value follows.
-    pub(super) fn read(self, cursor: &mut Cursor<'_>) -> Result<bool, DecodeError> {
-        match self {
-            Self::Always => Ok(true),
-            Self::Unless { null_branch } => Ok(cursor.branch(2)? != null_branch),
-        }
-    }
 }
 
 impl ColumnPlan {
@@ -115,9 +91,24 @@ impl ColumnPlan {
         Ok(Self { shape, is_foreign: type_sql.is_none(), value })
     }
 
-    /// Reads a column: `None` is null.
-    pub(super) fn read<'a>(&self, cursor: &mut Cursor<'a>) -> Result<Option<Found<'a>>, DecodeError> {
-        self.value.read(cursor)
+    /// Moves past a column and tells where its value lies.
+    #[inline]
+    pub(super) fn place(&self, cursor: &mut Cursor<'_>) -> Result<Place, DecodeError> {
+        if !self.value.presence.read(cursor)? {
+            return Ok(Place::Null);
+        }
+        let place = Place::At(cursor.offset());
+        self.value.skip(cursor)?;
+        Ok(place)
+    }
+
+    /// Reads the value that lies here.
+    #[inline]
+    pub(super) fn value<'a>(&self, cursor: &mut Cursor<'a>) -> Result<Found<'a>, DecodeError> {
+        match &self.value.kind {
+            Kind::Scalar(form, _) => form.read(cursor).map(Found::One),
+            Kind::Array(_) | Kind::Map(_) => Ok(Found::Many(*cursor)),
+        }
     }
 
     /// Whether the value stands for one that was not sent.
@@ -178,7 +169,7 @@ impl ValuePlan {
             };
         }
         if let Shape::Map(values) = writer.resolve(&ty.shape) {
-            let (values, ty) = self::presence(writer, values)?;
+            let (values, ty) = form::presence(writer, values)?;
             let is_text = matches!(writer.resolve(&ty.shape), Shape::String);
             return if is_text {
                 Ok(Self { presence, kind: Kind::Map(values) })
@@ -217,23 +208,39 @@ impl ValuePlan {
         }
     }
 
+    /// Moves past a value that is there. What has many is read, so that it is known to be whole.
+    #[inline]
+    fn skip(&self, cursor: &mut Cursor<'_>) -> Result<(), DecodeError> {
+        match &self.kind {
+            Kind::Scalar(form, _) => form.skip(cursor),
+            Kind::Array(_) | Kind::Map(_) => {
+                // A copy, so that the cursor itself stays in registers.
+                let mut copy = *cursor;
+                self.walk(&mut copy)?;
+                *cursor = copy;
+                Ok(())
+            }
+        }
+    }
+
+    fn walk(&self, cursor: &mut Cursor<'_>) -> Result<(), DecodeError> {
+        match &self.kind {
+            Kind::Scalar(form, _) => form.skip(cursor),
+            Kind::Array(item) => item.each(cursor, |_| Ok::<_, DecodeError>(())),
+            Kind::Map(values) => each_pair(*values, cursor, |_, _| Ok::<_, DecodeError>(())),
+        }
+    }
+
     fn read<'a>(&self, cursor: &mut Cursor<'a>) -> Result<Option<Found<'a>>, DecodeError> {
         if !self.presence.read(cursor)? {
             return Ok(None);
         }
-        match &self.kind {
-            Kind::Scalar(form, _) => form.read(cursor).map(|value| Some(Found::One(value))),
-            Kind::Array(item) => {
-                let begin = *cursor;
-                item.each(cursor, |_| Ok::<_, DecodeError>(()))?;
-                Ok(Some(Found::Many(begin)))
-            }
-            Kind::Map(values) => {
-                let begin = *cursor;
-                each_pair(*values, cursor, |_, _| Ok::<_, DecodeError>(()))?;
-                Ok(Some(Found::Many(begin)))
-            }
+        if let Kind::Scalar(form, _) = &self.kind {
+            return form.read(cursor).map(|value| Some(Found::One(value)));
         }
+        let begin = *cursor;
+        self.skip(cursor)?;
+        Ok(Some(Found::Many(begin)))
     }
 
     /// Calls `visit` with the items of an array, in its blocks.
@@ -367,79 +374,5 @@ enum ItemError {
 impl From<DecodeError> for ItemError {
     fn from(_: DecodeError) -> Self {
         Self::Bytes
-    }
-}
-
-impl Form {
-    fn read<'a>(self, cursor: &mut Cursor<'a>) -> Result<Value<'a>, DecodeError> {
-        Ok(match self {
-            Self::Boolean => Value::Boolean(cursor.boolean()?),
-            Self::Int => Value::Int(cursor.int()?),
-            Self::Long => Value::Long(cursor.long()?),
-            Self::Float => Value::Float(cursor.float()?),
-            Self::Double => Value::Double(cursor.double()?),
-            Self::Bytes => Value::Bytes(ByteString::Raw(cursor.bytes()?)),
-            Self::Decimal => Value::Decimal(Unscaled::TwosComplement(cursor.bytes()?)),
-            Self::String => Value::Text(cursor.string()?),
-            Self::Point => {
-                let (x, y) = (cursor.double()?, cursor.double()?);
-                if cursor.branch(2)? == 1 {
-                    cursor.bytes()?;
-                }
-                if cursor.branch(2)? == 1 {
-                    cursor.int()?;
-                }
-                Value::Point { x, y }
-            }
-            Self::VariableScaleDecimal => {
-                let scale = cursor.int()?;
-                Value::VariableScaleDecimal { scale, unscaled: Unscaled::TwosComplement(cursor.bytes()?) }
-            }
-        })
-    }
-}
-
-fn form(writer: &Writer, ty: &Type) -> Option<(&'static str, Form)> {
-    Some(match writer.resolve(&ty.shape) {
-        Shape::Boolean => ("boolean", Form::Boolean),
-        Shape::Int => ("int", Form::Int),
-        Shape::Long => ("long", Form::Long),
-        Shape::Float => ("float", Form::Float),
-        Shape::Double => ("double", Form::Double),
-        Shape::Bytes => ("bytes", Form::Bytes),
-        Shape::String => ("string", Form::String),
-        Shape::Record(fields) => match fields.as_slice() {
-            [scale, value]
-                if (scale.name.as_str(), value.name.as_str()) == ("scale", "value")
-                    && matches!((&scale.ty.shape, &value.ty.shape), (Shape::Int, Shape::Bytes)) =>
-            {
-                ("record", Form::VariableScaleDecimal)
-            }
-            [x, y, wkb, srid] if is_point(writer, [x, y, wkb, srid]) => ("record", Form::Point),
-            _ => return None,
-        },
-        _ => return None,
-    })
-}
-
-/// Whether the fields are those of Debezium's `Point`, its optional ones with null first.
-fn is_point(writer: &Writer, fields: [&Field; 4]) -> bool {
-    let named = fields.map(|field| field.name.as_str()) == ["x", "y", "wkb", "srid"];
-    let [x, y, wkb, srid] = fields.map(|field| &field.ty);
-    let optional = |ty: &Type, wanted: fn(&Shape) -> bool| matches!(presence(writer, ty), Ok((Presence::Unless { null_branch: 0 }, ty)) if wanted(writer.resolve(&ty.shape)));
-    named
-        && matches!((&x.shape, &y.shape), (Shape::Double, Shape::Double))
-        && optional(wkb, |shape| matches!(shape, Shape::Bytes))
-        && optional(srid, |shape| matches!(shape, Shape::Int))
-}
-
-/// A type with the null of its union taken off.
-pub(super) fn presence<'a>(writer: &'a Writer, ty: &'a Type) -> Result<(Presence, &'a Type), String> {
-    let Shape::Union(branches) = &ty.shape else { return Ok((Presence::Always, ty)) };
-    let is_null = |branch: &Type| matches!(writer.resolve(&branch.shape), Shape::Null);
-    match branches.as_slice() {
-        [null, other] if is_null(null) => Ok((Presence::Unless { null_branch: 0 }, other)),
-        [other, null] if is_null(null) => Ok((Presence::Unless { null_branch: 1 }, other)),
-        _ => Err("it has a union of other than null and one type".into()),
     }
 }

@@ -2,7 +2,10 @@
 
 use std::sync::Arc;
 
-use super::column_plan::{ColumnPlan, Presence, presence};
+use super::{
+    column_plan::ColumnPlan,
+    form::{Presence, presence},
+};
 use crate::avro::{
     name::unescape,
     schema::{MESSAGE_VALUE, TRANSACTION_VALUE},

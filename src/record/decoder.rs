@@ -1,24 +1,16 @@
 //! Records into events.
 
-use std::{collections::HashMap, sync::Arc};
-
-use serde::{Deserialize, de::DeserializeOwned};
+use std::{collections::HashMap, str::Utf8Error, sync::Arc};
 
 use crate::{
-    avro::{
-        cursor::{self, Cursor},
-        store::SchemaStore,
-        wire,
-        writer::Writer,
-    },
-    event::{self, Barrier, Cell, ChangeEvent, Op, Row, Span, TableShape},
-    lsn::Position,
+    avro::{store::SchemaStore, wire, writer::Writer},
+    event::{ChangeEvent, TableShape},
     record::{
-        column_plan::TextError,
-        decode_plan::{DecodePlan, EnvelopePlan, SourceStep, Step, TransactionStep},
+        column_plan::Place,
+        decode_plan::{DecodePlan, EnvelopePlan},
         error::DecodeError,
-        header,
-        source::{position_of_block, position_of_header},
+        header_reader::Headers,
+        view::{EventView, Parts, Reading},
     },
     schema::TableName,
     types::Placeholder,
@@ -38,10 +30,25 @@ pub struct Decoder {
     known: Vec<Known>,
     /// The ids of the last record, and its plan: the next one is most often of the same table.
     last: Option<(Ids, usize)>,
+    /// Where the columns of the last event's rows lie.
+    places: Vec<Place>,
+    /// The last record's.
+    headers: Headers,
 }
 
 /// Schema ids of a record's key and value.
 type Ids = (Option<u32>, u32);
+
+/// What a record is, borrowed from its bytes.
+#[derive(Debug)]
+pub enum View<'a> {
+    /// A change event.
+    Event(EventView<'a>),
+    /// As [`Decoded::Nothing`].
+    Nothing,
+    /// As [`Decoded::NeedsSchema`].
+    NeedsSchema(u32),
+}
 
 /// What a record is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -51,6 +58,12 @@ pub enum Decoded {
     /// A tombstone, a logical message, or where a transaction begins or ends: nothing to apply.
     Nothing,
     /// The schema of this id must be fetched first.
+    NeedsSchema(u32),
+}
+
+/// Where the plan of a pair of schemas is.
+enum Found {
+    Plan(usize),
     NeedsSchema(u32),
 }
 
@@ -77,7 +90,16 @@ impl Decoder {
     #[must_use]
     pub fn with_placeholder(row_bytes: usize, placeholder: Placeholder) -> Self {
         let (writers, plans) = (HashMap::new(), HashMap::new());
-        Self { row_bytes, placeholder, writers, plans, known: Vec::new(), last: None }
+        Self {
+            row_bytes,
+            placeholder,
+            writers,
+            plans,
+            known: Vec::new(),
+            last: None,
+            places: Vec::new(),
+            headers: Headers::default(),
+        }
     }
 
     /// Decodes a record.
@@ -99,38 +121,68 @@ impl Decoder {
         headers: impl IntoIterator<Item = (&'h str, &'h [u8])>,
         offset: i64,
     ) -> Result<Decoded, DecodeError> {
-        let headers = Headers::read(topic, headers)?;
+        Ok(match self.view(topic, key, value, headers, offset)? {
+            View::Event(event) => Decoded::Event(event.into_event()?),
+            View::Nothing => Decoded::Nothing,
+            View::NeedsSchema(id) => Decoded::NeedsSchema(id),
+        })
+    }
+
+    /// The same without the texts of values.
+    ///
+    /// # Errors
+    /// As [`Self::decode`], but for what is wrong with a single value.
+    pub fn view<'a, 'h>(
+        &'a mut self,
+        topic: &'a str,
+        key: Option<&[u8]>,
+        value: Option<&'a [u8]>,
+        headers: impl IntoIterator<Item = (&'h str, &'h [u8])>,
+        offset: i64,
+    ) -> Result<View<'a>, DecodeError> {
+        self.headers = Headers::read(topic, headers)?;
+        let has_position = self.headers.position.is_some();
         let flat = || DecodeError::Flat { topic: topic.to_owned() };
         // Only a flat delete has a position and no value.
         let Some(value) = value else {
-            return if headers.position.is_none() { Ok(Decoded::Nothing) } else { Err(flat()) };
+            return if has_position { Err(flat()) } else { Ok(View::Nothing) };
         };
-        let split = |bytes| wire::split(bytes).map_err(|source| DecodeError::Frame { topic: topic.to_owned(), source });
-        let (value_id, body) = split(value)?;
-        let key_id = key.map(split).transpose()?.map(|(id, _)| id);
-        let ids = (key_id, value_id);
+        let frame = |source| DecodeError::Frame { topic: topic.to_owned(), source };
+        let (value_id, body) = wire::split(value).map_err(frame)?;
+        let key_id = key.map(wire::split).transpose().map_err(frame)?.map(|(id, _)| id);
+        let index = match self.find(topic, (key_id, value_id)) {
+            Ok(Found::Plan(index)) => index,
+            Ok(Found::NeedsSchema(id)) => return Ok(View::NeedsSchema(id)),
+            Err(DecodeError::NotAnEnvelope { .. }) if has_position => return Err(flat()),
+            Err(error) => return Err(error),
+        };
+        let Some(Known { plan: DecodePlan::Envelope(plan), shape: last }) = self.known.get_mut(index) else {
+            return Ok(View::Nothing);
+        };
+        let most = self.row_bytes.max(body.len().saturating_mul(Self::GROWTH));
+        let (placeholder, headers) = (&self.placeholder, &self.headers);
+        let reading = Reading { topic, id: value_id, body, plan, placeholder, headers, offset, most };
+        let parts = reading.parts(&mut self.places)?;
+        let problem = "the name of its table is not UTF-8";
+        let not_utf8 = |_| DecodeError::Content { topic: topic.to_owned(), problem };
+        let shape = shape_of(plan, &parts, last).map_err(not_utf8)?;
+        EventView::new(reading, &parts, &self.places, shape).map(View::Event)
+    }
+
+    /// The plan of a pair of schemas, or which of them must be fetched.
+    fn find(&mut self, topic: &str, ids: Ids) -> Result<Found, DecodeError> {
         let index = match self.last.filter(|(last, _)| *last == ids) {
             Some((_, index)) => index,
             None => match self.plans.get(&ids) {
                 Some(index) => *index,
-                None => match key_id.into_iter().chain([value_id]).find(|id| !self.writers.contains_key(id)) {
-                    Some(id) => return Ok(Decoded::NeedsSchema(id)),
-                    None => self.compile(topic, ids).map_err(|error| match error {
-                        DecodeError::NotAnEnvelope { .. } if headers.position.is_some() => flat(),
-                        error => error,
-                    })?,
+                None => match ids.0.into_iter().chain([ids.1]).find(|id| !self.writers.contains_key(id)) {
+                    Some(id) => return Ok(Found::NeedsSchema(id)),
+                    None => self.compile(topic, ids)?,
                 },
             },
         };
         self.last = Some((ids, index));
-        let Some(Known { plan: DecodePlan::Envelope(plan), shape: last }) = self.known.get_mut(index) else {
-            return Ok(Decoded::Nothing);
-        };
-        let most = self.row_bytes.max(body.len().saturating_mul(Self::GROWTH));
-        let reading = Reading { topic, id: value_id, plan, placeholder: &self.placeholder, headers, offset, most };
-        let parts = reading.parts(body)?;
-        let shape = shape_of(plan, &parts, last);
-        reading.event(parts, shape).map(Decoded::Event)
+        Ok(Found::Plan(index))
     }
 
     /// Fetches a schema that [`Self::decode`] asked for.
@@ -166,276 +218,21 @@ impl Decoder {
 }
 
 /// The table that the event belongs to; one for all events of a pair of schemas, unless other tables share the pair.
-fn shape_of(plan: &EnvelopePlan, parts: &Parts<'_>, last: &mut Option<Arc<TableShape>>) -> Arc<TableShape> {
-    let is_its = |shape: &&Arc<TableShape>| *shape.name.schema == *parts.schema && *shape.name.table == *parts.table;
-    if let Some(shape) = last.as_ref().filter(is_its) {
-        return Arc::clone(shape);
-    }
-    let shape = Arc::new(TableShape {
-        name: TableName::new(parts.schema, parts.table),
-        columns: plan.columns.iter().map(|column| column.shape.clone()).collect(),
-        key: plan.key.clone(),
-    });
-    *last = Some(Arc::clone(&shape));
-    shape
-}
-
-/// One record while it is decoded.
-struct Reading<'a> {
-    topic: &'a str,
-    id: u32,
-    plan: &'a EnvelopePlan,
-    placeholder: &'a Placeholder,
-    headers: Headers,
-    offset: i64,
-    /// Bytes that a row's text may have.
-    most: usize,
-}
-
-/// What an envelope holds.
-#[derive(Default)]
-struct Parts<'a> {
-    before: Option<Row>,
-    after: Option<Row>,
-    op: &'a str,
-    commit_ms: i64,
-    schema: &'a str,
-    table: &'a str,
-    transaction: Option<(&'a str, i64)>,
-    /// Columns that the server did not send.
-    unchanged: Vec<usize>,
-}
-
-/// Texts in place of what Avro could not hold.
-#[derive(Default, Deserialize)]
-struct Texts {
-    #[serde(default)]
-    before: NamedTexts,
-    #[serde(default)]
-    after: NamedTexts,
-}
-
-/// Texts by column; none is NULL in a field that has no null.
-type NamedTexts = HashMap<String, Option<String>>;
-
-/// The headers that the decoder obeys.
-#[derive(Default)]
-struct Headers {
-    unchanged: Vec<String>,
-    texts: Texts,
-    position: Option<Position>,
-    barrier: Option<Barrier>,
-    key_move: bool,
-}
-
-impl Headers {
-    fn read<'a>(topic: &str, headers: impl IntoIterator<Item = (&'a str, &'a [u8])>) -> Result<Self, DecodeError> {
-        let mut read = Self::default();
-        for (name, value) in headers {
-            match name {
-                header::UNCHANGED => read.unchanged = json(topic, header::UNCHANGED, value)?,
-                header::TEXT => read.texts = json(topic, header::TEXT, value)?,
-                header::BARRIER => read.barrier = Some(json(topic, header::BARRIER, value)?),
-                header::POSITION => {
-                    let position = std::str::from_utf8(value).ok().and_then(position_of_header);
-                    read.position = Some(position.ok_or_else(|| unreadable(topic, header::POSITION))?);
-                }
-                header::NEW_KEY | header::OLD_KEY => read.key_move = true,
-                _ => {}
-            }
-        }
-        Ok(read)
-    }
-}
-
-impl Reading<'_> {
-    fn parts<'b>(&self, body: &'b [u8]) -> Result<Parts<'b>, DecodeError> {
-        let mut cursor = Cursor::new(body);
-        let bytes = |source| DecodeError::Bytes { topic: self.topic.to_owned(), id: self.id, source };
-        let mut parts = Parts { unchanged: self.unchanged_columns()?, ..Parts::default() };
-        for step in &self.plan.steps {
-            match step {
-                Step::Before(presence) => {
-                    if presence.read(&mut cursor).map_err(bytes)? {
-                        parts.before = Some(self.row(&mut cursor, &self.headers.texts.before, &[])?);
-                    }
-                }
-                Step::After(presence) => {
-                    if presence.read(&mut cursor).map_err(bytes)? {
-                        parts.after = Some(self.row(&mut cursor, &self.headers.texts.after, &parts.unchanged)?);
-                    }
-                }
-                Step::Op => parts.op = cursor.string().map_err(bytes)?,
-                Step::Source(steps) => self.source(steps, &mut cursor, &mut parts).map_err(bytes)?,
-                Step::Transaction(presence, steps) => {
-                    if presence.read(&mut cursor).map_err(bytes)? {
-                        parts.transaction = Some(self.transaction(steps, &mut cursor).map_err(bytes)?);
-                    }
-                }
-                Step::Skip(skip) => skip.run(&self.plan.writer, &mut cursor).map_err(bytes)?,
-            }
-        }
-        cursor.finish().map_err(bytes)?;
-        Ok(parts)
-    }
-
-    fn source<'b>(
-        &self,
-        steps: &[SourceStep],
-        cursor: &mut Cursor<'b>,
-        parts: &mut Parts<'b>,
-    ) -> Result<(), cursor::DecodeError> {
-        for step in steps {
-            match step {
-                SourceStep::TsMs(presence) => {
-                    if presence.read(cursor)? {
-                        parts.commit_ms = cursor.long()?;
-                    }
-                }
-                SourceStep::Schema(presence) => {
-                    if presence.read(cursor)? {
-                        parts.schema = cursor.string()?;
-                    }
-                }
-                SourceStep::Table(presence) => {
-                    if presence.read(cursor)? {
-                        parts.table = cursor.string()?;
-                    }
-                }
-                SourceStep::Skip(skip) => skip.run(&self.plan.writer, cursor)?,
-            }
-        }
-        Ok(())
-    }
-
-    fn transaction<'b>(
-        &self,
-        steps: &[TransactionStep],
-        cursor: &mut Cursor<'b>,
-    ) -> Result<(&'b str, i64), cursor::DecodeError> {
-        let (mut id, mut total_order) = ("", 0);
-        for step in steps {
-            match step {
-                TransactionStep::Id => id = cursor.string()?,
-                TransactionStep::TotalOrder => total_order = cursor.long()?,
-                TransactionStep::Skip(skip) => skip.run(&self.plan.writer, cursor)?,
-            }
-        }
-        Ok((id, total_order))
-    }
-
-    /// A row's cells. What stands in for the `unchanged` columns is not looked at: the form of their values need not hold it.
-    fn row(&self, cursor: &mut Cursor<'_>, texts: &NamedTexts, unchanged: &[usize]) -> Result<Row, DecodeError> {
-        let mut buffers = BUFFERS.take();
-        buffers.0.clear();
-        buffers.1.clear();
-        let outcome = self.spans(cursor, (texts, unchanged), &mut buffers).map(|()| event::row(&buffers.0, &buffers.1));
-        if buffers.0.capacity() <= KEPT_BYTES {
-            BUFFERS.set(buffers);
-        }
-        outcome
-    }
-
-    fn spans(
-        &self,
-        cursor: &mut Cursor<'_>,
-        (texts, unchanged): (&NamedTexts, &[usize]),
-        (arena, spans): &mut (Vec<u8>, Vec<Span>),
-    ) -> Result<(), DecodeError> {
-        let oversized = |column: &str| DecodeError::Oversized {
-            topic: self.topic.to_owned(),
-            column: column.to_owned(),
-            most: self.most.min(u32::MAX as usize),
-        };
-        for (index, column) in self.plan.columns.iter().enumerate() {
-            let bytes = |source| DecodeError::Bytes { topic: self.topic.to_owned(), id: self.id, source };
-            let name = &*column.shape.name;
-            let found = column.read(cursor).map_err(bytes)?;
-            if !unchanged.is_empty() && unchanged.contains(&index) {
-                spans.push(Span::Unchanged);
-                continue;
-            }
-            let start = arena.len();
-            match (texts.get(name), found) {
-                (Some(Some(text)), _) => arena.extend_from_slice(text.as_bytes()),
-                (Some(None), _) | (None, None) => {
-                    spans.push(Span::Null);
-                    continue;
-                }
-                (None, Some(found)) if self.is_foreign() && column.is_placeholder(found, self.placeholder) => {
-                    spans.push(Span::Unchanged);
-                    continue;
-                }
-                (None, Some(found)) => column.append_text(found, arena, self.most).map_err(|error| match error {
-                    TextError::Render(source) => {
-                        DecodeError::Render { topic: self.topic.to_owned(), column: name.to_owned(), source }
-                    }
-                    TextError::Beyond => oversized(name),
-                })?,
-            }
-            let (start, end) =
-                u32::try_from(start).ok().zip(u32::try_from(arena.len()).ok()).ok_or_else(|| oversized(name))?;
-            spans.push(Span::Text(start, end));
-        }
-        Ok(())
-    }
-
-    /// Whether another producer wrote the record. Ours tell a type in the schema or a position in a header.
-    const fn is_foreign(&self) -> bool {
-        self.plan.is_foreign && self.headers.position.is_none()
-    }
-
-    fn event(self, mut parts: Parts<'_>, shape: Arc<TableShape>) -> Result<ChangeEvent, DecodeError> {
-        let is_foreign = self.is_foreign();
-        let content = |problem| DecodeError::Content { topic: self.topic.to_owned(), problem };
-        let op = Op::from_code(parts.op).ok_or_else(|| content("its op is unknown"))?;
-        match op {
-            Op::Create | Op::Update | Op::Read if parts.after.is_none() => return Err(content("it has no row after")),
-            Op::Delete if parts.before.is_none() => return Err(content("it has no row before")),
-            _ => {}
-        }
-        let position = match (parts.transaction, self.headers.position) {
-            (_, Some(position)) => Some(position),
-            (_, None) if is_foreign => Position::of_offset(self.offset),
-            (Some((id, total_order)), None) => position_of_block(id, total_order),
-            (None, None) => None,
-        };
-        if let Some(before) = parts.before.as_mut().filter(|_| !shape.key.is_empty()) {
-            let others = before.iter_mut().enumerate().filter(|(index, _)| !shape.key.contains(index));
-            others.filter(|(_, cell)| **cell == Cell::Null).for_each(|(_, cell)| *cell = Cell::Unchanged);
-        }
-        Ok(ChangeEvent {
-            op,
-            position: position.ok_or_else(|| content("it has no position"))?,
-            commit_ms: parts.commit_ms,
-            shape,
-            before: parts.before,
-            after: parts.after,
-            // Nobody sends the other half of a foreign move what it lacks.
-            key_move: self.headers.key_move && !is_foreign,
-            moved_columns: if op == Op::Delete { parts.unchanged } else { Vec::new() },
-            barrier: self.headers.barrier,
-        })
-    }
-
-    fn unchanged_columns(&self) -> Result<Vec<usize>, DecodeError> {
-        let index = |name: &String| self.plan.column(name).ok_or_else(|| unreadable(self.topic, header::UNCHANGED));
-        self.headers.unchanged.iter().map(index).collect()
-    }
-}
-
-thread_local! {
-    /// A row's texts and where they lie, before their number is known; kept, unless they are as large as few are.
-    static BUFFERS: std::cell::Cell<(Vec<u8>, Vec<Span>)> = const { std::cell::Cell::new((Vec::new(), Vec::new())) };
-}
-
-/// The largest texts whose room is kept, in bytes: what the threads keep is in no budget.
-const KEPT_BYTES: usize = 1 << 20;
-
-fn json<T: DeserializeOwned>(topic: &str, header: &'static str, value: &[u8]) -> Result<T, DecodeError> {
-    serde_json::from_slice(value).map_err(|_| unreadable(topic, header))
-}
-
-fn unreadable(topic: &str, header: &'static str) -> DecodeError {
-    DecodeError::Header { topic: topic.to_owned(), header }
+fn shape_of<'a>(
+    plan: &EnvelopePlan,
+    parts: &Parts<'_>,
+    last: &'a mut Option<Arc<TableShape>>,
+) -> Result<&'a Arc<TableShape>, Utf8Error> {
+    let is_its = |shape: &Arc<TableShape>| {
+        shape.name.schema.as_bytes() == parts.schema && shape.name.table.as_bytes() == parts.table
+    };
+    let shape = match last.take().filter(is_its) {
+        Some(shape) => shape,
+        None => Arc::new(TableShape {
+            name: TableName::new(std::str::from_utf8(parts.schema)?, std::str::from_utf8(parts.table)?),
+            columns: plan.columns.iter().map(|column| column.shape.clone()).collect(),
+            key: plan.key.clone(),
+        }),
+    };
+    Ok(last.insert(shape))
 }

@@ -23,7 +23,7 @@ use crate::{
         plan::{MessagePlan, Plan, PlanColumn, RegisteredSchema, codecs},
         row::{self, RowSource},
         scratch::{Scratch, push_chosen_header, push_header},
-        source::{SourceConstants, TransactionConstants, append_position, append_transaction, is_streamed},
+        source::{Blocks, SourceConstants, append_position, is_streamed},
         topic::TopicNames,
     },
     schema::Relation,
@@ -66,7 +66,7 @@ impl EncoderSettings {
 pub struct Encoder {
     settings: EncoderSettings,
     context: ContextHeaders,
-    constants: TransactionConstants,
+    blocks: Blocks,
     scratch: Scratch,
 }
 
@@ -97,7 +97,7 @@ impl Encoder {
     #[must_use]
     pub fn new(settings: EncoderSettings) -> Self {
         let context = ContextHeaders::new(settings.content.context_headers, &settings.prefix);
-        Self { settings, context, constants: TransactionConstants::default(), scratch: Scratch::default() }
+        Self { settings, context, blocks: Blocks::default(), scratch: Scratch::default() }
     }
 
     /// Registers the relation's schemas and compiles its plan. To be called before the first event of a relation version.
@@ -247,14 +247,13 @@ impl Encoder {
         out.bytes.extend_from_slice(&plan.key_prefix);
         encode::optional_string(Some(message.prefix), &mut out.bytes);
         let key = start..out.bytes.len();
-        self.constants.refresh(meta);
         let (scratch, bytes) = (&mut self.scratch.value, &mut out.bytes);
         bytes.extend_from_slice(&plan.value_prefix);
         encode::string(Op::Message.code(), bytes);
         encode::optional_long(Some(event.processed_ns.div_euclid(1_000_000)), bytes);
-        plan.source.append(meta, &self.constants, &event, scratch, bytes);
+        self.blocks.append_source(&plan.source, meta, &event, bytes);
         if message.transactional && self.settings.content.transaction.is_written(true) {
-            append_transaction(self.settings.content.transaction_id, (meta, &self.constants), &event, scratch, bytes);
+            self.blocks.append_transaction(self.settings.content.transaction_id, meta, &event, scratch, bytes);
         } else {
             encode::null(bytes);
         }
@@ -461,17 +460,11 @@ impl Encoder {
     /// The envelope's fields behind its rows.
     fn append_rest(&mut self, event: &Event<'_>, out: &mut RecordBuf) {
         let Event { plan, transaction, own, op, .. } = event;
-        self.constants.refresh(transaction);
         let (scratch, bytes) = (&mut self.scratch.value, &mut out.bytes);
-        plan.source.append(transaction, &self.constants, own, scratch, bytes);
-        if self.settings.content.transaction.is_written(is_streamed(transaction, own.ordinal)) {
-            append_transaction(
-                self.settings.content.transaction_id,
-                (transaction, &self.constants),
-                own,
-                scratch,
-                bytes,
-            );
+        self.blocks.append_source(&plan.source, transaction, own, bytes);
+        let Content { transaction: written, transaction_id, .. } = self.settings.content;
+        if written.is_written(is_streamed(transaction, own.ordinal)) {
+            self.blocks.append_transaction(transaction_id, transaction, own, scratch, bytes);
         } else {
             encode::null(bytes);
         }

@@ -24,7 +24,7 @@ pub(super) fn append(
         out.extend_from_slice(&schema.prefix);
     }
     for column in &plan.key {
-        with_key_value(plan, row, column, |value| encode::value(value, scratch, out))?;
+        with_key_value(plan, row, column, |value| encode::value(&value, scratch, out))?;
     }
     Ok(())
 }

@@ -5,14 +5,15 @@
 //! relation ──prepare──► Plan ─┐                         ┌─ key, value: 0x00 id Avro
 //! RowChange (text) ───────────┴─► Encoder ─► RecordBuf ─┤
 //!                                                       └─ headers: what Avro cannot hold, what was not sent
-//! record ─► Decoder (plan per pair of schema ids) ─► ChangeEvent (text)
+//! record ─► Decoder (plan per pair of schema ids) ─► EventView (borrowed) ─► ChangeEvent (text)
 //! ```
 //!
 //! Both hot paths are synchronous; the registry is asked only in [`Encoder::prepare`] and [`Decoder::fetch`], through the seam
 //! [`SchemaStore`](crate::avro::store::SchemaStore).
 
 pub use beyond::Beyond;
-pub use decoder::{Decoded, Decoder};
+pub use column_plan::Found;
+pub use decoder::{Decoded, Decoder, View};
 pub use encoder::{Encoder, EncoderSettings, LogicalMessage};
 pub use error::{DecodeError, EncodeError};
 pub use heartbeat::Heartbeat;
@@ -22,6 +23,7 @@ pub use plan::{MessagePlan, Plan};
 pub use topic::{TopicNameError, TopicNames};
 pub use topic_template::TemplateError;
 pub use transaction::{EventCounts, TransactionRecords};
+pub use view::{EventView, RowView};
 
 mod beyond;
 mod column_plan;
@@ -31,12 +33,15 @@ mod decoder;
 mod encoder;
 mod error;
 mod flat;
+mod form;
 pub mod header;
+mod header_reader;
 mod heartbeat;
 mod key;
 mod key_form;
 mod own_topic;
 mod plan;
+mod render;
 mod row;
 mod scratch;
 mod source;
@@ -44,3 +49,4 @@ mod topic;
 mod topic_escape;
 mod topic_template;
 mod transaction;
+mod view;

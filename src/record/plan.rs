@@ -60,10 +60,10 @@ impl PlanColumn {
     ) -> Self {
         let mut unsent = Vec::new();
         if is_required {
-            encode::value(codec.unsent(placeholder), &mut Vec::new(), &mut unsent);
+            encode::value(&codec.unsent(placeholder), &mut Vec::new(), &mut unsent);
         } else if codec.has_placeholder() {
             encode::present(&mut unsent);
-            encode::value(codec.unsent(placeholder), &mut Vec::new(), &mut unsent);
+            encode::value(&codec.unsent(placeholder), &mut Vec::new(), &mut unsent);
         } else {
             encode::null(&mut unsent);
         }

@@ -112,7 +112,7 @@ fn append_binary(
     out: &mut Vec<u8>,
 ) -> Result<(), EncodeError> {
     let direct = column.binary.as_ref().and_then(|codec| column.codec.parse_binary(bytes, codec));
-    let Some(Parsed::Value(value)) = direct else {
+    let Some(Parsed::Value(value)) = &direct else {
         return with_text(plan, column, bytes, |text| append_text(plan, column, text, texts, scratch, out));
     };
     if !column.is_required {
@@ -131,7 +131,9 @@ fn append_text(
     out: &mut Vec<u8>,
 ) -> Result<(), EncodeError> {
     let not_utf8 = |source| not_utf8(plan, column, source);
-    let parsed = column.codec.parse(text).map_err(not_utf8)?;
+    // Borrowed, since a value is as large as several words.
+    let parsed = &column.codec.parse(text);
+    let parsed = parsed.as_ref().map_err(|source| not_utf8(*source))?;
     if !matches!(parsed, Parsed::Value(_)) {
         header::append_json_item(&column.name, texts);
         texts.push(b':');
@@ -160,7 +162,7 @@ fn append_null(column: &PlanColumn, texts: &mut Vec<u8>, scratch: &mut Vec<u8>, 
     if column.is_required {
         header::append_json_item(&column.name, texts);
         texts.extend_from_slice(b":null");
-        encode::value(column.codec.fallback(), scratch, out);
+        encode::value(&column.codec.fallback(), scratch, out);
     } else {
         encode::null(out);
     }

@@ -1,6 +1,9 @@
 //! The blocks `source` and `transaction` of an event.
 
-use std::io::Write;
+use std::{
+    io::Write,
+    sync::atomic::{AtomicU64, Ordering},
+};
 
 use crate::{
     avro::{content::TransactionId, encode},
@@ -11,6 +14,8 @@ use crate::{
 /// The parts of the source block that never change for a table, encoded.
 #[derive(Debug)]
 pub(super) struct SourceConstants {
+    /// Tells the tables of this process apart.
+    serial: u64,
     /// version, connector, name
     head: Vec<u8>,
     /// db
@@ -21,6 +26,7 @@ pub(super) struct SourceConstants {
 
 impl SourceConstants {
     pub(super) fn new(version: &str, name: &str, database: &str, schema: &str, table: &str) -> Self {
+        static SERIAL: AtomicU64 = AtomicU64::new(1);
         let join = |texts: &[&str]| {
             let mut out = Vec::new();
             for text in texts {
@@ -28,69 +34,119 @@ impl SourceConstants {
             }
             out
         };
-        Self { head: join(&[version, "postgresql", name]), database: join(&[database]), table: join(&[schema, table]) }
+        Self {
+            serial: SERIAL.fetch_add(1, Ordering::Relaxed),
+            head: join(&[version, "postgresql", name]),
+            database: join(&[database]),
+            table: join(&[schema, table]),
+        }
+    }
+}
+
+/// The blocks `source` and `transaction` of the events of one transaction: what they have in common is kept, encoded.
+#[derive(Debug, Default)]
+pub(super) struct Blocks {
+    of: Option<TransactionMeta>,
+    /// The beginning of the sequence's text.
+    sequence: Vec<u8>,
+    /// origin, `origin_lsn`
+    origin: Vec<u8>,
+    /// The transaction block's branch, and the id of a streamed event.
+    id: Vec<u8>,
+    /// Whose the runs are.
+    runs_of: Option<(u64, SnapshotMark)>,
+    /// From the version to the branch of the sequence.
+    until_sequence: Vec<u8>,
+    /// From the sequence's end to the branch of the LSN.
+    until_lsn: Vec<u8>,
+}
+
+/// The longest text of a sequence has two numbers of 20 digits, and its length one byte.
+const LONGEST_SEQUENCE: usize = 47;
+
+impl Blocks {
+    /// Appends the block `source` in the order of its schema (`avro/source.avsc`).
+    pub(super) fn append_source(
+        &mut self,
+        table: &SourceConstants,
+        meta: &TransactionMeta,
+        event: &EventMeta,
+        out: &mut Vec<u8>,
+    ) {
+        self.refresh(meta);
+        if self.runs_of != Some((table.serial, event.snapshot)) {
+            self.compose_runs(table, meta, event.snapshot);
+        }
+        out.extend_from_slice(&self.until_sequence);
+        let length = out.len();
+        const { assert!(LONGEST_SEQUENCE < 64, "the length takes one byte") };
+        out.push(0);
+        out.extend_from_slice(&self.sequence);
+        end_sequence(event.lsn, out);
+        if let Some(byte) = u8::try_from(out.len() - length - 1).ok().and_then(|size| size.checked_mul(2)) {
+            out[length] = byte;
+        }
+        out.extend_from_slice(&self.until_lsn);
+        encode::long(event.lsn.0.cast_signed(), out);
+        // xmin
+        encode::null(out);
+        out.extend_from_slice(&self.origin);
     }
 
-    /// Appends the block in the order of its schema (`avro/source.avsc`); `constants` are the transaction's.
-    pub(super) fn append(
-        &self,
+    /// Appends the nullable transaction block.
+    pub(super) fn append_transaction(
+        &mut self,
+        form: TransactionId,
         meta: &TransactionMeta,
-        constants: &TransactionConstants,
         event: &EventMeta,
         scratch: &mut Vec<u8>,
         out: &mut Vec<u8>,
     ) {
-        out.extend_from_slice(&self.head);
-        out.extend_from_slice(&constants.commit_ms);
-        append_snapshot_mark(event.snapshot, out);
-        out.extend_from_slice(&self.database);
-        encode::present(out);
-        scratch.clear();
-        scratch.extend_from_slice(&constants.sequence);
-        end_sequence(event.lsn, scratch);
-        encode::bytes(scratch, out);
-        out.extend_from_slice(&constants.times);
-        out.extend_from_slice(&self.table);
-        out.extend_from_slice(&constants.xid);
-        encode::optional_long(Some(event.lsn.0.cast_signed()), out);
-        encode::null(out);
-        encode::optional_string(meta.origin.as_deref(), out);
-        encode::optional_long(meta.origin_lsn.map(|lsn| lsn.0.cast_signed()), out);
+        self.refresh(meta);
+        if form == TransactionId::Commit && is_streamed(meta, event.ordinal) {
+            out.extend_from_slice(&self.id);
+        } else {
+            compose_id(form, meta, (event.ordinal, event.lsn), scratch);
+            encode::present(out);
+            encode::bytes(scratch, out);
+        }
+        encode::long(event.ordinal.cast_signed(), out);
+        encode::long(event.collection_order.cast_signed(), out);
     }
-}
 
-/// What all events of one transaction have in common, encoded.
-#[derive(Debug, Default)]
-pub(super) struct TransactionConstants {
-    of: Option<TransactionMeta>,
-    /// `ts_ms`
-    commit_ms: Vec<u8>,
-    /// The beginning of the sequence's text.
-    sequence: Vec<u8>,
-    /// `ts_us`, `ts_ns`
-    times: Vec<u8>,
-    /// txId
-    xid: Vec<u8>,
-    /// The id in the transaction block of a streamed event, a text.
-    id: Vec<u8>,
-}
-
-impl TransactionConstants {
-    /// Makes them those of a transaction, if they are another's.
-    pub(super) fn refresh(&mut self, meta: &TransactionMeta) {
+    /// Makes what is kept that of a transaction, if it is another's.
+    fn refresh(&mut self, meta: &TransactionMeta) {
         if self.of.as_ref() == Some(meta) {
             return;
         }
-        for buffer in [&mut self.commit_ms, &mut self.times, &mut self.xid] {
-            buffer.clear();
-        }
-        encode::long(meta.commit_us.div_euclid(1_000), &mut self.commit_ms);
         begin_sequence(meta.previous_commit, &mut self.sequence);
-        encode::optional_long(Some(meta.commit_us), &mut self.times);
-        encode::optional_long(Some(meta.commit_us.saturating_mul(1_000)), &mut self.times);
-        encode::optional_long(meta.xid.map(i64::from), &mut self.xid);
-        compose_transaction_id(meta, 1, &mut self.id);
+        self.origin.clear();
+        encode::optional_string(meta.origin.as_deref(), &mut self.origin);
+        encode::optional_long(meta.origin_lsn.map(|lsn| lsn.0.cast_signed()), &mut self.origin);
+        let mut id = Vec::new();
+        compose_transaction_id(meta, 1, &mut id);
+        self.id.clear();
+        encode::present(&mut self.id);
+        encode::bytes(&id, &mut self.id);
+        self.runs_of = None;
         self.of = Some(meta.clone());
+    }
+
+    fn compose_runs(&mut self, table: &SourceConstants, meta: &TransactionMeta, mark: SnapshotMark) {
+        let Self { until_sequence, until_lsn, .. } = self;
+        until_sequence.clear();
+        until_sequence.extend_from_slice(&table.head);
+        encode::long(meta.commit_us.div_euclid(1_000), until_sequence);
+        append_snapshot_mark(mark, until_sequence);
+        until_sequence.extend_from_slice(&table.database);
+        encode::present(until_sequence);
+        until_lsn.clear();
+        encode::optional_long(Some(meta.commit_us), until_lsn);
+        encode::optional_long(Some(meta.commit_us.saturating_mul(1_000)), until_lsn);
+        until_lsn.extend_from_slice(&table.table);
+        encode::optional_long(meta.xid.map(i64::from), until_lsn);
+        encode::present(until_lsn);
+        self.runs_of = Some((table.serial, mark));
     }
 }
 
@@ -166,34 +222,35 @@ pub(super) fn compose_id(form: TransactionId, meta: &TransactionMeta, (ordinal, 
     }
 }
 
-/// Appends the nullable transaction block; `constants` are the transaction's.
-pub(super) fn append_transaction(
-    form: TransactionId,
-    (meta, constants): (&TransactionMeta, &TransactionConstants),
-    event: &EventMeta,
-    scratch: &mut Vec<u8>,
-    out: &mut Vec<u8>,
-) {
-    encode::present(out);
-    if form == TransactionId::Commit && is_streamed(meta, event.ordinal) {
-        encode::bytes(&constants.id, out);
-    } else {
-        compose_id(form, meta, (event.ordinal, event.lsn), scratch);
-        encode::bytes(scratch, out);
-    }
-    encode::long(event.ordinal.cast_signed(), out);
-    encode::long(event.collection_order.cast_signed(), out);
+/// The position that a transaction block tells, or `None` if its id is not one of ours.
+pub(super) fn position_of_block(id: &[u8], total_order: i64) -> Option<Position> {
+    let rest = match id.strip_prefix(b"snapshot") {
+        Some(rest) => rest,
+        None => {
+            let (xid, rest) = split_number(id)?;
+            u32::try_from(xid).ok()?;
+            rest
+        }
+    };
+    let (commit, rest) = split_number(rest.strip_prefix(b":")?)?;
+    let (epoch, rest) = match rest.strip_prefix(b":") {
+        Some(rest) => split_number(rest)?,
+        None => (0, rest),
+    };
+    let (epoch, ordinal) = (u32::try_from(epoch).ok()?, u64::try_from(total_order).ok()?);
+    rest.is_empty().then_some(Position { epoch, commit: Lsn(commit), ordinal })
 }
 
-/// The position that a transaction block tells, or `None` if its id is not one of ours.
-pub(super) fn position_of_block(id: &str, total_order: i64) -> Option<Position> {
-    let (transaction, rest) = id.split_once(':')?;
-    if transaction != "snapshot" {
-        transaction.parse::<u32>().ok()?;
-    }
-    let (commit, epoch) = rest.split_once(':').map_or((rest, None), |(commit, epoch)| (commit, Some(epoch)));
-    let (commit, epoch) = (Lsn(commit.parse().ok()?), epoch.map_or(Ok(0), str::parse).ok()?);
-    Some(Position { epoch, commit, ordinal: u64::try_from(total_order).ok()? })
+/// The decimal number that a text begins with, and what follows it.
+fn split_number(text: &[u8]) -> Option<(u64, &[u8])> {
+    let count = text.iter().take_while(|byte| byte.is_ascii_digit()).count();
+    let (digits, rest) = text.split_at_checked(count).filter(|(digits, _)| !digits.is_empty())?;
+    let shift_in = |number: u64, digit: &u8| number * 10 + u64::from(digit - b'0');
+    // No number of 19 digits is beyond 64 bits.
+    let (short, last) = digits.split_at(count.min(19));
+    let number = short.iter().fold(0, shift_in);
+    let add = |number: u64, digit: &u8| number.checked_mul(10)?.checked_add(u64::from(digit - b'0'));
+    Some((last.iter().try_fold(number, add)?, rest))
 }
 
 /// The position in a header `walrelay.pos`.
@@ -212,13 +269,13 @@ mod tests {
     #[test]
     fn positions_are_read_from_block_and_header() {
         let position = |epoch, commit, ordinal| Some(Position { epoch, commit: Lsn(commit), ordinal });
-        assert_eq!(position_of_block("19145:77238080", 3), position(0, 77_238_080, 3));
-        assert_eq!(position_of_block("19145:77238080:2", 3), position(2, 77_238_080, 3));
-        assert_eq!(position_of_block("snapshot:5", 0), position(0, 5, 0));
+        assert_eq!(position_of_block(b"19145:77238080", 3), position(0, 77_238_080, 3));
+        assert_eq!(position_of_block(b"19145:77238080:2", 3), position(2, 77_238_080, 3));
+        assert_eq!(position_of_block(b"snapshot:5", 0), position(0, 5, 0));
         assert_eq!(position_of_header("1:5:9"), position(1, 5, 9));
-        for bad in ["", "x:1", "1", "1:2:3:4", "1:-2", "snapshot:"] {
-            assert_eq!(position_of_block(bad, 1), None, "{bad:?}");
+        for bad in ["", "x:1", "1", "1:2:3:4", "1:-2", "snapshot:", "4294967296:1", "1:2:", "1:18446744073709551616"] {
+            assert_eq!(position_of_block(bad.as_bytes(), 1), None, "{bad:?}");
         }
-        assert_eq!(position_of_block("1:2", -1), None);
+        assert_eq!(position_of_block(b"1:2", -1), None);
     }
 }

@@ -17,7 +17,7 @@ pub use labels::Unknown;
 pub use modes::{BinaryMode, DecimalMode, HstoreMode, IntervalMode, Modes, TimeMode, TimetzMode, TrailingZeros};
 pub(crate) use point::well_known_binary;
 pub use unsent::{Placeholder, PlaceholderError};
-pub use value::{ArrayText, BitString, ByteString, Parsed, RenderError, ShortText, Unscaled, Value};
+pub use value::{ArrayText, BitString, ByteString, Parsed, RenderError, ShortText, Unscaled, Value, Wide};
 
 mod array;
 mod array_scan;

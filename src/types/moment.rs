@@ -37,6 +37,66 @@ pub(super) fn iso(moment: Moment, digits: u8) -> Option<ShortText> {
     Some(text)
 }
 
+/// What [`iso`] gives for PostgreSQL's text of a moment at UTC, where the two differ in signs alone: a year of four digits, a
+/// day that every month has, and no more digits of a fraction than are wanted.
+pub(super) fn iso_of_utc(text: &[u8], digits: u8) -> Option<ShortText> {
+    let (clock, rest) = text.strip_suffix(b"+00")?.split_first_chunk::<SECONDS_LENGTH>()?;
+    let fraction = match rest {
+        [] => rest,
+        [b'.', fraction @ ..] if fraction.iter().all(u8::is_ascii_digit) && !fraction.is_empty() => fraction,
+        _ => return None,
+    };
+    let zeros = usize::from(digits).checked_sub(fraction.len()).filter(|_| digits <= 6 && is_plain(clock))?;
+    let mut iso = ShortText::new();
+    iso.push_bytes(clock)?;
+    iso.replace(DATE_LENGTH, b'T')?;
+    if digits > 0 {
+        iso.push(".")?;
+        iso.push_bytes(fraction)?;
+        iso.push_bytes(b"000000".get(..zeros)?)?;
+    }
+    iso.push("Z")?;
+    Some(iso)
+}
+
+/// Appends PostgreSQL's text for what [`iso_of_utc`] gives, with a suffix; answers whether it is such a text.
+pub(super) fn append_plain(text: &[u8], suffix: &str, out: &mut Vec<u8>) -> bool {
+    let split = || text.strip_suffix(b"Z")?.split_first_chunk::<SECONDS_LENGTH>();
+    let Some((clock, rest)) = split() else { return false };
+    let mut plain = *clock;
+    if std::mem::replace(&mut plain[DATE_LENGTH], b' ') != b'T' || !is_plain(&plain) {
+        return false;
+    }
+    let fraction = match rest {
+        [] => rest,
+        [b'.', digits @ ..] if (1..=6).contains(&digits.len()) && digits.iter().all(u8::is_ascii_digit) => rest,
+        _ => return false,
+    };
+    let kept = fraction.iter().rposition(|digit| !matches!(digit, b'0' | b'.')).map_or(0, |last| last + 1);
+    out.extend_from_slice(&plain);
+    out.extend_from_slice(fraction.get(..kept).unwrap_or_default());
+    out.extend_from_slice(suffix.as_bytes());
+    true
+}
+
+/// Bytes of `YYYY-MM-DD`.
+const DATE_LENGTH: usize = 10;
+/// Bytes of `YYYY-MM-DD HH:MM:SS`.
+const SECONDS_LENGTH: usize = 19;
+
+/// Whether these are the digits of a date and a time of day that are the same in every calendar.
+fn is_plain(text: &[u8; SECONDS_LENGTH]) -> bool {
+    const FORM: &[u8; SECONDS_LENGTH] = b"0000-00-00 00:00:00";
+    let fits = |(byte, form): (&u8, &u8)| if *form == b'0' { byte.is_ascii_digit() } else { byte == form };
+    if !text.iter().zip(FORM).fold(true, |all, pair| all & fits(pair)) {
+        return false;
+    }
+    let two = |at: usize| (text[at] - b'0') * 10 + text[at + 1] - b'0';
+    let (month, day, hour, minute, second) = (two(5), two(8), two(11), two(14), two(17));
+    let is_date = text[..4] != *b"0000" && (1..=12).contains(&month) && (1..=28).contains(&day);
+    is_date && hour < 24 && minute < 60 && second < 60
+}
+
 /// Reads what [`iso`] writes.
 pub(super) fn scan_iso(text: &[u8]) -> Option<Moment> {
     let mut scan = Scan(text);
@@ -45,4 +105,57 @@ pub(super) fn scan_iso(text: &[u8]) -> Option<Moment> {
     let time = scan_time(&mut scan)?;
     scan.skip(b'Z')?;
     scan.is_at_end().then(|| moment(days, time, 0))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::types::calendar::scan_moment;
+
+    proptest! {
+        /// What takes the short way is what the long way gives, and comes back as it was.
+        #[test]
+        fn short_and_long_ways_agree(
+            year in 0..10_000_i64, month in 0..14_i64, day in 0..33_i64, hour in 0..26_i64, minute in 58..62_i64,
+            second in 0..62_i64, fraction in "|[.][0-9]{0,7}|[.][0-9]{5}0", digits in 0..8_u8,
+        ) {
+            let clock = format!("{year:04}-{month:02}-{day:02} {hour:02}:{minute:02}:{second:02}");
+            let text = format!("{clock}{fraction}+00");
+            if let Some(short) = iso_of_utc(text.as_bytes(), digits) {
+                let long = scan_moment(text.as_bytes(), true).and_then(|moment| iso(moment, digits));
+                prop_assert_eq!(Some(short), long);
+            }
+            let text = format!("{}{fraction}Z", clock.replace(' ', "T"));
+            let (mut short, mut long) = (Vec::new(), Vec::new());
+            if append_plain(text.as_bytes(), "+00", &mut short) {
+                append(scan_iso(text.as_bytes()).expect("a moment"), "+00", &mut long).expect("a text");
+                prop_assert_eq!(short, long);
+            }
+        }
+    }
+
+    #[test]
+    fn usual_moments_take_the_short_way() {
+        let short = |text: &str, digits| iso_of_utc(text.as_bytes(), digits).map(|iso| iso.as_str().to_owned());
+        assert_eq!(short("2026-11-24 10:11:12.3456+00", 6).as_deref(), Some("2026-11-24T10:11:12.345600Z"));
+        assert_eq!(short("2026-11-24 10:11:12+00", 0).as_deref(), Some("2026-11-24T10:11:12Z"));
+        for (text, digits) in [
+            ("2026-02-29 10:11:12+00", 6),
+            ("0000-11-24 10:11:12+00", 6),
+            ("2026-11-24 24:00:00+00", 6),
+            ("2026-11-24 10:11:12.5+00", 0),
+            ("2026-11-24 10:11:12.+00", 6),
+            ("2026-11-24 10:11:12.5+01", 6),
+            ("2026-11-24 10:11:12.5+00 BC", 6),
+            ("2026-11-24T10:11:12.5+00", 6),
+        ] {
+            assert_eq!(short(text, digits), None, "{text}");
+        }
+        let mut out = Vec::new();
+        assert!(append_plain(b"2026-11-24T10:11:12.345600Z", "+00", &mut out));
+        assert!(append_plain(b"2026-11-24T10:11:12.000000Z", "+00", &mut out));
+        assert_eq!(out.escape_ascii().to_string(), "2026-11-24 10:11:12.3456+002026-11-24 10:11:12+00");
+    }
 }

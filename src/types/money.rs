@@ -11,8 +11,8 @@ use super::{
 const SCALE: u32 = 2;
 
 pub(super) fn parse(text: &[u8]) -> Parsed<'_> {
-    cents(text).map_or(Parsed::Unrepresentable { stand_in: Value::Decimal(Unscaled::Small(0)) }, |cents| {
-        Parsed::Value(Value::Decimal(Unscaled::Small(cents)))
+    cents(text).map_or(Parsed::Unrepresentable { stand_in: Value::Decimal(Unscaled::Small(0.into())) }, |cents| {
+        Parsed::Value(Value::Decimal(Unscaled::Small(cents.into())))
     })
 }
 

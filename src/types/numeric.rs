@@ -10,7 +10,7 @@ use super::{
     modes::TrailingZeros,
     scan::Scan,
     semantic::Attributes,
-    value::{Parsed, RenderError, ShortText, Unscaled, Value},
+    value::{Parsed, RenderError, ShortText, Unscaled, Value, Wide},
 };
 
 /// Connect name of a decimal with the schema's scale.
@@ -20,6 +20,8 @@ pub(super) const VARIABLE_SCALE_NAME: &str = "io.debezium.data.VariableScaleDeci
 
 /// `numeric(1000)` is the most that can be declared; the most digits in all are 131072 + 16383.
 const MOST_BYTES: usize = 62_000;
+/// Any number of so many digits fits 64 bits.
+const DIGITS_OF_LONG: usize = 18;
 const MOST_SCALE: i32 = 20_000;
 /// Larger than any scale that PostgreSQL has.
 const STAND_IN_SCALE: i32 = 20_000;
@@ -62,7 +64,7 @@ fn variable(number: Number<'_>) -> Option<Value<'_>> {
 }
 
 fn not_a_number(text: &[u8]) -> Parsed<'_> {
-    let unscaled = Unscaled::Small(special(text));
+    let unscaled = Unscaled::Small(special(text).into());
     Parsed::Unrepresentable { stand_in: Value::VariableScaleDecimal { scale: STAND_IN_SCALE, unscaled } }
 }
 
@@ -158,9 +160,15 @@ fn unscaled(number: Number<'_>, scale: usize) -> Option<Unscaled<'_>> {
     if whole.len() + scale > 38 {
         return Some(Unscaled::Digits { negative, whole, fraction, zeros });
     }
-    let digits = whole.iter().chain(fraction).chain(std::iter::repeat_n(&b'0', zeros));
-    let magnitude = digits.fold(0_i128, |number, digit| number * 10 + i128::from(digit - b'0'));
-    Some(Unscaled::Small(if negative { -magnitude } else { magnitude }))
+    let magnitude = if whole.len() + scale <= DIGITS_OF_LONG {
+        let shift_in = |number, digit: &u8| number * 10 + i64::from(digit - b'0');
+        let number = fraction.iter().fold(whole.iter().fold(0, shift_in), shift_in);
+        i128::from(number * 10_i64.pow(u32::try_from(zeros).ok()?))
+    } else {
+        let digits = whole.iter().chain(fraction).chain(std::iter::repeat_n(&b'0', zeros));
+        digits.fold(0_i128, |number, digit| number * 10 + i128::from(digit - b'0'))
+    };
+    Some(Unscaled::Small(Wide::from(if negative { -magnitude } else { magnitude })))
 }
 
 /// A number of its own for each value without digits.
@@ -219,7 +227,7 @@ fn render(unscaled: Unscaled<'_>, scale: i32, out: &mut Vec<u8>) -> Result<(), R
         return render_small(number, scale, out);
     }
     let (negative, digits) = match unscaled {
-        Unscaled::Small(number) => (number < 0, number.unsigned_abs().to_string().into_bytes()),
+        Unscaled::Small(number) => (number.get() < 0, number.get().unsigned_abs().to_string().into_bytes()),
         Unscaled::TwosComplement(bytes) if bytes.len() <= MOST_BYTES => magnitude::decimal_digits(bytes),
         _ => return Err(RenderError("numeric")),
     };
@@ -279,6 +287,6 @@ mod tests {
     #[test]
     fn a_fraction_beyond_the_scale_is_not_cut() {
         assert!(matches!(parse_decimal(b"1.234", 4, 2), Parsed::Unrepresentable { .. }));
-        assert_eq!(parse_decimal(b"1.230", 4, 2), Parsed::Value(Value::Decimal(Unscaled::Small(123))));
+        assert_eq!(parse_decimal(b"1.230", 4, 2), Parsed::Value(Value::Decimal(Unscaled::Small(123.into()))));
     }
 }

@@ -3,13 +3,16 @@
 
 use super::{
     calendar::{Moment, scan_moment},
-    moment::{append, iso, scan_iso},
+    moment::{append, append_plain, iso, iso_of_utc, scan_iso},
     value::{Parsed, RenderError, Value},
 };
 
 pub(super) const NAME: &str = "io.debezium.time.ZonedTimestamp";
 
 pub(super) fn parse(text: &[u8], digits: u8) -> Parsed<'_> {
+    if let Some(iso) = iso_of_utc(text, digits) {
+        return Parsed::Value(Value::Short(iso));
+    }
     let moment = match text {
         b"infinity" => return Parsed::Value(Value::Text("infinity")),
         b"-infinity" => return Parsed::Value(Value::Text("-infinity")),
@@ -29,6 +32,9 @@ pub(super) fn render(value: Value<'_>, out: &mut Vec<u8>) -> Result<(), RenderEr
     let text = value.text().ok_or(RenderError("timestamp with time zone"))?;
     if matches!(text, "infinity" | "-infinity") {
         out.extend_from_slice(text.as_bytes());
+        return Ok(());
+    }
+    if append_plain(text.as_bytes(), "+00", out) {
         return Ok(());
     }
     append(scan_iso(text.as_bytes()).ok_or(RenderError("timestamp with time zone"))?, "+00", out)

@@ -293,11 +293,39 @@ impl<'a> BitString<'a> {
     }
 }
 
+/// An integer of up to 38 digits. It is aligned as a word, so that the values that may have one are moved by words.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(Rust, packed(8))]
+pub struct Wide(i128);
+
+impl From<i128> for Wide {
+    fn from(number: i128) -> Self {
+        Self(number)
+    }
+}
+
+impl Wide {
+    /// The number.
+    #[must_use]
+    pub const fn get(self) -> i128 {
+        self.0
+    }
+
+    /// The shortest two's complement, most significant byte first: the last bytes of these, so many.
+    fn twos_complement(self) -> ([u8; 16], usize) {
+        let number = self.get();
+        let sign_bits = if number < 0 { number.leading_ones() } else { number.leading_zeros() };
+        // One bit of the sign is a part of the number.
+        let redundant = (sign_bits - 1) / u8::BITS;
+        (number.to_be_bytes(), 16 - redundant as usize)
+    }
+}
+
 /// An integer of any size, as a decimal's unscaled value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unscaled<'a> {
     /// Up to 38 digits.
-    Small(i128),
+    Small(Wide),
     /// More digits than fit, as text: the digits of `whole`, then those of `fraction`, then `zeros` zeros.
     Digits {
         /// Whether it is below zero.
@@ -318,11 +346,8 @@ impl Unscaled<'_> {
     pub fn append_to(&self, out: &mut Vec<u8>) {
         match *self {
             Self::Small(number) => {
-                let bytes = number.to_be_bytes();
-                let fill = if number < 0 { 0xFF } else { 0 };
-                let redundant = |pair: &[u8]| pair[0] == fill && (pair[1] ^ fill) & 0x80 == 0;
-                let skip = bytes.windows(2).take_while(|pair| redundant(pair)).count();
-                out.extend_from_slice(&bytes[skip..]);
+                let (bytes, count) = number.twos_complement();
+                out.extend_from_slice(bytes.get(bytes.len() - count..).unwrap_or_default());
             }
             Self::Digits { negative, whole, fraction, zeros } => {
                 let digits = whole.iter().chain(fraction).copied().chain(std::iter::repeat_n(b'0', zeros));
@@ -362,15 +387,33 @@ impl ShortText {
     }
 
     /// Appends a text; `None` if it does not fit.
+    #[inline]
     pub(super) fn push(&mut self, text: &str) -> Option<()> {
+        self.push_bytes(text.as_bytes())
+    }
+
+    /// Appends ASCII; `None` if it does not fit.
+    #[inline]
+    pub(super) fn push_bytes(&mut self, text: &[u8]) -> Option<()> {
         let end = self.length + text.len();
-        self.bytes.get_mut(self.length..end)?.copy_from_slice(text.as_bytes());
+        self.bytes.get_mut(self.length..end)?.copy_from_slice(text);
         self.length = end;
         Some(())
     }
 
+    /// Puts an ASCII character in the place of one; `None` if there is none.
+    #[inline]
+    pub(super) fn replace(&mut self, place: usize, character: u8) -> Option<()> {
+        *self.bytes.get_mut(..self.length)?.get_mut(place)? = character;
+        Some(())
+    }
+
     /// Appends a number in at least `width` digits; `None` if it does not fit.
+    #[inline]
     pub(super) fn push_number(&mut self, number: u64, width: usize) -> Option<()> {
+        if let (Ok(number @ 0..100), 2) = (u8::try_from(number), width) {
+            return self.push_bytes(&[b'0' + number / 10, b'0' + number % 10]);
+        }
         let length = digits_of(number).max(width);
         let room = self.bytes.get_mut(self.length..self.length + length)?;
         let mut rest = number;
@@ -427,10 +470,11 @@ mod tests {
             (128, &[0, 0x80]),
             (-128, &[0x80]),
             (-129, &[0xFF, 0x7F]),
+            (i128::from(i64::MAX) + 1, &[0, 0x80, 0, 0, 0, 0, 0, 0, 0]),
             (1_234_567_890, &[0x49, 0x96, 0x02, 0xD2]),
         ] {
-            assert_eq!(twos_complement(Unscaled::Small(number)), bytes, "{number}");
+            assert_eq!(twos_complement(Unscaled::Small(number.into())), bytes, "{number}");
         }
-        assert_eq!(twos_complement(Unscaled::Small(i128::MIN)).len(), 16);
+        assert_eq!(twos_complement(Unscaled::Small(i128::MIN.into())).len(), 16);
     }
 }

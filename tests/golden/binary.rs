@@ -22,7 +22,7 @@ fn types() -> Vec<ColumnType> {
 
 fn avro(value: Value<'_>) -> Vec<u8> {
     let mut out = Vec::new();
-    encode::value(value, &mut Vec::new(), &mut out);
+    encode::value(&value, &mut Vec::new(), &mut out);
     out
 }
 

@@ -92,7 +92,7 @@ const MODES: [Modes; 3] = [
 fn judge_direct(codec: &Codec, binary: &BinaryCodec, text: &str, bytes: &[u8]) {
     let avro = |value| {
         let mut out = Vec::new();
-        encode::value(value, &mut Vec::new(), &mut out);
+        encode::value(&value, &mut Vec::new(), &mut out);
         out
     };
     let pairs = [

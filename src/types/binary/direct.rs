@@ -5,7 +5,7 @@ use crate::types::{
     calendar::{DAY, MICROS, Moment},
     codec::{Codec, Family, TextKind},
     date, time, timestamp, timestamptz,
-    value::{ByteString, Parsed, Unscaled, Value},
+    value::{ByteString, Parsed, Unscaled, Value, Wide},
 };
 
 impl Codec {
@@ -82,28 +82,32 @@ fn moment(micros: i64) -> Option<Moment> {
 
 /// A number of so few digits that it cannot overflow, with no digit behind the scale.
 fn decimal(reader: &mut Reader<'_>, scale: u32) -> Option<Unscaled<'static>> {
-    /// 28 digits; with a scale up to eight, 36.
-    const MOST_GROUPS: i32 = 7;
+    /// Groups of four digits before the point: 28 digits, with a scale of up to eight 36.
+    const MOST_WEIGHT: i32 = 6;
     const MOST_SCALE: u32 = 8;
-    let count = usize::try_from(reader.i16().ok()?).ok()?;
+    /// Groups in all.
+    const MOST_GROUPS: i32 = 9;
+    let count = i32::from(reader.i16().ok()?);
     let weight = i32::from(reader.i16().ok()?);
     let (sign, shown) = (reader.u16().ok()?, reader.u16().ok()?);
-    if !matches!(sign, 0 | 0x4000) || scale > MOST_SCALE || u32::from(shown) != scale || weight >= MOST_GROUPS {
+    let is_short = (0..=MOST_GROUPS).contains(&count) && weight <= MOST_WEIGHT && scale <= MOST_SCALE;
+    if !matches!(sign, 0 | 0x4000) || !is_short || u32::from(shown) != scale {
         return None;
     }
     let mut number = 0_i128;
-    let mut place = weight;
     for _ in 0..count {
-        let group = i128::from(reader.u16().ok().filter(|group| *group < 10_000)?);
-        number += match 4 * place + i32::try_from(scale).ok()? {
-            // Digits behind the scale: there are none in a column that has it.
-            below @ ..0 => {
-                let divisor = 10_i128.checked_pow(below.unsigned_abs())?;
-                (group % divisor == 0).then(|| group / divisor)?
-            }
-            above => group * 10_i128.checked_pow(above.unsigned_abs())?,
-        };
-        place -= 1;
+        number = number * 10_000 + i128::from(reader.u16().ok().filter(|group| *group < 10_000)?);
     }
-    Some(Unscaled::Small(if sign == 0 { number } else { -number }))
+    let exponent = 4 * (weight + 1 - count) + i32::try_from(scale).ok()?;
+    let power = power_of_ten(exponent.unsigned_abs())?;
+    let number = match exponent {
+        // Digits behind the scale: there are none in a column that has it.
+        ..0 => (number % power == 0).then(|| number / power)?,
+        _ => number * power,
+    };
+    Some(Unscaled::Small(Wide::from(if sign == 0 { number } else { -number })))
+}
+
+fn power_of_ten(exponent: u32) -> Option<i128> {
+    10_i64.checked_pow(exponent).map(i128::from).or_else(|| 10_i128.checked_pow(exponent))
 }
