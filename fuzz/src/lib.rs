@@ -131,10 +131,13 @@ pub fn type_of(number: u16) -> &'static ColumnType {
     &TYPES[usize::from(number) % TYPES.len()]
 }
 
-/// Whether the server reads a text of the type that it never writes: an interval in ISO 8601.
+/// Whether values of the type come back in a notation that the server reads and never writes: an interval in ISO 8601, and money
+/// as a plain number.
 pub fn has_text_of_its_own(ty: &ColumnType, modes: Modes) -> bool {
     const INTERVAL: u32 = 1186;
-    modes.interval == IntervalMode::String && ty.below_domains().oid == INTERVAL
+    const MONEY: u32 = 790;
+    let oid = ty.below_domains().oid;
+    oid == MONEY || oid == INTERVAL && modes.interval == IntervalMode::String
 }
 
 /// Forms of values by a number that is any: each combination of them has one.
