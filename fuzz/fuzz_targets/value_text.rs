@@ -14,8 +14,8 @@ fuzz_target!(|data: &[u8]| {
     let modes = modes_of(u16::from_le_bytes([*mode, *more]));
     let codec = Codec::of_column(ty, modes);
     let (mut scratch, mut out) = (Vec::new(), Vec::new());
-    encode::value(codec.fallback(), &mut scratch, &mut out);
-    encode::value(codec.unsent(&Placeholder::default()), &mut scratch, &mut out);
+    encode::value(&codec.fallback(), &mut scratch, &mut out);
+    encode::value(&codec.unsent(&Placeholder::default()), &mut scratch, &mut out);
     for parsed in [codec.parse(text), codec.parse_key(text)] {
         let Ok(parsed) = parsed else {
             assert!(std::str::from_utf8(text).is_err(), "{ty:?}");
