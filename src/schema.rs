@@ -131,10 +131,22 @@ pub struct Lineage {
     pub number: u32,
     /// The file that the rows lay in (`pg_relation_filenode`), where it is known.
     pub file: Option<u32>,
-    /// Where the stream came to it behind a change of rows that no event tells, and the operator had it go on: it comes there
-    /// again when changes are sent again.
+    /// Where the stream came to it when it got that number; `None` where that was not recorded.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub since: Option<Position>,
+    /// Behind which changes of rows that no event tells the operator had the stream go on.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub judged: Vec<Position>,
+    pub judged: Vec<Judged>,
+}
+
+/// A change of rows that no event tells, behind which the operator had the stream go on. The stream comes to the same place again
+/// when changes are sent again.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Judged {
+    /// Where the stream came to it.
+    pub position: Position,
+    /// What it was, and what of the catalog told of it: what the catalog tells later at the same place is another change.
+    pub what: String,
 }
 
 impl Relation {

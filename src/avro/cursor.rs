@@ -30,6 +30,9 @@ pub enum Problem {
     /// More bytes follow the value.
     #[error("bytes follow the value")]
     Trailing,
+    /// So many values without a byte that reading past them would take for ever.
+    #[error("too many values without bytes")]
+    Values,
     /// Types are nested without end.
     #[error("values are nested too deep")]
     Depth,

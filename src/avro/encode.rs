@@ -81,6 +81,24 @@ pub fn string(value: &str, out: &mut Vec<u8>) {
     bytes(value.as_bytes(), out);
 }
 
+/// A `string` that `compose` appends; only then is its length known.
+pub fn composed(out: &mut Vec<u8>, compose: impl FnOnce(&mut Vec<u8>)) {
+    /// The first length that takes two bytes.
+    const LONG: usize = 64;
+    let at = out.len();
+    out.push(0);
+    compose(out);
+    let size = out.len() - at - 1;
+    match u8::try_from(2 * size) {
+        Ok(byte) if size < LONG => out[at] = byte,
+        _ => {
+            let mut bytes = Vec::new();
+            length(size, &mut bytes);
+            out.splice(at..=at, bytes);
+        }
+    }
+}
+
 /// The decimal digits of a number, as a part of a string.
 pub fn digits(number: u64, out: &mut Vec<u8>) {
     out.extend_from_slice(itoa::Buffer::new().format(number).as_bytes());
@@ -207,4 +225,20 @@ pub fn value(value: &Value<'_>, scratch: &mut Vec<u8>, out: &mut Vec<u8>) {
 #[inline]
 fn length(length: usize, out: &mut Vec<u8>) {
     long(length as i64, out);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_composed_string_is_a_string_of_any_length() {
+        for size in [0, 1, 63, 64, 127, 128, 20_000] {
+            let text = "x".repeat(size);
+            let (mut plain, mut out) = (b"before".to_vec(), b"before".to_vec());
+            string(&text, &mut plain);
+            composed(&mut out, |out| out.extend_from_slice(text.as_bytes()));
+            assert_eq!(out, plain, "{size}");
+        }
+    }
 }

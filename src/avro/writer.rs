@@ -141,8 +141,11 @@ impl Writer {
         depth: usize,
         left: &mut usize,
     ) -> Result<(), DecodeError> {
-        if depth > DEEPEST || *left == 0 {
+        if depth > DEEPEST {
             return Err(cursor.error(Problem::Depth, "a nested value"));
+        }
+        if *left == 0 {
+            return Err(cursor.error(Problem::Values, "a nested value"));
         }
         *left -= 1;
         match self.resolve(shape) {
@@ -327,7 +330,7 @@ mod tests {
         writer.skip(&writer.root.shape, &mut Cursor::new(&[])).unwrap();
         let writer = empty(30, 10);
         let error = writer.skip(&writer.root.shape, &mut Cursor::new(&[])).unwrap_err();
-        assert_eq!(error.problem, Problem::Depth);
+        assert_eq!(error.problem, Problem::Values);
     }
 
     #[test]

@@ -83,7 +83,7 @@ pub const KEYS: &[Key] = &[
         "capture.on_unlogged",
         Kind::Choice(&["stop", "continue"]),
         Some("\"stop\""),
-        "When rows of a table changed in a way that no event tells (a column renamed, or retyped with a rewrite): stop the table, or go on.",
+        "When rows of a table changed in a way that no event tells (a column or a label renamed, a column retyped with a rewrite): stop the table, or go on.",
     ),
     key(
         "capture.status_interval",

@@ -121,17 +121,20 @@ impl Decoder {
         headers: impl IntoIterator<Item = (&'h str, &'h [u8])>,
         offset: i64,
     ) -> Result<Decoded, DecodeError> {
-        Ok(match self.view(topic, key, value, headers, offset)? {
-            View::Event(event) => Decoded::Event(event.into_event()?),
-            View::Nothing => Decoded::Nothing,
-            View::NeedsSchema(id) => Decoded::NeedsSchema(id),
-        })
+        let outcome = self.view(topic, key, value, headers, offset).and_then(|view| match view {
+            View::Event(event) => event.into_event().map(Decoded::Event),
+            View::Nothing => Ok(Decoded::Nothing),
+            View::NeedsSchema(id) => Ok(Decoded::NeedsSchema(id)),
+        });
+        // They may hold values of any size, and what is kept is in no budget.
+        self.headers = Headers::default();
+        outcome
     }
 
     /// The same without the texts of values.
     ///
     /// # Errors
-    /// As [`Self::decode`], but for what is wrong with a single value.
+    /// As [`Self::decode`], but for what is wrong with a single value or with the name of a column in a header.
     pub fn view<'a, 'h>(
         &'a mut self,
         topic: &'a str,

@@ -247,13 +247,13 @@ impl Encoder {
         out.bytes.extend_from_slice(&plan.key_prefix);
         encode::optional_string(Some(message.prefix), &mut out.bytes);
         let key = start..out.bytes.len();
-        let (scratch, bytes) = (&mut self.scratch.value, &mut out.bytes);
+        let bytes = &mut out.bytes;
         bytes.extend_from_slice(&plan.value_prefix);
         encode::string(Op::Message.code(), bytes);
         encode::optional_long(Some(event.processed_ns.div_euclid(1_000_000)), bytes);
         self.blocks.append_source(&plan.source, meta, &event, bytes);
         if message.transactional && self.settings.content.transaction.is_written(true) {
-            self.blocks.append_transaction(self.settings.content.transaction_id, meta, &event, scratch, bytes);
+            self.blocks.append_transaction(self.settings.content.transaction_id, meta, &event, bytes);
         } else {
             encode::null(bytes);
         }
@@ -460,11 +460,11 @@ impl Encoder {
     /// The envelope's fields behind its rows.
     fn append_rest(&mut self, event: &Event<'_>, out: &mut RecordBuf) {
         let Event { plan, transaction, own, op, .. } = event;
-        let (scratch, bytes) = (&mut self.scratch.value, &mut out.bytes);
+        let bytes = &mut out.bytes;
         self.blocks.append_source(&plan.source, transaction, own, bytes);
         let Content { transaction: written, transaction_id, .. } = self.settings.content;
         if written.is_written(is_streamed(transaction, own.ordinal)) {
-            self.blocks.append_transaction(transaction_id, transaction, own, scratch, bytes);
+            self.blocks.append_transaction(transaction_id, transaction, own, bytes);
         } else {
             encode::null(bytes);
         }

@@ -14,7 +14,7 @@ use crate::{
         plan::Plan,
         row::{self, RowSource},
         scratch::{Scratch, push_chosen_header},
-        source::{compose_id, compose_sequence, is_streamed},
+        source::{append_id, compose_sequence, is_streamed},
     },
 };
 
@@ -162,7 +162,8 @@ impl Envelope<'_> {
         match part {
             TransactionPart::Id => {
                 let event = (self.own.ordinal, self.own.lsn);
-                compose_id(self.content.transaction_id, self.transaction, event, scratch);
+                scratch.clear();
+                append_id(self.content.transaction_id, self.transaction, event, scratch);
                 Said::Text(scratch)
             }
             TransactionPart::TotalOrder => Said::Number(self.own.ordinal.cast_signed()),

@@ -25,7 +25,8 @@ impl EventView<'_> {
     /// The event with its rows as PostgreSQL's text.
     ///
     /// # Errors
-    /// A value is not one that its column's type has, or its bytes are not what the schema says.
+    /// A value is not one that its column's type has, its text is longer than a row's may be, or its bytes are not what the schema
+    /// says; or a header names a column that there is not.
     pub fn into_event(self) -> Result<ChangeEvent, DecodeError> {
         let Self { reading, shape, op, position, commit_ms, before, after } = self;
         let unchanged = reading.unchanged_columns()?;

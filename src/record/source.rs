@@ -14,7 +14,7 @@ use crate::{
 /// The parts of the source block that never change for a table, encoded.
 #[derive(Debug)]
 pub(super) struct SourceConstants {
-    /// Tells the tables of this process apart.
+    /// Tells the plans of this process apart, those of one table too.
     serial: u64,
     /// version, connector, name
     head: Vec<u8>,
@@ -61,9 +61,6 @@ pub(super) struct Blocks {
     until_lsn: Vec<u8>,
 }
 
-/// The longest text of a sequence has two numbers of 20 digits, and its length one byte.
-const LONGEST_SEQUENCE: usize = 47;
-
 impl Blocks {
     /// Appends the block `source` in the order of its schema (`avro/source.avsc`).
     pub(super) fn append_source(
@@ -78,14 +75,10 @@ impl Blocks {
             self.compose_runs(table, meta, event.snapshot);
         }
         out.extend_from_slice(&self.until_sequence);
-        let length = out.len();
-        const { assert!(LONGEST_SEQUENCE < 64, "the length takes one byte") };
-        out.push(0);
-        out.extend_from_slice(&self.sequence);
-        end_sequence(event.lsn, out);
-        if let Some(byte) = u8::try_from(out.len() - length - 1).ok().and_then(|size| size.checked_mul(2)) {
-            out[length] = byte;
-        }
+        encode::composed(out, |out| {
+            out.extend_from_slice(&self.sequence);
+            end_sequence(event.lsn, out);
+        });
         out.extend_from_slice(&self.until_lsn);
         encode::long(event.lsn.0.cast_signed(), out);
         // xmin
@@ -99,16 +92,14 @@ impl Blocks {
         form: TransactionId,
         meta: &TransactionMeta,
         event: &EventMeta,
-        scratch: &mut Vec<u8>,
         out: &mut Vec<u8>,
     ) {
         self.refresh(meta);
         if form == TransactionId::Commit && is_streamed(meta, event.ordinal) {
             out.extend_from_slice(&self.id);
         } else {
-            compose_id(form, meta, (event.ordinal, event.lsn), scratch);
             encode::present(out);
-            encode::bytes(scratch, out);
+            encode::composed(out, |out| append_id(form, meta, (event.ordinal, event.lsn), out));
         }
         encode::long(event.ordinal.cast_signed(), out);
         encode::long(event.collection_order.cast_signed(), out);
@@ -123,11 +114,9 @@ impl Blocks {
         self.origin.clear();
         encode::optional_string(meta.origin.as_deref(), &mut self.origin);
         encode::optional_long(meta.origin_lsn.map(|lsn| lsn.0.cast_signed()), &mut self.origin);
-        let mut id = Vec::new();
-        compose_transaction_id(meta, 1, &mut id);
         self.id.clear();
         encode::present(&mut self.id);
-        encode::bytes(&id, &mut self.id);
+        encode::composed(&mut self.id, |out| append_transaction_id(meta, 1, out));
         self.runs_of = None;
         self.of = Some(meta.clone());
     }
@@ -191,9 +180,8 @@ pub(super) fn append_position(position: Position, out: &mut Vec<u8>) {
         .expect("a vector never fails to be written");
 }
 
-/// Puts the `id` of an event's transaction into `text`, with the commit's LSN.
-fn compose_transaction_id(meta: &TransactionMeta, ordinal: u64, text: &mut Vec<u8>) {
-    text.clear();
+/// Appends the `id` of an event's transaction, with the commit's LSN.
+fn append_transaction_id(meta: &TransactionMeta, ordinal: u64, text: &mut Vec<u8>) {
     match meta.xid.filter(|_| is_streamed(meta, ordinal)) {
         None => text.extend_from_slice(b"snapshot"),
         Some(xid) => encode::digits(u64::from(xid), text),
@@ -206,19 +194,18 @@ fn compose_transaction_id(meta: &TransactionMeta, ordinal: u64, text: &mut Vec<u
     }
 }
 
-/// Puts the `id` of an event's transaction into `text`, in Debezium's form: with the event's own LSN.
-fn compose_debezium_id(xid: u32, lsn: Lsn, text: &mut Vec<u8>) {
-    text.clear();
+/// Appends the `id` of an event's transaction in Debezium's form, with the event's own LSN.
+fn append_debezium_id(xid: u32, lsn: Lsn, text: &mut Vec<u8>) {
     encode::digits(u64::from(xid), text);
     text.push(b':');
     encode::digits(lsn.0, text);
 }
 
-/// Puts the `id` of an event's transaction into `text`, in the form that consumers want.
-pub(super) fn compose_id(form: TransactionId, meta: &TransactionMeta, (ordinal, lsn): (u64, Lsn), text: &mut Vec<u8>) {
+/// Appends the `id` of an event's transaction in the form that consumers want.
+pub(super) fn append_id(form: TransactionId, meta: &TransactionMeta, (ordinal, lsn): (u64, Lsn), text: &mut Vec<u8>) {
     match meta.xid.filter(|_| form == TransactionId::Event && is_streamed(meta, ordinal)) {
-        Some(xid) => compose_debezium_id(xid, lsn, text),
-        None => compose_transaction_id(meta, ordinal, text),
+        Some(xid) => append_debezium_id(xid, lsn, text),
+        None => append_transaction_id(meta, ordinal, text),
     }
 }
 

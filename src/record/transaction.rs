@@ -18,7 +18,7 @@ use crate::{
         error::EncodeError,
         header,
         scratch::push_header,
-        source::{append_position, compose_id},
+        source::{append_id, append_position},
     },
 };
 
@@ -139,7 +139,8 @@ impl TransactionRecords {
         counts: Option<&EventCounts>,
         out: &mut RecordBuf,
     ) {
-        compose_id(self.form, meta, (1, lsn), &mut self.id);
+        self.id.clear();
+        append_id(self.form, meta, (1, lsn), &mut self.id);
         let start = out.bytes.len();
         out.bytes.extend_from_slice(&self.key_prefix);
         encode::bytes(&self.id, &mut out.bytes);

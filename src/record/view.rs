@@ -56,10 +56,10 @@ pub struct RowView<'a> {
 /// What the walk over an envelope finds.
 #[derive(Default)]
 pub(super) struct Parts<'a> {
-    /// Whether there is a row before; its places are the first ones.
-    pub(super) has_before: bool,
-    /// Whether there is a row after; its places are the last ones.
-    pub(super) has_after: bool,
+    /// Which place is the first one of the row before, if there is one.
+    before: Option<usize>,
+    /// The same of the row after.
+    after: Option<usize>,
     op: &'a [u8],
     commit_ms: i64,
     pub(super) schema: &'a [u8],
@@ -108,8 +108,8 @@ impl<'a> EventView<'a> {
         let content = |problem| DecodeError::Content { topic: reading.topic.to_owned(), problem };
         let op = Op::from_code(parts.op).ok_or_else(|| content("its op is unknown"))?;
         match op {
-            Op::Create | Op::Update | Op::Read if !parts.has_after => return Err(content("it has no row after")),
-            Op::Delete if !parts.has_before => return Err(content("it has no row before")),
+            Op::Create | Op::Update | Op::Read if parts.after.is_none() => return Err(content("it has no row after")),
+            Op::Delete if parts.before.is_none() => return Err(content("it has no row before")),
             _ => {}
         }
         let position = match (parts.transaction, reading.headers.position) {
@@ -120,9 +120,8 @@ impl<'a> EventView<'a> {
         };
         let position = position.ok_or_else(|| content("it has no position"))?;
         let width = reading.plan.columns.len();
-        let before = if parts.has_before { places.get(..width) } else { None };
-        let after =
-            if parts.has_after { places.len().checked_sub(width).and_then(|at| places.get(at..)) } else { None };
+        let row = |first: Option<usize>| first.and_then(|first| places.get(first..first + width));
+        let (before, after) = (row(parts.before), row(parts.after));
         Ok(Self { op, position, commit_ms: parts.commit_ms, before, after, reading, shape })
     }
 }
@@ -173,8 +172,8 @@ impl<'a> Reading<'a> {
         let mut parts = Parts::default();
         for step in &self.plan.steps {
             match step {
-                Step::Before(presence) => parts.has_before = self.place_row(*presence, cursor, places)?,
-                Step::After(presence) => parts.has_after = self.place_row(*presence, cursor, places)?,
+                Step::Before(presence) => parts.before = self.place_row(*presence, cursor, places)?,
+                Step::After(presence) => parts.after = self.place_row(*presence, cursor, places)?,
                 Step::Op => parts.op = cursor.text()?,
                 Step::Source(steps) => self.source(steps, cursor, &mut parts)?,
                 Step::Transaction(presence, steps) => {
@@ -189,22 +188,24 @@ impl<'a> Reading<'a> {
         Ok(parts)
     }
 
+    /// Puts down where a row's columns lie, if there is one, and answers which place is the first.
     fn place_row(
         &self,
         presence: Presence,
         cursor: &mut Cursor<'a>,
         places: &mut Vec<Place>,
-    ) -> Result<bool, cursor::DecodeError> {
+    ) -> Result<Option<usize>, cursor::DecodeError> {
         if !presence.read(cursor)? {
-            return Ok(false);
+            return Ok(None);
         }
+        let first = places.len();
         // A copy stays in registers.
         let mut at = *cursor;
         for column in &self.plan.columns {
             places.push(column.place(&mut at)?);
         }
         *cursor = at;
-        Ok(true)
+        Ok(Some(first))
     }
 
     fn source(

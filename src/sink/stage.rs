@@ -12,8 +12,8 @@
 //! Statements that need the key alone read `s`; the others join the rest by `g` and `i`.
 //!
 //! A value takes what its type takes, or where that varies the 24 bytes at most from which on it is stored out of line (manual,
-//! "TOAST"), rounded up to eight: then it does not matter what stands before it. One value that neither is stored out of line nor
-//! leaves room for `g` and `i` (a `tsquery` of 8 kB) still does not fit.
+//! "TOAST"), rounded up to eight: then it does not matter what stands before it. Values that are never stored out of line and
+//! leave no room for `g` and `i` (one `tsquery` of 8 kB, or many that fill a page) still do not fit.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 

@@ -76,6 +76,21 @@ impl fmt::Display for Unlogged {
     }
 }
 
+impl Layout {
+    /// A change with what of the layout tells of it: the same change is told by the same text.
+    #[must_use]
+    pub fn tells(&self, unlogged: &Unlogged) -> String {
+        let laid = self.columns.iter().find(|laid| *laid.name == *unlogged.column());
+        let attnum = laid.map_or(0, |laid| laid.attnum);
+        match unlogged {
+            Unlogged::Rewritten { .. } | Unlogged::Filled { .. } => {
+                format!("{unlogged}: attribute {attnum}, file {}", self.file.unwrap_or_default())
+            }
+            _ => format!("{unlogged}: attribute {attnum}"),
+        }
+    }
+}
+
 /// What happened between two versions of a table, but for modifiers of key columns, which the keys' form is judged by; `now` may be
 /// `before` as it is announced again. `layout` is of the present, so it may tell of what is still to come in the stream.
 #[must_use]
@@ -243,7 +258,7 @@ mod tests {
             identity: ReplicaIdentity::Default,
             columns: columns.iter().map(column).collect(),
             key: vec![0],
-            lineage: Lineage { number: 1, file, judged: Vec::new() },
+            lineage: Lineage { number: 1, file, ..Lineage::default() },
         }
     }
 

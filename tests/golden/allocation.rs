@@ -8,7 +8,8 @@ use walrelay::{
         content::Content,
         flat::{Deletes, Flat, Metadata},
     },
-    event::{Datum, OldTuple, RecordBuf, RowChange, Tuple},
+    event::{Datum, OldTuple, RecordBuf, RowChange, TransactionMeta, Tuple},
+    lsn::Lsn,
     record::{EventCounts, TransactionRecords},
     schema::{Column, Relation},
     types::{
@@ -21,11 +22,13 @@ use crate::support::{MemoryStore, Pipe, change, event, golden, now, settings, tr
 
 /// Allocations of encoding these changes once more, after their buffers have grown.
 fn allocations(pipe: &mut Pipe, plan: &walrelay::record::Plan, changes: &[RowChange]) -> u64 {
-    let (meta, mut out) = (transaction(), RecordBuf::default());
+    let mut out = RecordBuf::default();
+    // Each is a transaction of its own.
+    let metas = [transaction(), TransactionMeta { xid: Some(701), commit: Lsn(0x2_0000), ..transaction() }];
     let mut encode = |out: &mut RecordBuf| {
-        for change in changes {
+        for (change, meta) in changes.iter().zip(metas.iter().cycle()) {
             out.clear();
-            pipe.encoder.encode(plan, &meta, event(1), change, out).unwrap();
+            pipe.encoder.encode(plan, meta, event(1), change, out).unwrap();
         }
     };
     encode(&mut out);

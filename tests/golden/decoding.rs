@@ -2,10 +2,11 @@
 
 use std::cell::RefCell;
 
+use apache_avro::{reader::datum::GenericDatumReader, writer::datum::GenericDatumWriter};
 use proptest::prelude::*;
 use serde_json::json;
 use walrelay::{
-    avro::encode,
+    avro::{encode, store::SchemaStore},
     event::{Cell, Datum, OldTuple, RowChange},
     record::{DecodeError, Decoded, Decoder},
     retry::{Classify, Severity},
@@ -67,6 +68,42 @@ fn every_truncation_of_a_record_is_an_error() {
             assert_eq!(error.severity(), Severity::Definite, "{error}");
         }
     }
+}
+
+/// The fields of another producer's envelope may lie in another order.
+#[test]
+fn rows_are_told_by_their_fields_not_by_their_places() {
+    let (mut pipe, records) = records();
+    let id = u32::from_be_bytes(records[1].value.as_ref().unwrap()[1..5].try_into().unwrap());
+    let json = now(pipe.store.schema(id)).unwrap();
+    let schema = apache_avro::Schema::parse_str(&json).unwrap();
+    let mut turned: serde_json::Value = serde_json::from_str(&json).unwrap();
+    // The first of them defines the row's type, the second one names it.
+    let fields = turned["fields"].as_array_mut().unwrap();
+    let names = (fields[0]["name"].clone(), fields[1]["name"].clone());
+    (fields[1]["name"], fields[0]["name"]) = names;
+    let turned = turned.to_string();
+    let turned_id = now(pipe.store.register("turned", &turned)).unwrap();
+    let turned = apache_avro::Schema::parse_str(&turned).unwrap();
+    let mut both = 0;
+    for record in records.iter().filter(|record| record.value.is_some()) {
+        let value = &record.value.as_ref().unwrap()[5..];
+        let datum = GenericDatumReader::builder(&schema).build().unwrap().read_value(&mut &*value).unwrap();
+        let apache_avro::types::Value::Record(mut fields) = datum else { panic!("{datum:?}") };
+        fields.swap(0, 1);
+        let mut bytes = walrelay::avro::wire::prefix(turned_id).to_vec();
+        let writer = GenericDatumWriter::builder(&turned).build().unwrap();
+        writer.write_value(&mut bytes, apache_avro::types::Value::Record(fields)).unwrap();
+        let other = Owned { value: Some(bytes), ..record.clone() };
+        let (Decoded::Event(event), Decoded::Event(turned)) =
+            (pipe.decode("p.public.t", record).unwrap(), pipe.decode("p.public.t", &other).unwrap())
+        else {
+            panic!("no event")
+        };
+        assert_eq!((&event.before, &event.after), (&turned.before, &turned.after));
+        both += u32::from(event.before.is_some() && event.after.is_some());
+    }
+    assert_eq!(both, 1);
 }
 
 thread_local! {

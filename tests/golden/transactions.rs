@@ -9,16 +9,16 @@ use walrelay::{
         content::{Content, TransactionId},
         flat::{Deletes, Flat, Records},
     },
-    event::{OldTuple, Op, RecordBuf, RowChange, TransactionMeta},
+    event::{EventMeta, OldTuple, Op, RecordBuf, RowChange, SnapshotMark, TransactionMeta},
     lsn::Lsn,
     record::{Decoded, EncoderSettings, EventCounts, TransactionRecords},
-    schema::ReplicaIdentity,
+    schema::{Relation, ReplicaIdentity, TableName},
 };
 
 use crate::{
     flat::flat_pipe,
     oracle,
-    support::{MemoryStore, Owned, Pipe, column, data, now, relation, settings, texts},
+    support::{MemoryStore, Owned, Pipe, column, data, event, now, relation, settings, texts, transaction},
 };
 
 const TOPIC: &str = "glossless.transaction";
@@ -133,4 +133,44 @@ fn flat_records_have_the_deletes_that_they_say() {
         assert!(records.have(Op::Create) && !records.have(Op::Truncate));
     }
     assert!([Op::Create, Op::Delete, Op::Truncate].into_iter().all(|op| Records::Envelope.have(op)));
+}
+
+/// What events have in common is kept encoded, for one table and transaction at a time.
+#[test]
+fn events_of_several_tables_and_transactions_are_encoded_as_if_each_were_the_first() {
+    let table = |name: &str| {
+        let columns = vec![column("id", 23, -1, "integer")];
+        Relation { name: TableName::new("public", name), ..relation(ReplicaIdentity::Default, 1, columns) }
+    };
+    let tables = [table("a"), table("b"), table("a")];
+    let pipe = || {
+        let mut pipe = Pipe::new("p");
+        let plans: Vec<_> = tables.iter().map(|table| pipe.plan(table)).collect();
+        (pipe, plans)
+    };
+    let origin = |name: &str| Some(name.into());
+    let metas = [
+        transaction(),
+        TransactionMeta { previous_commit: None, ..transaction() },
+        TransactionMeta { origin: origin("x"), origin_lsn: Some(Lsn(7)), ..transaction() },
+        TransactionMeta { epoch: 2, commit: Lsn(u64::MAX), commit_us: -1, ..transaction() },
+        TransactionMeta { xid: None, ..transaction() },
+    ];
+    let events = [
+        event(1),
+        event(2),
+        EventMeta { ordinal: 0, snapshot: SnapshotMark::First, ..event(1) },
+        EventMeta { ordinal: 0, snapshot: SnapshotMark::Last, lsn: Lsn(u64::MAX), ..event(1) },
+    ];
+    let (mut kept, plans) = pipe();
+    let change = RowChange::Insert(texts(&[Some("1")]));
+    // They change at different steps.
+    for step in 0..420 {
+        let (plan, meta, own) = (step % 3, &metas[step % 5], events[step / 7 % 4]);
+        let (mut fresh, fresh_plans) = pipe();
+        let [mut one, mut other] = [RecordBuf::default(), RecordBuf::default()];
+        kept.encoder.encode(&plans[plan], meta, own, &change, &mut one).unwrap();
+        fresh.encoder.encode(&fresh_plans[plan], meta, own, &change, &mut other).unwrap();
+        assert_eq!(one.bytes, other.bytes, "step {step}: plan {plan}, {meta:?}, {own:?}");
+    }
 }

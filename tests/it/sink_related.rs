@@ -90,7 +90,7 @@ async fn a_row_does_not_wait_for_a_table_that_capture_has_left() {
     applier.finish().await;
 }
 
-/// What is left of a table that capture has left is applied by itself, although it never comes to a cut.
+/// What is left of a table that capture has left is applied up to capture's progress, though nothing is told of the table itself.
 // trap T65
 #[tokio::test]
 async fn the_rest_of_a_table_that_capture_has_left_holds_up_no_other() {
@@ -116,7 +116,7 @@ async fn the_rest_of_a_table_that_capture_has_left_holds_up_no_other() {
     applier.finish().await;
 }
 
-/// No cut ever comes for it, and what it needs never does: it says so and stops, and the others go on meanwhile.
+/// What it needs never comes: it says so and stops, and the others go on meanwhile.
 // trap T65
 #[tokio::test]
 async fn a_row_of_a_table_that_capture_has_left_waits_only_so_long_for_what_never_comes() {

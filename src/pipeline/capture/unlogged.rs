@@ -3,37 +3,48 @@
 use super::{Error, session::Session, settings::UnloggedPolicy};
 use crate::{
     lsn::Position,
-    schema::Relation,
+    schema::{Judged, Relation},
     source::{
-        layout,
+        layout::{self, Layout},
         unlogged::{self, Unlogged},
         version,
     },
 };
 
 impl Session {
-    /// Judges what happened to the rows before a version that the stream comes to at this position.
+    /// Judges what happened to the rows before a version that the stream comes to at this position, as the layout tells.
     pub(super) fn check(
         &self,
         now: &mut Relation,
         unlogged: Option<Unlogged>,
+        layout: &Layout,
         position: Position,
     ) -> Result<(), Error> {
-        let Some(unlogged) = unlogged else { return Ok(()) };
+        unlogged.map_or(Ok(()), |unlogged| self.judge(now, unlogged, |what| layout.tells(what), position))
+    }
+
+    fn judge(
+        &self,
+        now: &mut Relation,
+        unlogged: Unlogged,
+        told_by: impl FnOnce(&Unlogged) -> String,
+        position: Position,
+    ) -> Result<(), Error> {
         let mut key = now.key.iter().filter_map(|index| now.columns.get(*index));
         let in_key = key.any(|column| *column.name == *unlogged.column());
         let is_relabelled = matches!(unlogged, Unlogged::Relabelled { .. });
         if in_key && !is_relabelled {
             return Err(Error::KeyChanged { table: now.name.to_string() });
         }
-        let was_judged = now.lineage.judged.contains(&position);
+        let judged = Judged { position, what: told_by(&unlogged) };
+        let was_judged = now.lineage.judged.contains(&judged);
         let goes_on = self.settings.on_unlogged == UnloggedPolicy::Continue || was_judged;
         if in_key || !goes_on {
             return Err(Error::Unlogged { table: now.name.to_string(), what: unlogged, in_key });
         }
         if !was_judged {
             tracing::warn!(table = %now.name, %position, %unlogged, "going on behind a change of which no event tells");
-            now.lineage.judged.push(position);
+            now.lineage.judged.push(judged);
         }
         Ok(())
     }
@@ -52,7 +63,8 @@ impl Session {
         }
         let present = layout::labels(&self.client, &oids).await?;
         let Some(unlogged) = unlogged::relabelled(before, now, &present) else { return Ok(()) };
-        self.check(now, Some(unlogged), position)?;
+        // The column may be of any of them.
+        self.judge(now, unlogged, |what| format!("{what}: {present:?}"), position)?;
         let of_enumerations = now.columns.iter().filter(|column| column.ty.enumeration().is_some());
         let types = of_enumerations.map(|column| column.ty.oid).collect();
         Ok(version::describe_types(&self.client, now, &types).await?)

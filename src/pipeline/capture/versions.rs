@@ -6,8 +6,8 @@
 //! A message that comes again may look the same although the table is another: the number of a column is in none, nor the key
 //! under REPLICA IDENTITY FULL. So each is compared with the catalog, also where its version is known.
 //!
-//! Where the operator has a table go on behind a change of which no event tells, the version keeps the position: when changes
-//! are sent again, the same message comes there again, and is not judged anew.
+//! Where the operator has a table go on behind a change of which no event tells, the version keeps the position and what told of
+//! the change: when changes are sent again, the same message comes there again, and is not judged anew.
 
 use std::{
     cmp::Reverse,
@@ -84,16 +84,22 @@ impl Versions {
             return Err(Error::KeyChanged { table: known.name.to_string() });
         }
         let mut relation = known.clone();
-        let later = running.filter(|running| running.lineage.number > known.lineage.number);
+        let is_later = |other: &&Relation| other.lineage.number > known.lineage.number;
+        // The first one of a session is no return where it is announced again with the changes that are sent again, before a
+        // later one was.
+        let was_before = |newest: &&Relation| newest.lineage.since.is_some_and(|since| since < position);
+        let newest = || self.newest(known.oid).map(|newest| &**newest).filter(is_later).filter(was_before);
+        let later = running.filter(is_later).or_else(newest);
         for before in [Some(known), later].into_iter().flatten() {
             let unlogged = unlogged::between(before, &relation, layout);
-            self.session.check(&mut relation, unlogged, position)?;
+            self.session.check(&mut relation, unlogged, layout, position)?;
         }
-        self.session.check_labels(known, &mut relation, position).await?;
+        // The later version has the labels that were judged last.
+        self.session.check_labels(later.unwrap_or(known), &mut relation, position).await?;
         unlogged::complete(Some(known), &mut relation, layout);
-        // The first one of a session is no return: it is announced again with the changes that are sent again.
         if later.is_some() {
             relation.lineage.number = self.next_number(known.oid);
+            relation.lineage.since = Some(position);
         }
         Ok(relation)
     }
@@ -115,15 +121,16 @@ impl Versions {
                 return Err(Error::KeyChanged { table: last.name.to_string() });
             }
             let unlogged = unlogged::between(last, &relation, layout);
-            self.session.check(&mut relation, unlogged, position)?;
+            self.session.check(&mut relation, unlogged, layout, position)?;
             for (_, earlier) in self.of(body.oid) {
                 let unlogged = unlogged::returned(earlier, last, &relation, layout);
-                self.session.check(&mut relation, unlogged, position)?;
+                self.session.check(&mut relation, unlogged, layout, position)?;
             }
             self.session.check_labels(last, &mut relation, position).await?;
         }
         unlogged::complete(last, &mut relation, layout);
         relation.lineage.number = self.next_number(body.oid);
+        relation.lineage.since = Some(position);
         Ok(relation)
     }
 
