@@ -41,12 +41,14 @@ fn records() -> (Pipe, Vec<Owned>) {
     };
     let mut unchanged = row("2");
     unchanged[1] = Datum::Unchanged;
+    let mut other = row("1");
+    other[1] = Datum::Null;
     let key = OldTuple::Key(texts(&[Some("1"), None, None, None, None, None, None]));
     let mut records = Vec::new();
     for change in [
         RowChange::Insert(row("1")),
         RowChange::Update { old: Some(key), new: unchanged },
-        RowChange::Update { old: Some(OldTuple::Full(row("1"))), new: row("1") },
+        RowChange::Update { old: Some(OldTuple::Full(row("1"))), new: other },
         RowChange::Delete(OldTuple::Full(row("1"))),
     ] {
         records.extend(pipe.encode(&plan, &change).unwrap());

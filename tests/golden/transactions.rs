@@ -164,9 +164,9 @@ fn events_of_several_tables_and_transactions_are_encoded_as_if_each_were_the_fir
     ];
     let (mut kept, plans) = pipe();
     let change = RowChange::Insert(texts(&[Some("1")]));
-    // They change at different steps.
-    for step in 0..420 {
-        let (plan, meta, own) = (step % 3, &metas[step % 5], events[step / 7 % 4]);
+    for step in 0..240 {
+        // Neighbours differ in the plan alone, in the transaction too, or in the event.
+        let (plan, meta, own) = (step / 2 % 3, &metas[step / 12 % 5], events[step / 60 % 4]);
         let (mut fresh, fresh_plans) = pipe();
         let [mut one, mut other] = [RecordBuf::default(), RecordBuf::default()];
         kept.encoder.encode(&plans[plan], meta, own, &change, &mut one).unwrap();

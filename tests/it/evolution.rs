@@ -394,7 +394,7 @@ async fn changed_tables_arrive_or_stop_with_what_no_event_tells() {
     // What was passed excuses nothing that comes later, also where it is found at the same place again.
     for sql in of(
         "ALTER TYPE $t_mood RENAME VALUE 'happy' TO 'joyful'; INSERT INTO $t VALUES (5, 'joyful', 'five')",
-        "relabelled_live",
+        "relabelled_down",
     )
     .split("; ")
     {
@@ -404,7 +404,7 @@ async fn changed_tables_arrive_or_stop_with_what_no_event_tells() {
         let told = async || {
             let body = scenario.readiness("capture").await.1;
             body.contains("label 'happy' of column m's enumeration was renamed")
-                && body.contains("public.relabelled_live")
+                && body.contains("public.relabelled_down")
         };
         await_condition("capture says that the label was renamed again", LIMIT, told).await;
         capture.stop(LIMIT).await.unwrap_or_else(|error| panic!("{error}"));
