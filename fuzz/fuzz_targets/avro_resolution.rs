@@ -157,7 +157,7 @@ fuzz_target!(|data: &[u8]| {
     if let (Ok(Decoded::Event(_)), true) = (decoded, is_any) {
         let apache = Schema::parse_str(&schema).unwrap();
         let mut rest = &body[..];
-        #[allow(deprecated)]
+        #[allow(deprecated, reason = "one call that reads a datum and leaves what follows")]
         let theirs = apache_avro::from_avro_datum(&apache, &mut rest, None);
         assert!(theirs.is_ok() && rest.is_empty(), "apache-avro: {theirs:?}, {} left\n{schema}", rest.len());
     }
