@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help deps build demo test bench fuzz lint fmt parts-up parts-down clean-parts
+.PHONY: help deps build demo test bench fuzz golden lint fmt parts-up parts-down clean-parts
 
 STATE ?= .dev
 FUZZ_SECONDS ?= 60
@@ -19,12 +19,15 @@ bench: ## measure on real parts: a table and target/bench/report.json
 fuzz: ## feed what reads foreign bytes with garbage, each target for FUZZ_SECONDS (60); needs cargo-fuzz
 	@FUZZ_SECONDS=$(FUZZ_SECONDS) dev/fuzz $(ARGS)
 
+golden: ## record anew what Debezium writes (tests/golden/recorded); ARGS: families or variants
+	@dev/debezium record $(ARGS)
+
 build: deps ## release build
 	cargo build --release --locked
 
 lint: ## clippy and shellcheck, warnings denied
 	cargo clippy --all-targets --locked -- -D warnings
-	shellcheck -x dev/parts dev/test dev/bench dev/fuzz dev/deps dev/demo dev/check-compose dev/lib/*.sh .ci/run
+	shellcheck -x dev/parts dev/debezium dev/test dev/bench dev/fuzz dev/deps dev/demo dev/check-compose dev/lib/*.sh .ci/run
 
 fmt: ## format the code
 	cargo fmt
@@ -39,4 +42,4 @@ parts-down: ## stop them; their data stays
 	@dev/parts down --state $(STATE)
 
 clean-parts: ## stop all parts of this checkout and drop their data
-	@for state in .dev/demo .dev/test .dev/bench .dev; do dev/parts reset --state $$state; done
+	@for state in .dev/demo .dev/test .dev/bench .dev/golden .dev; do dev/parts reset --state $$state; done
