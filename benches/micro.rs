@@ -110,6 +110,8 @@ fn relation(columns: &[Sample]) -> Relation {
         nullable: index > 0,
         nondeterministic: false,
         optional: false,
+        added: false,
+        default: None,
         missing: None,
         null_items: false,
     };

@@ -4,7 +4,10 @@ use std::{fmt, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 
-use crate::{lsn::Position, types::ColumnType};
+use crate::{
+    lsn::Position,
+    types::{Codec, ColumnType, Modes},
+};
 
 /// A schema-qualified table name, unquoted, in the server's own case.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -92,16 +95,39 @@ pub struct Column {
     /// Whether its collation calls texts equal that differ in their bytes (`pg_collation.collisdeterministic` is false).
     #[serde(default)]
     pub nondeterministic: bool,
-    /// Whether its field can be null in the topic whatever the source says: records of earlier versions lack it, or have null
-    /// there.
+    /// Whether its field can be null in the topic whatever the source says: records of earlier versions have null there.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub optional: bool,
+    /// Whether records of earlier versions lack it, so that its field can be null or has a default.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub added: bool,
+    /// The expression of its default (`pg_get_expr`), where it has one and is no generated column.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub default: Option<Arc<str>>,
     /// The value, as text, of rows that are older than the column and of which no event tells it (`pg_attribute.attmissingval`).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub missing: Option<Arc<str>>,
     /// Whether its arrays can have NULL, as a row has shown.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub null_items: bool,
+}
+
+impl Column {
+    /// Whether its field can be null whatever the source says, also where a schema has the defaults of columns.
+    fn is_optional(&self) -> bool {
+        let has_default = |expression: &str| {
+            Codec::of_column(&self.ty, Modes::default()).default_text(&self.ty, expression).is_some()
+        };
+        self.optional || self.added && !self.default.as_deref().is_some_and(has_default)
+    }
+
+    /// Takes the default that the column has by now. A field that could be null without one stays so.
+    pub fn set_default(&mut self, expression: Option<&str>) {
+        if self.default.as_deref() != expression {
+            self.optional = self.is_optional();
+            self.default = expression.map(Into::into);
+        }
+    }
 }
 
 /// One version of a published relation: its published columns in the order of its tuples.
@@ -156,12 +182,13 @@ impl Relation {
         self.key.contains(&index)
     }
 
-    /// Makes the columns optional that an earlier version of the relation does not have, or can be NULL in: a reader of the new
-    /// schema must be able to read that version's records too.
+    /// Makes the columns optional that can be NULL in an earlier version of the relation, and notes those that it does not have:
+    /// a reader of the new schema must be able to read that version's records too.
     pub fn keep_optional(&mut self, earlier: &Self) {
         for column in &mut self.columns {
             let before = earlier.columns.iter().find(|known| known.name == column.name);
-            column.optional |= before.is_none_or(|known| known.nullable || known.optional);
+            column.optional |= before.is_some_and(|known| known.nullable || known.is_optional());
+            column.added |= before.is_none_or(|known| known.added);
             column.null_items |= before.is_some_and(|known| known.null_items);
         }
     }
@@ -172,7 +199,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_column_is_optional_if_any_earlier_version_lacks_it_or_can_be_null_there() {
+    fn a_column_is_optional_if_any_earlier_version_can_be_null_there_and_added_if_one_lacks_it() {
         let relation = |columns: &[(&str, bool)]| {
             let column = |(name, nullable): &(&str, bool)| Column {
                 name: (*name).into(),
@@ -181,6 +208,8 @@ mod tests {
                 nullable: *nullable,
                 nondeterministic: false,
                 optional: false,
+                added: false,
+                default: None,
                 missing: None,
                 null_items: false,
             };
@@ -197,11 +226,24 @@ mod tests {
         let mut newest = relation(&[("kept", false), ("added", false), ("strict", false)]);
         newest.keep_optional(&relation(&[("kept", false), ("strict", true)]));
         newest.keep_optional(&relation(&[("kept", false), ("added", false), ("strict", false)]));
-        let optional = |relation: &Relation| relation.columns.iter().map(|column| column.optional).collect::<Vec<_>>();
-        assert_eq!(optional(&newest), [false, true, true]);
-        let mut next = relation(&[("kept", false), ("added", false), ("strict", false)]);
-        next.keep_optional(&newest);
-        assert_eq!(optional(&next), [false, true, true]);
+        let flags = |relation: &Relation| -> Vec<_> {
+            relation.columns.iter().map(|column| (column.optional, column.added)).collect()
+        };
+        assert_eq!(flags(&newest), [(false, false), (false, true), (true, false)]);
+        let next = || relation(&[("kept", false), ("added", false), ("strict", false)]);
+        let mut later = next();
+        later.keep_optional(&newest);
+        assert_eq!(flags(&later), [(false, false), (true, true), (true, false)]);
+        // With a default its field was never null, and is not as long as it keeps one.
+        newest.columns[1].default = Some("5".into());
+        let mut later = next();
+        later.columns[1].default = Some("6".into());
+        later.keep_optional(&newest);
+        assert_eq!(flags(&later), [(false, false), (false, true), (true, false)]);
+        later.columns[1].set_default(None);
+        assert!(!later.columns[1].optional);
+        later.columns[1].set_default(Some("7"));
+        assert!(later.columns[1].optional, "it could be null meanwhile");
     }
 
     #[test]

@@ -200,6 +200,8 @@ pub fn table(ty: &ColumnType) -> Relation {
         nullable,
         nondeterministic: false,
         optional: false,
+        added: false,
+        default: None,
         missing: None,
         null_items: false,
     };

@@ -21,6 +21,19 @@ pub struct Content {
     pub tombstones: Tombstones,
     /// Whether a TRUNCATE has records.
     pub truncates: Truncates,
+    /// Whether schemas have the defaults of columns.
+    pub column_defaults: ColumnDefaults,
+}
+
+/// Whether schemas have the defaults of columns.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ColumnDefaults {
+    /// They have none.
+    #[default]
+    None,
+    /// They have those that Debezium reads from the source's catalog, and the default is written in place of NULL.
+    Source,
 }
 
 /// Whether a TRUNCATE has records (`skipped.operations`). The begin of a new snapshot has them in any case, for nothing else

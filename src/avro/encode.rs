@@ -2,10 +2,10 @@
 
 use crate::types::{self, Value};
 
-/// The branch that every nullable field has first.
-const NULL_BRANCH: u8 = 0;
-/// Zig-zag of branch 1.
-const VALUE_BRANCH: u8 = 2;
+/// The first branch of a union: null, where it has no default.
+pub const FIRST_BRANCH: u8 = 0;
+/// The second branch, in zig-zag.
+pub const SECOND_BRANCH: u8 = 2;
 
 /// `boolean`
 #[inline]
@@ -107,13 +107,13 @@ pub fn digits(number: u64, out: &mut Vec<u8>) {
 /// The null of a union `["null", T]`.
 #[inline]
 pub fn null(out: &mut Vec<u8>) {
-    out.push(NULL_BRANCH);
+    out.push(FIRST_BRANCH);
 }
 
 /// The branch `T` of a union `["null", T]`; its value follows.
 #[inline]
 pub fn present(out: &mut Vec<u8>) {
-    out.push(VALUE_BRANCH);
+    out.push(SECOND_BRANCH);
 }
 
 /// A union `["null", "long"]`.

@@ -1,6 +1,6 @@
 //! The schemas that are registered: Debezium's `Key`, `Envelope` and message records, attribute for attribute.
 //!
-//! Differences that are meant (EVENTS, marked +): column defaults are left out, and, unless [`Content`] says otherwise, every row
+//! Differences that are meant (EVENTS, marked +): unless [`Content`] says otherwise, column defaults are left out, every row
 //! field but a key column is nullable, and `connect.parameters` name the source type, in `walrelay.type` with its modifiers;
 //! `walrelay.nullable` is `false` there on a column that the source declares NOT NULL. A reader of old schemas must stay able to
 //! read them (`avro/history/`).
@@ -11,11 +11,11 @@ use serde_json::{Map, Value, json};
 
 use crate::{
     avro::{
-        content::{Content, Nullability, Parameters},
+        content::{ColumnDefaults, Content, Nullability, Parameters},
         flat::{DELETED, Flat, Metadata, Part},
         name::{escape, namespace},
     },
-    schema::Relation,
+    schema::{Column, Relation},
     types::Codec,
 };
 
@@ -39,6 +39,8 @@ pub const LABELS_PARAMETER: &str = "walrelay.labels";
 pub const MISSING_PARAMETER: &str = "walrelay.missing";
 /// Parameter with the column's name as the source has it.
 pub const NAME_PARAMETER: &str = "__debezium.source.column.name";
+/// Attribute with the default of a type's field.
+const DEFAULT: &str = "connect.default";
 /// Attribute with the parameters.
 pub const PARAMETERS: &str = "connect.parameters";
 /// Full name of a logical message's key.
@@ -68,8 +70,8 @@ pub struct Schema {
 }
 
 impl Schema {
-    /// The schema that is in use, where this one differs from it only in that enumerations have further labels: keys are
-    /// written alike, and the id of another schema would move them to other partitions (trap T53).
+    /// The schema that is in use, where this one differs from it only in that enumerations have further labels, or in the
+    /// defaults of columns: keys are written alike, and the id of another schema would move them to other partitions (trap T53).
     #[must_use]
     pub fn keep(self, used: Option<&str>) -> Self {
         let parsed = |json| serde_json::from_str::<Value>(json).ok();
@@ -78,6 +80,8 @@ impl Schema {
                 let (mut known, mut labels) = (Vec::new(), Vec::new());
                 take_labels(&mut before, &mut known);
                 take_labels(&mut now, &mut labels);
+                take_defaults(&mut before);
+                take_defaults(&mut now);
                 let same = before == now && known.iter().zip(&labels).all(|(known, now)| known.is_subset(now));
                 if same { Self { json: used.to_owned(), ..self } } else { self }
             }
@@ -100,13 +104,34 @@ fn take_labels(schema: &mut Value, labels: &mut Vec<BTreeSet<String>>) {
     }
 }
 
-/// The key schema of a topic, of the key's columns in order; `None` if there are none.
+/// Takes the defaults of all fields out of a schema. A type without attributes is its name.
+fn take_defaults(schema: &mut Value) {
+    match schema {
+        Value::Object(map) => {
+            map.shift_remove("default");
+            map.shift_remove(DEFAULT);
+            map.values_mut().for_each(take_defaults);
+            if map.len() == 1
+                && let Some(ty) = map.get("type").cloned()
+            {
+                *schema = ty;
+            }
+        }
+        Value::Array(items) => items.iter_mut().for_each(take_defaults),
+        _ => {}
+    }
+}
+
+/// The key schema of a topic, of the key's columns in order, with their defaults; `None` if there are none.
 #[must_use]
-pub fn key<'a>(topic: &str, columns: impl IntoIterator<Item = (&'a str, &'a Codec)>) -> Option<Schema> {
+pub fn key<'a>(topic: &str, columns: impl IntoIterator<Item = (&'a str, &'a Codec, Option<Value>)>) -> Option<Schema> {
     let mut defined = Vec::new();
-    let mut field = |(name, codec): (&str, &Codec)| {
+    let mut field = |(name, codec, default): (&str, &Codec, Option<Value>)| {
         let ty = codec.defined(&mut defined).unwrap_or_else(|| codec.schema(Map::new(), &mut defined));
-        json!({"name": escape(name), "type": ty})
+        match default {
+            Some(default) => json!({"name": escape(name), "type": with_default(ty, &default), "default": default}),
+            None => json!({"name": escape(name), "type": ty}),
+        }
     };
     let fields: Vec<Value> = columns.into_iter().map(&mut field).collect();
     (!fields.is_empty()).then(|| record(&namespace(topic), "Key", &Value::Array(fields), None))
@@ -174,7 +199,7 @@ fn part_type(part: Part) -> Value {
     let mut ty = branches.iter().find(|branch| **branch != "null").cloned().unwrap_or_else(|| json!("string"));
     if let Some(attributes) = ty.as_object_mut() {
         // The field's own default is null.
-        attributes.shift_remove("connect.default");
+        attributes.shift_remove(DEFAULT);
     }
     ty
 }
@@ -232,11 +257,18 @@ pub fn message_value() -> Schema {
     record("io.debezium.connector.postgresql", "MessageValue", &fields, Some(1))
 }
 
-/// Whether a row's field is written without a union with null.
+/// The default that the schema has for a column, as PostgreSQL's text.
 #[must_use]
-pub fn is_required(relation: &Relation, index: usize, nullability: Nullability) -> bool {
-    let declared = || relation.columns.get(index).is_some_and(|column| !column.nullable && !column.optional);
-    relation.is_key(index) || nullability == Nullability::Source && declared()
+pub fn default_text(column: &Column, codec: &Codec, content: Content) -> Option<String> {
+    let expression = column.default.as_deref().filter(|_| content.column_defaults == ColumnDefaults::Source)?;
+    codec.default_text(&column.ty, expression)
+}
+
+/// Whether a row's field is written without a union with null. With a default, it need not be null in the records that lack it.
+#[must_use]
+pub fn is_required(relation: &Relation, index: usize, has_default: bool, nullability: Nullability) -> bool {
+    let declared = |column: &Column| !column.nullable && !column.optional && (has_default || !column.added);
+    relation.is_key(index) || nullability == Nullability::Source && relation.columns.get(index).is_some_and(declared)
 }
 
 fn row_fields(relation: &Relation, codecs: &[Codec], content: Content) -> Vec<Value> {
@@ -270,8 +302,14 @@ fn row_field(
     });
     let mut field = Map::new();
     field.insert("name".into(), json!(escape(&column.name)));
-    let nullable = !is_required(relation, index, content.nullability);
-    let union = |ty: Value| if nullable { json!(["null", ty]) } else { ty };
+    let default = default_text(column, codec, content).and_then(|text| codec.default_json(&text));
+    let nullable = !is_required(relation, index, default.is_some(), content.nullability);
+    // A default is of the first branch's type.
+    let union = |ty: Value| match &default {
+        _ if !nullable => ty,
+        None => json!(["null", ty]),
+        Some(_) => json!([ty, "null"]),
+    };
     if let Some(name) = codec.defined(defined) {
         field.insert("type".into(), union(name));
         if content.parameters == Parameters::All {
@@ -279,12 +317,26 @@ fn row_field(
             field.insert(PARAMETERS.into(), Value::Object(parameters));
         }
     } else {
-        field.insert("type".into(), union(codec.schema(parameters, defined)));
+        let ty = codec.schema(parameters, defined);
+        let ty = match &default {
+            Some(default) => with_default(ty, default),
+            None => ty,
+        };
+        field.insert("type".into(), union(ty));
     }
-    if nullable {
-        field.insert("default".into(), Value::Null);
+    if default.is_some() || nullable {
+        field.insert("default".into(), default.unwrap_or_default());
     }
     Value::Object(field)
+}
+
+/// A type with the default of its field, in the place where Kafka Connect's converters have it.
+fn with_default(ty: Value, default: &Value) -> Value {
+    const BEHIND: [&str; 3] = ["connect.name", "connect.type", "logicalType"];
+    let Value::Object(mut attributes) = ty else { return json!({"type": ty, DEFAULT: default}) };
+    let place = attributes.keys().position(|name| BEHIND.contains(&name.as_str())).unwrap_or(attributes.len());
+    attributes.shift_insert(place, DEFAULT.into(), default.clone());
+    Value::Object(attributes)
 }
 
 fn record(namespace: &str, name: &str, fields: &Value, version: Option<u32>) -> Schema {
@@ -334,5 +386,21 @@ mod tests {
         for other in [schema("sad,glad", "allowed"), schema("sad", "allowed"), schema("sad,happy", "mood")] {
             assert!(!kept(other));
         }
+    }
+
+    // trap T53
+    #[test]
+    fn a_key_schema_in_use_is_kept_while_only_defaults_differ() {
+        let codec =
+            Codec::of_column(&crate::types::ColumnType::base(23, -1, "integer"), crate::types::Modes::default());
+        let schema = |default: Option<i32>| key("p.public.t", [("id", &codec, default.map(Value::from))]).unwrap();
+        let all = [None, Some(0), Some(1)];
+        for used in all.map(schema) {
+            apache_avro::Schema::parse_str(&used.json).unwrap();
+            for now in all.map(schema) {
+                assert_eq!(now.keep(Some(&used.json)).json, used.json);
+            }
+        }
+        assert_ne!(schema(Some(0)).json, schema(None).json);
     }
 }

@@ -99,6 +99,7 @@ pub(super) const fn content(config: &Format) -> Content {
         context_headers: config.context_headers,
         tombstones: if config.tombstones { Tombstones::OnDelete } else { Tombstones::Never },
         truncates: if config.truncates { Truncates::Published } else { Truncates::Skipped },
+        column_defaults: config.column_defaults,
     }
 }
 

@@ -119,7 +119,7 @@ pub const KEYS: &[Key] = &[
         "format.compatibility",
         Kind::Choice(&["walrelay", "debezium"]),
         Some("\"walrelay\""),
-        "Whose forms hold where no other key of [format] is set. Under debezium: interval numeric, nullability source, parameters none, transaction none (streamed with capture.transactions), transaction_id event, context_headers, trailing_zeros dropped, timetz utc.",
+        "Whose forms hold where no other key of [format] is set. Under debezium: interval numeric, nullability source, parameters none, transaction none (streamed with capture.transactions), transaction_id event, context_headers, trailing_zeros dropped, timetz utc, column_defaults source.",
     ),
     key(
         "format.nullability",
@@ -162,6 +162,12 @@ pub const KEYS: &[Key] = &[
         Kind::Bool,
         Some("true"),
         "Whether a TRUNCATE has records (Debezium's skipped.operations). Without them a target keeps the rows: for topics that other consumers read.",
+    ),
+    key(
+        "format.column_defaults",
+        Kind::Choice(&["none", "source"]),
+        Some("\"none\""),
+        "Whether schemas have the defaults of the source's columns, as far as Debezium reads them. A value has the default in place of NULL then, as with Debezium, and the header walrelay.text says NULL.",
     ),
     key(
         "format.unavailable_value",

@@ -32,7 +32,7 @@ const ALTERNATIVES: [(&str, &str); 3] = [
 ];
 
 /// What Debezium's defaults are where they differ.
-const DEBEZIUM: [(&str, &str); 8] = [
+const DEBEZIUM: [(&str, &str); 9] = [
     ("format.interval", "\"numeric\""),
     ("format.nullability", "\"source\""),
     ("format.parameters", "\"none\""),
@@ -41,6 +41,7 @@ const DEBEZIUM: [(&str, &str); 8] = [
     ("format.context_headers", "true"),
     ("format.trailing_zeros", "\"dropped\""),
     ("format.timetz", "\"utc\""),
+    ("format.column_defaults", "\"source\""),
 ];
 
 /// A value and its origin.

@@ -9,7 +9,7 @@ use serde::Deserialize;
 use super::value::{Bound, ByteSize, ParseError, Period, Secret};
 use crate::{
     avro::{
-        content::{Nullability, Parameters, TransactionBlock, TransactionId},
+        content::{ColumnDefaults, Nullability, Parameters, TransactionBlock, TransactionId},
         flat::Deletes,
     },
     postgres::SslMode,
@@ -157,6 +157,7 @@ pub struct Format {
     pub context_headers: bool,
     pub tombstones: bool,
     pub truncates: bool,
+    pub column_defaults: ColumnDefaults,
     pub unavailable_value: Placeholder,
     pub records: RecordsKind,
     pub flat: FlatRecords,

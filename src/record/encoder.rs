@@ -18,6 +18,7 @@ use crate::{
         context::ContextHeaders,
         error::EncodeError,
         flat::{Envelope, Written},
+        form::Presence,
         header, key,
         key_form::{KeyDraft, KeyForm},
         plan::{MessagePlan, Plan, PlanColumn, RegisteredSchema, codecs},
@@ -114,7 +115,7 @@ impl Encoder {
         let topic = self.settings.topics.of_table(&relation.name)?;
         let codecs = codecs(relation, self.settings.modes, self.settings.content.nullability);
         let KeyDraft { columns: key, schema, modes: key_modes, digits: key_digits, one_partition } =
-            KeyDraft::new(&topic, relation, self.settings.modes, kept);
+            KeyDraft::new(&topic, relation, (self.settings.modes, self.settings.content), kept);
         let key_schema = match schema {
             Some(schema) => Some(self.register(store, &topic, Part::Key, schema).await?),
             None => None,
@@ -122,11 +123,18 @@ impl Encoder {
         let value_schema = self.value_schema(&topic, relation, &codecs)?;
         let value_schema = self.register(store, &topic, Part::Value, value_schema).await?;
         let columns = relation.columns.iter().zip(&codecs).enumerate().map(|(index, (column, codec))| {
-            let is_required = schema::is_required(relation, index, self.settings.content.nullability);
-            PlanColumn::new(column, codec, relation.is_key(index), is_required, &self.settings.placeholder)
+            let Content { nullability, .. } = self.settings.content;
+            let default = schema::default_text(column, codec, self.settings.content);
+            let presence = match &default {
+                default if schema::is_required(relation, index, default.is_some(), nullability) => Presence::Always,
+                None => Presence::Unless { null_branch: 0 },
+                Some(_) => Presence::Unless { null_branch: 1 },
+            };
+            let is_key = relation.is_key(index);
+            PlanColumn::new(column, codec, is_key, (presence, default.as_deref()), &self.settings.placeholder)
         });
         let columns: Vec<_> = columns.collect();
-        let required = columns.iter().enumerate().filter(|(_, column)| column.is_required && !column.is_key);
+        let required = columns.iter().enumerate().filter(|(_, column)| column.is_required() && !column.is_key);
         Ok(Arc::new(Plan {
             required: required.map(|(index, _)| index).collect(),
             labelled: (0..).zip(&codecs).filter(|(_, codec)| codec.has_labels()).map(|(index, _)| index).collect(),
@@ -157,7 +165,8 @@ impl Encoder {
     #[must_use]
     pub fn keeps_keys(&self, relation: &Relation, kept: &KeyForm) -> bool {
         let topic = self.settings.topics.of_table(&relation.name);
-        topic.is_ok_and(|topic| KeyDraft::new(&topic, relation, self.settings.modes, Some(kept)).keeps(kept))
+        let forms = (self.settings.modes, self.settings.content);
+        topic.is_ok_and(|topic| KeyDraft::new(&topic, relation, forms, Some(kept)).keeps(kept))
     }
 
     /// Registers the schemas of logical messages.

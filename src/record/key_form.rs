@@ -5,7 +5,10 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    avro::schema::{self, Schema},
+    avro::{
+        content::Content,
+        schema::{self, Schema},
+    },
     schema::Relation,
     types::{Codec, Modes},
 };
@@ -60,11 +63,21 @@ pub(super) struct KeyDraft {
 
 impl KeyDraft {
     /// In the forms of `kept`, as far as the relation allows it, or else in those of `modes`.
-    pub(super) fn new(topic: &str, relation: &Relation, modes: Modes, kept: Option<&KeyForm>) -> Self {
+    pub(super) fn new(
+        topic: &str,
+        relation: &Relation,
+        (modes, content): (Modes, Content),
+        kept: Option<&KeyForm>,
+    ) -> Self {
         let modes = kept.map_or(modes, |kept| kept.modes);
         let columns = key_columns(relation, modes);
         let used = kept.and_then(|kept| kept.schema.as_ref()).map(|(_, json)| json.as_str());
-        let schema = schema::key(topic, columns.iter().map(|column| (&*column.name, &column.codec)));
+        let default = |column: &KeyColumn| {
+            let text = schema::default_text(relation.columns.get(column.index)?, &column.codec, content)?;
+            column.codec.default_json(&text)
+        };
+        let fields = columns.iter().map(|column| (&*column.name, &column.codec, default(column)));
+        let schema = schema::key(topic, fields);
         Self {
             schema: schema.map(|schema| schema.keep(used)),
             digits: key_digits(relation, &columns),
@@ -138,6 +151,8 @@ mod tests {
             nullable: false,
             nondeterministic: false,
             optional: false,
+            added: false,
+            default: None,
             missing: None,
             null_items: false,
         };
@@ -154,7 +169,7 @@ mod tests {
 
     fn form(oid: u32, typmod: i32) -> KeyForm {
         let modes = Modes { decimal: DecimalMode::String, ..Modes::default() };
-        KeyDraft::new("p.public.t", &relation(oid, typmod), modes, None).form(7)
+        KeyDraft::new("p.public.t", &relation(oid, typmod), (modes, Content::default()), None).form(7)
     }
 
     #[test]

@@ -5,11 +5,12 @@ use std::sync::Arc;
 use crate::{
     avro::{content::Nullability, encode, wire::PREFIX_LENGTH},
     record::{
+        form::Presence,
         key_form::{KeyColumn, KeyForm},
         source::SourceConstants,
     },
     schema::{Column, Relation, TableName},
-    types::{BinaryCodec, Codec, Modes, Placeholder},
+    types::{BinaryCodec, Codec, Modes, Placeholder, Value},
 };
 
 /// How the events of one relation version are encoded. Made by [`Encoder::prepare`](super::Encoder::prepare).
@@ -42,8 +43,12 @@ pub(super) struct PlanColumn {
     /// How a value in binary is read; `None` where only the server can write its text.
     pub(super) binary: Option<BinaryCodec>,
     pub(super) is_key: bool,
-    /// Its field has no null.
-    pub(super) is_required: bool,
+    /// What stands before a value: a field that can be null says by which branch of its union it is not.
+    pub(super) branch: Option<u8>,
+    /// The field's bytes for NULL.
+    pub(super) null: Vec<u8>,
+    /// Something else than null stands for NULL, which a header has to tell.
+    pub(super) tells_null: bool,
     /// The field's bytes for a value that the server did not send; a header tells them from a value that reads the same (trap
     /// T27).
     pub(super) unsent: Vec<u8>,
@@ -55,21 +60,40 @@ impl PlanColumn {
         Column { name, ty, .. }: &Column,
         codec: &Codec,
         is_key: bool,
-        is_required: bool,
+        (presence, default): (Presence, Option<&str>),
         placeholder: &Placeholder,
     ) -> Self {
-        let mut unsent = Vec::new();
-        if is_required {
-            encode::value(&codec.unsent(placeholder), &mut Vec::new(), &mut unsent);
-        } else if codec.has_placeholder() {
-            encode::present(&mut unsent);
-            encode::value(&codec.unsent(placeholder), &mut Vec::new(), &mut unsent);
-        } else {
-            encode::null(&mut unsent);
-        }
+        let branch = match presence {
+            Presence::Always => None,
+            Presence::Unless { null_branch: 0 } => Some(encode::SECOND_BRANCH),
+            Presence::Unless { .. } => Some(encode::FIRST_BRANCH),
+        };
+        let field = |value: &Value<'_>| {
+            let mut bytes: Vec<u8> = branch.into_iter().collect();
+            encode::value(value, &mut Vec::new(), &mut bytes);
+            bytes
+        };
+        // Kafka Connect reads the default for null.
+        let default = default.and_then(|text| codec.default_value(text));
+        let tells_null = default.is_some() || presence == Presence::Always;
+        let null = match default {
+            Some(default) => field(&default),
+            None if tells_null => field(&codec.fallback()),
+            None => vec![encode::FIRST_BRANCH],
+        };
+        let unsent = match default {
+            _ if codec.has_placeholder() => field(&codec.unsent(placeholder)),
+            None if tells_null => field(&codec.unsent(placeholder)),
+            _ => null.clone(),
+        };
         let binary = BinaryCodec::of_column(ty);
         let (name, sql, codec) = (Arc::clone(name), Arc::clone(&ty.sql), codec.clone());
-        Self { name, sql, codec, binary, is_key, is_required, unsent }
+        Self { name, sql, codec, binary, is_key, branch, null, tells_null, unsent }
+    }
+
+    /// Whether its field has no null.
+    pub(super) const fn is_required(&self) -> bool {
+        self.branch.is_none()
     }
 }
 

@@ -63,7 +63,7 @@ pub(super) fn append(
     for (index, column) in plan.columns.iter().enumerate() {
         match row.datum(index) {
             Datum::Null | Datum::Unchanged if column.is_key => return Err(key_missing(plan, column)),
-            Datum::Null => append_null(column, texts, scratch, out),
+            Datum::Null => append_null(column, texts, out),
             Datum::Unchanged => out.extend_from_slice(&column.unsent),
             Datum::Text(text) => append_text(plan, column, text, texts, scratch, out)?,
             Datum::Binary(bytes) => append_binary(plan, column, bytes, texts, scratch, out)?,
@@ -115,9 +115,7 @@ fn append_binary(
     let Some(Parsed::Value(value)) = &direct else {
         return with_text(plan, column, bytes, |text| append_text(plan, column, text, texts, scratch, out));
     };
-    if !column.is_required {
-        encode::present(out);
-    }
+    out.extend(column.branch);
     encode::value(value, scratch, out);
     Ok(())
 }
@@ -141,31 +139,22 @@ fn append_text(
     }
     match parsed {
         Parsed::Value(value) | Parsed::Lossy(value) => {
-            if !column.is_required {
-                encode::present(out);
-            }
+            out.extend(column.branch);
             encode::value(value, scratch, out);
         }
-        Parsed::Unrepresentable { stand_in } => {
-            if column.is_required {
-                encode::value(stand_in, scratch, out);
-            } else {
-                encode::null(out);
-            }
-        }
+        Parsed::Unrepresentable { stand_in } if column.is_required() => encode::value(stand_in, scratch, out),
+        Parsed::Unrepresentable { .. } => out.extend_from_slice(&column.null),
     }
     Ok(())
 }
 
-/// A field that cannot be null has a fallback, and `texts` tells that it is NULL.
-fn append_null(column: &PlanColumn, texts: &mut Vec<u8>, scratch: &mut Vec<u8>, out: &mut Vec<u8>) {
-    if column.is_required {
+/// A field that cannot be null has a fallback, one with a default has that, and `texts` tells that it is NULL.
+fn append_null(column: &PlanColumn, texts: &mut Vec<u8>, out: &mut Vec<u8>) {
+    if column.tells_null {
         header::append_json_item(&column.name, texts);
         texts.extend_from_slice(b":null");
-        encode::value(&column.codec.fallback(), scratch, out);
-    } else {
-        encode::null(out);
     }
+    out.extend_from_slice(&column.null);
 }
 
 /// Calls `with` with the canonical value of a key column.

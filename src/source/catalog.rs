@@ -133,7 +133,9 @@ fn tables_query(columns: &str, from: &str) -> String {
 }
 
 const COLUMNS: &str = "SELECT attrelid, attnum, attname::text, atttypid, atttypmod, attnotnull, attgenerated <> '', \
-    NOT coalesce((SELECT collisdeterministic FROM pg_collation c WHERE c.oid = attcollation), true) FROM pg_attribute \
+    NOT coalesce((SELECT collisdeterministic FROM pg_collation c WHERE c.oid = attcollation), true), \
+    (SELECT pg_get_expr(adbin, adrelid) FROM pg_attrdef WHERE adrelid = attrelid AND adnum = attnum AND attgenerated = '') \
+    FROM pg_attribute \
     WHERE attrelid = ANY($1) AND attnum > 0 AND NOT attisdropped ORDER BY attrelid, attnum";
 
 const INDEXES: &str = "SELECT i.indrelid, c.relname::text, i.indisprimary, i.indisreplident, \
@@ -171,6 +173,8 @@ fn column(row: &Row, types: &Types) -> Result<CatalogColumn, tokio_postgres::Err
         nullable: !not_null,
         nondeterministic: row.try_get(7)?,
         optional: false,
+        added: false,
+        default: row.try_get::<_, Option<&str>>(8)?.map(Into::into),
         missing: None,
         null_items: false,
     };

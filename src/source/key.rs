@@ -109,6 +109,8 @@ mod tests {
             nullable,
             nondeterministic: false,
             optional: false,
+            added: false,
+            default: None,
             missing: None,
             null_items: false,
         };

@@ -9,7 +9,11 @@ use futures_util::future::try_join;
 use tokio_postgres::types::ToSql;
 
 use super::error::Error;
-use crate::{postgres::Client, schema::Column, types::single_item};
+use crate::{
+    postgres::Client,
+    schema::{Column, Relation},
+    types::single_item,
+};
 
 /// A table's columns, indexes and file.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -39,6 +43,8 @@ pub struct LaidColumn {
     pub is_filled: bool,
     /// It is a generated column, which servers before 18 do not publish.
     pub is_generated: bool,
+    /// The expression of its default (`pg_get_expr`), where it is no generated column.
+    pub default: Option<Box<str>>,
 }
 
 /// Leaves of a partitioned table have what it has not itself. They are found without a lock: whoever holds one on a leaf would hold
@@ -48,7 +54,9 @@ const COLUMNS: &str = "WITH RECURSIVE tree AS (SELECT $1::oid AS relid UNION ALL
     SELECT a.attname::text, a.attnum, a.atttypid, a.atttypmod, a.atthasdef OR a.attidentity <> '' OR a.attnotnull, \
     coalesce(a.attmissingval::text, (SELECT l.attmissingval::text FROM tree t \
         JOIN pg_attribute l ON l.attrelid = t.relid AND l.attname = a.attname WHERE l.atthasmissing LIMIT 1)), \
-    pg_relation_filenode(a.attrelid), a.attgenerated <> '' \
+    pg_relation_filenode(a.attrelid), a.attgenerated <> '', \
+    (SELECT pg_get_expr(d.adbin, d.adrelid) FROM pg_attrdef d \
+        WHERE d.adrelid = a.attrelid AND d.adnum = a.attnum AND a.attgenerated = '') \
     FROM pg_attribute a WHERE a.attrelid = $1 AND a.attnum > 0 AND NOT a.attisdropped";
 
 const KEYS: &str = "SELECT ARRAY(SELECT k FROM unnest(i.indkey::int2[]) WITH ORDINALITY u(k, n) WHERE n <= i.indnkeyatts) \
@@ -75,6 +83,7 @@ pub async fn read(client: &Client, oid: u32) -> Result<Layout, Error> {
             typmod: row.try_get(3).map_err(failed)?,
             is_filled: row.try_get(4).map_err(failed)?,
             is_generated: row.try_get(7).map_err(failed)?,
+            default: row.try_get::<_, Option<&str>>(8).map_err(failed)?.map(Into::into),
             missing: missing.and_then(single_item),
         });
     }
@@ -102,5 +111,14 @@ impl Layout {
             laid.name == column.name && laid.type_oid == column.ty.oid && laid.typmod == column.ty.typmod
         };
         self.columns.iter().find(same)
+    }
+
+    /// Gives the columns the defaults that they have at present: a change of one is in no message.
+    pub fn tell_defaults(&self, relation: &mut Relation) {
+        for column in &mut relation.columns {
+            if let Some(laid) = self.find(column) {
+                column.set_default(laid.default.as_deref());
+            }
+        }
     }
 }

@@ -249,6 +249,8 @@ mod tests {
             nullable: true,
             nondeterministic: false,
             optional: false,
+            added: false,
+            default: None,
             missing: None,
             null_items: false,
         };
@@ -272,6 +274,7 @@ mod tests {
             missing: None,
             is_filled: *is_filled,
             is_generated: false,
+            default: None,
         };
         Layout { file: Some(file), columns: columns.iter().map(column).collect(), keys: vec![BTreeSet::from([1])] }
     }

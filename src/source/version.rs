@@ -95,6 +95,8 @@ fn assemble(message: &RelationBody, before: Option<&Relation>, types: Vec<Column
             nullable: known.is_none_or(|column| column.nullable),
             nondeterministic: known.is_some_and(|column| column.nondeterministic),
             optional: known.is_some_and(|column| column.optional),
+            added: known.is_some_and(|column| column.added),
+            default: known.and_then(|column| column.default.clone()),
             missing: known.and_then(|column| column.missing.clone()),
             null_items: known.is_some_and(|column| column.null_items),
         }

@@ -32,6 +32,7 @@ mod column;
 mod convert;
 mod date;
 mod decimal_form;
+mod default;
 mod describe;
 mod float;
 mod hstore;

@@ -5,7 +5,7 @@ use std::{cell::RefCell, collections::BTreeSet};
 
 use serde_json::{Map, Value as Json};
 use walrelay::{
-    avro::content::{Content, Nullability, Parameters, TransactionBlock, TransactionId},
+    avro::content::{ColumnDefaults, Content, Nullability, Parameters, TransactionBlock, TransactionId},
     event::{Barrier, Cell, Datum, EventMeta, RecordBuf, RowChange, SnapshotMark, TransactionMeta},
     lsn::Lsn,
     record::{Decoded, LogicalMessage},
@@ -75,6 +75,7 @@ fn compare(
         transaction: if lossless { TransactionBlock::Streamed } else { TransactionBlock::None },
         context_headers: true,
         transaction_id: TransactionId::Event,
+        column_defaults: ColumnDefaults::Source,
         ..Content::default()
     };
     let content = if compatible { debezium } else { Content::default() };
@@ -285,6 +286,7 @@ fn every_row_comes_back_as_postgresql_wrote_it() {
         nullability: Nullability::Source,
         context_headers: true,
         transaction_id: TransactionId::Event,
+        column_defaults: ColumnDefaults::Source,
         ..Content::default()
     };
     let (lossless, default) = (

@@ -142,6 +142,8 @@ fn a_row_in_binary_is_encoded_without_an_allocation() {
         nullable: number > 0,
         nondeterministic: false,
         optional: false,
+        added: false,
+        default: None,
         missing: None,
         null_items: false,
     };

@@ -40,8 +40,7 @@ pub const ALL: [(&str, &str); 17] = [
 
 /// Those that `compatibility = "debezium"` leaves: Debezium's own inconsistencies, what its form would lose, and what
 /// travels in walrelay's headers besides.
-pub const COMPATIBLE: [&str; 10] = [
-    "no defaults",
+pub const COMPATIBLE: [&str; 9] = [
     "serial",
     "lower bounds",
     "names",
@@ -143,7 +142,7 @@ impl<'a> Differences<'a> {
     fn even_golden_field(&self, field: &mut Json) {
         let name = field["name"].as_str().unwrap().to_owned();
         let index = self.relation.columns.iter().position(|column| *column.name == *name).unwrap();
-        if field.get("default").is_some_and(|default| !default.is_null()) {
+        if field.get("default").is_some_and(|default| !default.is_null()) && !self.compatible {
             self.used("no defaults");
             field.as_object_mut().unwrap().shift_remove("default");
             field["type"].as_object_mut().unwrap().shift_remove("connect.default");

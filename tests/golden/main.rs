@@ -10,6 +10,7 @@
 mod against_debezium;
 mod allocation;
 mod binary;
+mod column_defaults;
 mod decoding;
 mod differences;
 mod documented;

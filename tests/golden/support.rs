@@ -158,6 +158,8 @@ pub fn column(name: &str, oid: u32, typmod: i32, sql: &str) -> Column {
         nullable: true,
         nondeterministic: false,
         optional: false,
+        added: false,
+        default: None,
         missing: None,
         null_items: false,
     }

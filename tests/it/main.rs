@@ -17,6 +17,7 @@ mod bad_input;
 mod binary;
 mod broker;
 mod check;
+mod column_defaults;
 mod consumer;
 mod crash;
 mod debezium;

@@ -84,6 +84,7 @@ impl Versions {
             return Err(Error::KeyChanged { table: known.name.to_string() });
         }
         let mut relation = known.clone();
+        layout.tell_defaults(&mut relation);
         let is_later = |other: &&Relation| other.lineage.number > known.lineage.number;
         // The first one of a session is no return where it is announced again with the changes that are sent again, before a
         // later one was.
@@ -113,6 +114,7 @@ impl Versions {
         position: Position,
     ) -> Result<Relation, Error> {
         let mut relation = self.session.describe(body, types, last).await?;
+        layout.tell_defaults(&mut relation);
         for (_, earlier) in self.of(body.oid) {
             relation.keep_optional(earlier);
         }
