@@ -106,7 +106,7 @@ fn null_is_the_default_in_the_value_and_null_for_apply() {
             assert_eq!((&after["n"], &after["d"]), (&json!(n), &json!({"$decimal": "1.50"})), "{row:?}");
             assert_eq!(after["plain"], row[4].map_or(Json::Null, Json::from));
             let Decoded::Event(event) = pipe.decode("p.public.t", &record).unwrap() else { panic!("no event") };
-            let back: Vec<_> = event.after.unwrap().iter().map(|cell| text(cell)).collect();
+            let back: Vec<_> = event.after.unwrap().iter().map(text).collect();
             assert_eq!(back, row.map(|text| text.map(str::to_owned)), "{nullability:?}");
         }
     }
