@@ -23,6 +23,8 @@ pub struct Content {
     pub truncates: Truncates,
     /// Whether schemas have the defaults of columns.
     pub column_defaults: ColumnDefaults,
+    /// What becomes of columns whose types Debezium does not know.
+    pub unknown_types: UnknownTypes,
 }
 
 /// Whether schemas have the defaults of columns.
@@ -34,6 +36,17 @@ pub enum ColumnDefaults {
     None,
     /// They have those that Debezium reads from the source's catalog, and the default is written in place of NULL.
     Source,
+}
+
+/// What becomes of columns outside the key whose types Debezium does not know (`include.unknown.datatypes`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum UnknownTypes {
+    /// Their values are PostgreSQL's text.
+    #[default]
+    Text,
+    /// They have no field.
+    Omitted,
 }
 
 /// Whether a TRUNCATE has records (`skipped.operations`). The begin of a new snapshot has them in any case, for nothing else

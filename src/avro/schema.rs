@@ -11,7 +11,7 @@ use serde_json::{Map, Value, json};
 
 use crate::{
     avro::{
-        content::{ColumnDefaults, Content, Nullability, Parameters},
+        content::{ColumnDefaults, Content, Nullability, Parameters, UnknownTypes},
         flat::{DELETED, Flat, Metadata, Part},
         name::{escape, namespace},
     },
@@ -257,6 +257,13 @@ pub fn message_value() -> Schema {
     record("io.debezium.connector.postgresql", "MessageValue", &fields, Some(1))
 }
 
+/// Whether a row has no field for a column. One of the key has: without it rows could not be told apart.
+#[must_use]
+pub fn is_omitted(relation: &Relation, index: usize, unknown: UnknownTypes) -> bool {
+    let is_unknown = |column: &Column| !column.ty.is_known_to_debezium();
+    unknown == UnknownTypes::Omitted && !relation.is_key(index) && relation.columns.get(index).is_some_and(is_unknown)
+}
+
 /// The default that the schema has for a column, as PostgreSQL's text.
 #[must_use]
 pub fn default_text(column: &Column, codec: &Codec, content: Content) -> Option<String> {
@@ -274,6 +281,7 @@ pub fn is_required(relation: &Relation, index: usize, has_default: bool, nullabi
 fn row_fields(relation: &Relation, codecs: &[Codec], content: Content) -> Vec<Value> {
     let mut defined = Vec::new();
     (0..relation.columns.len())
+        .filter(|index| !is_omitted(relation, *index, content.unknown_types))
         .filter_map(|index| Some(row_field(relation, index, codecs.get(index)?, content, &mut defined)))
         .collect()
 }

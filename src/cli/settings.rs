@@ -100,6 +100,7 @@ pub(super) const fn content(config: &Format) -> Content {
         tombstones: if config.tombstones { Tombstones::OnDelete } else { Tombstones::Never },
         truncates: if config.truncates { Truncates::Published } else { Truncates::Skipped },
         column_defaults: config.column_defaults,
+        unknown_types: config.unknown_types,
     }
 }
 

@@ -119,7 +119,7 @@ pub const KEYS: &[Key] = &[
         "format.compatibility",
         Kind::Choice(&["walrelay", "debezium"]),
         Some("\"walrelay\""),
-        "Whose forms hold where no other key of [format] is set. Under debezium: interval numeric, nullability source, parameters none, transaction none (streamed with capture.transactions), transaction_id event, context_headers, trailing_zeros dropped, timetz utc, column_defaults source.",
+        "Whose forms hold where no other key of [format] is set. Under debezium: interval numeric, nullability source, parameters none, transaction none (streamed with capture.transactions), transaction_id event, context_headers, trailing_zeros dropped, timetz utc, column_defaults source, unknown_types omitted.",
     ),
     key(
         "format.nullability",
@@ -168,6 +168,12 @@ pub const KEYS: &[Key] = &[
         Kind::Choice(&["none", "source"]),
         Some("\"none\""),
         "Whether schemas have the defaults of the source's columns, as far as Debezium reads them. A value has the default in place of NULL then, as with Debezium, and the header walrelay.text says NULL.",
+    ),
+    key(
+        "format.unknown_types",
+        Kind::Choice(&["text", "omitted"]),
+        Some("\"text\""),
+        "Columns whose types Debezium does not know, as composites and multiranges: PostgreSQL's text, or left out of rows, and so of targets (Debezium's include.unknown.datatypes). Columns of the key stay.",
     ),
     key(
         "format.unavailable_value",

@@ -32,7 +32,7 @@ const ALTERNATIVES: [(&str, &str); 3] = [
 ];
 
 /// What Debezium's defaults are where they differ.
-const DEBEZIUM: [(&str, &str); 9] = [
+const DEBEZIUM: [(&str, &str); 10] = [
     ("format.interval", "\"numeric\""),
     ("format.nullability", "\"source\""),
     ("format.parameters", "\"none\""),
@@ -42,6 +42,7 @@ const DEBEZIUM: [(&str, &str); 9] = [
     ("format.trailing_zeros", "\"dropped\""),
     ("format.timetz", "\"utc\""),
     ("format.column_defaults", "\"source\""),
+    ("format.unknown_types", "\"omitted\""),
 ];
 
 /// A value and its origin.

@@ -9,7 +9,7 @@ use serde::Deserialize;
 use super::value::{Bound, ByteSize, ParseError, Period, Secret};
 use crate::{
     avro::{
-        content::{ColumnDefaults, Nullability, Parameters, TransactionBlock, TransactionId},
+        content::{ColumnDefaults, Nullability, Parameters, TransactionBlock, TransactionId, UnknownTypes},
         flat::Deletes,
     },
     postgres::SslMode,
@@ -158,6 +158,7 @@ pub struct Format {
     pub tombstones: bool,
     pub truncates: bool,
     pub column_defaults: ColumnDefaults,
+    pub unknown_types: UnknownTypes,
     pub unavailable_value: Placeholder,
     pub records: RecordsKind,
     pub flat: FlatRecords,

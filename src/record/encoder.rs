@@ -131,13 +131,17 @@ impl Encoder {
                 Some(_) => Presence::Unless { null_branch: 1 },
             };
             let is_key = relation.is_key(index);
-            PlanColumn::new(column, codec, is_key, (presence, default.as_deref()), &self.settings.placeholder)
+            let is_omitted = schema::is_omitted(relation, index, self.settings.content.unknown_types);
+            let field = (presence, default.as_deref());
+            PlanColumn { is_omitted, ..PlanColumn::new(column, codec, is_key, field, &self.settings.placeholder) }
         });
         let columns: Vec<_> = columns.collect();
+        let is_written = |(index, _): &(usize, _)| columns.get(*index).is_some_and(|column| !column.is_omitted);
         let required = columns.iter().enumerate().filter(|(_, column)| column.is_required() && !column.is_key);
+        let labelled = codecs.iter().enumerate().filter(|(_, codec)| codec.has_labels());
         Ok(Arc::new(Plan {
-            required: required.map(|(index, _)| index).collect(),
-            labelled: (0..).zip(&codecs).filter(|(_, codec)| codec.has_labels()).map(|(index, _)| index).collect(),
+            required: required.filter(|(_, column)| !column.is_omitted).map(|(index, _)| index).collect(),
+            labelled: labelled.filter(is_written).map(|(index, _)| index).collect(),
             columns,
             table: relation.name.clone(),
             topic: topic.into(),

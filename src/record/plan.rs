@@ -43,6 +43,8 @@ pub(super) struct PlanColumn {
     /// How a value in binary is read; `None` where only the server can write its text.
     pub(super) binary: Option<BinaryCodec>,
     pub(super) is_key: bool,
+    /// The row has no field for it.
+    pub(super) is_omitted: bool,
     /// What stands before a value: a field that can be null says by which branch of its union it is not.
     pub(super) branch: Option<u8>,
     /// The field's bytes for NULL.
@@ -88,7 +90,7 @@ impl PlanColumn {
         };
         let binary = BinaryCodec::of_column(ty);
         let (name, sql, codec) = (Arc::clone(name), Arc::clone(&ty.sql), codec.clone());
-        Self { name, sql, codec, binary, is_key, branch, null, tells_null, unsent }
+        Self { name, sql, codec, binary, is_key, is_omitted: false, branch, null, tells_null, unsent }
     }
 
     /// Whether its field has no null.

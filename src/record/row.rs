@@ -46,7 +46,7 @@ impl<'a> RowSource<'a> {
 /// Appends the names of the columns without a value as items of a JSON array.
 pub(super) fn append_unchanged_names(plan: &Plan, row: RowSource<'_>, names: &mut Vec<u8>) {
     for (index, column) in plan.columns.iter().enumerate() {
-        if matches!(row.datum(index), Datum::Unchanged) {
+        if !column.is_omitted && matches!(row.datum(index), Datum::Unchanged) {
             header::append_json_item(&column.name, names);
         }
     }
@@ -60,7 +60,7 @@ pub(super) fn append(
     scratch: &mut Vec<u8>,
     out: &mut Vec<u8>,
 ) -> Result<(), EncodeError> {
-    for (index, column) in plan.columns.iter().enumerate() {
+    for (index, column) in plan.columns.iter().enumerate().filter(|(_, column)| !column.is_omitted) {
         match row.datum(index) {
             Datum::Null | Datum::Unchanged if column.is_key => return Err(key_missing(plan, column)),
             Datum::Null => append_null(column, texts, out),

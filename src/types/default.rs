@@ -121,6 +121,8 @@ fn base_text(ty: &ColumnType, expression: &str) -> Option<String> {
         20 | 21 | 23 => whole(ty.oid, &text),
         700 | 701 => text.parse::<f64>().ok().map(|_| text.into_owned()),
         1700 => decimal(ty.typmod, &text),
+        // No more than NaN is a number, an infinity is a moment for the readers of a schema.
+        1114 | 1184 if text.ends_with("infinity") => None,
         2950 => Some(text.to_ascii_lowercase()).filter(|text| is_uuid(text)),
         // One bit is a boolean, and more are none.
         1560 if ty.typmod == 1 && text.len() != 1 => None,
@@ -262,6 +264,8 @@ mod tests {
         for (oid, typmod, expression) in [
             (23, -1, "(1 + 1)"),
             (23, -1, "'4294967296'::bigint"),
+            (1114, -1, "'infinity'::timestamp without time zone"),
+            (1184, -1, "'-infinity'::timestamp with time zone"),
             (1700, -1, "1.5"),
             (1700, NUMERIC_10_2, "1.239"),
             (1700, NUMERIC_10_2, "'NaN'::numeric"),

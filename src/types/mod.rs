@@ -40,6 +40,7 @@ mod hstore_json;
 mod integer;
 mod interval;
 mod json;
+mod known;
 mod labels;
 mod magnitude;
 mod modes;

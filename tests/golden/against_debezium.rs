@@ -5,7 +5,7 @@ use std::{cell::RefCell, collections::BTreeSet};
 
 use serde_json::{Map, Value as Json};
 use walrelay::{
-    avro::content::{ColumnDefaults, Content, Nullability, Parameters, TransactionBlock, TransactionId},
+    avro::content::{ColumnDefaults, Content, Nullability, Parameters, TransactionBlock, TransactionId, UnknownTypes},
     event::{Barrier, Cell, Datum, EventMeta, RecordBuf, RowChange, SnapshotMark, TransactionMeta},
     lsn::Lsn,
     record::{Decoded, LogicalMessage},
@@ -76,6 +76,7 @@ fn compare(
         context_headers: true,
         transaction_id: TransactionId::Event,
         column_defaults: ColumnDefaults::Source,
+        unknown_types: UnknownTypes::Omitted,
         ..Content::default()
     };
     let content = if compatible { debezium } else { Content::default() };

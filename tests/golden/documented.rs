@@ -205,6 +205,17 @@ fn what_the_rows_say_of_debezium_is_what_it_wrote() {
     assert!(compared > 45, "only {compared} types were compared");
 }
 
+/// `[format] unknown_types = "omitted"` leaves out what the rows say Debezium leaves out.
+#[test]
+fn the_types_that_debezium_leaves_out_are_those_that_it_does_not_know() {
+    for cells in table(TYPES, "| PostgreSQL | Avro |") {
+        let [types, .., says] = cells[..] else { panic!("{cells:?}") };
+        for sql in quoted(types) {
+            assert_eq!(says.contains("left out"), !column_type(sql).is_known_to_debezium(), "{sql}: {says}");
+        }
+    }
+}
+
 #[test]
 fn the_envelope_has_the_fields_that_the_table_lists() {
     let plan = Pipe::new("p").plan(&golden("t_int").relation);

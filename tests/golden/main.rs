@@ -20,6 +20,7 @@ mod heartbeat;
 mod history;
 mod key_moves;
 mod oracle;
+mod recorded_defaults;
 mod round_trip;
 mod support;
 mod time_forms;

@@ -1,0 +1,208 @@
+//! Columns with defaults, and of types that Debezium leaves out, against what it wrote for them (`recorded/`): schemas of keys and
+//! values are equal attribute for attribute, and rows field for field, but for what is listed here.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+};
+
+use serde::Deserialize;
+use serde_json::{Map, Value as Json, json};
+use walrelay::{
+    avro::content::{ColumnDefaults, Content, Nullability, Parameters, TransactionBlock, TransactionId, UnknownTypes},
+    event::{Cell, Datum, RowChange},
+    record::Decoded,
+    schema::Relation,
+    types::{IntervalMode, Modes, TimetzMode, TrailingZeros},
+};
+
+use crate::{
+    oracle,
+    support::{Operation, Pipe, change, tuple},
+};
+
+#[derive(Deserialize)]
+struct Tables {
+    tables: BTreeMap<String, Table>,
+    stream: Vec<Json>,
+}
+
+#[derive(Deserialize)]
+struct Table {
+    relation: Relation,
+    snapshot: Vec<Vec<Json>>,
+}
+
+#[derive(Deserialize)]
+struct Topics {
+    topics: BTreeMap<String, Topic>,
+}
+
+#[derive(Deserialize)]
+struct Topic {
+    schemas: BTreeMap<String, Json>,
+    records: Vec<RecordedEvent>,
+}
+
+#[derive(Deserialize)]
+struct RecordedEvent {
+    value: Option<String>,
+}
+
+/// Columns whose schema is another one, by table, with the reason.
+const SCHEMAS: [(&str, &str, &str); 9] = [
+    ("d_infinite", "d", "an infinite date is no number of days, and no default; Debezium's is a day of a far year"),
+    ("d_infinite", "ts", "an infinite moment is no default; Debezium's is a number that no column has"),
+    ("u_keyonly", "l", "without its only column the key would be the same for all rows"),
+    ("u_unknown", "atsv", "travels as PostgreSQL's text"),
+    ("u_unknown", "aci", "travels as PostgreSQL's text"),
+    ("u_unknown", "alt", "travels as PostgreSQL's text"),
+    ("u_unknown", "ach", "travels as PostgreSQL's text"),
+    ("u_unknown", "av", "a vector of numbers travels as PostgreSQL's text"),
+    ("u_unknown", "ahs", "an array of hstores travels as PostgreSQL's text"),
+];
+
+/// Columns whose values are other ones in some row, by table, with the reason.
+const VALUES: [(&str, &str, &str); 2] = [
+    ("d_nullable", "nm", "Debezium leaves a name null in every streamed event"),
+    ("d_required", "nm", "Debezium leaves a name empty in every streamed event"),
+];
+
+fn recorded<T: for<'de> Deserialize<'de>>(name: &str) -> T {
+    let path = format!("{}/tests/golden/recorded/{name}.json", env!("CARGO_MANIFEST_DIR"));
+    serde_json::from_str(&fs::read_to_string(path).unwrap()).unwrap()
+}
+
+fn debezium() -> Pipe {
+    let modes = Modes {
+        interval: IntervalMode::Numeric,
+        trailing_zeros: TrailingZeros::Dropped,
+        timetz: TimetzMode::Utc,
+        ..Modes::default()
+    };
+    let content = Content {
+        nullability: Nullability::Source,
+        parameters: Parameters::None,
+        transaction: TransactionBlock::None,
+        transaction_id: TransactionId::Event,
+        column_defaults: ColumnDefaults::Source,
+        unknown_types: UnknownTypes::Omitted,
+        ..Content::default()
+    };
+    Pipe::with_forms("gdefaults_plain", modes, content)
+}
+
+/// The tables whose schemas are Avro's, with their topics.
+fn tables() -> (Tables, BTreeMap<String, Topic>) {
+    let mut tables: Tables = recorded("defaults");
+    let Topics { mut topics } = recorded("defaults.plain");
+    tables.tables.remove("d_special").unwrap();
+    let topics = tables.tables.keys().map(|name| (name.clone(), topics.remove(&format!("public.{name}")).unwrap()));
+    let topics = topics.collect();
+    (tables, topics)
+}
+
+fn named<'a>(topic: &'a Topic, name: &str) -> &'a Json {
+    topic.schemas.values().find(|schema| schema["name"] == *name).unwrap()
+}
+
+fn row_fields(schema: &Json) -> Vec<Json> {
+    schema["fields"][0]["type"][1]["fields"].as_array().unwrap().clone()
+}
+
+#[test]
+fn schemas_have_the_defaults_and_the_fields_that_debezium_s_have() {
+    let (tables, topics) = tables();
+    let (mut wrong, mut excused, mut defaults) = (Vec::new(), BTreeSet::new(), 0);
+    for (name, table) in &tables.tables {
+        let plan = debezium().plan(&table.relation);
+        let ours = row_fields(&serde_json::from_str(plan.value_schema()).unwrap());
+        let theirs = row_fields(named(&topics[name], "Envelope"));
+        let has = |fields: &[Json], column: &str| fields.iter().find(|field| field["name"] == *column).cloned();
+        for column in &table.relation.columns {
+            let (ours, theirs) = (has(&ours, &column.name), has(&theirs, &column.name));
+            defaults += usize::from(theirs.as_ref().is_some_and(|field| !field["default"].is_null()));
+            let text = |field: &Option<Json>| serde_json::to_string(field).unwrap();
+            if text(&ours) == text(&theirs) {
+                continue;
+            }
+            match SCHEMAS.iter().find(|(table, known, _)| *table == name && *known == &*column.name) {
+                Some(listed) => drop(excused.insert(*listed)),
+                None => {
+                    wrong.push(format!("{name}.{}\n  ours {}\n  theirs {}", column.name, text(&ours), text(&theirs)))
+                }
+            }
+        }
+        let key: Json = plan.key_schema().map_or(Json::Null, |schema| serde_json::from_str(schema).unwrap());
+        // Without its only column there would be one key for all rows.
+        if name != "u_keyonly" && key.to_string() != named(&topics[name], "Key").to_string() {
+            wrong.push(format!("key of {name}\n  ours {key}\n  theirs {}", named(&topics[name], "Key")));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    assert_eq!(excused.len(), SCHEMAS.len(), "only these differ: {excused:?}");
+    assert!(defaults > 80, "only {defaults} defaults were compared");
+}
+
+#[test]
+fn rows_have_defaults_where_debezium_s_have_them_and_come_back_as_they_were() {
+    let (tables, topics) = tables();
+    let (mut wrong, mut excused) = (Vec::new(), BTreeSet::new());
+    for (name, table) in &tables.tables {
+        let mut pipe = debezium();
+        let plan = pipe.plan(&table.relation);
+        let of_table = |operation: &&Json| operation["table"] == **name;
+        let streamed = tables.stream.iter().filter(of_table).map(|operation| {
+            let operation: Operation = serde_json::from_value(operation.clone()).unwrap();
+            change(&operation, table.relation.identity).unwrap()
+        });
+        let changes = table.snapshot.iter().map(|row| RowChange::Read(tuple(row))).chain(streamed);
+        let schema = named(&topics[name], "Envelope").to_string();
+        let mut theirs = topics[name].records.iter().filter_map(|record| record.value.as_ref());
+        for change in changes {
+            let record = pipe.encode(&plan, &change).unwrap().remove(0);
+            let value = record.value.as_ref().unwrap();
+            let ours = oracle::read(&pipe.store.schema_of(value), value);
+            let theirs = oracle::read(&schema, &bytes(theirs.next().unwrap()));
+            for part in ["before", "after"] {
+                let fields = |event: &Json| event[part].as_object().cloned().unwrap_or_else(Map::new);
+                let (ours, theirs) = (fields(&ours), fields(&theirs));
+                assert_eq!(ours.is_empty(), theirs.is_empty(), "{part} of {name}");
+                for (column, value) in theirs {
+                    let known = |list: &[(&'static str, &'static str, &'static str)]| {
+                        list.iter().copied().find(|(table, known, _)| table == name && *known == column)
+                    };
+                    if ours.get(&column) == Some(&value) || known(&SCHEMAS).is_some() {
+                        continue;
+                    }
+                    match known(&VALUES) {
+                        Some(listed) => drop(excused.insert(listed)),
+                        None => wrong.push(format!(
+                            "{part}.{column} of {name}: ours {}, theirs {value}, {:?}",
+                            ours.get(&column).unwrap_or(&json!("nothing")),
+                            record.header("walrelay.text"),
+                        )),
+                    }
+                }
+            }
+            let Decoded::Event(event) = pipe.decode(plan.topic(), &record).unwrap() else { panic!("no event") };
+            let sent = match &change {
+                RowChange::Read(new) | RowChange::Insert(new) | RowChange::Update { new, .. } => new,
+                RowChange::Delete(_) => continue,
+            };
+            let columns = table.relation.columns.iter().zip(sent.iter());
+            let columns: BTreeMap<&str, &Datum> = columns.map(|(column, datum)| (&*column.name, datum)).collect();
+            for (column, cell) in event.shape.columns.iter().zip(&event.after.unwrap()) {
+                assert_eq!(*cell == Cell::Null, *columns[&*column.name] == Datum::Null, "{name}.{}", column.name);
+            }
+        }
+        assert_eq!(theirs.count(), 0, "Debezium has more events of {name}");
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    assert_eq!(excused.len(), VALUES.len(), "only these differ: {excused:?}");
+}
+
+fn bytes(hex: &str) -> Vec<u8> {
+    let digits = |at: usize| u8::from_str_radix(&hex[at..at + 2], 16).unwrap();
+    (0..hex.len()).step_by(2).map(digits).collect()
+}
