@@ -55,5 +55,6 @@ mod target;
 mod topic_names;
 mod topics;
 mod transactions;
+mod unknown_types;
 mod verify;
 mod wide;

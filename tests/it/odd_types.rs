@@ -94,5 +94,5 @@ async fn domains_that_refuse_null_and_nested_types_arrive() {
 /// With NOT NULL fields, and nothing in the schema that tells a type.
 #[tokio::test(flavor = "multi_thread")]
 async fn they_arrive_in_debezium_s_forms() {
-    arrives("odd_debezium", &[("format.compatibility", "debezium")]).await;
+    arrives("odd_debezium", &[("format.compatibility", "debezium"), ("format.unknown_types", "text")]).await;
 }
