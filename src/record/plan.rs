@@ -77,10 +77,12 @@ impl PlanColumn {
         };
         // Kafka Connect reads the default for null.
         let default = default.and_then(|text| codec.default_value(text));
+        let zero = codec.zero_text(ty);
+        let zero = zero.as_deref().and_then(|text| codec.default_value(text));
         let tells_null = default.is_some() || presence == Presence::Always;
         let null = match default {
             Some(default) => field(&default),
-            None if tells_null => field(&codec.fallback()),
+            None if tells_null => field(&zero.unwrap_or_else(|| codec.fallback())),
             None => vec![encode::FIRST_BRANCH],
         };
         let unsent = match default {

@@ -12,6 +12,7 @@ use serde_json::Value as Json;
 use super::{
     codec::{Codec, Family},
     column::{ColumnType, TypeKind},
+    decimal_form::Origin,
     numeric,
     value::{Parsed, Value},
 };
@@ -54,6 +55,16 @@ impl Codec {
             Ok(Parsed::Value(value) | Parsed::Lossy(value)) => Some(value),
             Ok(Parsed::Unrepresentable { .. }) | Err(_) => None,
         }
+    }
+
+    /// The text of what stands in a field that cannot be null and has no default, where the type's modifier decides it: the zero of
+    /// a scale.
+    #[must_use]
+    pub fn zero_text(&self, ty: &ColumnType) -> Option<String> {
+        if !matches!(self.0, Family::DecimalText(Origin::Declared)) {
+            return None;
+        }
+        decimal(ty.below_domains().typmod, "0")
     }
 
     /// The same value as it stands in a schema.
@@ -292,6 +303,12 @@ mod tests {
         let texts = modes(DecimalMode::String, IntervalMode::Numeric, TimeMode::Isostring);
         assert_eq!(default_in(texts, 1700, NUMERIC_10_2, "5"), Some("5.00".into()));
         assert_eq!(default_in(texts, 1700, -1, "1.5"), Some("1.5".into()));
+        let zero = |modes, typmod| {
+            let ty = ColumnType::base(1700, typmod, "any");
+            Codec::of_column(&ty, modes).zero_text(&ty)
+        };
+        assert_eq!(zero(texts, NUMERIC_10_2), Some("0.00".into()));
+        assert_eq!((zero(texts, -1), zero(Modes::default(), NUMERIC_10_2)), (None, None));
         assert_eq!(default_in(texts, 1186, -1, "'00:00:01'::interval"), Some(1_000_000.into()));
         assert_eq!(default_in(texts, 1082, -1, "'2020-02-29'::date"), Some("2020-02-29Z".into()));
         let numbers = modes(DecimalMode::Double, IntervalMode::String, TimeMode::Connect);

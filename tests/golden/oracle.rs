@@ -1,6 +1,10 @@
 //! apache-avro as an independent reader of what the encoder wrote, in the JSON notation of the golden data.
 
-use std::{cell::RefCell, collections::HashMap, rc::Rc};
+use std::{
+    cell::RefCell,
+    collections::{BTreeMap, HashMap},
+    rc::Rc,
+};
 
 use apache_avro::{Schema, reader::datum::GenericDatumReader, types::Value};
 use serde_json::{Map, Value as Json, json};
@@ -60,6 +64,11 @@ fn to_json(value: &Value, scales: &Map<String, Json>) -> Json {
         Value::Union(_, inner) => to_json(inner, scales),
         Value::Record(fields) => {
             Json::Object(fields.iter().map(|(name, value)| (name.clone(), field_json(name, value, scales))).collect())
+        }
+        // In the order of their keys, since the reader keeps none.
+        Value::Map(items) => {
+            let items: BTreeMap<_, _> = items.iter().map(|(key, item)| (key.clone(), to_json(item, scales))).collect();
+            Json::Object(items.into_iter().collect())
         }
         other => panic!("no column is written as {other:?}"),
     }
