@@ -152,7 +152,14 @@ fn transaction() -> TransactionMeta {
 /// The third change of its transaction.
 fn event() -> EventMeta {
     let processed_ns = 1_795_501_793_612_345_678;
-    EventMeta { ordinal: 3, collection_order: 3, lsn: Lsn(77_238_000), processed_ns, ..EventMeta::default() }
+    EventMeta {
+        ordinal: 3,
+        total_order: 3,
+        collection_order: 3,
+        lsn: Lsn(77_238_000),
+        processed_ns,
+        ..EventMeta::default()
+    }
 }
 
 /// The row of [`orders`] as the server sends it in binary.

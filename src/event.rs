@@ -171,7 +171,10 @@ pub struct TransactionMeta {
 pub struct EventMeta {
     /// Ordinal inside the transaction, from 1; 0 for snapshot rows. A key move takes this one and the next.
     pub ordinal: u64,
-    /// Ordinal among the transaction's events of the same table, from 1; a key move takes two.
+    /// What a transaction block numbers it with, in the transaction and among its events of the same table, from 1: the ordinal, or
+    /// the number of what is published. A key move takes two.
+    pub total_order: u64,
+    /// The same among the transaction's events of the table.
     pub collection_order: u64,
     /// LSN of the change itself; only information.
     pub lsn: Lsn,

@@ -48,7 +48,7 @@ impl Known {
         }
         let mut truncate = RecordBuf::default();
         let (meta, event) = (TransactionMeta::default(), EventMeta::default());
-        encoder.encode_truncate(&plan, &meta, event, &Barrier::default(), 0, &mut truncate);
+        encoder.encode_truncate(&plan, &meta, event, Some(&Barrier::default()), 0, &mut truncate);
         // Behind the frame and two rows that are null.
         let rest = truncate.iter().next().and_then(|record| record.value?.get(7..)).unwrap_or_default();
         Self { decoder, rest: rest.to_vec() }

@@ -21,10 +21,50 @@ pub struct Content {
     pub tombstones: Tombstones,
     /// Whether a TRUNCATE has records.
     pub truncates: Truncates,
+    /// Whether records have walrelay's own headers.
+    pub own_headers: OwnHeaders,
+    /// Whether begins and ends of transactions without events are told.
+    pub empty_transactions: EmptyTransactions,
+    /// What the numbers in transaction blocks count.
+    pub total_order: TotalOrder,
     /// Whether schemas have the defaults of columns.
     pub column_defaults: ColumnDefaults,
     /// What becomes of columns whose types Debezium does not know.
     pub unknown_types: UnknownTypes,
+}
+
+/// Whether records have the headers `walrelay.*`. Without them nothing tells what a form loses, nor positions: apply reads the
+/// topics as another producer's.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum OwnHeaders {
+    /// They have.
+    #[default]
+    Written,
+    /// They have not.
+    LeftOut,
+}
+
+/// Whether a transaction of which nothing is published has a begin and an end.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum EmptyTransactions {
+    /// It has none.
+    #[default]
+    LeftOut,
+    /// It has both, as with Debezium.
+    Told,
+}
+
+/// What `total_order` and `data_collection_order` count.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum TotalOrder {
+    /// What the server delivers: with the commit it is an event's position.
+    #[default]
+    Delivered,
+    /// What is published, as with Debezium.
+    Published,
 }
 
 /// Whether schemas have the defaults of columns.
@@ -56,8 +96,11 @@ pub enum UnknownTypes {
 pub enum Truncates {
     /// It has, in all partitions.
     #[default]
-    Published,
+    Broadcast,
+    /// It has one for each of its tables, as with Debezium.
+    Single,
     /// It has none.
+    #[serde(rename = "none")]
     Skipped,
 }
 

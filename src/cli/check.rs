@@ -6,7 +6,7 @@ use serde_json::json;
 
 use super::{output, settings};
 use crate::{
-    config::{CheckConfig, Layers},
+    config::{CheckConfig, Layers, RecordsKind},
     error::{Error, Exit},
     pipeline::check::{self, CheckDeps, Finding, KafkaDeps, SourceDeps, TargetDeps, Verdict},
     source::{self, publication::TablePatterns},
@@ -51,8 +51,8 @@ fn deps(config: &CheckConfig) -> Result<CheckDeps, source::Error> {
         prefix: config.kafka.prefix.clone(),
         names,
         topics: settings::topics(&config.kafka),
-        flat: config.flat,
-        truncates: config.truncates,
+        flat: config.format.records == RecordsKind::Flat,
+        content: settings::content(&config.format),
     });
     let registry = (!config.registry.urls.is_empty()).then(|| settings::registry(&config.registry));
     Ok(CheckDeps { source, kafka, registry, target })

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::{
     avro::{
-        content::{Content, Tombstones, Truncates},
+        content::{Content, EmptyTransactions, OwnHeaders, Tombstones},
         flat::{Flat, Metadata, Records},
         subject::SubjectNaming,
     },
@@ -85,8 +85,8 @@ pub(super) fn place(config: &Apply, source: &TableName) -> TableName {
 
 /// The forms of values.
 pub(super) const fn modes(config: &Format) -> Modes {
-    let Format { decimal, interval, binary, time, hstore, trailing_zeros, timetz, .. } = *config;
-    Modes { decimal, interval, binary, time, hstore, trailing_zeros, timetz }
+    let Format { decimal, interval, binary, time, hstore, trailing_zeros, timetz, special_values, .. } = *config;
+    Modes { decimal, interval, binary, time, hstore, trailing_zeros, timetz, special_values }
 }
 
 /// What events say around the values.
@@ -98,7 +98,14 @@ pub(super) const fn content(config: &Format) -> Content {
         transaction_id: config.transaction_id,
         context_headers: config.context_headers,
         tombstones: if config.tombstones { Tombstones::OnDelete } else { Tombstones::Never },
-        truncates: if config.truncates { Truncates::Published } else { Truncates::Skipped },
+        truncates: config.truncates,
+        own_headers: if config.own_headers { OwnHeaders::Written } else { OwnHeaders::LeftOut },
+        empty_transactions: if config.empty_transactions {
+            EmptyTransactions::Told
+        } else {
+            EmptyTransactions::LeftOut
+        },
+        total_order: config.total_order,
         column_defaults: config.column_defaults,
         unknown_types: config.unknown_types,
     }

@@ -119,7 +119,7 @@ pub const KEYS: &[Key] = &[
         "format.compatibility",
         Kind::Choice(&["walrelay", "debezium"]),
         Some("\"walrelay\""),
-        "Whose forms hold where no other key of [format] is set. Under debezium: interval numeric, nullability source, parameters none, transaction none (streamed with capture.transactions), transaction_id event, context_headers, trailing_zeros dropped, timetz utc, column_defaults source, unknown_types omitted.",
+        "Whose forms hold where no other key of [format] is set. Under debezium: interval numeric, nullability source, parameters none, transaction none (streamed with capture.transactions), transaction_id event, context_headers, trailing_zeros dropped, timetz utc, truncates single, own_headers false, empty_transactions, total_order published, special_values debezium, column_defaults source, unknown_types omitted.",
     ),
     key(
         "format.nullability",
@@ -159,9 +159,33 @@ pub const KEYS: &[Key] = &[
     ),
     key(
         "format.truncates",
+        Kind::Choice(&["broadcast", "single", "none"]),
+        Some("\"broadcast\""),
+        "The records of a TRUNCATE: one in every partition, one for each table as Debezium's, or none (its skipped.operations). apply needs them in every partition; without them a target keeps the rows.",
+    ),
+    key(
+        "format.own_headers",
         Kind::Bool,
         Some("true"),
-        "Whether a TRUNCATE has records (Debezium's skipped.operations). Without them a target keeps the rows: for topics that other consumers read.",
+        "Whether records have walrelay's own headers (walrelay.pos and its like). Without them apply takes the topics for Debezium's, with what Debezium loses. Only with parameters other than all.",
+    ),
+    key(
+        "format.empty_transactions",
+        Kind::Bool,
+        Some("false"),
+        "Whether begins and ends are told of transactions of which nothing is published, as Debezium does. Only with capture.transactions.",
+    ),
+    key(
+        "format.total_order",
+        Kind::Choice(&["delivered", "published"]),
+        Some("\"delivered\""),
+        "What the numbers in transaction blocks count: what the server delivers, or what is published, as with Debezium; the position is in the header walrelay.pos then.",
+    ),
+    key(
+        "format.special_values",
+        Kind::Choice(&["null", "debezium"]),
+        Some("\"null\""),
+        "What a field has for an infinite date or a timestamp beyond its type: null, or the number that Debezium writes. The value itself is in the header walrelay.text.",
     ),
     key(
         "format.column_defaults",

@@ -32,7 +32,7 @@ const ALTERNATIVES: [(&str, &str); 3] = [
 ];
 
 /// What Debezium's defaults are where they differ.
-const DEBEZIUM: [(&str, &str); 10] = [
+const DEBEZIUM: [(&str, &str); 15] = [
     ("format.interval", "\"numeric\""),
     ("format.nullability", "\"source\""),
     ("format.parameters", "\"none\""),
@@ -43,6 +43,11 @@ const DEBEZIUM: [(&str, &str); 10] = [
     ("format.timetz", "\"utc\""),
     ("format.column_defaults", "\"source\""),
     ("format.unknown_types", "\"omitted\""),
+    ("format.truncates", "\"single\""),
+    ("format.own_headers", "false"),
+    ("format.empty_transactions", "true"),
+    ("format.total_order", "\"published\""),
+    ("format.special_values", "\"debezium\""),
 ];
 
 /// A value and its origin.

@@ -121,10 +121,8 @@ pub struct CheckConfig {
     pub kafka: Kafka,
     /// `[registry]`; without addresses it is not looked at.
     pub registry: Registry,
-    /// Whether capture writes flat records.
-    pub flat: bool,
-    /// Whether capture publishes truncates.
-    pub truncates: bool,
+    /// What capture writes.
+    pub format: Format,
     /// `health.silence`
     pub silence: Duration,
     /// `[log]`
@@ -192,8 +190,7 @@ impl CheckConfig {
             apply: sections.apply,
             kafka: sections.kafka,
             registry: sections.registry,
-            flat: sections.format.records == RecordsKind::Flat,
-            truncates: sections.format.truncates,
+            format: sections.format,
             silence: sections.health.silence.0,
             log: sections.log,
         })
@@ -235,6 +232,7 @@ pub fn problems(layers: &Layers, needed: &[&[&str]]) -> Vec<Problem> {
         .chain(names_without_database(layers))
         .chain(messages_in_an_own_topic(layers))
         .chain(transactions_without_blocks(layers))
+        .chain(types_without_headers(layers))
         .chain(transactions_in_another_topic(layers))
         .chain(flat_names_taken(layers, "fields", "field_prefix"))
         .chain(flat_names_taken(layers, "headers", "header_prefix"))
@@ -279,6 +277,16 @@ fn transactions_without_blocks(layers: &Layers) -> Option<Problem> {
     let message = "= \"none\" contradicts capture.transactions = true, which needs \"streamed\" or \"all\"".to_owned();
     let problem = Problem { path: "format.transaction".to_owned(), origin: Some(blocks.origin.clone()), message };
     (blocks.value.as_str() == Some("none")).then_some(problem)
+}
+
+/// A schema that tells the source's types tells apply that the headers hold what values lose: it would take the placeholder of a
+/// value that was not sent for the value.
+fn types_without_headers(layers: &Layers) -> Option<Problem> {
+    let headers = layers.entry("format.own_headers")?;
+    let has_types = layers.entry("format.parameters")?.value.as_str() == Some("all");
+    let message = "= false contradicts format.parameters = \"all\": set \"source-type\" or \"none\"".to_owned();
+    let problem = Problem { path: "format.own_headers".to_owned(), origin: Some(headers.origin.clone()), message };
+    (has_types && headers.value.as_bool() == Some(false)).then_some(problem)
 }
 
 /// Begins and ends of transactions in a topic that holds something else.
@@ -416,6 +424,19 @@ mod tests {
         };
         assert_eq!(paths("walrelay.progress"), ["kafka.topics.messages"]);
         assert!(paths("walrelay").is_empty());
+    }
+
+    #[test]
+    fn schemas_with_types_need_the_headers() {
+        let paths = |environment: &[(&str, &str)]| -> Vec<_> {
+            problems(&layers(environment), &[]).into_iter().map(|problem| problem.path).collect()
+        };
+        let without = ("WALRELAY_FORMAT__OWN_HEADERS", "false");
+        assert_eq!(paths(&[without]), ["format.own_headers"]);
+        assert!(paths(&[without, ("WALRELAY_FORMAT__PARAMETERS", "none")]).is_empty());
+        let debezium = ("WALRELAY_FORMAT__COMPATIBILITY", "debezium");
+        assert!(paths(&[debezium]).is_empty());
+        assert_eq!(paths(&[debezium, ("WALRELAY_FORMAT__PARAMETERS", "all")]), ["format.own_headers"]);
     }
 
     #[test]

@@ -9,11 +9,17 @@ use serde::Deserialize;
 use super::value::{Bound, ByteSize, ParseError, Period, Secret};
 use crate::{
     avro::{
-        content::{ColumnDefaults, Nullability, Parameters, TransactionBlock, TransactionId, UnknownTypes},
+        content::{
+            ColumnDefaults, Nullability, Parameters, TotalOrder, TransactionBlock, TransactionId, Truncates,
+            UnknownTypes,
+        },
         flat::Deletes,
     },
     postgres::SslMode,
-    types::{BinaryMode, DecimalMode, HstoreMode, IntervalMode, Placeholder, TimeMode, TimetzMode, TrailingZeros},
+    types::{
+        BinaryMode, DecimalMode, HstoreMode, IntervalMode, Placeholder, SpecialValues, TimeMode, TimetzMode,
+        TrailingZeros,
+    },
 };
 
 /// `[source]` or `[target]`: a PostgreSQL server. Host and database may be missing when nothing needs the server.
@@ -156,7 +162,11 @@ pub struct Format {
     pub transaction_id: TransactionId,
     pub context_headers: bool,
     pub tombstones: bool,
-    pub truncates: bool,
+    pub truncates: Truncates,
+    pub own_headers: bool,
+    pub empty_transactions: bool,
+    pub total_order: TotalOrder,
+    pub special_values: SpecialValues,
     pub column_defaults: ColumnDefaults,
     pub unknown_types: UnknownTypes,
     pub unavailable_value: Placeholder,

@@ -4,7 +4,7 @@ use std::{ops::Range, sync::Arc};
 
 use crate::{
     avro::{
-        content::{Content, Parameters, Tombstones, TransactionId, Truncates},
+        content::{Content, OwnHeaders, Parameters, Tombstones, TotalOrder, TransactionId, Truncates},
         encode,
         flat::{Deletes, Part as EnvelopePart, Records},
         schema::{self, Schema},
@@ -58,7 +58,7 @@ impl EncoderSettings {
     /// Whether events of this kind are published.
     #[must_use]
     pub fn have(&self, op: Op) -> bool {
-        self.records.have(op) && (op != Op::Truncate || self.content.truncates == Truncates::Published)
+        self.records.have(op) && (op != Op::Truncate || self.content.truncates != Truncates::Skipped)
     }
 }
 
@@ -214,20 +214,22 @@ impl Encoder {
         taken
     }
 
-    /// Appends one partition's copy of a TRUNCATE, or of the barrier before a new snapshot generation (ordinal 0). Flat records
-    /// have no form for it, as with Debezium's transformation, and a TRUNCATE may be left out: then nothing is appended.
+    /// Appends one partition's copy of a TRUNCATE, or of the barrier before a new snapshot generation (ordinal 0); without a
+    /// barrier it does not say which copies it has. Flat records have no form for it, as with Debezium's transformation, a TRUNCATE
+    /// may be left out, and without walrelay's headers nothing tells a new snapshot from a TRUNCATE: then nothing is appended.
     pub fn encode_truncate(
         &mut self,
         plan: &Plan,
         meta: &TransactionMeta,
         event: EventMeta,
-        barrier: &Barrier,
+        barrier: Option<&Barrier>,
         partition: i32,
         out: &mut RecordBuf,
     ) {
-        // Nothing else tells of a new snapshot, so those that are left out are the stream's.
-        let is_left_out = event.ordinal > 0 && !self.settings.have(Op::Truncate);
-        if is_left_out || !self.settings.records.have(Op::Truncate) {
+        let has_headers = self.settings.content.own_headers == OwnHeaders::Written;
+        // Nothing else tells of a new snapshot, so those that `truncates` leaves out are the stream's.
+        let is_wanted = if event.ordinal > 0 { self.settings.have(Op::Truncate) } else { has_headers };
+        if !is_wanted || !self.settings.records.have(Op::Truncate) {
             return;
         }
         let start = out.bytes.len();
@@ -240,7 +242,9 @@ impl Encoder {
         );
         let value = start..out.bytes.len();
         let first = out.headers.len();
-        push_header(header::BARRIER, &header::barrier(barrier), out);
+        if let Some(barrier) = barrier.filter(|_| has_headers) {
+            push_header(header::BARRIER, &header::barrier(barrier), out);
+        }
         self.push_position(meta, event.ordinal, out);
         self.context.push(out);
         let headers = first..out.headers.len();
@@ -355,27 +359,45 @@ impl Encoder {
         new_key: Range<usize>,
         out: &mut RecordBuf,
     ) -> Result<(), EncodeError> {
-        let plan = delete.plan;
         create.own.ordinal += 1;
+        create.own.total_order += 1;
         create.own.collection_order += 1;
-        let json = |row: Option<RowSource<'_>>| row.map_or_else(|| Ok(String::new()), |row| key::json(plan, row));
-        let (old_json, new_json) = (json(delete.before)?, json(create.after)?);
+        let mut texts = std::mem::take(&mut self.scratch.moved_keys);
+        let moved = self.append_moved((delete, create), (old_key, new_key), &mut texts, out);
+        self.scratch.moved_keys = texts;
+        moved
+    }
+
+    fn append_moved(
+        &mut self,
+        (delete, create): (Event<'_>, Event<'_>),
+        (old_key, new_key): (Range<usize>, Range<usize>),
+        [old_json, new_json]: &mut [Vec<u8>; 2],
+        out: &mut RecordBuf,
+    ) -> Result<(), EncodeError> {
+        let plan = delete.plan;
+        for (row, json) in [(delete.before, &mut *old_json), (create.after, &mut *new_json)] {
+            json.clear();
+            if let Some(row) = row {
+                key::append_json(plan, row, &mut self.scratch.value, json)?;
+            }
+        }
 
         let first = out.headers.len();
-        push_header(header::NEW_KEY, new_json.as_bytes(), out);
+        push_header(header::NEW_KEY, new_json, out);
         self.context.push(out);
         self.append_event(delete, Some(old_key.clone()), first, out)?;
-        self.append_tombstone(plan, Some(old_key), Some(&new_json), out);
+        self.append_tombstone(plan, Some(old_key), Some(new_json), out);
 
         let first = out.headers.len();
-        push_header(header::OLD_KEY, old_json.as_bytes(), out);
+        push_header(header::OLD_KEY, old_json, out);
         self.context.push(out);
         self.append_event(create, Some(new_key), first, out)
     }
 
     /// A record without a value, unless consumers want none or the event has no key (trap T54; a null key has nothing to compact).
     /// The new key is told where the row has moved.
-    fn append_tombstone(&self, plan: &Plan, key: Option<Range<usize>>, new_key: Option<&str>, out: &mut RecordBuf) {
+    fn append_tombstone(&self, plan: &Plan, key: Option<Range<usize>>, new_key: Option<&[u8]>, out: &mut RecordBuf) {
         let first = out.headers.len();
         let operations = match &self.settings.records {
             Records::Envelope => &[][..],
@@ -386,7 +408,7 @@ impl Encoder {
             return;
         }
         if let Some(new_key) = new_key {
-            push_header(header::NEW_KEY, new_key.as_bytes(), out);
+            push_header(header::NEW_KEY, new_key, out);
         }
         self.context.push(out);
         for operation in operations.iter().filter(|metadata| metadata.part == EnvelopePart::Op) {
@@ -442,7 +464,9 @@ impl Encoder {
         } else {
             Some(self.append_value(event, out)?)
         };
-        self.scratch.push_headers(out);
+        if self.settings.content.own_headers == OwnHeaders::Written {
+            self.scratch.push_headers(out);
+        }
         self.push_position(event.transaction, event.own.ordinal, out);
         let partition = event.plan.one_partition.then_some(0);
         let headers = first_header..out.headers.len();
@@ -489,10 +513,14 @@ impl Encoder {
 
     /// The position of an event without a transaction block, or whose block or schema does not tell that it is ours.
     fn push_position(&mut self, meta: &TransactionMeta, ordinal: u64, out: &mut RecordBuf) {
-        let Content { transaction, transaction_id, parameters, .. } = self.settings.content;
+        let Content { transaction, transaction_id, total_order, parameters, own_headers, .. } = self.settings.content;
+        if own_headers == OwnHeaders::LeftOut {
+            return;
+        }
         let tells = self.settings.records == Records::Envelope
             && parameters == Parameters::All
-            && transaction_id == TransactionId::Commit;
+            && transaction_id == TransactionId::Commit
+            && total_order == TotalOrder::Delivered;
         if tells && transaction.is_written(is_streamed(meta, ordinal)) {
             return;
         }

@@ -49,6 +49,16 @@ pub enum EncodeError {
         /// What is wrong with the value; `None` if none of the type is read in binary.
         source: Option<BinaryError>,
     },
+    /// The server sent a value in binary whose text it could not write itself.
+    #[error("a value of column {column} ({ty}) of table {table} is longer than a gigabyte as text")]
+    Long {
+        /// The table.
+        table: TableName,
+        /// The column.
+        column: String,
+        /// Its type, as PostgreSQL writes it.
+        ty: String,
+    },
     /// A text is not UTF-8, as Avro and JSON demand.
     #[error("column {column} of table {table} holds text that is not UTF-8")]
     NotUtf8 {
@@ -74,9 +84,11 @@ impl Classify for EncodeError {
         match self {
             Self::Topic(error) => error.severity(),
             Self::Store(error) => error.severity(),
-            Self::FieldTaken { .. } | Self::Width { .. } | Self::NotUtf8 { .. } | Self::KeyMissing { .. } => {
-                Severity::Definite
-            }
+            Self::FieldTaken { .. }
+            | Self::Width { .. }
+            | Self::Long { .. }
+            | Self::NotUtf8 { .. }
+            | Self::KeyMissing { .. } => Severity::Definite,
             Self::Binary { .. } => Severity::Transient,
         }
     }
@@ -100,6 +112,7 @@ impl Classify for EncodeError {
                     .into(),
             ),
             Self::Binary { .. } => Some("The next session asks for text.".into()),
+            Self::Long { .. } => Some("Leave the column out, or correct the value and take a new snapshot.".into()),
             Self::Width { .. } => None,
         }
     }

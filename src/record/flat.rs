@@ -166,7 +166,7 @@ impl Envelope<'_> {
                 append_id(self.content.transaction_id, self.transaction, event, scratch);
                 Said::Text(scratch)
             }
-            TransactionPart::TotalOrder => Said::Number(self.own.ordinal.cast_signed()),
+            TransactionPart::TotalOrder => Said::Number(self.own.total_order.cast_signed()),
             TransactionPart::DataCollectionOrder => Said::Number(self.own.collection_order.cast_signed()),
         }
     }

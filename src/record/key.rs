@@ -1,16 +1,16 @@
 //! Event keys: canonical bytes for the partitioner and the comparison of old and new, JSON for Debezium's headers.
 
-use base64::{Engine as _, engine::general_purpose::STANDARD};
-use serde_json::{Map, Value as Json, json};
+use std::{fmt::Display, io::Write as _};
 
 use crate::{
     avro::{encode, name::escape},
     record::{
         error::EncodeError,
+        header::append_json_string,
         plan::Plan,
         row::{RowSource, with_key_value},
     },
-    types::Value,
+    types::{BinaryMode, Value, append_encoded},
 };
 
 /// Appends the framed key; nothing for a table without one.
@@ -29,71 +29,117 @@ pub(super) fn append(
     Ok(())
 }
 
-/// The key as Kafka Connect's JSON converter writes a struct without its schema.
-pub(super) fn json(plan: &Plan, row: RowSource<'_>) -> Result<String, EncodeError> {
-    let mut key = Map::new();
+/// Appends the key as Kafka Connect's JSON converter writes a struct without its schema.
+pub(super) fn append_json(
+    plan: &Plan,
+    row: RowSource<'_>,
+    scratch: &mut Vec<u8>,
+    out: &mut Vec<u8>,
+) -> Result<(), EncodeError> {
+    let mut separator = b'{';
     for column in &plan.key {
-        key.insert(escape(&column.name).into_owned(), with_key_value(plan, row, column, value_json)?);
+        out.push(std::mem::replace(&mut separator, b','));
+        append_json_string(&escape(&column.name), out);
+        out.push(b':');
+        with_key_value(plan, row, column, |value| append_json_value(value, scratch, out))?;
     }
-    Ok(Json::Object(key).to_string())
+    out.extend_from_slice(if plan.key.is_empty() { b"{}" } else { b"}" });
+    Ok(())
 }
 
-fn value_json(value: Value<'_>) -> Json {
+fn append_json_value(value: Value<'_>, scratch: &mut Vec<u8>, out: &mut Vec<u8>) {
+    scratch.clear();
     match value {
-        Value::Boolean(value) => json!(value),
-        Value::Int(value) => json!(value),
-        Value::Long(value) => json!(value),
-        Value::Float(value) => float_json(f64::from(value), value.to_string()),
-        Value::Double(value) => float_json(value, value.to_string()),
-        Value::Text(value) => json!(value),
-        Value::Short(value) => json!(value.as_str()),
-        Value::Bytes(bytes) => base64(|out| bytes.append_to(out)),
+        Value::Boolean(value) => append_plain(value, out),
+        Value::Int(value) => append_plain(value, out),
+        Value::Long(value) => append_plain(value, out),
+        Value::Float(value) => append_float(f64::from(value), value, scratch, out),
+        Value::Double(value) => append_float(value, value, scratch, out),
+        Value::Text(value) => append_json_string(value, out),
+        Value::Short(value) => append_json_string(value.as_str(), out),
+        Value::Bytes(bytes) => {
+            bytes.append_to(scratch);
+            append_base64(scratch, out);
+        }
         Value::Encoded(bytes, mode) => {
-            let mut text = Vec::new();
-            bytes.append_encoded_to(mode, &mut Vec::new(), &mut text);
-            json!(String::from_utf8_lossy(&text))
+            out.push(b'"');
+            bytes.append_encoded_to(mode, scratch, out);
+            out.push(b'"');
         }
         Value::Array(array) => {
-            let mut items = Vec::with_capacity(array.len());
-            array.each(|item| items.push(item.map_or(Json::Null, value_json)));
-            Json::Array(items)
+            let mut separator = b'[';
+            array.each(|item| {
+                out.push(std::mem::replace(&mut separator, b','));
+                match item {
+                    Some(item) => append_json_value(item, scratch, out),
+                    None => out.extend_from_slice(b"null"),
+                }
+            });
+            out.extend_from_slice(if separator == b'[' { b"[]" } else { b"]" });
         }
         Value::Hstore(pairs) => {
-            let mut text = Vec::new();
-            pairs.append_json_to(&mut text);
-            json!(String::from_utf8_lossy(&text))
+            pairs.append_json_to(scratch);
+            append_json_string(&String::from_utf8_lossy(scratch), out);
         }
         Value::Map(pairs) => {
-            let mut object = Map::new();
-            pairs.each(&mut Vec::new(), |key, value| {
-                let value = value.map_or(Json::Null, |value| json!(String::from_utf8_lossy(value)));
-                object.insert(String::from_utf8_lossy(key).into_owned(), value);
+            let mut separator = b'{';
+            pairs.each(scratch, |key, value| {
+                out.push(std::mem::replace(&mut separator, b','));
+                append_json_string(&String::from_utf8_lossy(key), out);
+                out.push(b':');
+                match value {
+                    Some(value) => append_json_string(&String::from_utf8_lossy(value), out),
+                    None => out.extend_from_slice(b"null"),
+                }
             });
-            Json::Object(object)
+            out.extend_from_slice(if separator == b'{' { b"{}" } else { b"}" });
         }
-        Value::Bits(bits) => base64(|out| bits.append_to(out)),
-        Value::Point { x, y } => json!({"x": x, "y": y}),
-        Value::Decimal(unscaled) => base64(|out| unscaled.append_to(out)),
+        Value::Bits(bits) => {
+            bits.append_to(scratch);
+            append_base64(scratch, out);
+        }
+        Value::Point { x, y } => {
+            for (name, number) in [(&b"{\"x\":"[..], x), (b",\"y\":", y)] {
+                out.extend_from_slice(name);
+                append_plain(number, out);
+            }
+            out.push(b'}');
+        }
+        Value::Decimal(unscaled) => {
+            unscaled.append_to(scratch);
+            append_base64(scratch, out);
+        }
         Value::VariableScaleDecimal { scale, unscaled } => {
-            json!({"scale": scale, "value": base64(|out| unscaled.append_to(out))})
+            unscaled.append_to(scratch);
+            out.extend_from_slice(b"{\"scale\":");
+            append_plain(scale, out);
+            out.extend_from_slice(b",\"value\":");
+            append_base64(scratch, out);
+            out.push(b'}');
         }
     }
+}
+
+fn append_plain(value: impl serde::Serialize, out: &mut Vec<u8>) {
+    serde_json::to_writer(out, &value).expect("a number is serializable and a vector never fails to be written");
 }
 
 /// JSON has no NaN and no infinities; Jackson quotes them.
-fn float_json(number: f64, shortest: String) -> Json {
+fn append_float(number: f64, own: impl Display, scratch: &mut Vec<u8>, out: &mut Vec<u8>) {
     if number.is_nan() {
-        return json!("NaN");
+        return append_json_string("NaN", out);
     }
     if number.is_infinite() {
-        return json!(if number > 0.0 { "Infinity" } else { "-Infinity" });
+        return append_json_string(if number > 0.0 { "Infinity" } else { "-Infinity" }, out);
     }
     // A float's shortest digits, which are not those of the same number as a double.
-    shortest.parse().map_or(Json::String(shortest), |number: f64| json!(number))
+    write!(scratch, "{own}").expect("a vector never fails to be written");
+    let shortest = std::str::from_utf8(scratch).ok().and_then(|text| text.parse().ok());
+    append_plain(shortest.unwrap_or(number), out);
 }
 
-fn base64(append: impl FnOnce(&mut Vec<u8>)) -> Json {
-    let mut bytes = Vec::new();
-    append(&mut bytes);
-    json!(STANDARD.encode(bytes))
+fn append_base64(bytes: &[u8], out: &mut Vec<u8>) {
+    out.push(b'"');
+    append_encoded(bytes, BinaryMode::Base64, out);
+    out.push(b'"');
 }

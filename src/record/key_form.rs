@@ -10,7 +10,7 @@ use crate::{
         schema::{self, Schema},
     },
     schema::Relation,
-    types::{Codec, Modes},
+    types::{Codec, Modes, SpecialValues},
 };
 
 /// What decides where a row's records lie, besides the key's values. It stays for a topic's life, else the later records of
@@ -69,7 +69,8 @@ impl KeyDraft {
         (modes, content): (Modes, Content),
         kept: Option<&KeyForm>,
     ) -> Self {
-        let modes = kept.map_or(modes, |kept| kept.modes);
+        // Other rows must have other keys.
+        let modes = Modes { special_values: SpecialValues::Null, ..kept.map_or(modes, |kept| kept.modes) };
         let columns = key_columns(relation, modes);
         let used = kept.and_then(|kept| kept.schema.as_ref()).map(|(_, json)| json.as_str());
         let default = |column: &KeyColumn| {

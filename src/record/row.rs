@@ -231,5 +231,8 @@ fn key_missing(plan: &Plan, column: &PlanColumn) -> EncodeError {
 
 fn binary(plan: &Plan, column: &PlanColumn, source: Option<BinaryError>) -> EncodeError {
     let (table, column, ty) = (plan.table.clone(), column.name.to_string(), column.sql.to_string());
-    EncodeError::Binary { table, column, ty, source }
+    match source {
+        Some(BinaryError::Long) => EncodeError::Long { table, column, ty },
+        source => EncodeError::Binary { table, column, ty, source },
+    }
 }

@@ -14,6 +14,8 @@ pub(super) struct Scratch {
     pub(super) value: Vec<u8>,
     /// For the digits of one number.
     pub(super) digits: Vec<u8>,
+    /// The old and the new key of a row that has moved, as JSON.
+    pub(super) moved_keys: [Vec<u8>; 2],
     /// Items of `walrelay.unchanged`.
     pub(super) unchanged: Vec<u8>,
     /// Items of `walrelay.text`, before.

@@ -101,7 +101,7 @@ impl Blocks {
             encode::present(out);
             encode::composed(out, |out| append_id(form, meta, (event.ordinal, event.lsn), out));
         }
-        encode::long(event.ordinal.cast_signed(), out);
+        encode::long(event.total_order.cast_signed(), out);
         encode::long(event.collection_order.cast_signed(), out);
     }
 

@@ -4,7 +4,7 @@ use std::{collections::HashMap, sync::Arc};
 
 use crate::{
     avro::{
-        content::TransactionId,
+        content::{Content, OwnHeaders, TransactionId},
         encode,
         schema::{self, Schema},
         store::SchemaStore,
@@ -35,6 +35,14 @@ pub struct EventCounts {
 }
 
 impl EventCounts {
+    /// What the next event of a relation is numbered with, in the transaction and in its collection, of this name.
+    #[must_use]
+    pub fn next(&self, relation: u32, name: &Arc<str>) -> (u64, u64) {
+        let place = self.places.get(&relation).and_then(|place| self.collections.get(*place));
+        let known = place.or_else(|| self.collections.iter().find(|(known, _)| known == name));
+        (self.total + 1, known.map_or(0, |(_, count)| *count) + 1)
+    }
+
     /// Whether nothing was counted.
     #[must_use]
     pub const fn is_empty(&self) -> bool {
@@ -92,6 +100,7 @@ pub struct TransactionRecords {
     key_prefix: [u8; wire::PREFIX_LENGTH],
     value_prefix: [u8; wire::PREFIX_LENGTH],
     form: TransactionId,
+    own_headers: OwnHeaders,
     id: Vec<u8>,
     position: Vec<u8>,
 }
@@ -111,11 +120,12 @@ impl TransactionRecords {
         let key_id = store.register(&subject(Part::Key, &key), &key.json).await?;
         let value_id = store.register(&subject(Part::Value, &value), &value.json).await?;
         let (key_prefix, value_prefix) = (wire::prefix(key_id), wire::prefix(value_id));
-        let form = settings.content.transaction_id;
-        Ok(Self { key_prefix, value_prefix, form, id: Vec::new(), position: Vec::new() })
+        let Content { transaction_id: form, own_headers, .. } = settings.content;
+        Ok(Self { key_prefix, value_prefix, form, own_headers, id: Vec::new(), position: Vec::new() })
     }
 
-    /// Appends the begin, at ordinal 0; `first` is the LSN of the first event.
+    /// Appends the begin, at ordinal 0; `first` is the LSN that the server tells of it, which is that of the first change that it
+    /// delivers.
     pub fn encode_begin(&mut self, meta: &TransactionMeta, first: Lsn, out: &mut RecordBuf) {
         self.encode(meta, (0, first), None, out);
     }
@@ -153,9 +163,11 @@ impl TransactionRecords {
         append_collections(counts, bytes);
         encode::long(meta.commit_us.div_euclid(1_000), bytes);
         let value = key.end..bytes.len();
-        append_position(Position { epoch: meta.epoch, commit: meta.commit, ordinal }, &mut self.position);
         let first = out.headers.len();
-        push_header(header::POSITION, &self.position, out);
+        if self.own_headers == OwnHeaders::Written {
+            append_position(Position { epoch: meta.epoch, commit: meta.commit, ordinal }, &mut self.position);
+            push_header(header::POSITION, &self.position, out);
+        }
         let headers = first..out.headers.len();
         out.records.push(RecordSpans { key: Some(key), value: Some(value), headers, partition: Some(0) });
     }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::{
     date,
     decimal_form::Origin,
-    modes::{BinaryMode, HstoreMode, TimetzMode, TrailingZeros},
+    modes::{BinaryMode, HstoreMode, SpecialValues, TimetzMode, TrailingZeros},
     time, timestamp,
 };
 
@@ -52,9 +52,9 @@ pub(super) enum Family {
     Bytea,
     /// A `bytea` as text.
     ByteaText(BinaryMode),
-    Date(date::Form),
+    Date(date::Form, SpecialValues),
     Time(time::Form),
-    Timestamp(timestamp::Form),
+    Timestamp(timestamp::Form, SpecialValues),
     Timestamptz {
         digits: u8,
     },

@@ -43,9 +43,9 @@ impl Codec {
             Family::DecimalDouble(origin) => decimal_form::parse_double(text, *origin),
             Family::Bytea => bytea::parse(text),
             Family::ByteaText(mode) => bytea::parse_encoded(text, *mode),
-            Family::Date(form) => date::parse(text, *form),
+            Family::Date(form, special) => date::parse(text, *form, *special),
             Family::Time(form) => time::parse(text, *form),
-            Family::Timestamp(form) => timestamp::parse(text, *form),
+            Family::Timestamp(form, special) => timestamp::parse(text, *form, *special),
             Family::Timestamptz { digits } => timestamptz::parse(text, *digits),
             Family::Timetz(mode) => timetz::parse(text, *mode),
             Family::Interval => interval::parse(text),
@@ -92,9 +92,9 @@ impl Codec {
             Family::DecimalDouble(_) => float::render(value, out),
             Family::Bytea => bytea::render(value, out),
             Family::ByteaText(mode) => bytea::render_encoded(value, *mode, out),
-            Family::Date(form) => date::render(value, *form, out),
+            Family::Date(form, _) => date::render(value, *form, out),
             Family::Time(_) => time::render(value, out),
-            Family::Timestamp(form) => timestamp::render(value, *form, out),
+            Family::Timestamp(form, _) => timestamp::render(value, *form, out),
             Family::Timestamptz { .. } => timestamptz::render(value, out),
             Family::Timetz(_) => timetz::render(value, out),
             Family::Interval => interval::render(value, out),
@@ -160,9 +160,9 @@ impl Codec {
             | Family::Bit
             | Family::Oid => "0",
             Family::Bytea | Family::ByteaText(_) => "\\x",
-            Family::Date(_) => "1970-01-01",
+            Family::Date(..) => "1970-01-01",
             Family::Time(_) | Family::Interval | Family::IntervalMicros => "00:00:00",
-            Family::Timestamp(_) => "1970-01-01 00:00:00",
+            Family::Timestamp(..) => "1970-01-01 00:00:00",
             Family::Timestamptz { .. } => "1970-01-01 00:00:00+00",
             Family::Timetz(_) => "00:00:00+00",
             Family::Point => "(0,0)",
@@ -185,7 +185,7 @@ impl Codec {
             | Family::DecimalDouble(_)
             | Family::Timetz(TimetzMode::Utc)
             | Family::Time(time::Form::Connect | time::Form::Iso)
-            | Family::Timestamp(timestamp::Form::Connect)
+            | Family::Timestamp(timestamp::Form::Connect, _)
             | Family::Bit
             | Family::Bits { length: None, .. }
             | Family::Point
@@ -268,7 +268,16 @@ mod tests {
                             &ty,
                             &Codec::of_column(
                                 &ty,
-                                Modes { decimal, interval, binary, time, hstore, trailing_zeros, timetz },
+                                Modes {
+                                    decimal,
+                                    interval,
+                                    binary,
+                                    time,
+                                    hstore,
+                                    trailing_zeros,
+                                    timetz,
+                                    ..Modes::default()
+                                },
                             ),
                         );
                     }

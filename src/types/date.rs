@@ -1,12 +1,13 @@
 //! `date`: Avro `int` of days since 1970-01-01, `io.debezium.time.Date` or Kafka Connect's own, or `string` in ISO 8601
 //! (`io.debezium.time.IsoDate`).
 //!
-//! Infinities travel as text; in a key they stand as the ends of the int, which no date reaches (trap T43).
+//! Infinities travel as text, beside Debezium's sentinels where consumers want these; in a key they stand as the ends of the int, which no date reaches (trap T43).
 
 use serde_json::Value as Json;
 
 use super::{
     calendar::{IsoDate, PgDate, days_from_civil, scan_date, scan_era, scan_iso_date},
+    modes::SpecialValues,
     scan::Scan,
     semantic::{Attributes, logical, named},
     value::{Parsed, RenderError, ShortText, Value},
@@ -38,11 +39,15 @@ pub(super) fn schema(form: Form, parameters: Attributes) -> Json {
     }
 }
 
-pub(super) fn parse(text: &[u8], form: Form) -> Parsed<'_> {
+pub(super) fn parse(text: &[u8], form: Form, special: SpecialValues) -> Parsed<'_> {
     if form == Form::Iso {
         return parse_iso(text);
     }
     let stand_in = match text {
+        b"infinity" if special == SpecialValues::Debezium => return Parsed::Lossy(Value::Int(DEBEZIUM_INFINITY)),
+        b"-infinity" if special == SpecialValues::Debezium => {
+            return Parsed::Lossy(Value::Int(DEBEZIUM_MINUS_INFINITY));
+        }
         b"infinity" => i32::MAX,
         b"-infinity" => i32::MIN,
         _ => match days(text) {

@@ -14,10 +14,14 @@ pub use column::{ColumnType, TypeKind};
 pub use hstore::append_pair;
 pub use hstore_json::HstoreText;
 pub use labels::Unknown;
-pub use modes::{BinaryMode, DecimalMode, HstoreMode, IntervalMode, Modes, TimeMode, TimetzMode, TrailingZeros};
+pub use modes::{
+    BinaryMode, DecimalMode, HstoreMode, IntervalMode, Modes, SpecialValues, TimeMode, TimetzMode, TrailingZeros,
+};
 pub(crate) use point::well_known_binary;
 pub use unsent::{Placeholder, PlaceholderError};
-pub use value::{ArrayText, BitString, ByteString, Parsed, RenderError, ShortText, Unscaled, Value, Wide};
+pub use value::{
+    ArrayText, BitString, ByteString, Parsed, RenderError, ShortText, Unscaled, Value, Wide, append_encoded,
+};
 
 mod array;
 mod array_scan;

@@ -20,6 +20,19 @@ pub struct Modes {
     pub trailing_zeros: TrailingZeros,
     /// `time with time zone`
     pub timetz: TimetzMode,
+    /// `date` and `timestamp` beyond the field's type
+    pub special_values: SpecialValues,
+}
+
+/// What is written for an infinite `date`, and for a `timestamp` whose microseconds overflow.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum SpecialValues {
+    /// Null, where the field can be that.
+    #[default]
+    Null,
+    /// What Debezium writes: its driver's sentinel for the infinity, the microseconds as they overflow.
+    Debezium,
 }
 
 /// The zeros at the end of a `numeric` that has a scale of its own, where it is an exact decimal.

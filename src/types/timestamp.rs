@@ -9,6 +9,7 @@ use serde_json::Value as Json;
 
 use super::{
     calendar::{MICROS, Moment, fraction_digits, scan_moment},
+    modes::SpecialValues,
     moment::{append, iso, scan_iso},
     semantic::{Attributes, logical, named},
     value::{Parsed, RenderError, Value},
@@ -59,7 +60,7 @@ pub(super) fn schema(form: Form, parameters: Attributes) -> Json {
     }
 }
 
-pub(super) fn parse(text: &[u8], unit: Form) -> Parsed<'_> {
+pub(super) fn parse(text: &[u8], unit: Form, special: SpecialValues) -> Parsed<'_> {
     if unit == Form::Iso {
         return parse_iso(text);
     }
@@ -70,17 +71,21 @@ pub(super) fn parse(text: &[u8], unit: Form) -> Parsed<'_> {
         _ => {}
     }
     scan_moment(text, false)
-        .map_or(Parsed::Unrepresentable { stand_in: Value::Long(0) }, |moment| of_moment(moment, unit))
+        .map_or(Parsed::Unrepresentable { stand_in: Value::Long(0) }, |moment| of_moment(moment, unit, special))
 }
 
 /// A moment, in the forms that are a number.
-pub(super) fn of_moment(Moment { seconds, micros }: Moment, unit: Form) -> Parsed<'static> {
+pub(super) fn of_moment(Moment { seconds, micros }: Moment, unit: Form, special: SpecialValues) -> Parsed<'static> {
     let (low, high) = unit.infinities();
     let fraction = micros * unit.per_second() / MICROS;
     let exact = fraction * MICROS / unit.per_second() == micros;
     match seconds.checked_mul(unit.per_second()).and_then(|whole| whole.checked_add(fraction)) {
         Some(number) if exact && number != low && number != high => Parsed::Value(Value::Long(number)),
         Some(number) if unit == Form::Connect => Parsed::Lossy(Value::Long(number)),
+        None if special == SpecialValues::Debezium => {
+            // Its seconds stop at the end of the range, then the fraction is added.
+            Parsed::Lossy(Value::Long(seconds.saturating_mul(unit.per_second()).wrapping_add(fraction)))
+        }
         _ => {
             let wrapped = seconds.wrapping_mul(unit.per_second()).wrapping_add(fraction);
             Parsed::Unrepresentable { stand_in: Value::Long(wrapped) }

@@ -132,20 +132,7 @@ impl ByteString<'_> {
     pub fn append_encoded_to(&self, mode: BinaryMode, scratch: &mut Vec<u8>, out: &mut Vec<u8>) {
         scratch.clear();
         self.append_to(scratch);
-        let start = out.len();
-        match mode {
-            BinaryMode::Bytes => out.extend_from_slice(scratch),
-            BinaryMode::Hex => {
-                let digits = |byte: &u8| [byte >> 4, byte & 0xF].map(|digit| char::from_digit(digit.into(), 16));
-                out.extend(scratch.iter().flat_map(digits).flatten().map(|digit| digit as u8));
-            }
-            BinaryMode::Base64 | BinaryMode::Base64UrlSafe => {
-                let engine = if mode == BinaryMode::Base64 { STANDARD } else { URL_SAFE };
-                out.resize(start + self.encoded_len(mode), 0);
-                let written = out.get_mut(start..).and_then(|room| engine.encode_slice(&*scratch, room).ok());
-                out.truncate(start + written.unwrap_or_default());
-            }
-        }
+        append_encoded(scratch, mode, out);
     }
 
     /// Appends the bytes themselves.
@@ -448,6 +435,25 @@ impl std::fmt::Debug for ShortText {
 impl std::fmt::Write for ShortText {
     fn write_str(&mut self, text: &str) -> std::fmt::Result {
         self.push(text).ok_or(std::fmt::Error)
+    }
+}
+
+/// Appends bytes in an encoding.
+pub fn append_encoded(bytes: &[u8], mode: BinaryMode, out: &mut Vec<u8>) {
+    let start = out.len();
+    match mode {
+        BinaryMode::Bytes => out.extend_from_slice(bytes),
+        BinaryMode::Hex => {
+            let digits = |byte: &u8| [byte >> 4, byte & 0xF].map(|digit| char::from_digit(digit.into(), 16));
+            out.extend(bytes.iter().flat_map(digits).flatten().map(|digit| digit as u8));
+        }
+        BinaryMode::Base64 | BinaryMode::Base64UrlSafe => {
+            let engine = if mode == BinaryMode::Base64 { STANDARD } else { URL_SAFE };
+            // Four digits, padded, for three bytes.
+            out.resize(start + bytes.len().div_ceil(3) * 4, 0);
+            let written = out.get_mut(start..).and_then(|room| engine.encode_slice(bytes, room).ok());
+            out.truncate(start + written.unwrap_or_default());
+        }
     }
 }
 

@@ -38,19 +38,8 @@ pub const ALL: [(&str, &str); 17] = [
     ("transaction", "the transaction block is always on; Debezium's default is off"),
 ];
 
-/// Those that `compatibility = "debezium"` leaves: Debezium's own inconsistencies, what its form would lose, and what
-/// travels in walrelay's headers besides.
-pub const COMPATIBLE: [&str; 9] = [
-    "serial",
-    "lower bounds",
-    "names",
-    "intervals",
-    "numeric's length",
-    "offsets",
-    "bit lengths",
-    "display scale",
-    "special values",
-];
+/// Those that `compatibility = "debezium"` leaves: Debezium's own inconsistencies.
+pub const COMPATIBLE: [&str; 3] = ["serial", "names", "numeric's length"];
 
 /// Columns, by table and row id, whose value the Avro type cannot hold, with their text.
 const SPECIAL: [(&str, i64, &str, &str); 8] = [
@@ -64,14 +53,14 @@ const SPECIAL: [(&str, i64, &str, &str); 8] = [
     ("t_timestamp", 8, "ts", "294276-12-31 23:59:59.999999"),
 ];
 
-/// Times with time zone, by row id: column, what walrelay writes, and PostgreSQL's text.
-const OFFSETS: [(i64, &str, &str, &str); 6] = [
-    (1, "tz", "12:34:56.789012+05:30", "12:34:56.789012+05:30"),
-    (1, "tz3", "12:34:56.789-03:00", "12:34:56.789-03"),
-    (3, "tz", "24:00:00Z", "24:00:00+00"),
-    (3, "tz3", "24:00:00-12:00", "24:00:00-12"),
-    (4, "tz", "00:00:00+15:59", "00:00:00+15:59"),
-    (4, "tz3", "23:59:59.999-15:59", "23:59:59.999-15:59"),
+/// Times with time zone, by row id: column, and what walrelay writes.
+const OFFSETS: [(i64, &str, &str); 6] = [
+    (1, "tz", "12:34:56.789012+05:30"),
+    (1, "tz3", "12:34:56.789-03:00"),
+    (3, "tz", "24:00:00Z"),
+    (3, "tz3", "24:00:00-12:00"),
+    (4, "tz", "00:00:00+15:59"),
+    (4, "tz3", "23:59:59.999-15:59"),
 ];
 
 /// Intervals, by row id: column and text.
@@ -207,6 +196,13 @@ impl<'a> Differences<'a> {
         let Some(fields) = row.as_object_mut() else { return texts };
         let id = fields.get("id").and_then(Json::as_i64);
         let table = &*self.relation.name.table;
+        if !self.lossless && table == "t_text" && matches!(id, Some(1 | 3)) && fields["n"].is_null() {
+            self.used("names");
+            fields.insert("n".into(), json!(if id == Some(1) { "a_name" } else { "" }));
+        }
+        if self.compatible {
+            return texts;
+        }
         for (_, _, column, text) in SPECIAL.iter().filter(|special| special.0 == table && Some(special.1) == id) {
             self.used("special values");
             // As strings, decimals have words for their special values.
@@ -215,10 +211,9 @@ impl<'a> Differences<'a> {
             }
             texts.insert((*column).into(), json!(text));
         }
-        for (_, column, iso, text) in OFFSETS.iter().filter(|offset| table == "t_time" && Some(offset.0) == id) {
+        for (_, column, iso) in OFFSETS.iter().filter(|offset| table == "t_time" && Some(offset.0) == id) {
             self.used("offsets");
-            let (place, said) = if self.compatible { (&mut texts, text) } else { (&mut *fields, iso) };
-            place.insert((*column).into(), json!(said));
+            fields.insert((*column).into(), json!(iso));
         }
         for (_, column, text) in INTERVALS.iter().filter(|interval| table == "t_interval" && Some(interval.0) == id) {
             if fields[*column].is_i64() && !is_before_of_delete {
@@ -232,33 +227,21 @@ impl<'a> Differences<'a> {
                 texts.insert((*column).into(), json!(text));
             }
         }
-        if !self.lossless && table == "t_text" && matches!(id, Some(1 | 3)) && fields["n"].is_null() {
-            self.used("names");
-            fields.insert("n".into(), json!(if id == Some(1) { "a_name" } else { "" }));
-        }
         if (table, id) == ("t_array", Some(4)) {
             self.used("lower bounds");
             texts.insert("ai".into(), json!("[0:2]={1,2,3}"));
         }
         if !self.lossless && (table, id) == ("t_numeric", Some(8)) {
             self.used("display scale");
-            if self.compatible {
-                texts.insert("n".into(), json!("1.500"));
-            } else {
-                fields.insert("n".into(), json!({"scale": 3, "value": {"$bytes": "05dc"}}));
-            }
+            fields.insert("n".into(), json!({"scale": 3, "value": {"$bytes": "05dc"}}));
         }
         if is_before_of_delete {
             for (index, column) in self.relation.columns.iter().enumerate() {
                 if self.relation.is_key(index) || fields[&*column.name].is_null() {
                     continue;
                 }
-                if self.compatible {
-                    texts.insert(column.name.to_string(), Json::Null);
-                } else {
-                    self.used("before");
-                    fields.insert(column.name.to_string(), Json::Null);
-                }
+                self.used("before");
+                fields.insert(column.name.to_string(), Json::Null);
             }
         }
         texts

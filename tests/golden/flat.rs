@@ -232,7 +232,7 @@ fn a_truncate_is_no_flat_record() {
     let mut pipe = flat_pipe(Content::default(), Flat::default());
     let plan = pipe.plan(&relation(ReplicaIdentity::Default, 1, vec![column("id", 23, -1, "integer")]));
     let (mut out, barrier) = (RecordBuf::default(), Barrier::default());
-    pipe.encoder.encode_truncate(&plan, &transaction(), event(1), &barrier, 0, &mut out);
+    pipe.encoder.encode_truncate(&plan, &transaction(), event(1), Some(&barrier), 0, &mut out);
     assert_eq!(out.iter().count(), 0);
 }
 

@@ -169,10 +169,10 @@ fn truncates_are_left_out_on_demand() {
         let mut pipe = Pipe::with_forms("p", Modes::default(), Content { truncates, ..Content::default() });
         let plan = pipe.plan(&relation(ReplicaIdentity::Default, 1, vec![column("id", 23, -1, "integer")]));
         let mut out = RecordBuf::default();
-        pipe.encoder.encode_truncate(&plan, &transaction(), event(ordinal), &Barrier::default(), 0, &mut out);
+        pipe.encoder.encode_truncate(&plan, &transaction(), event(ordinal), Some(&Barrier::default()), 0, &mut out);
         out.iter().count()
     };
-    assert_eq!([copies(Truncates::Published, 1), copies(Truncates::Published, 0)], [1, 1]);
+    assert_eq!([copies(Truncates::Broadcast, 1), copies(Truncates::Broadcast, 0)], [1, 1]);
     assert_eq!([copies(Truncates::Skipped, 1), copies(Truncates::Skipped, 0)], [0, 1]);
 }
 

@@ -327,7 +327,7 @@ fn a_truncate_carries_its_barrier_to_the_partition_asked_for() {
     let barrier = Barrier { topics: vec![("p.public.t".into(), 3), ("p.public.u".into(), 5)], ..Barrier::default() };
     let mut out = RecordBuf::default();
     for partition in 0..3 {
-        table.pipe.encoder.encode_truncate(&table.plan, &transaction(), event(4), &barrier, partition, &mut out);
+        table.pipe.encoder.encode_truncate(&table.plan, &transaction(), event(4), Some(&barrier), partition, &mut out);
     }
     let records: Vec<_> = out.iter().map(Owned::from).collect();
     assert_eq!(records.iter().map(|record| record.partition).collect::<Vec<_>>(), [Some(0), Some(1), Some(2)]);

@@ -191,7 +191,14 @@ pub fn transaction() -> TransactionMeta {
 }
 
 pub fn event(ordinal: u64) -> EventMeta {
-    EventMeta { ordinal, collection_order: ordinal, lsn: Lsn(0xFFF0), processed_ns: 1, ..EventMeta::default() }
+    EventMeta {
+        ordinal,
+        total_order: ordinal,
+        collection_order: ordinal,
+        lsn: Lsn(0xFFF0),
+        processed_ns: 1,
+        ..EventMeta::default()
+    }
 }
 
 /// Encoder, decoder and store of one test.

@@ -7,8 +7,8 @@ use walrelay::{
     schema::TableName,
     source::catalog,
     types::{
-        BinaryCodec, BinaryMode, Codec, ColumnType, DecimalMode, HstoreMode, IntervalMode, Modes, Parsed, TimeMode,
-        TimetzMode, TrailingZeros,
+        BinaryCodec, BinaryMode, Codec, ColumnType, DecimalMode, HstoreMode, IntervalMode, Modes, Parsed,
+        SpecialValues, TimeMode, TimetzMode, TrailingZeros,
     },
 };
 
@@ -60,6 +60,7 @@ async fn texts_and_bytes(db: &Database, ty: &ColumnType, column: &str) -> Vec<(S
 
 const MODES: [Modes; 3] = [
     Modes {
+        special_values: SpecialValues::Null,
         decimal: DecimalMode::Precise,
         interval: IntervalMode::String,
         binary: BinaryMode::Bytes,
@@ -69,6 +70,7 @@ const MODES: [Modes; 3] = [
         timetz: TimetzMode::Offset,
     },
     Modes {
+        special_values: SpecialValues::Debezium,
         decimal: DecimalMode::String,
         interval: IntervalMode::Numeric,
         binary: BinaryMode::Base64,
@@ -78,6 +80,7 @@ const MODES: [Modes; 3] = [
         timetz: TimetzMode::Utc,
     },
     Modes {
+        special_values: SpecialValues::Null,
         decimal: DecimalMode::Double,
         interval: IntervalMode::String,
         binary: BinaryMode::Hex,

@@ -92,6 +92,7 @@ async fn defaults_that_come_and_go_are_compatible_with_earlier_records() {
 async fn debezium_s_forms_bring_the_rows_of_the_source() {
     let mut scenario = Scenario::new("defaults_debezium").await;
     scenario.settings.set("format.compatibility", "debezium");
+    scenario.settings.set("format.own_headers", true);
     let columns = "id serial PRIMARY KEY, b boolean DEFAULT true, n numeric DEFAULT 1.5, f real DEFAULT 1.1, i interval DEFAULT '1 mon', \
                    j jsonb DEFAULT '{}', u uuid DEFAULT gen_random_uuid(), d date DEFAULT CURRENT_DATE, e mood DEFAULT 'sad', \
                    tz timetz DEFAULT '12:00+02', a int[] DEFAULT '{1}', v varbit DEFAULT B'001'";

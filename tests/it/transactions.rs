@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use apache_avro::{Schema, reader::datum::GenericDatumReader, types::Value};
 use walrelay::cli::demo::process::Process;
 
-use crate::support::{Consumed, LIMIT, Scenario, await_condition};
+use crate::support::{Consumed, LIMIT, Scenario, await_condition, newest_schema};
 
 const VALUE: &str = include_str!("../../avro/transaction_metadata.avsc");
 /// Without a key: an event that came at a second position would be a second row.
@@ -134,6 +134,21 @@ fn assert_told(scenario: &Scenario, tables: &[&str]) {
     assert!(found.is_empty(), "nothing is told of the transactions of {found:?}");
 }
 
+/// What the transaction blocks of a topic's records number them with, in the transaction and in the table.
+async fn numbers(scenario: &Scenario, table: &str) -> Vec<(i64, i64)> {
+    let subject = format!("{}-value", scenario.topics().name(table));
+    let schema = Schema::parse(&newest_schema(scenario, &subject).await).expect("a schema");
+    let reader = GenericDatumReader::builder(&schema).build().expect("a reader");
+    let mut records = scenario.topics().read(table);
+    records.sort_by_key(position);
+    let bodies = records.iter().filter_map(|record| record.value.as_deref()?.get(5..));
+    let events = bodies.map(|mut body| reader.read_value(&mut body).expect("Avro"));
+    let blocks = events.map(|event| field(&event, "transaction").clone());
+    blocks
+        .map(|block| ["total_order", "data_collection_order"].map(|name| number(field(&block, name))).into())
+        .collect()
+}
+
 async fn await_stopped(scenario: &Scenario, name: &str) {
     let stopped = async || scenario.readiness("capture").await.1.contains(name);
     await_condition(&format!("capture names {name} as stopped"), LIMIT, stopped).await;
@@ -201,13 +216,14 @@ async fn ends_count_the_events_of_each_table_that_is_captured() {
     assert!(outcome.text.contains(&scenario.topics().name("transaction")), "{}", outcome.text);
 }
 
-/// Debezium's ids tell no position, and its default has no truncates: capture goes on behind one, which takes an ordinal and counts
-/// nothing, and apply goes by the headers.
+/// Debezium's ids and numbers tell no position, and its default has no truncates: capture goes on behind one, which takes an ordinal
+/// and counts nothing, so that a transaction of nothing else is an empty one, and apply goes by the headers.
 #[tokio::test(flavor = "multi_thread")]
 async fn debezium_s_ids_and_left_out_truncates_leave_positions_as_they_are() {
     let mut scenario = scenario("own_ids", "CREATE TABLE things (id int PRIMARY KEY, t text);").await;
     scenario.settings.set("format.compatibility", "debezium");
-    scenario.settings.set("format.truncates", false);
+    scenario.settings.set("format.truncates", "none");
+    scenario.settings.set("format.own_headers", true);
     let (mut capture, _apply) = (streaming(&scenario).await, scenario.apply().await);
     scenario.source("INSERT INTO things VALUES (1, 'a'), (2, 'b')").await;
     scenario
@@ -215,9 +231,9 @@ async fn debezium_s_ids_and_left_out_truncates_leave_positions_as_they_are() {
         .await;
     scenario.source("TRUNCATE things").await;
     scenario.source("INSERT INTO things VALUES (4, 'e')").await;
-    await_ends(&scenario, 3).await;
+    await_ends(&scenario, 4).await;
     let counted: Vec<i64> = ends(&scenario).into_iter().map(|(events, _)| events).collect();
-    assert_eq!(counted, [2, 2, 1]);
+    assert_eq!(counted, [2, 2, 0, 1]);
     for pair in all_told(&scenario).chunks(2) {
         let [begin, end] = pair else { panic!("no end behind {pair:?}") };
         let lsn = |told: &Told| {
@@ -228,6 +244,11 @@ async fn debezium_s_ids_and_left_out_truncates_leave_positions_as_they_are() {
         let commit = begin.at.1;
         assert!(of_begin == of_end && first < commit && commit < last, "{pair:?}");
     }
+    assert_eq!(
+        numbers(&scenario, "public.things").await,
+        [(1, 1), (2, 2), (1, 1), (2, 2), (1, 1)],
+        "the truncate has none"
+    );
     let at: BTreeSet<u64> =
         scenario.topics().read("public.things").iter().filter_map(position).map(|at| at.2).collect();
     assert_eq!(at, BTreeSet::from([1, 2, 3]), "the truncate has the first ordinal of its transaction");
@@ -235,6 +256,57 @@ async fn debezium_s_ids_and_left_out_truncates_leave_positions_as_they_are() {
     capture.check_alive().unwrap_or_else(|error| panic!("{error}"));
     let outcome = tokio::task::block_in_place(|| scenario.run(&["check"]));
     assert!(outcome.text.contains("format.truncates"), "{}", outcome.text);
+}
+
+/// What Debezium's defaults publish, and nothing else: its headers, one record for each table of a TRUNCATE, empty transactions.
+/// Apply reads the topics as Debezium's.
+#[tokio::test(flavor = "multi_thread")]
+async fn all_of_debezium_s_forms_at_once_leave_nothing_of_walrelay_s_own() {
+    let tables = "CREATE TABLE things (id int PRIMARY KEY, t text, n int); CREATE TABLE others (id int PRIMARY KEY);
+                  CREATE TABLE left_out (id int PRIMARY KEY);";
+    let mut scenario = Scenario::new("exactly").await;
+    scenario.settings.set("format.compatibility", "debezium");
+    scenario.settings.set("capture.transactions", true);
+    scenario.settings.set("capture.exclude", vec!["public.left_out"]);
+    scenario.settings.set("kafka.topics.partitions", 3);
+    scenario.both(tables).await;
+    scenario
+        .source("ALTER TABLE things ALTER t SET STORAGE EXTERNAL; INSERT INTO things VALUES (1, repeat('a', 9000))")
+        .await;
+    scenario.source(&format!("CREATE PUBLICATION {} FOR TABLE things, others, left_out", scenario.name)).await;
+    let (_capture, _apply) = (streaming(&scenario).await, scenario.apply().await);
+    for transaction in [
+        "INSERT INTO things VALUES (2, 'b'), (3, 'c')",
+        "UPDATE things SET n = 5 WHERE id = 1",
+        "UPDATE things SET id = 7 WHERE id = 3",
+        "DELETE FROM things WHERE id = 2",
+        "INSERT INTO left_out VALUES (1)",
+        "INSERT INTO others VALUES (1)",
+    ] {
+        scenario.source(transaction).await;
+    }
+    // The text of the first row is not sent again: what stands for it is known for that.
+    scenario.await_equal("things").await;
+    scenario.await_equal("others").await;
+    scenario.source("TRUNCATE things, others").await;
+    let told = async || scenario.topics().read("transaction").len() == 14;
+    await_condition("seven transactions begin and end", LIMIT, told).await;
+    await_condition("the truncate stops its table", LIMIT, async || {
+        scenario.readiness("apply").await.1.contains("a truncate without the partitions that it concerns")
+    })
+    .await;
+    let truncates = |table: &str| scenario.topics().read(table).iter().filter(|record| record.key.is_none()).count();
+    assert_eq!([truncates("public.things"), truncates("public.others")], [1, 1]);
+    for topic in ["public.things", "public.others", "transaction"] {
+        for record in scenario.topics().read(topic) {
+            let own: Vec<_> = record.headers.keys().filter(|name| name.starts_with("walrelay")).collect();
+            assert!(own.is_empty(), "{topic}: {own:?}");
+        }
+    }
+    let outcome = tokio::task::block_in_place(|| scenario.run(&["check"]));
+    for key in ["format.truncates", "format.own_headers"] {
+        assert!(outcome.text.contains(key), "{}", outcome.text);
+    }
 }
 
 /// Traps T1 and T37: positions are recorded once an hour, so that each start publishes everything again.

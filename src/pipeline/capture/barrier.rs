@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use super::{Error, publisher::Publisher, routes::Running, session::Session, state::OpenBarrier};
 use crate::{
+    avro::content::Truncates,
     event::{Barrier, EventMeta, Op, RecordBuf, TransactionMeta},
     lsn::Position,
     pipeline::ack::Sequence,
@@ -16,20 +17,19 @@ use crate::{
 
 /// One barrier on its way.
 pub(super) struct Broadcast {
-    /// The tables with the event's order within each.
-    pub(super) members: Vec<(Arc<Running>, u64)>,
+    /// The tables, each with its event.
+    pub(super) members: Vec<(Arc<Running>, EventMeta)>,
     /// Topics of stopped tables of the statement: a sink may be unable to empty another one without them.
     pub(super) stopped: Vec<(String, i32)>,
     /// The position of every copy.
     pub(super) position: Position,
-    /// What the copies have in common.
-    pub(super) event: EventMeta,
     /// The unit of work that the copies belong to.
     pub(super) unit: Sequence,
 }
 
 impl Broadcast {
-    /// Records the barrier, then sends it to all partitions of all members' topics.
+    /// Records the barrier, then sends it to all partitions of all members' topics. A TRUNCATE that consumers want as Debezium's
+    /// single records is a barrier where every topic has one partition; else its records do not say which copies it has.
     pub(super) async fn send(
         self,
         session: &Session,
@@ -37,20 +37,37 @@ impl Broadcast {
         publisher: &Publisher,
         transaction: &TransactionMeta,
     ) -> Result<(), Error> {
-        if self.members.is_empty() {
+        let settings = &session.settings.encoder;
+        let is_truncate = self.position.ordinal > 0;
+        if self.members.is_empty() || is_truncate && !settings.have(Op::Truncate) {
             return Ok(());
         }
+        let is_single = is_truncate && settings.content.truncates == Truncates::Single;
+        if is_single && self.members.iter().any(|(running, _)| running.topic.partitions > 1) {
+            return self.send_copies(1, None, encoder, publisher, transaction).await;
+        }
         let topics = self.members.iter().map(|(running, _)| running.topic.label());
-        let barrier = Barrier { topics: sorted(topics), stopped: sorted(self.stopped.into_iter()) };
+        let barrier = Barrier { topics: sorted(topics), stopped: sorted(self.stopped.iter().cloned()) };
         let open = OpenBarrier { position: self.position, topics: barrier.topics.clone() };
         let forms = self.members.iter().map(|(running, _)| (running.topic.name.to_string(), running.plan.key_form()));
         session.open_barrier(open, forms.collect()).await?;
+        self.send_copies(i32::MAX, Some(&barrier), encoder, publisher, transaction).await
+    }
+
+    /// Sends the records to the first partitions of each topic.
+    async fn send_copies(
+        &self,
+        most: i32,
+        barrier: Option<&Barrier>,
+        encoder: &mut Encoder,
+        publisher: &Publisher,
+        transaction: &TransactionMeta,
+    ) -> Result<(), Error> {
         let mut records = RecordBuf::default();
-        for (running, order) in &self.members {
-            let event = EventMeta { collection_order: *order, ..self.event };
-            for partition in 0..running.topic.partitions {
+        for (running, event) in &self.members {
+            for partition in 0..running.topic.partitions.min(most) {
                 records.clear();
-                encoder.encode_truncate(&running.plan, transaction, event, &barrier, partition, &mut records);
+                encoder.encode_truncate(&running.plan, transaction, *event, barrier, partition, &mut records);
                 publisher.send(&running.topic, &records, self.unit).await?;
             }
             running.metrics.events(Op::Truncate).inc();

@@ -14,7 +14,8 @@ use super::{
     transaction::{MESSAGES, Open},
 };
 use crate::{
-    event::{Op, RecordBuf, RowChange},
+    avro::content::{Content, EmptyTransactions, TotalOrder},
+    event::{EventMeta, Op, RecordBuf, RowChange},
     lsn::Lsn,
     record::{EventCounts, TransactionRecords},
     schema::TableName,
@@ -31,6 +32,10 @@ pub(super) struct Boundaries {
     names: HashMap<u32, Arc<str>>,
     /// Of the open transaction.
     counts: EventCounts,
+    /// Transaction blocks number what is counted.
+    numbers: bool,
+    /// A transaction of which nothing counts is told too.
+    empty: bool,
     records: RecordBuf,
 }
 
@@ -38,7 +43,10 @@ impl Boundaries {
     pub(super) fn new(session: Arc<Session>, publisher: Arc<Publisher>, topic: Option<Arc<Topic>>) -> Self {
         let names = HashMap::from([(MESSAGES, session.settings.encoder.topics.messages().into())]);
         let (counts, records) = (EventCounts::default(), RecordBuf::default());
-        Self { session, publisher, topic, writer: None, names, counts, records }
+        let Content { total_order, empty_transactions, .. } = session.settings.encoder.content;
+        let numbers = total_order == TotalOrder::Published;
+        let empty = empty_transactions == EmptyTransactions::Told;
+        Self { session, publisher, topic, writer: None, names, counts, numbers, empty, records }
     }
 
     /// The relation is called so from now on.
@@ -51,52 +59,77 @@ impl Boundaries {
         }
     }
 
+    /// Where the next event of a relation is in its transaction, and what its transaction block numbers it with.
+    pub(super) fn next(&self, open: &Open, relation: u32) -> EventMeta {
+        let (ordinal, collection_order) = open.next(relation);
+        let event = EventMeta { ordinal, total_order: ordinal, collection_order, ..EventMeta::default() };
+        self.numbered(event, relation)
+    }
+
+    /// The event with what its transaction block numbers it with.
+    pub(super) fn numbered(&self, event: EventMeta, relation: u32) -> EventMeta {
+        match self.names.get(&relation).filter(|_| self.numbers) {
+            Some(name) => {
+                let (total_order, collection_order) = self.counts.next(relation, name);
+                EventMeta { total_order, collection_order, ..event }
+            }
+            None => event,
+        }
+    }
+
     /// A change takes so many ordinals of its transaction, and counts with what is published of it, be it now or later: flat
     /// records may have no deletes, and a moved key is one and a create.
     pub(super) async fn took(
         &mut self,
         open: &mut Open,
         relation: u32,
-        (change, lsn): (&RowChange, Lsn),
+        change: &RowChange,
         ordinals: u64,
     ) -> Result<(), Error> {
         open.took(relation, ordinals);
         let deletes = u64::from(matches!(change, RowChange::Delete(_)) || ordinals > 1);
         let events = if self.records_have(Op::Delete) { ordinals } else { ordinals - deletes };
-        self.count(open, lsn, relation, events).await
+        self.count(open, relation, events).await
     }
 
     /// A truncate is one event of each of its tables.
-    pub(super) async fn truncated(&mut self, open: &Open, lsn: Lsn, relation: u32) -> Result<(), Error> {
-        self.count(open, lsn, relation, u64::from(self.records_have(Op::Truncate))).await
+    pub(super) async fn truncated(&mut self, open: &Open, relation: u32) -> Result<(), Error> {
+        self.count(open, relation, u64::from(self.records_have(Op::Truncate))).await
     }
 
     /// A logical message is one event.
-    pub(super) async fn said(&mut self, open: &Open, lsn: Lsn) -> Result<(), Error> {
-        self.count(open, lsn, MESSAGES, 1).await
+    pub(super) async fn said(&mut self, open: &Open) -> Result<(), Error> {
+        self.count(open, MESSAGES, 1).await
     }
 
     fn records_have(&self, op: Op) -> bool {
         self.session.settings.encoder.have(op)
     }
 
-    /// So many events of a relation come next, from this LSN on: before the first one of its transaction, that begins.
-    async fn count(&mut self, open: &Open, lsn: Lsn, relation: u32, events: u64) -> Result<(), Error> {
-        let Some(name) = self.topic.as_ref().and_then(|_| self.names.get(&relation)) else { return Ok(()) };
+    /// So many events of a relation come next: before the first one of its transaction, that begins.
+    async fn count(&mut self, open: &Open, relation: u32, events: u64) -> Result<(), Error> {
+        let is_wanted = self.numbers || self.topic.is_some();
+        let Some(name) = self.names.get(&relation).filter(|_| is_wanted) else { return Ok(()) };
         let is_first = self.counts.is_empty();
         self.counts.add(relation, name, events);
-        if is_first && !self.counts.is_empty() { self.send(open, (0, lsn)).await } else { Ok(()) }
+        if is_first && !self.counts.is_empty() { self.send(open, (0, open.first)).await } else { Ok(()) }
     }
 
     /// All events of the transaction are sent; it ends before this LSN.
     pub(super) async fn end(&mut self, open: &Open, end: Lsn) -> Result<(), Error> {
-        let told = if self.topic.is_some() && !self.counts.is_empty() {
-            self.send(open, (open.ordinal + 1, end)).await
-        } else {
-            Ok(())
-        };
+        let told = self.tell_end(open, end).await;
         self.counts.clear();
         told
+    }
+
+    async fn tell_end(&mut self, open: &Open, end: Lsn) -> Result<(), Error> {
+        if self.counts.is_empty() {
+            if !self.empty {
+                return Ok(());
+            }
+            self.send(open, (0, open.first)).await?;
+        }
+        self.send(open, (open.ordinal + 1, end)).await
     }
 
     /// Sends the record at this ordinal of the transaction. A topic that is refused for good stops alone, as a table does.

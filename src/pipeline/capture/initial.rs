@@ -103,9 +103,9 @@ impl<'a> Copy<'a> {
                 None => stopped.extend(self.session.departed.label(topic)),
             }
         }
-        let members = members.into_iter().map(|running| (running, 0)).collect();
         let event = EventMeta { processed_ns: now_ns(), lsn: self.meta.commit, ..EventMeta::default() };
-        let barrier = Broadcast { members, stopped, position: self.position(), event, unit: self.unit };
+        let members = members.into_iter().map(|running| (running, event)).collect();
+        let barrier = Broadcast { members, stopped, position: self.position(), unit: self.unit };
         barrier.send(self.session, &mut self.encoder, self.publisher, &self.meta).await
     }
 

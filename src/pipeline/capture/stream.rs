@@ -18,7 +18,7 @@ use super::{
     transaction::{MESSAGES, Open},
 };
 use crate::{
-    event::{EventMeta, Op, RecordBuf, RowChange, SnapshotMark, TransactionMeta},
+    event::{EventMeta, Op, RecordBuf, RowChange, TransactionMeta},
     lsn::{Lsn, Position},
     pgoutput::message::{self, Message},
     pipeline::ack::AckTracker,
@@ -109,7 +109,7 @@ impl Streamer {
 
     async fn message(&mut self, lsn: Lsn, message: Message) -> Result<(), Error> {
         match message {
-            Message::Begin { final_lsn, commit_us, xid } => self.begin(final_lsn, commit_us, xid).await,
+            Message::Begin { final_lsn, commit_us, xid } => self.begin(lsn, final_lsn, commit_us, xid).await,
             Message::Commit { commit_lsn, end_lsn, .. } => self.commit(lsn, commit_lsn, end_lsn).await,
             Message::Origin { commit_lsn, name } => {
                 let open = self.open.as_mut().ok_or(Error::Protocol { what: "origin", lsn })?;
@@ -157,7 +157,7 @@ impl Streamer {
         Ok(())
     }
 
-    async fn begin(&mut self, commit: Lsn, commit_us: i64, xid: u32) -> Result<(), Error> {
+    async fn begin(&mut self, first: Lsn, commit: Lsn, commit_us: i64, xid: u32) -> Result<(), Error> {
         if self.open.is_some() {
             return Err(Error::Protocol { what: "begin", lsn: commit });
         }
@@ -172,7 +172,7 @@ impl Streamer {
             ..TransactionMeta::default()
         };
         let unit = self.publisher.deliveries().tracker(AckTracker::open);
-        self.open = Some(Open::new(meta, unit));
+        self.open = Some(Open::new(meta, unit, first));
         Ok(())
     }
 
@@ -204,15 +204,15 @@ impl Streamer {
                     return Err(error.into());
                 }
                 let taken = counted.and_then(Result::ok).unwrap_or(1);
-                return self.boundaries.took(open, relation, (&change, lsn), taken).await;
+                return self.boundaries.took(open, relation, &change, taken).await;
             }
             None => return Err(Error::Protocol { what: "change of an unannounced relation", lsn }),
         };
-        let (ordinal, collection_order) = open.next(relation);
-        let event = EventMeta { ordinal, collection_order, lsn, processed_ns: now_ns(), snapshot: SnapshotMark::False };
+        let event = EventMeta { lsn, processed_ns: now_ns(), ..self.boundaries.next(open, relation) };
+        let ordinal = event.ordinal;
         self.records.clear();
         let encoded = self.encoder.encode(&running.plan, &open.meta, event, &change, &mut self.records);
-        self.boundaries.took(open, relation, (&change, lsn), *encoded.as_ref().unwrap_or(&1)).await?;
+        self.boundaries.took(open, relation, &change, *encoded.as_ref().unwrap_or(&1)).await?;
         let sent = match encoded {
             Ok(_) => self.publisher.send(&running.topic, &self.records, open.unit).await,
             Err(error) => Err(error.into()),
@@ -256,24 +256,25 @@ impl Streamer {
     async fn truncate(&mut self, lsn: Lsn, relations: &[u32]) -> Result<(), Error> {
         let open = self.open.as_mut().ok_or(Error::Protocol { what: "truncate outside of a transaction", lsn })?;
         let (ordinal, orders) = open.took_together(relations);
-        let position = open.position(ordinal);
+        let (position, processed_ns) = (open.position(ordinal), now_ns());
         let (mut members, mut stopped) = (Vec::new(), Vec::new());
         for (relation, order) in relations.iter().zip(orders) {
-            self.boundaries.truncated(open, lsn, *relation).await?;
+            let own = EventMeta { ordinal, total_order: ordinal, collection_order: order, ..EventMeta::default() };
+            let event = EventMeta { lsn, processed_ns, ..self.boundaries.numbered(own, *relation) };
+            self.boundaries.truncated(open, *relation).await?;
             match self.routes.find(*relation) {
-                Some(Route::Running(running)) => members.push((Arc::clone(running), order)),
+                Some(Route::Running(running)) => members.push((Arc::clone(running), event)),
                 Some(Route::Stopped { topic, .. }) => stopped.extend(topic.clone()),
                 Some(Route::Ignored { departed, .. }) => {
                     match (departed, self.session.departed.due(*relation, position)) {
-                        (Some(running), Some(_)) => members.push((Arc::clone(running), order)),
+                        (Some(running), Some(_)) => members.push((Arc::clone(running), event)),
                         (_, lacking) => stopped.extend(lacking),
                     }
                 }
                 None => return Err(Error::Protocol { what: "truncate of an unannounced relation", lsn }),
             }
         }
-        let event = EventMeta { ordinal, lsn, processed_ns: now_ns(), ..EventMeta::default() };
-        let barrier = Broadcast { members, stopped, position, event, unit: open.unit };
+        let barrier = Broadcast { members, stopped, position, unit: open.unit };
         barrier.send(&self.session, &mut self.encoder, &self.publisher, &open.meta).await
     }
 
@@ -281,16 +282,16 @@ impl Streamer {
     async fn logical(&mut self, lsn: Lsn, message: &message::LogicalMessage) -> Result<(), Error> {
         let body =
             LogicalMessage { prefix: &message.prefix, content: &message.content, transactional: message.transactional };
-        let event = EventMeta { lsn: message.lsn, processed_ns: now_ns(), ..EventMeta::default() };
+        let processed_ns = now_ns();
         if !message.transactional {
+            let event = EventMeta { lsn: message.lsn, processed_ns, ..EventMeta::default() };
             return self.message_apart(&body, event).await;
         }
         let what = "transactional message outside of a transaction";
         let open = self.open.as_mut().ok_or(Error::Protocol { what, lsn })?;
-        let (ordinal, collection_order) = open.next(MESSAGES);
+        let event = EventMeta { lsn: message.lsn, processed_ns, ..self.boundaries.next(open, MESSAGES) };
         open.took(MESSAGES, 1);
-        let event = EventMeta { ordinal, collection_order, ..event };
-        self.boundaries.said(open, message.lsn).await?;
+        self.boundaries.said(open).await?;
         self.messages.publish(&body, (&open.meta, event), open.unit, &mut self.encoder).await
     }
 

@@ -2,7 +2,11 @@
 
 use std::collections::HashMap;
 
-use crate::{event::TransactionMeta, lsn::Position, pipeline::ack::Sequence};
+use crate::{
+    event::TransactionMeta,
+    lsn::{Lsn, Position},
+    pipeline::ack::Sequence,
+};
 
 /// In place of a relation's OID: logical messages, which belong to none.
 pub(super) const MESSAGES: u32 = 0;
@@ -12,6 +16,8 @@ pub(super) struct Open {
     pub(super) meta: TransactionMeta,
     /// The unit of work that its records belong to.
     pub(super) unit: Sequence,
+    /// That the server tells of its begin.
+    pub(super) first: Lsn,
     /// Of its last event so far.
     pub(super) ordinal: u64,
     /// Events of each relation so far.
@@ -19,8 +25,8 @@ pub(super) struct Open {
 }
 
 impl Open {
-    pub(super) fn new(meta: TransactionMeta, unit: Sequence) -> Self {
-        Self { meta, unit, ordinal: 0, collections: HashMap::new() }
+    pub(super) fn new(meta: TransactionMeta, unit: Sequence, first: Lsn) -> Self {
+        Self { meta, unit, first, ordinal: 0, collections: HashMap::new() }
     }
 
     /// What the next event of a relation is numbered with, in the transaction and in its table.

@@ -3,6 +3,7 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use crate::{
+    avro::content::Content,
     kafka,
     postgres::Settings,
     record::TopicNames,
@@ -49,8 +50,8 @@ pub struct KafkaDeps {
     pub topics: kafka::TopicSettings,
     /// Capture writes flat records, which apply does not read.
     pub flat: bool,
-    /// Capture publishes truncates.
-    pub truncates: bool,
+    /// What capture says around the values.
+    pub content: Content,
 }
 
 /// The target and what apply will do there.

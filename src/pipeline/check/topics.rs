@@ -7,6 +7,7 @@ use super::{
     finding::{Finding, Findings, Part},
 };
 use crate::{
+    avro::content::{OwnHeaders, Truncates},
     kafka::{Admin, TopicDescription},
     record::state_topic,
 };
@@ -31,20 +32,7 @@ pub(super) async fn check(deps: &KafkaDeps) -> Vec<Finding> {
         }
     };
     findings.ok(&brokers, format!("answers; topics: {}", topics.len()));
-    if deps.flat {
-        findings.warning(
-            "format.records",
-            "are flat: walrelay apply refuses such topics, other consumers read them",
-            "Set format.records = \"envelope\" where apply is to read the topics.",
-        );
-    }
-    if !deps.truncates {
-        findings.warning(
-            "format.truncates",
-            "are not published: a target keeps the rows that a TRUNCATE removes at the source",
-            "Set format.truncates = true where apply is to read the topics.",
-        );
-    }
+    forms(&mut findings, deps);
     let beside = [deps.names.messages(), deps.names.transactions()];
     let is_own = |topic: &&String| deps.names.table_of(topic).is_some() || beside.contains(&topic.as_str());
     let own: Vec<_> = topics.keys().filter(is_own).collect();
@@ -60,6 +48,31 @@ pub(super) async fn check(deps: &KafkaDeps) -> Vec<Finding> {
     }
     state(&mut findings, deps, &admin, topics.keys()).await;
     findings.into_list()
+}
+
+/// What apply does without.
+fn forms(findings: &mut Findings, deps: &KafkaDeps) {
+    if deps.flat {
+        findings.warning(
+            "format.records",
+            "are flat: walrelay apply refuses such topics, other consumers read them",
+            "Set format.records = \"envelope\" where apply is to read the topics.",
+        );
+    }
+    if deps.content.own_headers == OwnHeaders::LeftOut {
+        findings.warning(
+            "format.own_headers",
+            "are left out: apply takes the topics for Debezium's, so a target lacks what Debezium's forms lose, and a repeated record is applied again",
+            "Set format.own_headers = true where apply is to read the topics.",
+        );
+    }
+    let truncates = match deps.content.truncates {
+        Truncates::Broadcast => return,
+        Truncates::Single => "are single records: apply stops a table of several partitions at a TRUNCATE",
+        Truncates::Skipped => "are not published: a target keeps the rows that a TRUNCATE removes at the source",
+    };
+    let hint = "Set format.truncates = \"broadcast\" where apply is to read the topics.";
+    findings.warning("format.truncates", truncates, hint);
 }
 
 /// The state topic must forget nothing.

@@ -2,7 +2,13 @@
 
 use std::sync::Arc;
 
-use super::{container, error::BinaryError, geometric, network, number, range, reader::Reader, temporal, textual};
+use super::{
+    container,
+    error::{BinaryError, MOST_TEXT},
+    geometric, network, number, range,
+    reader::Reader,
+    temporal, textual,
+};
 use crate::types::column::{ColumnType, TypeKind};
 
 /// How the values of a type are read.
@@ -113,8 +119,13 @@ impl BinaryCodec {
     /// Appends the text of a value.
     ///
     /// # Errors
-    /// No value of the type has these bytes.
+    /// No value of the type has these bytes, or the text would be longer than the server's.
     pub fn append_text(&self, bytes: &[u8], out: &mut Vec<u8>) -> Result<(), BinaryError> {
+        self.append_within(bytes, out, MOST_TEXT)
+    }
+
+    /// The same, as long as `out` has not more than so many bytes.
+    fn append_within(&self, bytes: &[u8], out: &mut Vec<u8>, most: usize) -> Result<(), BinaryError> {
         let mut reader = Reader::new(bytes);
         match &self.0 {
             Form::Text => {
@@ -126,15 +137,47 @@ impl BinaryCodec {
                     out.extend_from_slice(text);
                     return Ok(());
                 }
-                _ => return Err(BinaryError(name)),
+                _ => return Err(BinaryError::Bytes(name)),
             },
             Form::Plain(append) => append(&mut reader, out)?,
-            Form::Array(item) => container::array(&mut reader, &|bytes, out| item.append_text(bytes, out), out)?,
-            Form::Range(bound) => range::range(&mut reader, &|bytes, out| bound.append_text(bytes, out), out)?,
+            Form::Array(item) => {
+                container::array(&mut reader, &|bytes, out| item.append_within(bytes, out, most), out)?;
+            }
+            Form::Range(bound) => range::range(&mut reader, &|bytes, out| bound.append_within(bytes, out, most), out)?,
             Form::Multirange(range) => {
-                range::multirange(&mut reader, &|bytes, out| range.append_text(bytes, out), out)?;
+                range::multirange(&mut reader, &|bytes, out| range.append_within(bytes, out, most), out)?;
             }
         }
+        if out.len() > most {
+            return Err(BinaryError::Long);
+        }
         reader.end()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Each item is 10 bytes, and `1e131071` as text.
+    #[test]
+    fn a_text_longer_than_the_server_s_is_refused_before_it_is_made() {
+        const DIGITS: usize = 131_072;
+        let array = |items: usize| {
+            let header = [1, 0, 1700, i32::try_from(items).unwrap(), 1];
+            let mut bytes: Vec<u8> = header.iter().flat_map(|number: &i32| number.to_be_bytes()).collect();
+            for _ in 0..items {
+                bytes.extend_from_slice(&[0, 0, 0, 10, 0, 1, 0x7F, 0xFF, 0, 0, 0, 0, 0x03, 0xE8]);
+            }
+            bytes
+        };
+        let numeric = ColumnType::base(1700, -1, "numeric");
+        let codec = BinaryCodec(Form::Array(Arc::new(BinaryCodec::of_column(&numeric).unwrap())));
+        let mut text = Vec::new();
+        codec.append_within(&array(3), &mut text, 4 * DIGITS).unwrap();
+        assert_eq!(text.len(), 3 * DIGITS + 4, "braces and commas");
+        text.clear();
+        assert_eq!(codec.append_within(&array(1_000), &mut text, 4 * DIGITS), Err(BinaryError::Long));
+        assert!(text.len() <= 5 * DIGITS + 8, "{}", text.len());
     }
 }

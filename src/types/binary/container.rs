@@ -13,7 +13,7 @@ const MOST_DIMENSIONS: usize = 6;
 
 /// Dimensions, whether there are nulls, the items' OID; per dimension its length and lower bound; the items.
 pub(super) fn array(reader: &mut Reader<'_>, item: AppendPart<'_>, out: &mut Vec<u8>) -> Result<(), BinaryError> {
-    let wrong = BinaryError("array");
+    let wrong = BinaryError::Bytes("array");
     let count = reader.i32()?;
     let (_nulls, _oid) = (reader.i32()?, reader.u32()?);
     let count = usize::try_from(count).ok().filter(|count| *count <= MOST_DIMENSIONS).ok_or(wrong)?;
@@ -71,7 +71,7 @@ fn items(
 
 /// How many pairs; of each the key, and the value unless it is NULL.
 pub(super) fn hstore(reader: &mut Reader<'_>, out: &mut Vec<u8>) -> Result<(), BinaryError> {
-    let wrong = BinaryError("hstore");
+    let wrong = BinaryError::Bytes("hstore");
     let start = out.len();
     for _ in 0..reader.count(8)? {
         let key = reader.sized()?.ok_or(wrong)?;

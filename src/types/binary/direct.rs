@@ -28,10 +28,10 @@ impl Codec {
             Family::Point => {
                 Parsed::Value(Value::Point { x: double(reader.f64().ok()?), y: double(reader.f64().ok()?) })
             }
-            Family::Date(date::Form::Days | date::Form::Connect) => date::of_days(days(reader.i32().ok()?)?),
+            Family::Date(date::Form::Days | date::Form::Connect, _) => date::of_days(days(reader.i32().ok()?)?),
             Family::Time(form) => time::of_micros(micros_of_day(reader.i64().ok()?)?, *form),
-            Family::Timestamp(form) if *form != timestamp::Form::Iso => {
-                timestamp::of_moment(moment(reader.i64().ok()?)?, *form)
+            Family::Timestamp(form, special) if *form != timestamp::Form::Iso => {
+                timestamp::of_moment(moment(reader.i64().ok()?)?, *form, *special)
             }
             Family::Timestamptz { digits } => timestamptz::of_moment(moment(reader.i64().ok()?)?, *digits),
             _ => return None,

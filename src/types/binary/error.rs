@@ -2,14 +2,23 @@
 
 use crate::types::value::RenderError;
 
-/// Bytes that no value of the type has.
+/// Why a value in binary has no text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("bytes that no {0} has in binary")]
-pub struct BinaryError(pub(super) &'static str);
+pub enum BinaryError {
+    /// Bytes that no value of the type has.
+    #[error("bytes that no {0} has in binary")]
+    Bytes(&'static str),
+    /// The text would be longer than any of the server's: a few bytes per item may have 131,072 digits each.
+    #[error("a value whose text would be longer than a gigabyte")]
+    Long,
+}
+
+/// The longest text of a value, in bytes: what the server allocates at most (`MaxAllocSize`).
+pub(super) const MOST_TEXT: usize = 0x3FFF_FFFF;
 
 impl From<RenderError> for BinaryError {
     fn from(error: RenderError) -> Self {
-        Self(error.0)
+        Self::Bytes(error.0)
     }
 }
 

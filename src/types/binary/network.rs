@@ -5,7 +5,7 @@ use std::fmt::Write;
 use super::{error::BinaryError, number, reader::Reader};
 use crate::types::{bytea::append_hex, value::ShortText};
 
-const WRONG: BinaryError = BinaryError("address");
+const WRONG: BinaryError = BinaryError::Bytes("address");
 
 /// The address family of IPv4; that of IPv6 is the next.
 const IPV4: u8 = 2;

@@ -46,7 +46,7 @@ pub(super) fn float8(reader: &mut Reader<'_>, out: &mut Vec<u8>) -> Result<(), B
 /// A number in at least so many digits.
 pub(super) fn digits(number: u64, width: usize, out: &mut Vec<u8>) -> Result<(), BinaryError> {
     let mut text = ShortText::new();
-    text.push_number(number, width).ok_or(BinaryError("number"))?;
+    text.push_number(number, width).ok_or(BinaryError::Bytes("number"))?;
     out.extend_from_slice(text.as_bytes());
     Ok(())
 }
@@ -54,7 +54,7 @@ pub(super) fn digits(number: u64, width: usize, out: &mut Vec<u8>) -> Result<(),
 /// Two halves in hexadecimal.
 pub(super) fn lsn(reader: &mut Reader<'_>, out: &mut Vec<u8>) -> Result<(), BinaryError> {
     let mut text = ShortText::new();
-    write!(text, "{}", Lsn(reader.u64()?)).map_err(|_| BinaryError("pg_lsn"))?;
+    write!(text, "{}", Lsn(reader.u64()?)).map_err(|_| BinaryError::Bytes("pg_lsn"))?;
     out.extend_from_slice(text.as_bytes());
     Ok(())
 }
@@ -90,7 +90,7 @@ pub(super) fn money(reader: &mut Reader<'_>, out: &mut Vec<u8>) -> Result<(), Bi
 /// Digits of base 10,000: how many, the weight of the first, the sign, how many decimal digits are shown behind the point.
 pub(super) fn numeric(reader: &mut Reader<'_>, out: &mut Vec<u8>) -> Result<(), BinaryError> {
     const MOST_SCALE: u16 = 0x3FFF;
-    let wrong = BinaryError("numeric");
+    let wrong = BinaryError::Bytes("numeric");
     let count = usize::try_from(reader.i16()?).map_err(|_| wrong)?;
     let (weight, sign, scale) = (i32::from(reader.i16()?), reader.u16()?, reader.u16()?);
     let bytes = reader.take(count * 2)?;

@@ -35,7 +35,7 @@ pub(super) fn range(reader: &mut Reader<'_>, bound: AppendPart<'_>, out: &mut Ve
 /// A bound's text, quoted as the server quotes it.
 fn append_bound(reader: &mut Reader<'_>, bound: AppendPart<'_>, out: &mut Vec<u8>) -> Result<(), BinaryError> {
     let start = out.len();
-    bound(reader.sized()?.ok_or(BinaryError("range"))?, out)?;
+    bound(reader.sized()?.ok_or(BinaryError::Bytes("range"))?, out)?;
     let text = out.get(start..).unwrap_or_default();
     let special = |byte: &u8| b"\"\\()[],".contains(byte) || byte.is_ascii_whitespace() || *byte == 0x0B;
     if text.is_empty() || text.iter().any(special) {
@@ -51,7 +51,7 @@ pub(super) fn multirange(reader: &mut Reader<'_>, range: AppendPart<'_>, out: &m
         if index > 0 {
             out.push(b',');
         }
-        range(reader.sized()?.ok_or(BinaryError("multirange"))?, out)?;
+        range(reader.sized()?.ok_or(BinaryError::Bytes("multirange"))?, out)?;
     }
     out.push(b'}');
     Ok(())

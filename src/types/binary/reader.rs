@@ -12,13 +12,13 @@ impl<'a> Reader<'a> {
 
     /// The next so many bytes.
     pub(super) fn take(&mut self, count: usize) -> Result<&'a [u8], BinaryError> {
-        let (taken, rest) = self.0.split_at_checked(count).ok_or(BinaryError("value that ends so early"))?;
+        let (taken, rest) = self.0.split_at_checked(count).ok_or(BinaryError::Bytes("value that ends so early"))?;
         self.0 = rest;
         Ok(taken)
     }
 
     fn array<const N: usize>(&mut self) -> Result<[u8; N], BinaryError> {
-        let (taken, rest) = self.0.split_first_chunk().ok_or(BinaryError("value that ends so early"))?;
+        let (taken, rest) = self.0.split_first_chunk().ok_or(BinaryError::Bytes("value that ends so early"))?;
         self.0 = rest;
         Ok(*taken)
     }
@@ -61,23 +61,23 @@ impl<'a> Reader<'a> {
 
     /// A count of items, each of which takes `least` bytes or more: a count that the bytes cannot have is none.
     pub(super) fn count(&mut self, least: usize) -> Result<usize, BinaryError> {
-        let count = usize::try_from(self.i32()?).map_err(|_| BinaryError("value of so many items"))?;
-        if count > self.0.len() / least { Err(BinaryError("value of so many items")) } else { Ok(count) }
+        let count = usize::try_from(self.i32()?).map_err(|_| BinaryError::Bytes("value of so many items"))?;
+        if count > self.0.len() / least { Err(BinaryError::Bytes("value of so many items")) } else { Ok(count) }
     }
 
     /// A length and so many bytes; `None` for the length −1.
     pub(super) fn sized(&mut self) -> Result<Option<&'a [u8]>, BinaryError> {
         match self.i32()? {
             -1 => Ok(None),
-            length => {
-                self.take(usize::try_from(length).map_err(|_| BinaryError("value of a negative length"))?).map(Some)
-            }
+            length => self
+                .take(usize::try_from(length).map_err(|_| BinaryError::Bytes("value of a negative length"))?)
+                .map(Some),
         }
     }
 
     /// Bytes up to a zero, which is taken too.
     pub(super) fn text(&mut self) -> Result<&'a [u8], BinaryError> {
-        let at = self.0.iter().position(|byte| *byte == 0).ok_or(BinaryError("text without an end"))?;
+        let at = self.0.iter().position(|byte| *byte == 0).ok_or(BinaryError::Bytes("text without an end"))?;
         let text = self.take(at)?;
         self.take(1)?;
         Ok(text)
@@ -92,6 +92,6 @@ impl<'a> Reader<'a> {
 
     /// Nothing may be left.
     pub(super) fn end(&self) -> Result<(), BinaryError> {
-        if self.0.is_empty() { Ok(()) } else { Err(BinaryError("value that ends so late")) }
+        if self.0.is_empty() { Ok(()) } else { Err(BinaryError::Bytes("value that ends so late")) }
     }
 }

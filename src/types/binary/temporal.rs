@@ -19,7 +19,7 @@ pub(super) fn date(reader: &mut Reader<'_>, out: &mut Vec<u8>) -> Result<(), Bin
     let days = i64::from(days) + EPOCH_DAYS;
     let date = PgDate::from_days(days);
     let mut text = ShortText::new();
-    date.append_to(&mut text).and_then(|()| text.push(date.era())).ok_or(BinaryError("date"))?;
+    date.append_to(&mut text).and_then(|()| text.push(date.era())).ok_or(BinaryError::Bytes("date"))?;
     out.extend_from_slice(text.as_bytes());
     Ok(())
 }
@@ -33,7 +33,7 @@ pub(super) fn time(reader: &mut Reader<'_>, out: &mut Vec<u8>) -> Result<(), Bin
 }
 
 fn clock(micros: i64, out: &mut Vec<u8>) -> Result<(), BinaryError> {
-    let wrong = BinaryError("time");
+    let wrong = BinaryError::Bytes("time");
     if !(0..=DAY * MICROS).contains(&micros) {
         return Err(wrong);
     }
@@ -84,7 +84,7 @@ fn at(micros: i64, suffix: &str, out: &mut Vec<u8>) -> Result<(), BinaryError> {
 pub(super) fn interval(reader: &mut Reader<'_>, out: &mut Vec<u8>) -> Result<(), BinaryError> {
     let (micros, days, months) = (reader.i64()?, reader.i32()?, reader.i32()?);
     if matches!((micros, days, months), (i64::MIN, i32::MIN, i32::MIN) | (i64::MAX, i32::MAX, i32::MAX)) {
-        return Err(BinaryError("interval with one text in all versions"));
+        return Err(BinaryError::Bytes("interval with one text in all versions"));
     }
     let start = out.len();
     let mut after_negative = false;

@@ -22,7 +22,7 @@ pub(super) fn uuid(reader: &mut Reader<'_>, out: &mut Vec<u8>) -> Result<(), Bin
 
 /// A number of bits, and the bits, the first one highest.
 pub(super) fn bits(reader: &mut Reader<'_>, out: &mut Vec<u8>) -> Result<(), BinaryError> {
-    let length = usize::try_from(reader.i32()?).map_err(|_| BinaryError("bit string"))?;
+    let length = usize::try_from(reader.i32()?).map_err(|_| BinaryError::Bytes("bit string"))?;
     let bytes = reader.take(length.div_ceil(8))?;
     let digits = bytes.iter().flat_map(|byte| (0..8).rev().map(move |bit| b'0' + (byte >> bit & 1)));
     out.extend(digits.take(length));
