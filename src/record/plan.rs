@@ -95,6 +95,14 @@ impl PlanColumn {
         Self { name, sql, codec, binary, is_key, is_omitted: false, branch, null, tells_null, unsent }
     }
 
+    /// Appends what stands before a value.
+    #[inline]
+    pub(super) fn append_branch(&self, out: &mut Vec<u8>) {
+        if let Some(branch) = self.branch {
+            out.push(branch);
+        }
+    }
+
     /// Whether its field has no null.
     pub(super) const fn is_required(&self) -> bool {
         self.branch.is_none()

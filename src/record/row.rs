@@ -115,7 +115,7 @@ fn append_binary(
     let Some(Parsed::Value(value)) = &direct else {
         return with_text(plan, column, bytes, |text| append_text(plan, column, text, texts, scratch, out));
     };
-    out.extend(column.branch);
+    column.append_branch(out);
     encode::value(value, scratch, out);
     Ok(())
 }
@@ -139,7 +139,7 @@ fn append_text(
     }
     match parsed {
         Parsed::Value(value) | Parsed::Lossy(value) => {
-            out.extend(column.branch);
+            column.append_branch(out);
             encode::value(value, scratch, out);
         }
         Parsed::Unrepresentable { stand_in } if column.is_required() => encode::value(stand_in, scratch, out),
