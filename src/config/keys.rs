@@ -225,9 +225,16 @@ pub const KEYS: &[Key] = &[
     ),
     key(
         "format.time",
-        Kind::Choice(&["adaptive", "adaptive-time-microseconds", "microseconds", "connect", "isostring"]),
+        Kind::Choice(&[
+            "adaptive",
+            "adaptive-time-microseconds",
+            "microseconds",
+            "nanoseconds",
+            "connect",
+            "isostring",
+        ]),
         Some("\"adaptive\""),
-        "date, time and timestamp: by the column's precision milliseconds or microseconds, always microseconds (of a time, of both), Kafka Connect's types in milliseconds, or strings in ISO 8601.",
+        "date, time and timestamp: by the column's precision milliseconds or microseconds, always microseconds (of a time, of both), always nanoseconds, Kafka Connect's types in milliseconds, or strings in ISO 8601.",
     ),
     key(
         "format.hstore",

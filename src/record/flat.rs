@@ -8,7 +8,7 @@ use crate::{
         encode,
         flat::{Deletes, Flat, Metadata, Part, SourcePart, TransactionPart},
     },
-    event::{EventMeta, Op, RecordBuf, TransactionMeta},
+    event::{EventMeta, Op, RecordBuf, SnapshotMark, TransactionMeta},
     record::{
         error::EncodeError,
         plan::Plan,
@@ -135,6 +135,8 @@ impl Envelope<'_> {
             SourcePart::Connector => Said::Text(b"postgresql"),
             SourcePart::Name => Said::Text(self.prefix.as_bytes()),
             SourcePart::TsMs => Said::Number(transaction.commit_us.div_euclid(1_000)),
+            // The envelope has a default for what is no snapshot's, which the transformation does not see.
+            SourcePart::Snapshot if own.snapshot == SnapshotMark::False => Said::Nothing,
             SourcePart::Snapshot => Said::Text(own.snapshot.as_str().as_bytes()),
             SourcePart::Db => Said::Text(self.database.as_bytes()),
             SourcePart::Sequence => {

@@ -86,7 +86,7 @@ impl PlanColumn {
             None => vec![encode::FIRST_BRANCH],
         };
         let unsent = match default {
-            _ if codec.has_placeholder() => field(&codec.unsent(placeholder)),
+            _ if codec.has_placeholder(placeholder) => field(&codec.unsent(placeholder)),
             None if tells_null => field(&codec.unsent(placeholder)),
             _ => null.clone(),
         };

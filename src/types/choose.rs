@@ -121,9 +121,12 @@ impl Family {
             | Self::DecimalDouble(Origin::Money)
             | Self::Money
             | Self::Point
-            | Self::Text(TextKind::Xml | TextKind::Tsvector | TextKind::Ltree)
-            | Self::Hstore(_)
+            | Self::Text(TextKind::Xml | TextKind::Tsvector)
+            | Self::Hstore(HstoreMode::Map)
             | Self::Array(_) => false,
+            Self::Text(TextKind::Other { .. }) if matches!(&element.kind, TypeKind::Extension(name) if &**name == "citext") => {
+                true
+            }
             Self::Text(TextKind::Other { .. }) => other::is_array_element(element.below_domains().oid),
             _ => true,
         };
@@ -144,8 +147,10 @@ impl Family {
             ("string", Some(time::ISO_NAME)) => Self::Time(time::Form::Iso),
             ("int", None) => Self::Int4,
             ("long", Some(time::MICROS_NAME)) => Self::Time(time::Form::Micros),
+            ("long", Some(time::NANOS_NAME)) => Self::Time(time::Form::Nanos),
             ("long", Some(timestamp::MILLIS_NAME)) => Self::Timestamp(timestamp::Form::Millis, SpecialValues::Null),
             ("long", Some(timestamp::MICROS_NAME)) => Self::Timestamp(timestamp::Form::Micros, SpecialValues::Null),
+            ("long", Some(timestamp::NANOS_NAME)) => Self::Timestamp(timestamp::Form::Nanos, SpecialValues::Null),
             ("long", Some(timestamp::CONNECT_NAME)) => Self::Timestamp(timestamp::Form::Connect, SpecialValues::Null),
             ("string", Some(timestamp::ISO_NAME)) => Self::Timestamp(timestamp::Form::Iso, SpecialValues::Null),
             ("long", Some(interval::MICROS_NAME)) => Self::IntervalMicros,
@@ -183,7 +188,9 @@ const fn date_form(mode: TimeMode) -> date::Form {
     match mode {
         TimeMode::Connect => date::Form::Connect,
         TimeMode::Isostring => date::Form::Iso,
-        TimeMode::Adaptive | TimeMode::AdaptiveTimeMicroseconds | TimeMode::Microseconds => date::Form::Days,
+        TimeMode::Adaptive | TimeMode::AdaptiveTimeMicroseconds | TimeMode::Microseconds | TimeMode::Nanoseconds => {
+            date::Form::Days
+        }
     }
 }
 
@@ -192,6 +199,7 @@ const fn time_form(mode: TimeMode, digits: u8) -> time::Form {
     match mode {
         TimeMode::Connect => time::Form::Connect,
         TimeMode::Isostring => time::Form::Iso,
+        TimeMode::Nanoseconds => time::Form::Nanos,
         TimeMode::Adaptive if digits <= 3 => time::Form::Millis,
         TimeMode::Adaptive | TimeMode::AdaptiveTimeMicroseconds | TimeMode::Microseconds => time::Form::Micros,
     }
@@ -201,6 +209,7 @@ const fn timestamp_form(mode: TimeMode, digits: u8) -> timestamp::Form {
     match mode {
         TimeMode::Connect => timestamp::Form::Connect,
         TimeMode::Isostring => timestamp::Form::Iso,
+        TimeMode::Nanoseconds => timestamp::Form::Nanos,
         TimeMode::Adaptive | TimeMode::AdaptiveTimeMicroseconds if digits <= 3 => timestamp::Form::Millis,
         TimeMode::Adaptive | TimeMode::AdaptiveTimeMicroseconds | TimeMode::Microseconds => timestamp::Form::Micros,
     }

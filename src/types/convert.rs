@@ -9,7 +9,7 @@ use super::{
     date,
     decimal_form::{self, Origin},
     float, hstore, integer, interval,
-    modes::{HstoreMode, TimetzMode},
+    modes::{BinaryMode, HstoreMode, TimetzMode},
     money, numeric, point, text, time, timestamp, timestamptz, timetz,
     unsent::Placeholder,
     value::{ByteString, Element, Parsed, RenderError, Value},
@@ -93,7 +93,7 @@ impl Codec {
             Family::Bytea => bytea::render(value, out),
             Family::ByteaText(mode) => bytea::render_encoded(value, *mode, out),
             Family::Date(form, _) => date::render(value, *form, out),
-            Family::Time(_) => time::render(value, out),
+            Family::Time(form) => time::render(value, *form, out),
             Family::Timestamp(form, _) => timestamp::render(value, *form, out),
             Family::Timestamptz { .. } => timestamptz::render(value, out),
             Family::Timetz(_) => timetz::render(value, out),
@@ -132,7 +132,10 @@ impl Codec {
         match &self.0 {
             Family::Bytea | Family::Bits { .. } => Value::Bytes(ByteString::Raw(placeholder.octets())),
             Family::Array(element) => self.value_of(placeholder.array_text(element).unwrap_or("{}")),
-            _ if self.has_placeholder() => Value::Text(placeholder.text()),
+            Family::Hstore(HstoreMode::Map) => self.value_of(placeholder.hstore()),
+            Family::Hstore(HstoreMode::Json) => Value::Text(placeholder.pair()),
+            Family::ByteaText(_) => Value::Text(placeholder.text()),
+            _ if self.has_placeholder(placeholder) => Value::Text(placeholder.text()),
             _ => self.fallback(),
         }
     }
@@ -166,7 +169,7 @@ impl Codec {
             Family::Timestamptz { .. } => "1970-01-01 00:00:00+00",
             Family::Timetz(_) => "00:00:00+00",
             Family::Point => "(0,0)",
-            Family::Array(_) | Family::Text(TextKind::Json { .. }) => "{}",
+            Family::Array(_) => "{}",
             Family::Bits { .. } | Family::Hstore(_) | Family::Text(_) => "",
         }
     }
@@ -213,26 +216,27 @@ impl Codec {
 
     /// Whether an unchanged TOAST value has a placeholder in this field; in the others it is null.
     #[must_use]
-    pub const fn has_placeholder(&self) -> bool {
-        matches!(
-            &self.0,
+    pub fn has_placeholder(&self, placeholder: &Placeholder) -> bool {
+        match &self.0 {
             Family::Text(_)
-                | Family::Bytea
-                | Family::ByteaText(_)
-                | Family::DecimalText(_)
-                | Family::Timestamptz { .. }
-                | Family::Timetz(_)
-                | Family::Interval
-                | Family::Bits { .. }
-                | Family::Hstore(HstoreMode::Json)
-        )
+            | Family::Bytea
+            | Family::ByteaText(BinaryMode::Hex)
+            | Family::DecimalText(_)
+            | Family::Timestamptz { .. }
+            | Family::Timetz(_)
+            | Family::Interval
+            | Family::Bits { .. }
+            | Family::Hstore(_) => true,
+            Family::Array(element) => placeholder.array_text(element).is_some(),
+            _ => false,
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::types::{BinaryMode, ColumnType, DecimalMode, IntervalMode, Modes, TimeMode, TrailingZeros, TypeKind};
+    use crate::types::{ColumnType, DecimalMode, IntervalMode, Modes, TimeMode, TrailingZeros, TypeKind};
 
     /// Columns of every family, by OID and modifier, and of every kind.
     fn columns() -> Vec<ColumnType> {

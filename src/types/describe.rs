@@ -165,7 +165,9 @@ impl Codec {
         }
         let fraction = |base| {
             let digits = i64::from(time_digits(ty));
-            (base + if digits > 0 { digits + 1 } else { 0 }, digits)
+            // The JDBC driver reckons with two digits where one is declared.
+            let shown = if digits == 1 { 2 } else { digits };
+            (base + if shown > 0 { shown + 1 } else { 0 }, digits)
         };
         let timed = |name, base| {
             let (length, scale) = fraction(base);

@@ -68,6 +68,8 @@ pub enum TimeMode {
     AdaptiveTimeMicroseconds,
     /// Microseconds always; dates as days.
     Microseconds,
+    /// Nanoseconds always, which reach from 1677 to 2262 in a timestamp; dates as days.
+    Nanoseconds,
     /// Kafka Connect's own types, which have milliseconds; dates as days.
     Connect,
     /// `string` in ISO 8601 with a `Z`.

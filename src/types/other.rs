@@ -14,9 +14,9 @@ pub(super) fn equal_as_text(oid: u32) -> bool {
     EQUAL_AS_TEXT.contains(&oid)
 }
 
-/// Built-in types whose arrays Debezium has as arrays of text: `inet`, `cidr`, `macaddr`, `macaddr8`, and the ranges of
+/// Built-in types whose arrays Debezium has as arrays of text: `"char"`, `inet`, `cidr`, `macaddr`, `macaddr8`, and the ranges of
 /// `integer`, `numeric`, `timestamp`, `timestamptz`, `date` and `bigint`.
-const ARRAY_ELEMENTS: [u32; 10] = [869, 650, 829, 774, 3904, 3906, 3908, 3910, 3912, 3926];
+const ARRAY_ELEMENTS: [u32; 11] = [CHAR, 869, 650, 829, 774, 3904, 3906, 3908, 3910, 3912, 3926];
 
 /// Whether an array of the type travels as an array.
 pub(super) fn is_array_element(oid: u32) -> bool {

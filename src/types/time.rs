@@ -1,5 +1,5 @@
 //! `time`: Avro `int` of milliseconds up to three digits of precision (`io.debezium.time.Time`), else `long` of microseconds
-//! (`io.debezium.time.MicroTime`); 24:00:00 is one past the last of the day. Or Kafka Connect's own type, an `int` of
+//! (`io.debezium.time.MicroTime`), or nanoseconds (`io.debezium.time.NanoTime`); 24:00:00 is one past the last of the day. Or Kafka Connect's own type, an `int` of
 //! milliseconds below a day, or a `string` in ISO 8601 (`io.debezium.time.IsoTime`): what these cannot hold travels as text besides.
 
 use serde_json::Value as Json;
@@ -13,6 +13,7 @@ use super::{
 
 pub(super) const MILLIS_NAME: &str = "io.debezium.time.Time";
 pub(super) const MICROS_NAME: &str = "io.debezium.time.MicroTime";
+pub(super) const NANOS_NAME: &str = "io.debezium.time.NanoTime";
 pub(super) const CONNECT_NAME: &str = "org.apache.kafka.connect.data.Time";
 pub(super) const ISO_NAME: &str = "io.debezium.time.IsoTime";
 
@@ -21,6 +22,7 @@ pub(super) const ISO_NAME: &str = "io.debezium.time.IsoTime";
 pub(super) enum Form {
     Millis,
     Micros,
+    Nanos,
     Connect,
     Iso,
 }
@@ -30,6 +32,7 @@ pub(super) fn schema(form: Form, parameters: Attributes) -> Json {
     match form {
         Form::Millis => named("int", MILLIS_NAME, parameters),
         Form::Micros => named("long", MICROS_NAME, parameters),
+        Form::Nanos => named("long", NANOS_NAME, parameters),
         Form::Connect => logical("int", "time-millis", CONNECT_NAME, parameters),
         Form::Iso => named("string", ISO_NAME, parameters),
     }
@@ -45,6 +48,8 @@ pub(super) fn of_micros(micros: i64, form: Form) -> Parsed<'static> {
     let of_day = micros % (DAY * MICROS);
     let value = match form {
         Form::Micros => return Parsed::Value(Value::Long(micros)),
+        // A day of nanoseconds is far below what the type has.
+        Form::Nanos => return Parsed::Value(Value::Long(micros * 1_000)),
         Form::Millis => millis(micros),
         Form::Connect => millis(of_day),
         Form::Iso => iso(of_day),
@@ -62,7 +67,7 @@ impl Form {
     const fn midnight(self) -> Value<'static> {
         match self {
             Self::Millis | Self::Connect => Value::Int(0),
-            Self::Micros => Value::Long(0),
+            Self::Micros | Self::Nanos => Value::Long(0),
             Self::Iso => Value::Text("00:00:00Z"),
         }
     }
@@ -79,9 +84,10 @@ fn iso(micros: i64) -> Option<Value<'static>> {
     Some(Value::Short(text))
 }
 
-pub(super) fn render(value: Value<'_>, out: &mut Vec<u8>) -> Result<(), RenderError> {
+pub(super) fn render(value: Value<'_>, form: Form, out: &mut Vec<u8>) -> Result<(), RenderError> {
     let micros = match &value {
         Value::Int(millis) => Some(i64::from(*millis) * 1_000),
+        Value::Long(nanos) if form == Form::Nanos => Some(nanos.div_euclid(1_000)),
         Value::Long(micros) => Some(*micros),
         other => other.text().and_then(|text| self::micros(text.strip_suffix('Z')?.as_bytes())),
     };

@@ -17,6 +17,7 @@ use super::{
 
 pub(super) const MILLIS_NAME: &str = "io.debezium.time.Timestamp";
 pub(super) const MICROS_NAME: &str = "io.debezium.time.MicroTimestamp";
+pub(super) const NANOS_NAME: &str = "io.debezium.time.NanoTimestamp";
 pub(super) const CONNECT_NAME: &str = "org.apache.kafka.connect.data.Timestamp";
 pub(super) const ISO_NAME: &str = "io.debezium.time.IsoTimestamp";
 
@@ -30,6 +31,7 @@ const MINUS_INFINITY_MILLIS: i64 = -9_223_372_036_832_400;
 pub(super) enum Form {
     Millis,
     Micros,
+    Nanos,
     /// Milliseconds, under Kafka Connect's name; what they lose travels besides.
     Connect,
     Iso,
@@ -41,10 +43,15 @@ impl Form {
         match self {
             Self::Millis | Self::Connect | Self::Iso => 1_000,
             Self::Micros => MICROS,
+            Self::Nanos => 1_000 * MICROS,
         }
     }
 
+    /// In nanoseconds, which do not reach the driver's, Debezium has the ends of the type.
     const fn infinities(self) -> (i64, i64) {
+        if matches!(self, Self::Nanos) {
+            return (i64::MIN, i64::MAX);
+        }
         let factor = self.per_second() / 1_000;
         (MINUS_INFINITY_MILLIS * factor, INFINITY_MILLIS * factor)
     }
@@ -55,6 +62,7 @@ pub(super) fn schema(form: Form, parameters: Attributes) -> Json {
     match form {
         Form::Millis => named("long", MILLIS_NAME, parameters),
         Form::Micros => named("long", MICROS_NAME, parameters),
+        Form::Nanos => named("long", NANOS_NAME, parameters),
         Form::Connect => logical("long", "timestamp-millis", CONNECT_NAME, parameters),
         Form::Iso => named("string", ISO_NAME, parameters),
     }
@@ -82,7 +90,8 @@ pub(super) fn of_moment(Moment { seconds, micros }: Moment, unit: Form, special:
     match seconds.checked_mul(unit.per_second()).and_then(|whole| whole.checked_add(fraction)) {
         Some(number) if exact && number != low && number != high => Parsed::Value(Value::Long(number)),
         Some(number) if unit == Form::Connect => Parsed::Lossy(Value::Long(number)),
-        None if special == SpecialValues::Debezium => {
+        // In nanoseconds it writes null too.
+        None if special == SpecialValues::Debezium && unit != Form::Nanos => {
             // Its seconds stop at the end of the range, then the fraction is added.
             Parsed::Lossy(Value::Long(seconds.saturating_mul(unit.per_second()).wrapping_add(fraction)))
         }
@@ -136,6 +145,6 @@ pub(super) fn render(value: Value<'_>, unit: Form, out: &mut Vec<u8>) -> Result<
         return Ok(());
     }
     let seconds = number.div_euclid(unit.per_second());
-    let micros = number.rem_euclid(unit.per_second()) * (MICROS / unit.per_second());
+    let micros = number.rem_euclid(unit.per_second()) * MICROS / unit.per_second();
     append(Moment { seconds, micros }, "", out)
 }

@@ -1,7 +1,8 @@
 //! What stands in a field for a value that the server did not send: Debezium's `unavailable.value.placeholder`.
 //!
-//! Strings hold its text, bytes its octets, and an array that cannot be null by its items' type the text, the octets, each octet
-//! as a number, or the UUID of version 3 that is named by them. Other arrays have none.
+//! Strings hold its text, bytes its octets, an `hstore` that is a map the text as key and as value, and an array by its items' type
+//! the text, the octets, each octet as a number (a date is one of days), or the UUID of version 3 that is named by them. Other
+//! arrays have none.
 
 use std::sync::Arc;
 
@@ -11,6 +12,9 @@ use serde::{Deserialize, Serialize};
 use super::{
     append_item,
     codec::{Codec, Family, TextKind},
+    date,
+    hstore::append_pair,
+    value::Value,
 };
 
 /// Debezium's own.
@@ -29,10 +33,12 @@ struct Forms {
     octets: Vec<u8>,
     text: String,
     pair: String,
+    hstore: String,
     uuid: String,
     texts: String,
     bytes: String,
     codes: String,
+    days: String,
     uuids: String,
 }
 
@@ -57,9 +63,11 @@ impl Placeholder {
         Ok(Self(Arc::new(Forms {
             configured: configured.to_owned(),
             pair: format!("{{{json}:{json}}}"),
+            hstore: hstore_of(&text),
             texts: array_of(text.as_bytes()),
             bytes: array_of(format!("\\x{}", hex(&octets)).as_bytes()),
             codes: format!("{{{}}}", codes.join(",")),
+            days: format!("{{{}}}", octets.iter().copied().map(day_of).collect::<Vec<_>>().join(",")),
             uuids: array_of(uuid.as_bytes()),
             uuid,
             text,
@@ -91,12 +99,19 @@ impl Placeholder {
         &self.0.pair
     }
 
+    /// The same as PostgreSQL's text of the `hstore`.
+    pub(super) fn hstore(&self) -> &str {
+        &self.0.hstore
+    }
+
     /// The array with the placeholder, as PostgreSQL's text.
     pub(super) fn array_text(&self, element: &Codec) -> Option<&str> {
         Some(match &element.0 {
             Family::Text(TextKind::Uuid) => &self.0.uuids,
             Family::Text(_) => &self.0.texts,
             Family::Int2 | Family::Int4 | Family::Int8 => &self.0.codes,
+            // Days are integers too.
+            Family::Date(date::Form::Days, _) => &self.0.days,
             Family::Bytea => &self.0.bytes,
             _ => return None,
         })
@@ -147,6 +162,20 @@ fn uuid_named_by(octets: &[u8]) -> String {
 fn hex(octets: &[u8]) -> String {
     let digits = octets.iter().flat_map(|octet| [octet >> 4, octet & 0x0f]);
     digits.filter_map(|digit| char::from_digit(digit.into(), 16)).collect()
+}
+
+/// The date that is so many days behind 1970-01-01, or before it.
+fn day_of(octet: u8) -> String {
+    let mut text = Vec::new();
+    let day = Value::Int(i32::from(octet.cast_signed()));
+    date::render(day, date::Form::Days, &mut text).expect("half a year around 1970 is in the calendar");
+    String::from_utf8_lossy(&text).into_owned()
+}
+
+fn hstore_of(text: &str) -> String {
+    let mut pair = Vec::new();
+    append_pair(text, Some(text), 0, &mut pair);
+    String::from_utf8_lossy(&pair).into_owned()
 }
 
 fn array_of(item: &[u8]) -> String {

@@ -11,14 +11,15 @@ use walrelay::{
     },
     event::{Barrier, Cell, Datum, EventMeta, RecordBuf, RowChange, SnapshotMark, TransactionMeta},
     lsn::Lsn,
-    record::{Decoded, LogicalMessage},
+    record::{Decoded, Encoder, EncoderSettings, LogicalMessage},
+    schema::Relation,
     types::{DecimalMode, IntervalMode, Modes, SpecialValues, TimetzMode, TrailingZeros},
 };
 
 use crate::{
     differences::{self, Differences},
     oracle,
-    support::{Golden, GoldenEvent, Owned, Pipe, Variant, change, data, golden, now, tuple},
+    support::{Golden, GoldenEvent, Owned, Pipe, Variant, change, data, golden, now, settings, tuple},
 };
 
 pub const TABLES: [&str; 25] = [
@@ -51,8 +52,11 @@ pub const TABLES: [&str; 25] = [
 
 #[test]
 fn records_equal_debezium_s_but_for_the_listed_differences() {
-    let all = differences::ALL.iter().map(|(name, _)| *name).collect();
-    for (compatible, listed) in [(false, all), (true, BTreeSet::from(differences::COMPATIBLE))] {
+    // Bytes are bytes in both configurations.
+    let here =
+        |listed: &[&'static str]| listed.iter().copied().filter(|name| *name != "encodings").collect::<BTreeSet<_>>();
+    let all = differences::ALL.map(|(name, _)| name);
+    for (compatible, listed) in [(false, here(&all)), (true, here(&differences::COMPATIBLE))] {
         let used = RefCell::default();
         for table in TABLES {
             let golden = golden(table);
@@ -70,8 +74,6 @@ fn compare(
     compatible: bool,
     used: &RefCell<BTreeSet<&'static str>>,
 ) {
-    let table = &golden.relation.name.table;
-    let differences = Differences::new(&golden.relation, lossless, compatible, used);
     let debezium = Content {
         nullability: Nullability::Source,
         parameters: if lossless { Parameters::SourceType } else { Parameters::None },
@@ -80,12 +82,16 @@ fn compare(
         transaction_id: TransactionId::Event,
         column_defaults: ColumnDefaults::Source,
         unknown_types: UnknownTypes::Omitted,
-        truncates: Truncates::Single,
         own_headers: OwnHeaders::LeftOut,
         total_order: TotalOrder::Published,
         ..Content::default()
     };
     let content = if compatible { debezium } else { Content::default() };
+    let truncates = match lossless {
+        true if compatible => Truncates::Single,
+        true => Truncates::Broadcast,
+        false => Truncates::Skipped,
+    };
     let (prefix, modes) = if lossless {
         ("glossless", Modes { decimal: DecimalMode::String, ..Modes::default() })
     } else {
@@ -97,52 +103,119 @@ fn compare(
         special_values: SpecialValues::Debezium,
         ..modes
     };
-    let mut pipe = Pipe::with_forms(prefix, if compatible { exact } else { modes }, content);
-    let plan = pipe.plan(&golden.relation);
+    let modes = if compatible { exact } else { modes };
+    let snapshot = golden.snapshot.iter().map(|row| Some(RowChange::Read(tuple(row))));
+    let streamed = golden.operations.iter().map(|operation| change(operation, golden.relation.identity));
+    let case = Case {
+        relation: &golden.relation,
+        changes: snapshot.chain(streamed).collect(),
+        variant,
+        settings: EncoderSettings { modes, content: Content { truncates, ..content }, ..settings(prefix) },
+        differences: Differences::new(&golden.relation, lossless, compatible, used),
+        headers_with_schema: lossless,
+        besides: None,
+    };
+    case.run();
+}
 
-    let ours: Json = serde_json::from_str(plan.key_schema().unwrap()).unwrap();
-    assert_same(&ours, &variant.key, &format!("key schema of {table}"));
-    let ours: Json = serde_json::from_str(plan.value_schema()).unwrap();
-    let (theirs, ours) = differences.schemas(variant.value.clone(), ours);
-    assert_same(&ours, &theirs, &format!("value schema of {table}"));
+/// One table's changes, and what Debezium made of them under some settings.
+pub struct Case<'a> {
+    pub relation: &'a Relation,
+    /// `None` is a truncate.
+    pub changes: Vec<Option<RowChange>>,
+    pub variant: &'a Variant,
+    /// walrelay's form of the same settings.
+    pub settings: EncoderSettings,
+    pub differences: Differences<'a>,
+    /// Whether Debezium's headers that hold a key have its schema beside it.
+    pub headers_with_schema: bool,
+    /// Where what travels in `walrelay.text` is no listed difference: columns whose value differs from Debezium's for it.
+    pub besides: Option<&'a RefCell<BTreeSet<String>>>,
+}
 
-    let mut expected = variant.events.iter();
-    let changes = golden.snapshot.iter().map(|row| Some(RowChange::Read(tuple(row))));
-    let changes = changes.chain(golden.operations.iter().map(|operation| change(operation, golden.relation.identity)));
-    for (number, change) in changes.enumerate() {
-        if change.is_none() && !lossless {
-            continue;
+impl Case<'_> {
+    /// Fails at the first difference that is not listed.
+    pub fn run(&self) {
+        let Self { relation, variant, settings, differences, .. } = self;
+        let (table, content) = (&relation.name.table, settings.content);
+        let mut pipe = Pipe { encoder: Encoder::new(settings.clone()), ..Pipe::new(&settings.prefix) };
+        let plan = pipe.plan(relation);
+
+        let ours: Json = serde_json::from_str(plan.key_schema().unwrap()).unwrap();
+        assert_same(&ours, &variant.key, &format!("key schema of {table}"));
+        let ours: Json = serde_json::from_str(plan.value_schema()).unwrap();
+        let (theirs, ours) = differences.schemas(variant.value.clone(), ours);
+        assert_same(&ours, &theirs, &format!("value schema of {table}"));
+
+        let mut expected = variant.events.iter();
+        for (number, change) in self.changes.iter().enumerate() {
+            if change.is_none() && content.truncates == Truncates::Skipped {
+                continue;
+            }
+            let first =
+                expected.as_slice().first().unwrap_or_else(|| panic!("{table} has no event for change {number}"));
+            let (mut meta, event) = metadata(first);
+            if content.transaction_id == TransactionId::Event {
+                // Nothing but the event's own LSN is in Debezium's ids.
+                meta.commit = Lsn(7);
+            }
+            let mut out = RecordBuf::default();
+            match change {
+                Some(change) => drop(pipe.encoder.encode(&plan, &meta, event, change, &mut out).unwrap()),
+                None => pipe.encoder.encode_truncate(&plan, &meta, event, Some(&Barrier::default()), 0, &mut out),
+            }
+            for record in out.iter().map(Owned::from) {
+                let theirs = expected.next().unwrap_or_else(|| panic!("Debezium has fewer records for {table}"));
+                self.compare_record(&pipe, &record, theirs, &format!("{table}, change {number}"));
+                compare_context(&record, &settings.prefix, content.context_headers);
+                let exact = content.own_headers == OwnHeaders::LeftOut;
+                assert!(!exact || has_debezium_s_headers(&record, theirs), "headers of {table}, change {number}");
+            }
         }
-        let first = expected.as_slice().first().unwrap_or_else(|| panic!("{table} has no event for change {number}"));
-        let (mut meta, event) = metadata(first);
-        if compatible {
-            // Nothing but the event's own LSN is in Debezium's ids.
-            meta.commit = Lsn(7);
+        assert_eq!(expected.count(), 0, "Debezium has more records for {table}");
+    }
+
+    fn compare_record(&self, pipe: &Pipe, ours: &Owned, theirs: &GoldenEvent, what: &str) {
+        let differences = &self.differences;
+        let key = ours.key.as_ref().map_or(Json::Null, |key| oracle::read(&pipe.store.schema_of(key), key));
+        assert_eq!(key, theirs.key, "key of {what}");
+        let body = ours.key.as_ref().map(|key| oracle::hex(&key[5..]));
+        assert_eq!(body.as_deref(), theirs.key_hex.as_ref().map(|hex| &hex[10..]), "key bytes of {what}");
+        let mut texts = Map::new();
+        let Some(value) = &ours.value else {
+            assert!(theirs.value.is_null(), "{what} has a tombstone too many");
+            if self.besides.is_none_or(|noted| !self.has_other_key_headers(ours, theirs, noted)) {
+                compare_headers(ours, theirs, &texts, self.headers_with_schema, what);
+            }
+            return;
+        };
+        let value = oracle::read(&pipe.store.schema_of(value), value);
+        let mut expected = theirs.value.clone();
+        for (part, is_delete) in [("before", theirs.value["op"] == "d"), ("after", false)] {
+            let is_key_only = is_delete && differences.is_key_identity();
+            let part_texts = match self.besides {
+                None => differences.row(&mut expected[part], is_key_only),
+                Some(noted) => self.besides(ours, part, &value[part], &mut expected[part], noted),
+            };
+            if !part_texts.is_empty() {
+                texts.insert(part.into(), Json::Object(part_texts));
+            }
         }
-        let mut out = RecordBuf::default();
-        match &change {
-            Some(change) => drop(pipe.encoder.encode(&plan, &meta, event, change, &mut out).unwrap()),
-            None => pipe.encoder.encode_truncate(
-                &plan,
-                &meta,
-                event,
-                Some(&Barrier { topics: vec![], ..Barrier::default() }),
-                0,
-                &mut out,
-            ),
+        differences.transaction(&mut expected["transaction"], &value["transaction"], expected_is_snapshot(theirs));
+        // Halves of a key move are processed at the same time here; Debezium takes the time of each.
+        for field in ["ts_ms", "ts_us", "ts_ns"] {
+            assert!(value[field].is_i64(), "{field} of {what}");
+            expected[field] = value[field].clone();
         }
-        for record in out.iter().map(Owned::from) {
-            let theirs = expected.next().unwrap_or_else(|| panic!("Debezium has fewer records for {table}"));
-            compare_record(&differences, &pipe, &record, theirs, lossless, &format!("{table}, change {number}"));
-            compare_context(&record, prefix, compatible);
-            assert!(!compatible || has_debezium_s_headers(&record, theirs), "headers of {table}, change {number}");
+        assert_same(&value, &expected, what);
+        if self.besides.is_none_or(|noted| !self.has_other_key_headers(ours, theirs, noted)) {
+            compare_headers(ours, theirs, &texts, self.headers_with_schema, what);
         }
     }
-    assert_eq!(expected.count(), 0, "Debezium has more records for {table}");
 }
 
 /// What Debezium says of its event, so that only contents can differ.
-fn metadata(golden: &GoldenEvent) -> (TransactionMeta, EventMeta) {
+pub fn metadata(golden: &GoldenEvent) -> (TransactionMeta, EventMeta) {
     let (source, transaction) = (&golden.value["source"], &golden.value["transaction"]);
     let sequence: Vec<Option<String>> = serde_json::from_str(source["sequence"].as_str().unwrap()).unwrap();
     let number = |json: &Json| json.as_i64().unwrap();
@@ -175,41 +248,40 @@ fn metadata(golden: &GoldenEvent) -> (TransactionMeta, EventMeta) {
     (meta, event)
 }
 
-fn compare_record(
-    differences: &Differences<'_>,
-    pipe: &Pipe,
-    ours: &Owned,
-    theirs: &GoldenEvent,
-    lossless: bool,
-    what: &str,
-) {
-    let key = ours.key.as_ref().map_or(Json::Null, |key| oracle::read(&pipe.store.schema_of(key), key));
-    assert_eq!(key, theirs.key, "key of {what}");
-    let body = ours.key.as_ref().map(|key| oracle::hex(&key[5..]));
-    assert_eq!(body.as_deref(), theirs.key_hex.as_ref().map(|hex| &hex[10..]), "key bytes of {what}");
-    let mut texts = Map::new();
-    let Some(value) = &ours.value else {
-        assert!(theirs.value.is_null(), "{what} has a tombstone too many");
-        compare_headers(ours, theirs, &texts, lossless, what);
-        return;
-    };
-    let value = oracle::read(&pipe.store.schema_of(value), value);
-    let mut expected = theirs.value.clone();
-    for (part, is_delete) in [("before", theirs.value["op"] == "d"), ("after", false)] {
-        let is_key_only = is_delete && differences.is_key_identity();
-        let part_texts = differences.row(&mut expected[part], is_key_only);
-        if !part_texts.is_empty() {
-            texts.insert(part.into(), Json::Object(part_texts));
+impl Case<'_> {
+    /// What travels besides, which the decoder's tests judge; values that differ from Debezium's for it become ours.
+    fn besides(
+        &self,
+        record: &Owned,
+        part: &str,
+        ours: &Json,
+        theirs: &mut Json,
+        noted: &RefCell<BTreeSet<String>>,
+    ) -> Map<String, Json> {
+        let texts = record.header("walrelay.text").map_or(Json::Null, |text| serde_json::from_str(text).unwrap());
+        let texts = texts[part].as_object().cloned().unwrap_or_default();
+        for column in texts.keys().map(String::as_str) {
+            if ours[column] != theirs[column] {
+                noted.borrow_mut().insert(format!("{}.{column}", self.relation.name.table));
+                theirs[column] = ours[column].clone();
+            }
         }
+        texts
     }
-    differences.transaction(&mut expected["transaction"], &value["transaction"], expected_is_snapshot(theirs));
-    // Halves of a key move are processed at the same time here; Debezium takes the time of each.
-    for field in ["ts_ms", "ts_us", "ts_ns"] {
-        assert!(value[field].is_i64(), "{field} of {what}");
-        expected[field] = value[field].clone();
+}
+
+impl Case<'_> {
+    /// Whether a key in a header has another form than Debezium's, which is noted.
+    fn has_other_key_headers(&self, ours: &Owned, theirs: &GoldenEvent, noted: &RefCell<BTreeSet<String>>) -> bool {
+        let differs = |name: &&str| {
+            let theirs = theirs.headers.get(*name).and_then(Json::as_str).map(serde_json::from_str::<Json>);
+            let ours = ours.header(name).map(serde_json::from_str::<Json>);
+            ours.map(Result::ok) != theirs.map(Result::ok)
+        };
+        let other = ["__debezium.newkey", "__debezium.oldkey"].into_iter().find(differs);
+        noted.borrow_mut().extend(other.map(|name| format!("{}: {name}", self.relation.name.table)));
+        other.is_some()
     }
-    assert_same(&value, &expected, what);
-    compare_headers(ours, theirs, &texts, lossless, what);
 }
 
 /// No others, but for those of the context, which the golden files leave out.
@@ -239,12 +311,11 @@ fn expected_is_snapshot(theirs: &GoldenEvent) -> bool {
     theirs.value["op"] == "r"
 }
 
-fn compare_headers(ours: &Owned, theirs: &GoldenEvent, texts: &Map<String, Json>, lossless: bool, what: &str) {
+fn compare_headers(ours: &Owned, theirs: &GoldenEvent, texts: &Map<String, Json>, with_schema: bool, what: &str) {
     for name in ["__debezium.newkey", "__debezium.oldkey"] {
         let theirs = theirs.headers.get(name).map(|text| {
             let header: Json = serde_json::from_str(text.as_str().unwrap()).unwrap();
-            // The lossless configuration's header converter writes the schema too.
-            if lossless { header["payload"].to_string() } else { header.to_string() }
+            if with_schema { header["payload"].to_string() } else { header.to_string() }
         });
         assert_eq!(ours.header(name), theirs.as_deref(), "{name} of {what}");
     }
@@ -254,7 +325,7 @@ fn compare_headers(ours: &Owned, theirs: &GoldenEvent, texts: &Map<String, Json>
 }
 
 /// Equal down to the order of attributes; names the first line that is not.
-fn assert_same(ours: &Json, theirs: &Json, what: &str) {
+pub fn assert_same(ours: &Json, theirs: &Json, what: &str) {
     let [ours, theirs] = [ours, theirs].map(|json| serde_json::to_string_pretty(json).unwrap());
     for (number, (ours, theirs)) in ours.lines().zip(theirs.lines()).enumerate() {
         assert_eq!(ours, theirs, "line {number} of {what}");

@@ -103,7 +103,11 @@ fn transformed_schema(envelope: &Json, rewritten: bool) -> Json {
 }
 
 fn metadata_of(envelope: &Json) -> Map<String, Json> {
-    let value = |block: Option<&str>, field: &str| block.map_or(envelope, |block| &envelope[block])[field].clone();
+    let value = |block: Option<&str>, field: &str| match &block.map_or(envelope, |block| &envelope[block])[field] {
+        // What the envelope has by default, the transformation has not.
+        default if field == "snapshot" && default == "false" => Json::Null,
+        value => value.clone(),
+    };
     places().into_iter().map(|(name, block, field)| (name, value(block, field))).collect()
 }
 

@@ -42,6 +42,20 @@ fn cases() -> Vec<Case> {
     add(TimeMode::Microseconds, TIME_0, micro_time, &[("24:00:00", json!(86_400_000_000_i64), false)]);
     add(TimeMode::AdaptiveTimeMicroseconds, TIME_0, micro_time, &[("00:00:01", json!(1_000_000), false)]);
     add(TimeMode::Microseconds, STAMP_3, micro_stamp, &[("1970-01-01 00:00:00.001", json!(1_000), false)]);
+    let (nano_time, nano_stamp) =
+        (("long", None, "io.debezium.time.NanoTime"), ("long", None, "io.debezium.time.NanoTimestamp"));
+    add(TimeMode::Nanoseconds, TIME_0, nano_time, &[("24:00:00", json!(86_400_000_000_000_i64), false)]);
+    add(
+        TimeMode::Nanoseconds,
+        STAMP_3,
+        nano_stamp,
+        &[
+            ("1969-12-31 23:59:59.999", json!(-1_000_000), false),
+            ("-infinity", json!(i64::MIN), false),
+            ("2262-04-11 23:47:16.854775", json!(9_223_372_036_854_775_000_i64), false),
+            ("2262-04-11 23:47:16.854776", Json::Null, true),
+        ],
+    );
     let milli_stamp = ("long", None, "io.debezium.time.Timestamp");
     add(TimeMode::AdaptiveTimeMicroseconds, STAMP_3, milli_stamp, &[("1970-01-01 00:00:00.001", json!(1), false)]);
 

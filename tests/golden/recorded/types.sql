@@ -11,9 +11,10 @@ CREATE TABLE t_timestamp (id int PRIMARY KEY, ts0 timestamp(0), ts3 timestamp(3)
 CREATE TABLE t_interval (id int PRIMARY KEY, i interval, iym interval year to month, inn interval NOT NULL);
 CREATE TABLE t_json (id int PRIMARY KEY, j json, jb jsonb, x xml, h hstore);
 CREATE TABLE m_more (id int PRIMARY KEY, o octets, mo moment, hnn hstore NOT NULL, n20_5 numeric(20,5), t1 time(1), t4 time(4), ts1 timestamp(1), ts6 timestamp(6), dnn date NOT NULL, tnn time NOT NULL, tsnn timestamp NOT NULL, nnn numeric NOT NULL, mnn money NOT NULL, bnn bytea NOT NULL);
-CREATE TABLE m_array (id int PRIMARY KEY, an102 numeric(10,2)[], an numeric[], ats timestamp[], ats3 timestamp(3)[], ad date[], ati time[], abt bytea[], ah hstore[], ai interval[], am money[]);
+CREATE TABLE m_array (id int PRIMARY KEY, an102 numeric(10,2)[], an numeric[], ats timestamp[], ats3 timestamp(3)[], ad date[], ati time[], abt bytea[]);
+CREATE TABLE m_hstores (id int PRIMARY KEY, ah hstore[]);
 CREATE TABLE m_key (d date, t time, ts timestamp(3), b bytea, n numeric(6,2), v text, PRIMARY KEY (d, t, ts, b, n));
-CREATE TABLE m_toast (id int PRIMARY KEY, n int NOT NULL, t text NOT NULL, b bytea NOT NULL, jb jsonb NOT NULL, ai int[] NOT NULL, at text[] NOT NULL, h hstore NOT NULL, num numeric NOT NULL, n10 numeric(600,2) NOT NULL, ob bytea, ot text, oh hstore, onum numeric, oab bytea[], ou uuid[], ad date[], ats timestamp[] NOT NULL);
+CREATE TABLE m_toast (id int PRIMARY KEY, n int NOT NULL, t text NOT NULL, b bytea, jb jsonb NOT NULL, ai int[] NOT NULL, at text[] NOT NULL, h hstore NOT NULL, num numeric, n10 numeric(600,2), ob bytea, ot text, oh hstore, onum numeric, oab bytea[], ou uuid[], ad date[], ats timestamp[]);
 ALTER TABLE m_toast ALTER t SET STORAGE EXTERNAL, ALTER b SET STORAGE EXTERNAL, ALTER jb SET STORAGE EXTERNAL, ALTER ai SET STORAGE EXTERNAL, ALTER at SET STORAGE EXTERNAL, ALTER h SET STORAGE EXTERNAL, ALTER num SET STORAGE EXTERNAL, ALTER n10 SET STORAGE EXTERNAL, ALTER ob SET STORAGE EXTERNAL, ALTER ot SET STORAGE EXTERNAL, ALTER oh SET STORAGE EXTERNAL, ALTER onum SET STORAGE EXTERNAL, ALTER oab SET STORAGE EXTERNAL, ALTER ou SET STORAGE EXTERNAL, ALTER ad SET STORAGE EXTERNAL, ALTER ats SET STORAGE EXTERNAL, SET (toast_tuple_target = 128);
 INSERT INTO t_bool VALUES (1,true,false,B'1',B'10101010',B'101010101010',B'1011',B'0000000001',B'1'),(2,null,true,null,null,null,null,null,null);
 INSERT INTO t_numeric VALUES (1,12345678.90,123456789012345678901234567890.123456789,9999999999,'$1,234.56'),(2,null,null,null,null);
@@ -24,7 +25,8 @@ INSERT INTO t_timestamp VALUES (1,'2024-02-29 12:34:56','2024-02-29 12:34:56.789
 INSERT INTO t_interval VALUES (1,'1 year 2 mons 3 days 04:05:06.789012','2 years 3 mons','1 day');
 INSERT INTO t_json VALUES (1,'{"a": 1,  "b":[1,2]}','{"b":[1,2], "a": 1.00}','<a>x</a>','"k"=>"v","n"=>NULL'),(2,null,null,null,null);
 INSERT INTO m_more VALUES (1,'\xfb00ff','2024-02-29 12:34:56.789','a=>"1", b=>NULL',-12345.67890,'12:34:56.7','12:34:56.7890','2024-02-29 12:34:56.7','2024-02-29 12:34:56.789012','1969-12-31','00:00:00.000001','1969-12-31 23:59:59.999999',1e3,'$0.10','\xfbffbf');
-INSERT INTO m_array VALUES (1,'{1.10,2.20,null}','{1.1,22.222}','{"2024-02-29 12:00:00.123456",null}','{"2024-02-29 12:00:00.123"}','{2024-02-29,null}','{12:34:56.789012}','{"\\x00ff","\\xfbff"}','{"\"k\"=>\"v\", \"n\"=>NULL",null}','{"1 mon 2 days 03:04:05.000006"}','{$1.50}'),(2,null,null,null,null,null,null,null,null,null,null),(3,'{}','{}','{}','{}','{}','{}','{}','{}','{}','{}');
+INSERT INTO m_array VALUES (1,'{1.10,2.20,null}','{1.1,22.222}','{"2024-02-29 12:00:00.123456",null}','{"2024-02-29 12:00:00.123"}','{2024-02-29,null}','{12:34:56.789012}','{"\\x00ff","\\xfbff"}'),(2,null,null,null,null,null,null,null),(3,'{}','{}','{}','{}','{}','{}','{}');
+INSERT INTO m_hstores VALUES (1,'{"\"k\"=>\"v\", \"n\"=>NULL",null}'),(2,null),(3,'{}');
 INSERT INTO m_key VALUES ('2024-02-29','12:34:56.789012','2024-02-29 12:34:56.789','\xfbff','-1.50','snapshot');
 -- streamed
 UPDATE t_bool SET b=false, bit8=B'00000001', vb=B'0001', bit12=B'000000000001' WHERE id=1; INSERT INTO t_bool VALUES (3,true,true,B'0',B'11111111',B'111111111111',B'',B'1000000000',B'0'); DELETE FROM t_bool WHERE id=2;
