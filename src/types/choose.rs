@@ -215,11 +215,11 @@ const fn timestamp_form(mode: TimeMode, digits: u8) -> timestamp::Form {
     }
 }
 
-/// A writer other than walrelay names the type only in capitals, and only when it is told to.
+/// A writer other than walrelay names the type only in capitals, and only when it is told to; of an item the array's.
 fn is_hstore(field: FieldType<'_>) -> bool {
     match field.type_sql {
         Some(sql) => sql.rsplit('.').next() == Some("hstore"),
-        None => field.source_type == Some("HSTORE"),
+        None => matches!(field.source_type, Some("HSTORE" | "_HSTORE")),
     }
 }
 

@@ -206,3 +206,21 @@ fn rows_come_back_under_each_mode() {
         }
     }
 }
+
+/// The items' type is named by the array's, in capitals.
+#[test]
+fn an_array_of_hstores_comes_back_by_debezium_s_parameters() {
+    let (family, content) = (family("types"), Content { parameters: Parameters::SourceType, ..CONTENT });
+    let mut pipe = Pipe::with_forms("p", PLAIN, content);
+    let plan = pipe.plan(&family.tables["m_hstores"].relation);
+    for change in family.changes("m_hstores").iter().flatten() {
+        let RowChange::Read(row) = change else { panic!("{change:?}") };
+        let record = pipe.encode(&plan, change).unwrap().remove(0);
+        let Decoded::Event(event) = pipe.decode(plan.topic(), &record).unwrap() else { panic!("no event") };
+        let sent = match &row[1] {
+            Datum::Text(text) => Cell::Text(std::str::from_utf8(text).unwrap().into()),
+            _ => Cell::Null,
+        };
+        assert_eq!(event.after.unwrap()[1], sent);
+    }
+}
