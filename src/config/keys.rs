@@ -119,7 +119,7 @@ pub const KEYS: &[Key] = &[
         "format.compatibility",
         Kind::Choice(&["walrelay", "debezium"]),
         Some("\"walrelay\""),
-        "Whose forms hold where no other key of [format] is set. Under debezium: interval numeric, nullability source, parameters none, transaction none (streamed with capture.transactions), transaction_id event, context_headers, trailing_zeros dropped, timetz utc, truncates single, own_headers false, empty_transactions, total_order published, special_values debezium, column_defaults source, unknown_types omitted.",
+        "Whose forms hold where no other key of [format] is set. Under debezium: interval numeric, nullability source, parameters none, transaction none (streamed with capture.transactions), transaction_id event, context_headers, trailing_zeros dropped, timetz utc, truncates none, own_headers false, empty_transactions, total_order published, special_values debezium, column_defaults source, unknown_types omitted.",
     ),
     key(
         "format.nullability",

@@ -43,7 +43,7 @@ const DEBEZIUM: [(&str, &str); 15] = [
     ("format.timetz", "\"utc\""),
     ("format.column_defaults", "\"source\""),
     ("format.unknown_types", "\"omitted\""),
-    ("format.truncates", "\"single\""),
+    ("format.truncates", "\"none\""),
     ("format.own_headers", "false"),
     ("format.empty_transactions", "true"),
     ("format.total_order", "\"published\""),

@@ -360,8 +360,10 @@ impl Encoder {
         out: &mut RecordBuf,
     ) -> Result<(), EncodeError> {
         create.own.ordinal += 1;
-        create.own.total_order += 1;
-        create.own.collection_order += 1;
+        if self.settings.content.total_order == TotalOrder::Delivered || self.settings.have(Op::Delete) {
+            create.own.total_order += 1;
+            create.own.collection_order += 1;
+        }
         let mut texts = std::mem::take(&mut self.scratch.moved_keys);
         let moved = self.append_moved((delete, create), (old_key, new_key), &mut texts, out);
         self.scratch.moved_keys = texts;

@@ -2,7 +2,9 @@
 
 use serde_json::json;
 use walrelay::{
-    avro::content::{Content, Nullability, Parameters, Tombstones, TransactionBlock, TransactionId, Truncates},
+    avro::content::{
+        Content, Nullability, OwnHeaders, Parameters, Tombstones, TransactionBlock, TransactionId, Truncates,
+    },
     event::{Barrier, Cell, Datum, OldTuple, RecordBuf, RowChange},
     lsn::{Lsn, Position},
     record::{Decoded, LogicalMessage},
@@ -165,15 +167,21 @@ fn an_event_whose_id_is_its_own_has_its_position_in_a_header() {
 /// Debezium's `skipped.operations = t`. Where a new snapshot begins is told in any case: nothing else tells it.
 #[test]
 fn truncates_are_left_out_on_demand() {
-    let copies = |truncates, ordinal| {
-        let mut pipe = Pipe::with_forms("p", Modes::default(), Content { truncates, ..Content::default() });
+    let copies_with = |truncates, own_headers, ordinal| {
+        let mut pipe =
+            Pipe::with_forms("p", Modes::default(), Content { truncates, own_headers, ..Content::default() });
         let plan = pipe.plan(&relation(ReplicaIdentity::Default, 1, vec![column("id", 23, -1, "integer")]));
         let mut out = RecordBuf::default();
         pipe.encoder.encode_truncate(&plan, &transaction(), event(ordinal), Some(&Barrier::default()), 0, &mut out);
         out.iter().count()
     };
+    let copies = |truncates, ordinal| copies_with(truncates, OwnHeaders::Written, ordinal);
     assert_eq!([copies(Truncates::Broadcast, 1), copies(Truncates::Broadcast, 0)], [1, 1]);
+    assert_eq!([copies(Truncates::Single, 1), copies(Truncates::Single, 0)], [1, 1]);
     assert_eq!([copies(Truncates::Skipped, 1), copies(Truncates::Skipped, 0)], [0, 1]);
+    // Without headers it would be a TRUNCATE.
+    assert_eq!(copies_with(Truncates::Broadcast, OwnHeaders::LeftOut, 1), 1);
+    assert_eq!(copies_with(Truncates::Broadcast, OwnHeaders::LeftOut, 0), 0);
 }
 
 /// Lineage tools count runs.

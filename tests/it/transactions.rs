@@ -258,7 +258,7 @@ async fn debezium_s_ids_and_left_out_truncates_leave_positions_as_they_are() {
     assert!(outcome.text.contains("format.truncates"), "{}", outcome.text);
 }
 
-/// What Debezium's defaults publish, and nothing else: its headers, one record for each table of a TRUNCATE, empty transactions.
+/// What Debezium publishes, and nothing else: its headers, one record for each table of a TRUNCATE, empty transactions.
 /// Apply reads the topics as Debezium's.
 #[tokio::test(flavor = "multi_thread")]
 async fn all_of_debezium_s_forms_at_once_leave_nothing_of_walrelay_s_own() {
@@ -268,13 +268,14 @@ async fn all_of_debezium_s_forms_at_once_leave_nothing_of_walrelay_s_own() {
     scenario.settings.set("format.compatibility", "debezium");
     scenario.settings.set("capture.transactions", true);
     scenario.settings.set("capture.exclude", vec!["public.left_out"]);
+    scenario.settings.set("format.truncates", "single");
     scenario.settings.set("kafka.topics.partitions", 3);
     scenario.both(tables).await;
     scenario
         .source("ALTER TABLE things ALTER t SET STORAGE EXTERNAL; INSERT INTO things VALUES (1, repeat('a', 9000))")
         .await;
     scenario.source(&format!("CREATE PUBLICATION {} FOR TABLE things, others, left_out", scenario.name)).await;
-    let (_capture, _apply) = (streaming(&scenario).await, scenario.apply().await);
+    let (capture, _apply) = (streaming(&scenario).await, scenario.apply().await);
     for transaction in [
         "INSERT INTO things VALUES (2, 'b'), (3, 'c')",
         "UPDATE things SET n = 5 WHERE id = 1",
@@ -303,6 +304,12 @@ async fn all_of_debezium_s_forms_at_once_leave_nothing_of_walrelay_s_own() {
             assert!(own.is_empty(), "{topic}: {own:?}");
         }
     }
+    // Capture does not begin to write what sinks would take for another producer's.
+    scenario.settings.set("format.own_headers", true);
+    kill(capture);
+    let outcome = scenario.run_to_end("capture").await;
+    assert!(outcome.code != Some(0) && outcome.text.contains("own_headers"), "{}", outcome.text);
+    scenario.settings.set("format.own_headers", false);
     let outcome = tokio::task::block_in_place(|| scenario.run(&["check"]));
     for key in ["format.truncates", "format.own_headers"] {
         assert!(outcome.text.contains(key), "{}", outcome.text);

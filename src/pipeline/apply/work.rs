@@ -245,7 +245,11 @@ impl Work {
             }
             (Op::Truncate, None) => {
                 let reason = "a truncate without the partitions that it concerns".to_owned();
-                let hint = Some("Capture with walrelay, or let Debezium skip truncates.".to_owned());
+                let hint = Some(
+                    "Capture with [format] truncates = \"broadcast\" and own_headers = true, or, where Debezium writes the topic, let it \
+                     skip truncates."
+                        .to_owned(),
+                );
                 self.halt = Some(Halt::Stopped(self.stop(Some(offset), reason, hint)));
                 Some(())
             }

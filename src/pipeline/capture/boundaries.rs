@@ -68,13 +68,12 @@ impl Boundaries {
 
     /// The event with what its transaction block numbers it with.
     pub(super) fn numbered(&self, event: EventMeta, relation: u32) -> EventMeta {
-        match self.names.get(&relation).filter(|_| self.numbers) {
-            Some(name) => {
-                let (total_order, collection_order) = self.counts.next(relation, name);
-                EventMeta { total_order, collection_order, ..event }
-            }
-            None => event,
+        if !self.numbers {
+            return event;
         }
+        let Some(name) = self.names.get(&relation) else { return event };
+        let (total_order, collection_order) = self.counts.next(relation, name);
+        EventMeta { total_order, collection_order, ..event }
     }
 
     /// A change takes so many ordinals of its transaction, and counts with what is published of it, be it now or later: flat
@@ -108,8 +107,10 @@ impl Boundaries {
 
     /// So many events of a relation come next: before the first one of its transaction, that begins.
     async fn count(&mut self, open: &Open, relation: u32, events: u64) -> Result<(), Error> {
-        let is_wanted = self.numbers || self.topic.is_some();
-        let Some(name) = self.names.get(&relation).filter(|_| is_wanted) else { return Ok(()) };
+        if !self.numbers && self.topic.is_none() {
+            return Ok(());
+        }
+        let Some(name) = self.names.get(&relation) else { return Ok(()) };
         let is_first = self.counts.is_empty();
         self.counts.add(relation, name, events);
         if is_first && !self.counts.is_empty() { self.send(open, (0, open.first)).await } else { Ok(()) }

@@ -75,6 +75,12 @@ pub enum Error {
         /// The names in the configuration.
         configured: String,
     },
+    /// The topics hold records with walrelay's own headers, or without them.
+    #[error("format.own_headers is {}, what was published was written with {written}", !written)]
+    OtherHeaders {
+        /// What it was written with.
+        written: bool,
+    },
     /// The source is another cluster than the one that was captured.
     #[error("the source is another database cluster (system identifier {found}, recorded {recorded})")]
     OtherSystem {
@@ -396,6 +402,9 @@ impl Classify for Error {
             }
             Self::OtherNames { .. } => {
                 format!("Set [kafka.topics] names and messages as they were, or publish under a new [kafka] prefix with a new slot, and drop the old slot. {AT_THE_TARGETS}")
+            }
+            Self::OtherHeaders { written } => {
+                format!("Set [format] own_headers = {written} as it was (compatibility = \"debezium\" sets false), or publish under a new [kafka] prefix with a new slot, and drop the old slot: sinks stop at a topic with both. {AT_THE_TARGETS}")
             }
             Self::OtherSystem { .. } | Self::Forked { .. } | Self::SlotMissing { .. } | Self::SlotLost { .. } | Self::SlotAhead { .. } => {
                 "Set [capture] on_gap = \"resnapshot\" to take a new snapshot into the same topics; the sinks empty their tables first.".into()

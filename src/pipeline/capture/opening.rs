@@ -102,6 +102,7 @@ impl Opening<'_> {
         let server = self.server(&mut replication, peeked.checkpoint.as_ref()).await?;
         let slot = self.slot().await?;
         start::check_names(peeked.checkpoint.as_ref(), &settings.prefix, &settings.encoder.topics)?;
+        start::check_headers(peeked.checkpoint.as_ref(), settings.encoder.content.own_headers)?;
         let start = start::decide(&settings.slot, peeked.checkpoint.as_ref(), server, slot, settings.on_gap)?;
         tracing::info!(slot = %settings.slot, ?start, "beginning");
         let streaming = peeked.checkpoint.as_ref().is_some_and(|checkpoint| checkpoint.phase == Phase::Streaming);

@@ -9,7 +9,11 @@ use serde::{Deserialize, Serialize};
 
 use super::{Error, settings::CaptureSettings};
 use crate::{
-    avro::{content::Content, flat::Records, subject::SubjectNaming},
+    avro::{
+        content::{Content, OwnHeaders},
+        flat::Records,
+        subject::SubjectNaming,
+    },
     lsn::Lsn,
     source::publication::TablePatterns,
     types::{Modes, Placeholder},
@@ -105,6 +109,11 @@ pub(super) struct OptionHistory {
 }
 
 impl OptionHistory {
+    /// Whether records have walrelay's own headers; never otherwise for a slot.
+    pub(super) const fn own_headers(&self) -> OwnHeaders {
+        self.current.content.own_headers
+    }
+
     /// The same options for all, from where a slot is created: the publication is there.
     pub(super) const fn new(current: EventOptions) -> Self {
         Self { current, earlier: Vec::new(), found: true }

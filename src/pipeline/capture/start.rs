@@ -5,10 +5,11 @@
 
 use super::{
     Error,
+    options::OptionHistory,
     settings::GapPolicy,
     state::{Checkpoint, Phase},
 };
-use crate::{lsn::Lsn, record::TopicNames};
+use crate::{avro::content::OwnHeaders, lsn::Lsn, record::TopicNames};
 
 /// What the server says of itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,6 +60,13 @@ pub(super) fn check_names(checkpoint: Option<&Checkpoint>, prefix: &str, names: 
     let recorded = checkpoint.topic_names.clone().unwrap_or_else(|| TopicNames::new(prefix).text());
     let configured = names.text();
     if recorded == configured { Ok(()) } else { Err(Error::OtherNames { recorded, configured }) }
+}
+
+/// Sinks tell walrelay's records from another producer's by the headers, and a topic must not have both.
+pub(super) fn check_headers(checkpoint: Option<&Checkpoint>, configured: OwnHeaders) -> Result<(), Error> {
+    let Some(checkpoint) = checkpoint.filter(|checkpoint| checkpoint.phase != Phase::Intent) else { return Ok(()) };
+    let recorded = checkpoint.options.as_ref().map_or(OwnHeaders::Written, OptionHistory::own_headers);
+    if recorded == configured { Ok(()) } else { Err(Error::OtherHeaders { written: recorded == OwnHeaders::Written }) }
 }
 
 /// Decides how to begin.

@@ -68,7 +68,9 @@ fn forms(findings: &mut Findings, deps: &KafkaDeps) {
     }
     let truncates = match deps.content.truncates {
         Truncates::Broadcast => return,
-        Truncates::Single => "are single records: apply stops a table of several partitions at a TRUNCATE",
+        Truncates::Single => {
+            "are single records: apply stops the tables of a TRUNCATE where one has several partitions"
+        }
         Truncates::Skipped => "are not published: a target keeps the rows that a TRUNCATE removes at the source",
     };
     let hint = "Set format.truncates = \"broadcast\" where apply is to read the topics.";
