@@ -1,7 +1,8 @@
 //! `date`: Avro `int` of days since 1970-01-01, `io.debezium.time.Date` or Kafka Connect's own, or `string` in ISO 8601
 //! (`io.debezium.time.IsoDate`).
 //!
-//! Infinities travel as text, beside Debezium's sentinels where consumers want these; in a key they stand as the ends of the int, which no date reaches (trap T43).
+//! Infinities travel as text, beside Debezium's sentinels where consumers want these; in a key they stand as the ends of the int,
+//! which no date reaches (trap T43).
 
 use serde_json::Value as Json;
 

@@ -37,7 +37,7 @@ impl Codec {
     pub fn default_text(&self, ty: &ColumnType, expression: &str) -> Option<String> {
         let text = match &ty.kind {
             TypeKind::Base => base_text(ty, expression)?,
-            TypeKind::Enum(_) => label(expression)?.to_owned(),
+            TypeKind::Enum(_) => label(expression)?,
             TypeKind::Domain(_) | TypeKind::Array(_) | TypeKind::Extension(_) => return None,
         };
         let has_json = self.default_value(&text).is_some_and(|value| json(&value).is_some());
@@ -133,7 +133,7 @@ fn base_text(ty: &ColumnType, expression: &str) -> Option<String> {
         700 | 701 => text.parse::<f64>().ok().map(|_| text.into_owned()),
         1700 => decimal(ty.typmod, &text),
         // No more than NaN is a number, an infinity is a moment for the readers of a schema.
-        1114 | 1184 if text.ends_with("infinity") => None,
+        1082 | 1114 | 1184 if text.ends_with("infinity") => None,
         2950 => Some(text.to_ascii_lowercase()).filter(|text| is_uuid(text)),
         // One bit is a boolean, and more are none.
         1560 if ty.typmod == 1 && text.len() != 1 => None,
@@ -173,10 +173,11 @@ fn literal(expression: &str) -> Option<Cow<'_, str>> {
     None
 }
 
-/// The label of an enumeration: a literal that is cast to it, as it is written.
-fn label(expression: &str) -> Option<&str> {
+/// The label of an enumeration: a single literal that is cast to it.
+fn label(expression: &str) -> Option<String> {
     let (literal, _) = expression.rsplit_once("::")?;
-    literal.strip_prefix('\'')?.strip_suffix('\'')
+    let label = literal.strip_prefix('\'')?.strip_suffix('\'')?.replace("''", "\0");
+    (!label.contains('\'')).then(|| label.replace('\0', "'"))
 }
 
 fn whole(oid: u32, text: &str) -> Option<String> {
@@ -212,7 +213,7 @@ fn is_uuid(text: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::types::{DecimalMode, IntervalMode, Modes, TimeMode};
+    use crate::types::{DecimalMode, IntervalMode, Modes, SpecialValues, TimeMode};
 
     const NUMERIC_10_2: i32 = (10 << 16 | 2) + 4;
 
@@ -298,6 +299,19 @@ mod tests {
     }
 
     #[test]
+    fn no_infinity_is_a_default_also_where_it_has_a_value() {
+        let modes = Modes { special_values: SpecialValues::Debezium, ..Modes::default() };
+        for (oid, expression) in [
+            (1082, "'infinity'::date"),
+            (1082, "'-infinity'::date"),
+            (1114, "'infinity'::timestamp without time zone"),
+            (1184, "'-infinity'::timestamp with time zone"),
+        ] {
+            assert_eq!(default_in(modes, oid, -1, expression), None, "{expression}");
+        }
+    }
+
+    #[test]
     fn defaults_have_the_forms_of_values() {
         let modes = |decimal, interval, time| Modes { decimal, interval, time, ..Modes::default() };
         let texts = modes(DecimalMode::String, IntervalMode::Numeric, TimeMode::Isostring);
@@ -322,6 +336,8 @@ mod tests {
         let mood = own(TypeKind::Enum(vec!["so, so".into()]));
         let default = |ty: &ColumnType, expression| Codec::of_column(ty, Modes::default()).default_text(ty, expression);
         assert_eq!(default(&mood, "'so, so'::public.mood"), Some("so, so".into()));
+        assert_eq!(default(&mood, "'it''s'::public.mood"), Some("it's".into()));
+        assert_eq!(default(&mood, "'a'::text || 'b'::public.mood"), None);
         assert_eq!(default(&mood, "f()"), None);
         assert_eq!(default(&mood, "lower('A'::text)::public.mood"), None);
         let domain = own(TypeKind::Domain(ColumnType::base(23, -1, "integer").into()));

@@ -25,7 +25,7 @@ fn with_default(column: Column, expression: &str) -> Column {
     Column { default: Some(expression.into()), ..column }
 }
 
-/// `id` is the key; of the others each pair has a default.
+/// `id` is the key; all but `plain` have a default, and `t` accepts no NULL.
 fn table(identity: ReplicaIdentity) -> Relation {
     let required = |column| Column { nullable: false, ..column };
     let columns = vec![
