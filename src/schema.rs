@@ -1,11 +1,11 @@
 //! Tables as the source describes them.
 
-use std::{fmt, sync::Arc};
+use std::{collections::BTreeMap, fmt, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    lsn::Position,
+    lsn::{Lsn, Position},
     types::{Codec, ColumnType, Modes},
 };
 
@@ -163,6 +163,18 @@ pub struct Lineage {
     /// Behind which changes of rows that no event tells the operator had the stream go on.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub judged: Vec<Judged>,
+    /// The defaults that its columns had, in order of the places where the stream came to them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub told: Vec<Told>,
+}
+
+/// The defaults of columns from one place of the stream on. A change of them makes no other version.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Told {
+    /// Where the stream came to them.
+    pub position: Position,
+    /// Expressions (`pg_get_expr`) by the columns' names.
+    pub defaults: BTreeMap<Arc<str>, Arc<str>>,
 }
 
 /// A change of rows that no event tells, behind which the operator had the stream go on. The stream comes to the same place again
@@ -180,6 +192,28 @@ impl Relation {
     #[must_use]
     pub fn is_key(&self, index: usize) -> bool {
         self.key.contains(&index)
+    }
+
+    /// Records the present defaults with the place where the stream came to them. What nothing from `needed` on can come by is
+    /// forgotten.
+    pub fn record_defaults(&mut self, position: Position, needed: Lsn) {
+        let named = |column: &Column| Some((Arc::clone(&column.name), Arc::clone(column.default.as_ref()?)));
+        let defaults: BTreeMap<_, _> = self.columns.iter().filter_map(named).collect();
+        let told = &mut self.lineage.told;
+        if told.last().is_none_or(|last| last.defaults != defaults) {
+            told.push(Told { position, defaults });
+        }
+        let first = told.iter().rposition(|told| told.position.commit < needed).unwrap_or(0);
+        told.drain(..first);
+    }
+
+    /// Gives the columns the defaults that records at a position came by; whether it is recorded which.
+    pub fn recall_defaults(&mut self, position: Position) -> bool {
+        let Some(told) = self.lineage.told.iter().rev().find(|told| told.position <= position) else { return false };
+        for column in &mut self.columns {
+            column.set_default(told.defaults.get(&column.name).map(|default| &**default));
+        }
+        true
     }
 
     /// Makes the columns optional that can be NULL in an earlier version of the relation, and notes those that it does not have:
@@ -244,6 +278,44 @@ mod tests {
         assert!(!later.columns[1].optional);
         later.columns[1].set_default(Some("7"));
         assert!(later.columns[1].optional, "it could be null meanwhile");
+    }
+
+    #[test]
+    fn what_comes_again_has_the_default_that_it_came_by() {
+        let at = |commit| Position { epoch: 0, commit: Lsn(commit), ordinal: 1 };
+        let column = Column {
+            name: "n".into(),
+            attnum: None,
+            ty: ColumnType::base(23, -1, "integer"),
+            nullable: true,
+            nondeterministic: false,
+            optional: false,
+            added: false,
+            default: None,
+            missing: None,
+            null_items: false,
+        };
+        let mut relation = Relation {
+            oid: 1,
+            name: TableName::new("public", "t"),
+            identity: ReplicaIdentity::Default,
+            columns: vec![column],
+            key: Vec::new(),
+            lineage: Lineage::default(),
+        };
+        for (commit, default) in [(100, "5"), (150, "5"), (200, "7"), (300, "8")] {
+            relation.columns[0].set_default(Some(default));
+            relation.record_defaults(at(commit), Lsn(0));
+        }
+        for (commit, default) in [(100, "5"), (199, "5"), (200, "7"), (250, "7"), (400, "8"), (120, "5")] {
+            assert!(relation.recall_defaults(at(commit)));
+            assert_eq!(relation.columns[0].default.as_deref(), Some(default), "{commit}");
+        }
+        assert!(!relation.recall_defaults(at(99)));
+        relation.recall_defaults(at(400));
+        relation.record_defaults(at(400), Lsn(250));
+        let kept: Vec<_> = relation.lineage.told.iter().map(|told| told.position.commit.0).collect();
+        assert_eq!(kept, [200, 300], "a record at 250 came by what was told at 200");
     }
 
     #[test]

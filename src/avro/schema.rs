@@ -271,6 +271,19 @@ pub fn default_text(column: &Column, codec: &Codec, content: Content) -> Option<
     codec.default_text(&column.ty, expression)
 }
 
+/// Notes what the records of a version lack under these forms, so that a later version's schema reads them also where it has that
+/// under other ones: columns that are left out, and defaults.
+pub fn note_lacking(relation: &mut Relation, content: Content) {
+    for index in 0..relation.columns.len() {
+        let omitted = is_omitted(relation, index, content.unknown_types);
+        let column = &mut relation.columns[index];
+        column.added |= omitted;
+        if content.column_defaults == ColumnDefaults::None {
+            column.default = None;
+        }
+    }
+}
+
 /// Whether a row's field is written without a union with null. With a default, it need not be null in the records that lack it.
 #[must_use]
 pub fn is_required(relation: &Relation, index: usize, has_default: bool, nullability: Nullability) -> bool {

@@ -3,7 +3,10 @@
 use apache_avro::schema_compatibility::SchemaCompatibility;
 use serde_json::{Value as Json, json};
 use walrelay::{
-    avro::content::{ColumnDefaults, Content, Nullability},
+    avro::{
+        content::{ColumnDefaults, Content, Nullability, UnknownTypes},
+        schema::note_lacking,
+    },
     event::{Cell, OldTuple, RowChange},
     record::Decoded,
     schema::{Column, Relation, ReplicaIdentity},
@@ -162,4 +165,27 @@ fn a_column_that_is_added_with_a_default_is_required_and_older_records_are_read_
     let again = schema(&dropped);
     assert_eq!(field(&again, "t"), json!([[{"type": "string", "connect.default": "x"}, "null"], "x"]));
     SchemaCompatibility::can_read(&parse(&without), &parse(&again)).unwrap();
+}
+
+/// What was published without defaults, or without the columns of some types, is read by the schema that has them.
+#[test]
+fn schemas_that_get_defaults_and_columns_later_read_the_earlier_records() {
+    let parse = |schema: &str| apache_avro::Schema::parse_str(schema).unwrap();
+    let schema = |relation: &Relation, content| {
+        Pipe::with_forms("p", Modes::default(), content).plan(relation).value_schema().to_owned()
+    };
+    let without =
+        Content { nullability: Nullability::Source, unknown_types: UnknownTypes::Omitted, ..Content::default() };
+    let old = relation(ReplicaIdentity::Default, 1, vec![column("id", 23, -1, "integer")]);
+    let mut new = table(ReplicaIdentity::Default);
+    new.columns.push(Column { nullable: false, ..column("l", 628, -1, "line") });
+    new.keep_optional(&Relation { columns: [&old.columns[..], &new.columns[5..]].concat(), ..old });
+    assert!(!new.columns[5].added && new.columns[2].added);
+    note_lacking(&mut new, without);
+    let before = schema(&new, without);
+    assert_eq!(field(&before, "t"), json!([["null", {"type": "string"}], null]));
+    new.columns[2].set_default(Some("'x'::text"));
+    let after = schema(&new, content(Nullability::Source));
+    assert_eq!(field(&after, "t"), json!([[{"type": "string", "connect.default": "x"}, "null"], "x"]));
+    SchemaCompatibility::can_read(&parse(&before), &parse(&after)).unwrap();
 }

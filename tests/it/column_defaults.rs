@@ -87,6 +87,57 @@ async fn defaults_that_come_and_go_are_compatible_with_earlier_records() {
     scenario.verify();
 }
 
+/// What was published without them could be null, and a reader of the new schema reads that too.
+#[tokio::test(flavor = "multi_thread")]
+async fn defaults_that_are_wanted_later_leave_a_field_that_could_be_null_as_it_was() {
+    let mut scenario = scenario("defaults_wanted").await;
+    scenario.settings.set("format.column_defaults", "none");
+    let (mut capture, _apply) = (scenario.capture().await, scenario.apply().await);
+    scenario.await_equal("things").await;
+    set_compatibility(&scenario, &format!("{}-value", scenario.topics().name(TABLE)), "BACKWARD").await;
+    scenario.both("ALTER TABLE things ADD COLUMN c int NOT NULL DEFAULT 5").await;
+    scenario.source("INSERT INTO things (t) VALUES ('two')").await;
+    scenario.await_equal("things").await;
+    assert_eq!(field(&scenario, "c").await, (json!(["null", "int"]), json!(null)));
+    capture.stop(LIMIT).await.unwrap_or_else(|error| panic!("{error}"));
+    scenario.settings.set("format.column_defaults", "source");
+    let _capture = scenario.capture().await;
+    scenario.source("INSERT INTO things (t, n) VALUES ('three', NULL)").await;
+    scenario.await_equal("things").await;
+    assert_eq!(field(&scenario, "c").await, (json!(["int", "null"]), json!(5)));
+    scenario.verify();
+}
+
+/// The catalog has another default by then. Positions are recorded once an hour before the kill, so that all is sent again.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_published_again_has_the_default_that_it_had() {
+    let mut scenario = Scenario::new("defaults_again").await;
+    scenario.settings.set("format.column_defaults", "source");
+    scenario.settings.set("capture.checkpoint_interval", "1h");
+    scenario.source("CREATE TABLE things (id serial PRIMARY KEY, t text, word text DEFAULT 'five')").await;
+    let (mut capture, _apply) = (scenario.capture().await, scenario.apply().await);
+    let insert = |t| format!("INSERT INTO things (t, word) VALUES ('{t}', NULL)");
+    let default = |word| format!("ALTER TABLE things ALTER word SET DEFAULT '{word}'");
+    scenario.source(&insert("first")).await;
+    scenario.await_equal("things").await;
+    scenario.source(&default("seven")).await;
+    scenario.source(&insert("second")).await;
+    scenario.await_equal("things").await;
+    capture.kill_9().expect("capture can be killed");
+    scenario.settings.set("capture.checkpoint_interval", "100ms");
+    scenario.source(&default("nine")).await;
+    let _capture = scenario.capture().await;
+    scenario.source(&insert("third")).await;
+    scenario.await_equal("things").await;
+    let records = scenario.topics().read(TABLE);
+    for (row, word, times) in [("first", "five", 2), ("second", "seven", 2), ("third", "nine", 1)] {
+        let of_row: Vec<_> = records.iter().filter(|record| record.holds(row)).collect();
+        assert_eq!(of_row.len(), times, "records of {row}");
+        assert!(of_row.iter().all(|record| record.holds(word)), "{row} has {word}: {of_row:?}");
+    }
+    scenario.verify();
+}
+
 /// Debezium's forms in all, into a table that was made beforehand.
 #[tokio::test(flavor = "multi_thread")]
 async fn debezium_s_forms_bring_the_rows_of_the_source() {

@@ -281,7 +281,7 @@ impl Opening<'_> {
         let again = checkpoint.phase == Phase::Snapshot;
         let (store, mut state) = self.fence(&peeked).await?;
         self.survey.depart_anew(&self.deps.settings.encoder.topics, &state);
-        self.survey.keep_optional(&state);
+        self.survey.keep_optional(&state, self.deps.settings.encoder.content);
         let settings = &self.deps.settings;
         let copying = settings.snapshot == SnapshotMode::Initial;
         let mut updates = vec![Update::Checkpoint(Box::new(checkpoint.clone()))];

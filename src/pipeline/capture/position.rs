@@ -29,6 +29,16 @@ impl PositionRecord {
         Self { store, checkpoint: Arc::new(Mutex::new(checkpoint)), flush: Arc::new(flush) }
     }
 
+    /// Events below it may have been published.
+    pub(super) async fn ceiling(&self) -> Lsn {
+        self.checkpoint.lock().await.ceiling
+    }
+
+    /// Nothing below it comes again.
+    pub(super) fn flushed(&self) -> Lsn {
+        *self.flush.borrow()
+    }
+
     /// Makes sure that events at `wanted` may be published; `end_of_wal` lets one record serve for many transactions.
     ///
     /// The ceiling lies above what it allows: a commit that begins where the WAL ended is in none of what is below, so a

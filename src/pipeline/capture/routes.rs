@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     avro::store::{SchemaStore, StoreError},
-    lsn::Position,
+    lsn::{Lsn, Position},
     pgoutput::message::{RelationBody, TypeBody},
     pipeline::metrics::TableMetrics,
     record::{Beyond, Encoder, KeyForm, Plan},
@@ -154,8 +154,9 @@ pub(super) struct Routes {
 }
 
 impl Routes {
-    pub(super) fn new(session: Arc<Session>, versions: BTreeMap<String, Arc<Relation>>) -> Self {
-        let versions = Versions::new(Arc::clone(&session), versions);
+    /// `published`: what commits below it may have been published by an earlier session.
+    pub(super) fn new(session: Arc<Session>, versions: BTreeMap<String, Arc<Relation>>, published: Lsn) -> Self {
+        let versions = Versions::new(Arc::clone(&session), versions, published);
         Self { session, by_oid: HashMap::new(), types: HashMap::new(), versions }
     }
 

@@ -58,7 +58,7 @@ pub(super) async fn run(deps: &CaptureDeps, tables: &Arc<Tables>, token: &Cancel
     session.health.set_started();
     session.health.recovered();
     session.health.set_phase("streaming");
-    let routes = Routes::new(Arc::clone(&session), versions);
+    let routes = Routes::new(Arc::clone(&session), versions, session.position.ceiling().await);
     let streamer = streamer(&session, routes, &publisher, below);
     // The stream lives as long as its receiver: it has to confirm what is recorded last.
     let outcome = follow(&session, &publisher, streamer, &mut batches, &handle, token).await;

@@ -16,6 +16,7 @@ use super::{
     tables::Tables,
 };
 use crate::{
+    avro::{content::Content, schema::note_lacking},
     lsn::{Lsn, Position},
     postgres,
     record::TopicNames,
@@ -92,12 +93,13 @@ impl Survey {
     }
 
     /// Before a new snapshot into topics that may hold records: what was optional in them stays so.
-    pub(super) fn keep_optional(&mut self, state: &State) {
+    pub(super) fn keep_optional(&mut self, state: &State, content: Content) {
         for relation in self.published.iter_mut().map(|table| &mut table.relation) {
             let earlier: Vec<_> = state.relations.values().filter(|earlier| earlier.name == relation.name).collect();
             for earlier in earlier {
                 relation.keep_optional(earlier);
             }
+            note_lacking(relation, content);
         }
     }
 

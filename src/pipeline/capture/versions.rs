@@ -21,7 +21,8 @@ use super::{
     state::{FORMER_VERSION, SNAPSHOT_VERSION, Update},
 };
 use crate::{
-    lsn::Position,
+    avro::{content::ColumnDefaults, schema::note_lacking},
+    lsn::{Lsn, Position},
     pgoutput::message::{RelationBody, TypeBody},
     schema::Relation,
     source::{
@@ -34,11 +35,14 @@ use crate::{
 pub(super) struct Versions {
     session: Arc<Session>,
     known: BTreeMap<String, Arc<Relation>>,
+    /// What commits below it may have been published by an earlier session.
+    published: Lsn,
 }
 
 impl Versions {
-    pub(super) fn new(session: Arc<Session>, known: BTreeMap<String, Arc<Relation>>) -> Self {
-        Self { session, known }
+    /// `published`: what commits below it may have been published by an earlier session.
+    pub(super) fn new(session: Arc<Session>, known: BTreeMap<String, Arc<Relation>>, published: Lsn) -> Self {
+        Self { session, known, published }
     }
 
     /// The recorded version that a message describes, or a new one, recorded before it is used. `running` is the one before it
@@ -84,7 +88,7 @@ impl Versions {
             return Err(Error::KeyChanged { table: known.name.to_string() });
         }
         let mut relation = known.clone();
-        layout.tell_defaults(&mut relation);
+        self.tell_defaults(&mut relation, layout, position);
         let is_later = |other: &&Relation| other.lineage.number > known.lineage.number;
         // The first one of a session is no return where it is announced again with the changes that are sent again, before a
         // later one was.
@@ -105,6 +109,17 @@ impl Versions {
         Ok(relation)
     }
 
+    /// What may have been published has the defaults again that it had: the catalog tells those of the present.
+    fn tell_defaults(&self, relation: &mut Relation, layout: &Layout, position: Position) {
+        let content = self.session.settings.encoder.content;
+        let comes_again = position.commit < self.published;
+        if content.column_defaults == ColumnDefaults::Source && !(comes_again && relation.recall_defaults(position)) {
+            layout.tell_defaults(relation);
+            relation.record_defaults(position, self.session.position.flushed());
+        }
+        note_lacking(relation, content);
+    }
+
     async fn first(
         &self,
         body: &RelationBody,
@@ -114,7 +129,7 @@ impl Versions {
         position: Position,
     ) -> Result<Relation, Error> {
         let mut relation = self.session.describe(body, types, last).await?;
-        layout.tell_defaults(&mut relation);
+        self.tell_defaults(&mut relation, layout, position);
         for (_, earlier) in self.of(body.oid) {
             relation.keep_optional(earlier);
         }
