@@ -13,8 +13,8 @@ use walrelay::{
     record::{EncoderSettings, TopicNames},
     schema::{Column, Lineage, Relation, ReplicaIdentity, TableName},
     types::{
-        BinaryMode, ColumnType, DecimalMode, HstoreMode, IntervalMode, Modes, Placeholder, TimeMode, TimetzMode,
-        TrailingZeros, TypeKind,
+        BinaryMode, ColumnType, DecimalMode, HstoreMode, IntervalMode, Modes, Placeholder, SpecialValues, TimeMode,
+        TimetzMode, TrailingZeros, TypeKind,
     },
 };
 
@@ -156,12 +156,14 @@ pub fn modes_of(number: u16) -> Modes {
             TimeMode::Adaptive,
             TimeMode::AdaptiveTimeMicroseconds,
             TimeMode::Microseconds,
+            TimeMode::Nanoseconds,
             TimeMode::Connect,
             TimeMode::Isostring,
-        ][of(5)],
+        ][of(6)],
         hstore: [HstoreMode::Json, HstoreMode::Map][of(2)],
         trailing_zeros: [TrailingZeros::Kept, TrailingZeros::Dropped][of(2)],
         timetz: [TimetzMode::Offset, TimetzMode::Utc][of(2)],
+        special_values: [SpecialValues::Null, SpecialValues::Debezium][of(2)],
     }
 }
 
