@@ -86,7 +86,7 @@ impl Blocks {
         out.extend_from_slice(&self.origin);
     }
 
-    /// Appends the nullable transaction block.
+    /// Appends the nullable transaction block, behind the block `source` of the same event, which knows its transaction.
     pub(super) fn append_transaction(
         &mut self,
         form: TransactionId,
@@ -94,7 +94,6 @@ impl Blocks {
         event: &EventMeta,
         out: &mut Vec<u8>,
     ) {
-        self.refresh(meta);
         if form == TransactionId::Commit && is_streamed(meta, event.ordinal) {
             out.extend_from_slice(&self.id);
         } else {
