@@ -31,6 +31,21 @@ pub struct Content {
     pub column_defaults: ColumnDefaults,
     /// What becomes of columns whose types Debezium does not know.
     pub unknown_types: UnknownTypes,
+    /// How the keys of moved rows are written in headers.
+    pub header_converter: HeaderConverter,
+}
+
+/// How the keys in `__debezium.newkey` and `__debezium.oldkey` are written: by which of Kafka Connect's converters
+/// (`header.converter`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum HeaderConverter {
+    /// As JSON (`JsonConverter` without schemas).
+    #[default]
+    Json,
+    /// As `SimpleHeaderConverter` does, the worker's default: decimals are plain numbers, and moments of Connect's own types have
+    /// no quotes.
+    Simple,
 }
 
 /// Whether records have the headers `walrelay.*`. Without them nothing tells what a form loses, nor positions: apply reads the
@@ -126,6 +141,8 @@ pub enum Nullability {
     /// Those that the source declares so, and columns that are optional for the records before. A value that is not known is 0,
     /// the empty string or 1970-01-01, as Debezium has it.
     Source,
+    /// Those that the source declares so, whatever records before have, as with Debezium: the registry may refuse such a schema.
+    Declared,
 }
 
 /// The `connect.parameters` of a row's fields.

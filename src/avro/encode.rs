@@ -1,6 +1,6 @@
 //! Avro's binary encoding (specification, "Binary Encoding"), appended to a buffer.
 
-use crate::types::{self, Value};
+use crate::types::{self, Simple, Value};
 
 /// The first branch of a union: null, where it has no default.
 pub const FIRST_BRANCH: u8 = 0;
@@ -14,15 +14,22 @@ pub fn boolean(value: bool, out: &mut Vec<u8>) {
 }
 
 /// `int` and `long`: zig-zag, seven bits a byte, lowest first.
-#[expect(clippy::cast_possible_truncation, reason = "the number is below 128")]
+#[expect(clippy::cast_possible_truncation, reason = "seven bits of it are wanted, or there are no more")]
 #[inline]
 pub fn long(value: i64, out: &mut Vec<u8>) {
-    let number = (value << 1 ^ value >> 63).cast_unsigned();
+    let number = zig_zag(value);
     if number < 0x80 {
         out.push(number as u8);
+    } else if number < 0x4000 {
+        out.extend_from_slice(&[number as u8 | 0x80, (number >> 7) as u8]);
     } else {
         append_sevens(number, out);
     }
+}
+
+#[inline]
+const fn zig_zag(value: i64) -> u64 {
+    (value << 1 ^ value >> 63).cast_unsigned()
 }
 
 /// Bytes of a word.
@@ -30,26 +37,38 @@ const WORD: usize = 8;
 /// The bit of each byte that says that more follow.
 const MORE: u64 = 0x8080_8080_8080_8080;
 
-/// A number of at least eight bits: a word at once, then what is beyond 56 bits.
+/// A number of at least eight bits.
 fn append_sevens(number: u64, out: &mut Vec<u8>) {
-    let sevens = (u64::BITS - number.leading_zeros()).div_ceil(7) as usize;
-    let word = spread_sevens(number) | MORE;
-    if sevens <= WORD {
-        append_begin(&(word & !(0x80 << (8 * (sevens - 1)))).to_le_bytes(), sevens, out);
-    } else {
-        out.extend_from_slice(&word.to_le_bytes());
-        append_varint_rest(number >> 56, out);
-    }
+    let (bytes, count) = sevens(number);
+    append_begin(&bytes, count, out);
 }
 
-/// The last bytes of a number of more than 56 bits.
-#[expect(clippy::cast_possible_truncation, reason = "seven bits of it are wanted")]
-fn append_varint_rest(mut rest: u64, out: &mut Vec<u8>) {
-    while rest >= 0x80 {
-        out.push(rest as u8 | 0x80);
-        rest >>= 7;
+/// The bytes of a number, the first so many of these: a word at once, then what is beyond 56 bits.
+#[inline]
+const fn sevens(number: u64) -> ([u8; 2 * WORD], usize) {
+    let count = (u64::BITS - (number | 1).leading_zeros()).div_ceil(7) as usize;
+    let word = spread_sevens(number) | MORE;
+    if count <= WORD {
+        return (((word & !(0x80 << (8 * (count - 1)))) as u128).to_le_bytes(), count);
     }
-    out.push(rest as u8);
+    // At most eight bits.
+    let rest = number >> 56;
+    let rest = if rest < 0x80 { rest } else { rest & 0x7F | 0x80 | rest >> 7 << 8 };
+    (((rest as u128) << 64 | word as u128).to_le_bytes(), count)
+}
+
+/// A moment in milliseconds, microseconds and nanoseconds, each of them a union `["null", "long"]`.
+pub fn moments(nanoseconds: i64, out: &mut Vec<u8>) {
+    /// Branch and number of each.
+    const MOST: usize = 3 * (1 + 10);
+    let (mut bytes, mut end) = ([0; MOST + 2 * WORD], 0);
+    for moment in [nanoseconds.div_euclid(1_000_000), nanoseconds.div_euclid(1_000), nanoseconds] {
+        let (number, count) = sevens(zig_zag(moment));
+        bytes[end] = SECOND_BRANCH;
+        bytes[end + 1..][..number.len()].copy_from_slice(&number);
+        end += 1 + count;
+    }
+    out.extend_from_slice(&bytes[..end]);
 }
 
 /// The lower 56 bits, seven to a byte.
@@ -136,6 +155,15 @@ pub fn optional_string(value: Option<&str>, out: &mut Vec<u8>) {
             string(value, out);
         }
         None => null(out),
+    }
+}
+
+/// A value of the commonest types.
+#[inline]
+pub fn simple(value: Simple<'_>, out: &mut Vec<u8>) {
+    match value {
+        Simple::Text(text) => string(text, out),
+        Simple::Number(number) => long(number, out),
     }
 }
 
@@ -239,6 +267,35 @@ mod tests {
             string(&text, &mut plain);
             composed(&mut out, |out| out.extend_from_slice(text.as_bytes()));
             assert_eq!(out, plain, "{size}");
+        }
+    }
+
+    #[test]
+    fn moments_are_three_optional_numbers() {
+        for nanoseconds in [0, 1, -1, 63, 64, 999_999_999, 1_795_000_000_123_456_789, i64::MAX, i64::MIN, -1_000_000] {
+            let (mut plain, mut out) = (b"before".to_vec(), b"before".to_vec());
+            for divisor in [1_000_000, 1_000, 1] {
+                optional_long(Some(nanoseconds.div_euclid(divisor)), &mut plain);
+            }
+            moments(nanoseconds, &mut out);
+            assert_eq!(out, plain, "{nanoseconds}");
+        }
+    }
+
+    /// As the specification has it, byte by byte.
+    #[test]
+    fn numbers_of_any_size_are_in_zig_zag() {
+        let edges = (0..63).flat_map(|bits| [(1_i64 << bits) - 1, 1 << bits, -(1 << bits), -(1 << bits) - 1]);
+        for number in edges.chain([i64::MAX, i64::MIN]) {
+            let (mut expected, mut rest) = (Vec::new(), (number << 1 ^ number >> 63).cast_unsigned());
+            while rest >= 0x80 {
+                expected.push(rest.to_le_bytes()[0] | 0x80);
+                rest >>= 7;
+            }
+            expected.push(rest.to_le_bytes()[0]);
+            let mut out = Vec::new();
+            long(number, &mut out);
+            assert_eq!(out, expected, "{number}");
         }
     }
 }

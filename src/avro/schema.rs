@@ -287,8 +287,13 @@ pub fn note_lacking(relation: &mut Relation, content: Content) {
 /// Whether a row's field is written without a union with null. With a default, it need not be null in the records that lack it.
 #[must_use]
 pub fn is_required(relation: &Relation, index: usize, has_default: bool, nullability: Nullability) -> bool {
-    let declared = |column: &Column| !column.nullable && !column.optional && (has_default || !column.added);
-    relation.is_key(index) || nullability == Nullability::Source && relation.columns.get(index).is_some_and(declared)
+    let is_kept = |column: &Column| !column.optional && (has_default || !column.added);
+    let is_declared = |column: &Column| match nullability {
+        Nullability::Widened => false,
+        Nullability::Source => !column.nullable && is_kept(column),
+        Nullability::Declared => !column.nullable,
+    };
+    relation.is_key(index) || relation.columns.get(index).is_some_and(is_declared)
 }
 
 fn row_fields(relation: &Relation, codecs: &[Codec], content: Content) -> Vec<Value> {

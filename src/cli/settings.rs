@@ -108,6 +108,7 @@ pub(super) const fn content(config: &Format) -> Content {
         total_order: config.total_order,
         column_defaults: config.column_defaults,
         unknown_types: config.unknown_types,
+        header_converter: config.header_converter,
     }
 }
 

@@ -119,13 +119,13 @@ pub const KEYS: &[Key] = &[
         "format.compatibility",
         Kind::Choice(&["walrelay", "debezium"]),
         Some("\"walrelay\""),
-        "Whose forms hold where no other key of [format] is set. Under debezium: interval numeric, nullability source, parameters none, transaction none (streamed with capture.transactions), transaction_id event, context_headers, trailing_zeros dropped, timetz utc, truncates none, own_headers false, empty_transactions, total_order published, special_values debezium, column_defaults source, unknown_types omitted.",
+        "Whose forms hold where no other key of [format] is set. Under debezium: interval numeric, nullability declared, parameters none, transaction none (streamed with capture.transactions), transaction_id event, context_headers, trailing_zeros dropped, timetz utc, truncates none, own_headers false, empty_transactions, total_order published, special_values debezium, column_defaults source, unknown_types omitted, header_converter simple.",
     ),
     key(
         "format.nullability",
-        Kind::Choice(&["widened", "source"]),
+        Kind::Choice(&["widened", "source", "declared"]),
         Some("\"widened\""),
-        "Fields of a row: all but the key's can be null, or those that the source declares so, with Debezium's 0, empty string or 1970-01-01 where a value is not known. Columns that are added later, or could be null before, stay nullable.",
+        "Fields of a row: all but the key's can be null, or those that the source declares so, with Debezium's 0, empty string or 1970-01-01 where a value is not known. Columns that are added later, or could be null before, stay nullable, but for declared, as with Debezium, where the registry may refuse the schema and so stop the table.",
     ),
     key(
         "format.parameters",
@@ -198,6 +198,12 @@ pub const KEYS: &[Key] = &[
         Kind::Choice(&["text", "omitted"]),
         Some("\"text\""),
         "Columns whose types Debezium does not know, as composites and multiranges: PostgreSQL's text, or left out of rows, and so of targets (Debezium's include.unknown.datatypes). Columns of the key stay.",
+    ),
+    key(
+        "format.header_converter",
+        Kind::Choice(&["json", "simple"]),
+        Some("\"json\""),
+        "How the keys of moved rows are written in the headers __debezium.newkey and __debezium.oldkey: as Kafka Connect's JsonConverter or its SimpleHeaderConverter does (header.converter of Debezium's worker).",
     ),
     key(
         "format.unavailable_value",

@@ -32,9 +32,9 @@ const ALTERNATIVES: [(&str, &str); 3] = [
 ];
 
 /// What Debezium's defaults are where they differ.
-const DEBEZIUM: [(&str, &str); 15] = [
+const DEBEZIUM: [(&str, &str); 16] = [
     ("format.interval", "\"numeric\""),
-    ("format.nullability", "\"source\""),
+    ("format.nullability", "\"declared\""),
     ("format.parameters", "\"none\""),
     ("format.transaction", "\"none\""),
     ("format.transaction_id", "\"event\""),
@@ -48,6 +48,7 @@ const DEBEZIUM: [(&str, &str); 15] = [
     ("format.empty_transactions", "true"),
     ("format.total_order", "\"published\""),
     ("format.special_values", "\"debezium\""),
+    ("format.header_converter", "\"simple\""),
 ];
 
 /// A value and its origin.

@@ -10,8 +10,8 @@ use super::value::{Bound, ByteSize, ParseError, Period, Secret};
 use crate::{
     avro::{
         content::{
-            ColumnDefaults, Nullability, Parameters, TotalOrder, TransactionBlock, TransactionId, Truncates,
-            UnknownTypes,
+            ColumnDefaults, HeaderConverter, Nullability, Parameters, TotalOrder, TransactionBlock, TransactionId,
+            Truncates, UnknownTypes,
         },
         flat::Deletes,
     },
@@ -169,6 +169,7 @@ pub struct Format {
     pub special_values: SpecialValues,
     pub column_defaults: ColumnDefaults,
     pub unknown_types: UnknownTypes,
+    pub header_converter: HeaderConverter,
     pub unavailable_value: Placeholder,
     pub records: RecordsKind,
     pub flat: FlatRecords,

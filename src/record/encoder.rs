@@ -377,11 +377,11 @@ impl Encoder {
         [old_json, new_json]: &mut [Vec<u8>; 2],
         out: &mut RecordBuf,
     ) -> Result<(), EncodeError> {
-        let plan = delete.plan;
+        let (plan, converter) = (delete.plan, self.settings.content.header_converter);
         for (row, json) in [(delete.before, &mut *old_json), (create.after, &mut *new_json)] {
             json.clear();
             if let Some(row) = row {
-                key::append_json(plan, row, &mut self.scratch.value, json)?;
+                key::append_text(converter, plan, row, &mut self.scratch.value, json)?;
             }
         }
 
@@ -508,9 +508,7 @@ impl Encoder {
             encode::null(bytes);
         }
         encode::string(op.code(), bytes);
-        for divisor in [1_000_000, 1_000, 1] {
-            encode::optional_long(Some(own.processed_ns.div_euclid(divisor)), bytes);
-        }
+        encode::moments(own.processed_ns, bytes);
     }
 
     /// The position of an event without a transaction block, or whose block or schema does not tell that it is ours.

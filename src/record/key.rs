@@ -1,9 +1,10 @@
-//! Event keys: canonical bytes for the partitioner and the comparison of old and new, JSON for Debezium's headers.
+//! Event keys: canonical bytes for the partitioner and the comparison of old and new, text for Debezium's headers.
 
 use std::{fmt::Display, io::Write as _};
 
 use crate::{
-    avro::{encode, name::escape},
+    avro::{content::HeaderConverter, encode, name::escape},
+    event::Datum,
     record::{
         error::EncodeError,
         header::append_json_string,
@@ -24,13 +25,20 @@ pub(super) fn append(
         out.extend_from_slice(&schema.prefix);
     }
     for column in &plan.key {
-        with_key_value(plan, row, column, |value| encode::value(&value, scratch, out))?;
+        if let Datum::Text(text) = row.datum(column.index)
+            && let Ok(Some(value)) = column.codec.parse_simple(text)
+        {
+            encode::simple(value, out);
+        } else {
+            with_key_value(plan, row, column, |value| encode::value(&value, scratch, out))?;
+        }
     }
     Ok(())
 }
 
-/// Appends the key as Kafka Connect's JSON converter writes a struct without its schema.
-pub(super) fn append_json(
+/// Appends the key as a converter of Kafka Connect writes a struct without its schema.
+pub(super) fn append_text(
+    converter: HeaderConverter,
     plan: &Plan,
     row: RowSource<'_>,
     scratch: &mut Vec<u8>,
@@ -41,7 +49,10 @@ pub(super) fn append_json(
         out.push(std::mem::replace(&mut separator, b','));
         append_json_string(&escape(&column.name), out);
         out.push(b':');
-        with_key_value(plan, row, column, |value| append_json_value(value, scratch, out))?;
+        with_key_value(plan, row, column, |value| match converter {
+            HeaderConverter::Json => append_json_value(value, scratch, out),
+            HeaderConverter::Simple => column.codec.append_connect_text(value, scratch, out),
+        })?;
     }
     out.extend_from_slice(if plan.key.is_empty() { b"{}" } else { b"}" });
     Ok(())

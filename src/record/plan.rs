@@ -160,7 +160,7 @@ impl Plan {
 /// The columns' codecs.
 pub(super) fn codecs(relation: &Relation, modes: Modes, nullability: Nullability) -> Vec<Codec> {
     let codec = |column: &Column| match Codec::of_column(&column.ty, modes) {
-        codec if nullability == Nullability::Source && !column.null_items => codec.with_required_items(),
+        codec if nullability != Nullability::Widened && !column.null_items => codec.with_required_items(),
         codec => codec,
     };
     relation.columns.iter().map(codec).collect()

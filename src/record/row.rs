@@ -34,11 +34,15 @@ impl<'a> RowSource<'a> {
     }
 
     /// A column's datum. A key tuple is NULL in its other columns, so only a value counts as having one.
+    #[inline]
     pub(super) fn datum(&self, index: usize) -> &'a Datum {
-        match (self.tuple.get(index), self.fallback.and_then(|fallback| fallback.get(index))) {
-            (Some(Datum::Unchanged), Some(old @ (Datum::Text(_) | Datum::Binary(_)))) => old,
-            (Some(datum), _) => datum,
-            (None, _) => &Datum::Null,
+        match self.tuple.get(index) {
+            Some(unchanged @ Datum::Unchanged) => match self.fallback.and_then(|fallback| fallback.get(index)) {
+                Some(old @ (Datum::Text(_) | Datum::Binary(_))) => old,
+                _ => unchanged,
+            },
+            Some(datum) => datum,
+            None => &Datum::Null,
         }
     }
 }
@@ -129,6 +133,11 @@ fn append_text(
     out: &mut Vec<u8>,
 ) -> Result<(), EncodeError> {
     let not_utf8 = |source| not_utf8(plan, column, source);
+    if let Some(value) = column.codec.parse_simple(text).map_err(not_utf8)? {
+        column.append_branch(out);
+        encode::simple(value, out);
+        return Ok(());
+    }
     // Borrowed, since a value is as large as several words.
     let parsed = &column.codec.parse(text);
     let parsed = parsed.as_ref().map_err(|source| not_utf8(*source))?;

@@ -43,13 +43,23 @@ pub(super) fn int16_schema(parameters: Attributes) -> Json {
     Json::Object(schema)
 }
 
-fn number(text: &[u8]) -> Option<i64> {
+/// A number of 64 bits.
+#[inline]
+pub(super) fn number(text: &[u8]) -> Option<i64> {
     let (negative, digits) = match text {
         [b'-', digits @ ..] => (true, digits),
         digits => (false, digits),
     };
     if digits.is_empty() {
         return None;
+    }
+    // No number of 18 digits is beyond 64 bits.
+    if digits.len() <= 18 {
+        let (number, all_digits) = digits.iter().fold((0_i64, true), |(number, all_digits), digit| {
+            let digit = digit.wrapping_sub(b'0');
+            (number.wrapping_mul(10).wrapping_add(i64::from(digit)), all_digits && digit < 10)
+        });
+        return all_digits.then_some(if negative { number.wrapping_neg() } else { number });
     }
     digits.iter().try_fold(0_i64, |number, digit| {
         let digit = i64::from(digit.is_ascii_digit().then(|| digit - b'0')?);

@@ -20,7 +20,7 @@ pub use modes::{
 pub(crate) use point::well_known_binary;
 pub use unsent::{Placeholder, PlaceholderError};
 pub use value::{
-    ArrayText, BitString, ByteString, Parsed, RenderError, ShortText, Unscaled, Value, Wide, append_encoded,
+    ArrayText, BitString, ByteString, Parsed, RenderError, ShortText, Simple, Unscaled, Value, Wide, append_encoded,
 };
 
 mod array;
@@ -33,6 +33,7 @@ mod calendar;
 mod choose;
 mod codec;
 mod column;
+mod connect_text;
 mod convert;
 mod date;
 mod decimal_form;

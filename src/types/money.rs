@@ -8,7 +8,7 @@ use super::{
     value::{Parsed, RenderError, Unscaled, Value},
 };
 
-const SCALE: u32 = 2;
+pub(super) const SCALE: u32 = 2;
 
 pub(super) fn parse(text: &[u8]) -> Parsed<'_> {
     cents(text).map_or(Parsed::Unrepresentable { stand_in: Value::Decimal(Unscaled::Small(0.into())) }, |cents| {

@@ -88,6 +88,15 @@ pub enum Parsed<'a> {
     },
 }
 
+/// A value of the commonest types, the same in a row and in a key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Simple<'a> {
+    /// [`Value::Text`]
+    Text(&'a str),
+    /// [`Value::Int`] or [`Value::Long`]
+    Number(i64),
+}
+
 /// A value from a record has no PostgreSQL text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("a value that no PostgreSQL {0} has")]
@@ -341,6 +350,23 @@ impl Unscaled<'_> {
                 magnitude::append_twos_complement(negative, digits, out);
             }
             Self::TwosComplement(bytes) => out.extend_from_slice(bytes),
+        }
+    }
+}
+
+impl Unscaled<'_> {
+    /// Appends its decimal digits behind its sign; of one that a record's bytes are, nothing.
+    pub(super) fn append_digits_to(&self, out: &mut Vec<u8>) {
+        match *self {
+            Self::Small(number) => out.extend_from_slice(itoa::Buffer::new().format(number.get()).as_bytes()),
+            Self::Digits { negative, whole, fraction, zeros } => {
+                if negative {
+                    out.push(b'-');
+                }
+                let digits = whole.iter().chain(fraction).copied().chain(std::iter::repeat_n(b'0', zeros));
+                out.extend(digits.skip_while(|digit| *digit == b'0'));
+            }
+            Self::TwosComplement(_) => {}
         }
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use allocation_counter::measure;
 use walrelay::{
     avro::{
-        content::Content,
+        content::{Content, HeaderConverter},
         flat::{Deletes, Flat, Metadata},
     },
     event::{Datum, RecordBuf, RowChange, TransactionMeta, Tuple},
@@ -61,6 +61,23 @@ fn a_row_of_any_type_is_encoded_without_an_allocation() {
             let streamed = golden.operations.iter().filter_map(|operation| change(operation, golden.relation.identity));
             let changes: Vec<_> = snapshot.chain(streamed).collect();
             assert_eq!(allocations(&mut pipe, &plan, &changes), 0, "{table}, {modes:?}");
+        }
+    }
+}
+
+#[test]
+fn the_keys_of_a_moved_row_are_told_without_an_allocation() {
+    let family = crate::recorded::family("types");
+    for header_converter in [HeaderConverter::Json, HeaderConverter::Simple] {
+        for modes in
+            [Modes::default(), Modes { time: TimeMode::Connect, decimal: DecimalMode::Double, ..Modes::default() }]
+        {
+            let content = Content { header_converter, ..Content::default() };
+            let mut pipe = Pipe::with_forms("p", modes, content);
+            let plan = pipe.plan(&family.tables["m_key"].relation);
+            let changes: Vec<_> = family.changes("m_key").into_iter().flatten().collect();
+            assert!(pipe.encode(&plan, &changes[2]).unwrap().len() > 1, "the row moves");
+            assert_eq!(allocations(&mut pipe, &plan, &changes), 0, "{header_converter:?}, {modes:?}");
         }
     }
 }

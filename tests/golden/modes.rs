@@ -5,8 +5,8 @@ use std::{cell::RefCell, collections::BTreeSet};
 use serde_json::{Value as Json, json};
 use walrelay::{
     avro::content::{
-        ColumnDefaults, Content, EmptyTransactions, Nullability, OwnHeaders, Parameters, Tombstones, TotalOrder,
-        TransactionBlock, TransactionId, Truncates, UnknownTypes,
+        ColumnDefaults, Content, EmptyTransactions, HeaderConverter, Nullability, OwnHeaders, Parameters, Tombstones,
+        TotalOrder, TransactionBlock, TransactionId, Truncates, UnknownTypes,
     },
     event::{Cell, Datum, RowChange},
     record::{Decoded, Encoder, EncoderSettings},
@@ -37,7 +37,7 @@ pub const PLAIN: Modes = Modes {
 
 /// What Debezium says around the values unless it is told otherwise.
 pub const CONTENT: Content = Content {
-    nullability: Nullability::Source,
+    nullability: Nullability::Declared,
     parameters: Parameters::None,
     transaction: TransactionBlock::None,
     transaction_id: TransactionId::Event,
@@ -49,6 +49,7 @@ pub const CONTENT: Content = Content {
     own_headers: OwnHeaders::Written,
     empty_transactions: EmptyTransactions::Told,
     total_order: TotalOrder::Published,
+    header_converter: HeaderConverter::Simple,
 };
 
 /// A recording, and walrelay's form of the settings in its file.
@@ -104,17 +105,12 @@ fn variants() -> Vec<(&'static str, EncoderSettings)> {
     ]
 }
 
-/// Decimals are numbers, and dates unquoted words, in the keys that Connect's simple converter puts into headers; walrelay's are
-/// those of its JSON converter.
-const NEW_KEY: &str = "m_key: __debezium.newkey";
-const OLD_KEY: &str = "m_key: __debezium.oldkey";
-
-/// Columns in which some value of a recording is another one for what travels in `walrelay.text`, and keys in headers.
+/// Columns in which some value of a recording is another one for what travels in `walrelay.text`.
 const BESIDES: [(&str, &[&str]); 5] = [
-    ("types.connect", &[NEW_KEY, OLD_KEY, "t_time.t", "t_time.t0", "t_time.t3"]),
+    ("types.connect", &["t_time.t", "t_time.t0", "t_time.t3"]),
     ("types.isostring", &["t_date.d"]),
-    ("types.microseconds", &[NEW_KEY, OLD_KEY]),
-    ("types.nanoseconds", &[NEW_KEY, OLD_KEY]),
+    ("types.microseconds", &[]),
+    ("types.nanoseconds", &[]),
     ("types.adaptive_time_microseconds", &[]),
 ];
 
