@@ -172,8 +172,8 @@ pub fn content_of(number: u8) -> Content {
     let number = usize::from(number);
     Content {
         nullability: [Nullability::Widened, Nullability::Source, Nullability::Declared][number % 3],
-        parameters: [Parameters::All, Parameters::SourceType, Parameters::None][number / 2 % 3],
-        transaction: [TransactionBlock::All, TransactionBlock::Streamed, TransactionBlock::None][number / 6 % 3],
+        parameters: [Parameters::All, Parameters::SourceType, Parameters::None][number / 3 % 3],
+        transaction: [TransactionBlock::All, TransactionBlock::Streamed, TransactionBlock::None][number / 9 % 3],
         ..Content::default()
     }
 }

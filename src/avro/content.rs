@@ -35,6 +35,25 @@ pub struct Content {
     pub header_converter: HeaderConverter,
 }
 
+impl Content {
+    /// What Debezium says around values unless it is told otherwise.
+    pub const DEBEZIUM: Self = Self {
+        nullability: Nullability::Declared,
+        parameters: Parameters::None,
+        transaction: TransactionBlock::None,
+        transaction_id: TransactionId::Event,
+        context_headers: true,
+        tombstones: Tombstones::OnDelete,
+        truncates: Truncates::Skipped,
+        own_headers: OwnHeaders::LeftOut,
+        empty_transactions: EmptyTransactions::Told,
+        total_order: TotalOrder::Published,
+        column_defaults: ColumnDefaults::Source,
+        unknown_types: UnknownTypes::Omitted,
+        header_converter: HeaderConverter::Simple,
+    };
+}
+
 /// How the keys in `__debezium.newkey` and `__debezium.oldkey` are written: by which of Kafka Connect's converters
 /// (`header.converter`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -140,6 +140,14 @@ mod tests {
     use super::*;
     use crate::config::{CheckConfig, Layers};
 
+    /// The golden tests compare these forms with what Debezium wrote.
+    #[test]
+    fn compatibility_gives_debezium_s_forms() {
+        let compatible = [("WALRELAY_FORMAT__COMPATIBILITY".to_owned(), "debezium".to_owned())];
+        let format = CheckConfig::new(&Layers::read(None, compatible).unwrap()).unwrap().format;
+        assert_eq!((modes(&format), content(&format)), (Modes::DEBEZIUM, Content::DEBEZIUM));
+    }
+
     #[test]
     fn retention_is_unlimited_unless_it_is_set() {
         let topics_of = |environment: &[(&str, &str)]| {

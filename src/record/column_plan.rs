@@ -57,6 +57,11 @@ pub enum Found<'a> {
 }
 
 impl ColumnPlan {
+    /// The column with its type, for an error.
+    pub(super) fn described(&self) -> String {
+        format!("{} ({})", self.shape.name, self.shape.type_sql)
+    }
+
     /// Compiles the plan of a row's field, or says why no column is written like that.
     pub(super) fn compile(writer: &Writer, field: &Field) -> Result<Self, String> {
         let (presence, ty) = presence(writer, &field.ty)?;

@@ -60,12 +60,14 @@ pub enum EncodeError {
         ty: String,
     },
     /// A text is not UTF-8, as Avro and JSON demand.
-    #[error("column {column} of table {table} holds text that is not UTF-8")]
+    #[error("column {column} ({ty}) of table {table} holds text that is not UTF-8")]
     NotUtf8 {
         /// The table.
         table: TableName,
         /// The column.
         column: String,
+        /// Its type, as PostgreSQL writes it.
+        ty: String,
         /// Where it ceases to be.
         source: Utf8Error,
     },
@@ -118,6 +120,10 @@ impl Classify for EncodeError {
     }
 }
 
+fn of(column: Option<&str>) -> String {
+    column.map(|column| format!(", column {column}")).unwrap_or_default()
+}
+
 /// A record cannot become an event. The caller knows partition and offset.
 #[derive(Debug, thiserror::Error)]
 pub enum DecodeError {
@@ -167,12 +173,14 @@ pub enum DecodeError {
         topic: String,
     },
     /// The bytes do not match their schema.
-    #[error("record of topic {topic} does not match its schema {id}")]
+    #[error("record of topic {topic} does not match its schema {id}{}", of(column.as_deref()))]
     Bytes {
         /// The topic.
         topic: String,
         /// The id.
         id: u32,
+        /// The column that is read there, with its type; `None` outside of the rows.
+        column: Option<String>,
         /// Where and how.
         source: cursor::DecodeError,
     },
@@ -181,7 +189,7 @@ pub enum DecodeError {
     Render {
         /// The topic.
         topic: String,
-        /// The column.
+        /// The column, with its type.
         column: String,
         /// What it should be.
         source: RenderError,
@@ -191,7 +199,7 @@ pub enum DecodeError {
     Oversized {
         /// The topic.
         topic: String,
-        /// The column that is too much.
+        /// The column that is too much, with its type.
         column: String,
         /// What a row may need.
         most: usize,

@@ -85,14 +85,15 @@ impl Reading<'_> {
     /// Where the text of a column lies, which is appended.
     fn span(&self, column: &ColumnPlan, place: Place, arena: &mut Vec<u8>) -> Result<Span, DecodeError> {
         let Place::At(offset) = place else { return Ok(Span::Null) };
-        let found = column.value(&mut Cursor::at(self.body, offset)).map_err(|source| self.bytes(source))?;
+        let found =
+            column.value(&mut Cursor::at(self.body, offset)).map_err(|source| self.bytes(Some(column), source))?;
         if self.is_foreign() && column.is_placeholder(found, self.placeholder) {
             return Ok(Span::Unchanged);
         }
         let start = arena.len();
         column.append_text(found, arena, self.most).map_err(|error| match error {
             TextError::Render(source) => {
-                let column = column.shape.name.to_string();
+                let column = column.described();
                 DecodeError::Render { topic: self.topic.to_owned(), column, source }
             }
             TextError::Beyond => self.oversized(column),
@@ -106,7 +107,7 @@ impl Reading<'_> {
     }
 
     fn oversized(&self, column: &ColumnPlan) -> DecodeError {
-        let (topic, column) = (self.topic.to_owned(), column.shape.name.to_string());
+        let (topic, column) = (self.topic.to_owned(), column.described());
         DecodeError::Oversized { topic, column, most: self.most.min(u32::MAX as usize) }
     }
 }

@@ -231,7 +231,8 @@ pub(super) fn differs_beyond_key_bytes(plan: &Plan, before: RowSource<'_>, after
 }
 
 fn not_utf8(plan: &Plan, column: &PlanColumn, source: std::str::Utf8Error) -> EncodeError {
-    EncodeError::NotUtf8 { table: plan.table.clone(), column: column.name.to_string(), source }
+    let (column, ty) = (column.name.to_string(), column.sql.to_string());
+    EncodeError::NotUtf8 { table: plan.table.clone(), column, ty, source }
 }
 
 fn key_missing(plan: &Plan, column: &PlanColumn) -> EncodeError {

@@ -152,8 +152,13 @@ impl<'a> Reading<'a> {
     }
 
     /// The error for bytes that are not what the schema says.
-    pub(super) fn bytes(&self, source: cursor::DecodeError) -> DecodeError {
-        DecodeError::Bytes { topic: self.topic.to_owned(), id: self.id, source }
+    pub(super) fn bytes(&self, column: Option<&ColumnPlan>, source: cursor::DecodeError) -> DecodeError {
+        DecodeError::Bytes {
+            topic: self.topic.to_owned(),
+            id: self.id,
+            column: column.map(ColumnPlan::described),
+            source,
+        }
     }
 
     /// Indices of the columns that the server did not send.
@@ -165,15 +170,22 @@ impl<'a> Reading<'a> {
     /// Walks over the envelope; `places` gets those of both rows' columns.
     pub(super) fn parts(&self, places: &mut Vec<Place>) -> Result<Parts<'a>, DecodeError> {
         places.clear();
-        self.walk(&mut Cursor::new(self.body), places).map_err(|source| self.bytes(source))
+        let mut reading = None;
+        self.walk(&mut Cursor::new(self.body), places, &mut reading).map_err(|source| self.bytes(reading, source))
     }
 
-    fn walk(&self, cursor: &mut Cursor<'a>, places: &mut Vec<Place>) -> Result<Parts<'a>, cursor::DecodeError> {
+    /// Where it fails, `reading` is the column that was being read.
+    fn walk(
+        &self,
+        cursor: &mut Cursor<'a>,
+        places: &mut Vec<Place>,
+        reading: &mut Option<&'a ColumnPlan>,
+    ) -> Result<Parts<'a>, cursor::DecodeError> {
         let mut parts = Parts::default();
         for step in &self.plan.steps {
             match step {
-                Step::Before(presence) => parts.before = self.place_row(*presence, cursor, places)?,
-                Step::After(presence) => parts.after = self.place_row(*presence, cursor, places)?,
+                Step::Before(presence) => parts.before = self.place_row(*presence, cursor, places, reading)?,
+                Step::After(presence) => parts.after = self.place_row(*presence, cursor, places, reading)?,
                 Step::Op => parts.op = cursor.text()?,
                 Step::Source(steps) => self.source(steps, cursor, &mut parts)?,
                 Step::Transaction(presence, steps) => {
@@ -194,6 +206,7 @@ impl<'a> Reading<'a> {
         presence: Presence,
         cursor: &mut Cursor<'a>,
         places: &mut Vec<Place>,
+        reading: &mut Option<&'a ColumnPlan>,
     ) -> Result<Option<usize>, cursor::DecodeError> {
         if !presence.read(cursor)? {
             return Ok(None);
@@ -202,7 +215,7 @@ impl<'a> Reading<'a> {
         // A copy stays in registers.
         let mut at = *cursor;
         for column in &self.plan.columns {
-            places.push(column.place(&mut at)?);
+            places.push(column.place(&mut at).inspect_err(|_| *reading = Some(column))?);
         }
         *cursor = at;
         Ok(Some(first))

@@ -140,8 +140,7 @@ impl Classify for RegistryError {
             Self::Unauthorized { .. } => Some("Check registry.username and registry.password.".into()),
             Self::Incompatible { subject, .. } => Some(format!(
                 "Lower the compatibility level of subject {subject}, or delete the subject if no reader needs its old records; \
-                 both schemas are in the log. If format.nullability is \"declared\", as under compatibility = \"debezium\", \"source\" \
-                 lets fields be null that earlier records lack or have as null."
+                 both schemas are in the log."
             )),
             Self::NotRegistered { subject, schema } => {
                 Some(format!("Register this schema under subject {subject}, or set registry.auto_register: {schema}."))

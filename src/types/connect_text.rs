@@ -69,6 +69,7 @@ impl Codec {
             Value::Array(_) | Value::Map(_) => self.append_collection(value, scratch, out),
         }
     }
+
     fn append_collection(&self, value: Value<'_>, scratch: &mut Vec<u8>, out: &mut Vec<u8>) {
         match value {
             Value::Array(array) => {
@@ -121,7 +122,8 @@ impl Codec {
     }
 }
 
-/// A date is told from a time of day, and from both, by the number alone: what lies before 1970-01-02 is a time.
+/// A date is told from a time of day, and from both, by the number alone: what lies before 1970-01-02 is a time. The converter takes
+/// the zone of its process, which is UTC here.
 fn append_moment(millis: i64, out: &mut Vec<u8>) {
     let (days, time) = (millis.div_euclid(DAY), millis.rem_euclid(DAY));
     if days > 0 {
@@ -263,7 +265,7 @@ mod tests {
     use super::*;
     use crate::types::{ColumnType, Modes, Parsed, TimeMode, TypeKind};
 
-    /// What the converter (Kafka Connect 3.9.0) wrote of a struct's field.
+    /// What the converter (`connect-api` 3.9.0, in UTC) wrote of a struct's field.
     fn written(ty: &ColumnType, text: &str) -> String {
         let codec = Codec::of_column(ty, Modes { time: TimeMode::Connect, ..Modes::default() });
         let (Parsed::Value(value) | Parsed::Lossy(value)) = codec.parse(text.as_bytes()).unwrap() else {
@@ -334,6 +336,7 @@ mod tests {
             ("1.0000000", 7, "1.0000000"),
             ("-0.00000012", 8, "-1.2E-7"),
             ("12", 0, "12"),
+            ("0.0000000000000000000000000000000000000000", 40, "0E-40"),
         ] {
             let ty = ColumnType::base(1700, (60 << 16 | scale) + 4, "numeric");
             assert_eq!(written(&ty, text), connect, "{text}");

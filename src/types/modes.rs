@@ -24,6 +24,20 @@ pub struct Modes {
     pub special_values: SpecialValues,
 }
 
+impl Modes {
+    /// Debezium's defaults.
+    pub const DEBEZIUM: Self = Self {
+        decimal: DecimalMode::Precise,
+        interval: IntervalMode::Numeric,
+        binary: BinaryMode::Bytes,
+        time: TimeMode::Adaptive,
+        hstore: HstoreMode::Json,
+        trailing_zeros: TrailingZeros::Dropped,
+        timetz: TimetzMode::Utc,
+        special_values: SpecialValues::Debezium,
+    };
+}
+
 /// What is written for an infinite `date`, and for a `timestamp` whose microseconds overflow.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]

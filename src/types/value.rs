@@ -352,9 +352,7 @@ impl Unscaled<'_> {
             Self::TwosComplement(bytes) => out.extend_from_slice(bytes),
         }
     }
-}
 
-impl Unscaled<'_> {
     /// Appends its decimal digits behind its sign; of one that a record's bytes are, nothing.
     pub(super) fn append_digits_to(&self, out: &mut Vec<u8>) {
         match *self {
@@ -364,7 +362,11 @@ impl Unscaled<'_> {
                     out.push(b'-');
                 }
                 let digits = whole.iter().chain(fraction).copied().chain(std::iter::repeat_n(b'0', zeros));
+                let start = out.len();
                 out.extend(digits.skip_while(|digit| *digit == b'0'));
+                if out.len() == start {
+                    out.push(b'0');
+                }
             }
             Self::TwosComplement(_) => {}
         }

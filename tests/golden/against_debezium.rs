@@ -7,7 +7,7 @@ use serde_json::{Map, Value as Json};
 use walrelay::{
     avro::content::{
         ColumnDefaults, Content, HeaderConverter, Nullability, OwnHeaders, Parameters, TotalOrder, TransactionBlock,
-        TransactionId, Truncates, UnknownTypes,
+        TransactionId, Truncates,
     },
     event::{Barrier, Cell, Datum, EventMeta, RecordBuf, RowChange, SnapshotMark, TransactionMeta},
     lsn::Lsn,
@@ -75,17 +75,10 @@ fn compare(
     used: &RefCell<BTreeSet<&'static str>>,
 ) {
     let debezium = Content {
-        nullability: Nullability::Declared,
         header_converter: if lossless { HeaderConverter::Json } else { HeaderConverter::Simple },
         parameters: if lossless { Parameters::SourceType } else { Parameters::None },
         transaction: if lossless { TransactionBlock::Streamed } else { TransactionBlock::None },
-        context_headers: true,
-        transaction_id: TransactionId::Event,
-        column_defaults: ColumnDefaults::Source,
-        unknown_types: UnknownTypes::Omitted,
-        own_headers: OwnHeaders::LeftOut,
-        total_order: TotalOrder::Published,
-        ..Content::default()
+        ..Content::DEBEZIUM
     };
     let content = if compatible { debezium } else { Content::default() };
     let truncates = match lossless {
@@ -98,12 +91,8 @@ fn compare(
     } else {
         ("gdefault", Modes { interval: IntervalMode::Numeric, ..Modes::default() })
     };
-    let exact = Modes {
-        trailing_zeros: TrailingZeros::Dropped,
-        timetz: TimetzMode::Utc,
-        special_values: SpecialValues::Debezium,
-        ..modes
-    };
+    let Modes { trailing_zeros, timetz, special_values, .. } = Modes::DEBEZIUM;
+    let exact = Modes { trailing_zeros, timetz, special_values, ..modes };
     let modes = if compatible { exact } else { modes };
     let snapshot = golden.snapshot.iter().map(|row| Some(RowChange::Read(tuple(row))));
     let streamed = golden.operations.iter().map(|operation| change(operation, golden.relation.identity));

@@ -4,16 +4,10 @@ use std::{cell::RefCell, collections::BTreeSet};
 
 use serde_json::{Value as Json, json};
 use walrelay::{
-    avro::content::{
-        ColumnDefaults, Content, EmptyTransactions, HeaderConverter, Nullability, OwnHeaders, Parameters, Tombstones,
-        TotalOrder, TransactionBlock, TransactionId, Truncates, UnknownTypes,
-    },
+    avro::content::{Content, OwnHeaders, Parameters, Tombstones},
     event::{Cell, Datum, RowChange},
     record::{Decoded, Encoder, EncoderSettings},
-    types::{
-        BinaryMode, DecimalMode, HstoreMode, IntervalMode, Modes, Placeholder, SpecialValues, TimeMode, TimetzMode,
-        TrailingZeros,
-    },
+    types::{BinaryMode, DecimalMode, HstoreMode, IntervalMode, Modes, Placeholder, TimeMode},
 };
 
 use crate::{
@@ -24,33 +18,10 @@ use crate::{
 };
 
 /// Debezium's forms of what has no setting of its own there.
-pub const PLAIN: Modes = Modes {
-    decimal: DecimalMode::Precise,
-    interval: IntervalMode::Numeric,
-    binary: BinaryMode::Bytes,
-    time: TimeMode::Adaptive,
-    hstore: HstoreMode::Json,
-    trailing_zeros: TrailingZeros::Dropped,
-    timetz: TimetzMode::Utc,
-    special_values: SpecialValues::Debezium,
-};
+pub const PLAIN: Modes = Modes::DEBEZIUM;
 
-/// What Debezium says around the values unless it is told otherwise.
-pub const CONTENT: Content = Content {
-    nullability: Nullability::Declared,
-    parameters: Parameters::None,
-    transaction: TransactionBlock::None,
-    transaction_id: TransactionId::Event,
-    context_headers: true,
-    tombstones: Tombstones::OnDelete,
-    truncates: Truncates::Skipped,
-    column_defaults: ColumnDefaults::Source,
-    unknown_types: UnknownTypes::Omitted,
-    own_headers: OwnHeaders::Written,
-    empty_transactions: EmptyTransactions::Told,
-    total_order: TotalOrder::Published,
-    header_converter: HeaderConverter::Simple,
-};
+/// What Debezium says around the values unless it is told otherwise, and what values lose.
+pub const CONTENT: Content = Content { own_headers: OwnHeaders::Written, ..Content::DEBEZIUM };
 
 /// A recording, and walrelay's form of the settings in its file.
 fn variants() -> Vec<(&'static str, EncoderSettings)> {

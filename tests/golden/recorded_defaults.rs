@@ -9,13 +9,11 @@ use std::{
 use serde::Deserialize;
 use serde_json::{Map, Value as Json, json};
 use walrelay::{
-    avro::content::{ColumnDefaults, Content, Nullability, Parameters, TransactionBlock, TransactionId, UnknownTypes},
+    avro::content::{Content, OwnHeaders, Parameters},
     event::{Cell, Datum, RowChange},
     record::Decoded,
     schema::Relation,
-    types::{
-        BinaryMode, DecimalMode, HstoreMode, IntervalMode, Modes, SpecialValues, TimeMode, TimetzMode, TrailingZeros,
-    },
+    types::{BinaryMode, DecimalMode, HstoreMode, IntervalMode, Modes, TimeMode},
 };
 
 use crate::{
@@ -79,13 +77,7 @@ fn recorded<T: for<'de> Deserialize<'de>>(name: &str) -> T {
 
 /// Variants of the recording, and walrelay's forms for Debezium's settings (`recorded/defaults.*.properties`).
 fn variants() -> [(&'static str, Modes); 3] {
-    let plain = Modes {
-        interval: IntervalMode::Numeric,
-        trailing_zeros: TrailingZeros::Dropped,
-        timetz: TimetzMode::Utc,
-        special_values: SpecialValues::Debezium,
-        ..Modes::default()
-    };
+    let plain = Modes::DEBEZIUM;
     let connect = Modes { time: TimeMode::Connect, decimal: DecimalMode::Double, binary: BinaryMode::Hex, ..plain };
     let forms = Modes {
         time: TimeMode::Isostring,
@@ -99,15 +91,7 @@ fn variants() -> [(&'static str, Modes); 3] {
 }
 
 fn debezium(variant: &str, modes: Modes, parameters: Parameters) -> Pipe {
-    let content = Content {
-        nullability: Nullability::Source,
-        parameters,
-        transaction: TransactionBlock::None,
-        transaction_id: TransactionId::Event,
-        column_defaults: ColumnDefaults::Source,
-        unknown_types: UnknownTypes::Omitted,
-        ..Content::default()
-    };
+    let content = Content { parameters, own_headers: OwnHeaders::Written, ..Content::DEBEZIUM };
     Pipe::with_forms(&format!("gdefaults_{variant}"), modes, content)
 }
 

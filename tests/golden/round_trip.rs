@@ -250,7 +250,7 @@ fn text_that_is_not_utf8_is_an_error_that_names_the_column() {
     let mut row = texts(&[Some("1"), None]);
     row[1] = walrelay::event::Datum::Text(bytes::Bytes::from_static(&[b'a', 0xFF]));
     let error = pipe.encode(&plan, &RowChange::Insert(row)).unwrap_err();
-    assert_eq!(error.to_string(), "column v of table public.t holds text that is not UTF-8");
+    assert_eq!(error.to_string(), "column v (text) of table public.t holds text that is not UTF-8");
 }
 
 #[test]
