@@ -298,6 +298,8 @@ pub struct ShapeColumn {
     pub nullable: bool,
     /// The value, as text, of rows that are older than the column, and of which no event tells it.
     pub missing: Option<Arc<str>>,
+    /// Its values are texts, or arrays of them, of which nothing tells whether they are bytes in some encoding.
+    pub may_be_encoded: bool,
     /// Labels of the enumeration that it is of, or whose items are, in their order, where the schema tells them.
     pub labels: Vec<Arc<str>>,
 }

@@ -11,7 +11,7 @@ use serde_json::{Map, Value, json};
 
 use crate::{
     avro::{
-        content::{ColumnDefaults, Content, Nullability, Parameters, UnknownTypes},
+        content::{ColumnDefaults, Content, Nullability, OwnHeaders, Parameters, UnknownTypes},
         flat::{DELETED, Flat, Metadata, Part},
         name::{escape, namespace},
     },
@@ -319,9 +319,9 @@ fn row_field(
     if let Some(missing) = &column.missing {
         parameters.insert(MISSING_PARAMETER.into(), json!(&**missing));
     }
-    // Without its encoding nobody can tell bytes as text from text.
+    // Without its encoding nobody can tell bytes as text from text; where walrelay's headers are left out too, apply is told.
     parameters.retain(|name, _| match content.parameters {
-        _ if name == ENCODING_PARAMETER => true,
+        _ if name == ENCODING_PARAMETER && content.own_headers == OwnHeaders::Written => true,
         Parameters::All => true,
         Parameters::SourceType => name.starts_with(SOURCE_COLUMN_PARAMETERS),
         Parameters::None => false,

@@ -90,6 +90,7 @@ fn settings(config: &ApplyConfig, tables: TablePatterns) -> Result<ApplySettings
             evolve: apply.evolve,
             take_over: apply.take_over,
             replica_role: apply.replica_role,
+            binary: config.format.binary,
         },
         limits: Limits {
             batch_records: apply.batch_rows,

@@ -227,7 +227,7 @@ pub const KEYS: &[Key] = &[
         "format.binary",
         Kind::Choice(&["bytes", "base64", "base64-url-safe", "hex"]),
         Some("\"bytes\""),
-        "bytea: Avro bytes, or a string in an encoding.",
+        "bytea: Avro bytes, or a string in an encoding; apply reads by it what another producer has written as strings for columns of bytea.",
     ),
     key(
         "format.time",

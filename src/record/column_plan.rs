@@ -78,9 +78,16 @@ impl ColumnPlan {
         };
         let value = ValuePlan::compile(writer, &field.ty, source)
             .map_err(|problem| format!("field {} has {problem}", field.name))?;
+        let may_be_encoded = type_sql.is_none() && source.may_be_encoded() && is_text(writer, ty);
         let shape = ShapeColumn {
             name: parameter(NAME_PARAMETER).map_or_else(|| unescape(&field.name).into(), Into::into),
-            type_sql: type_sql.map_or_else(|| value.sql_name().into(), Into::into),
+            type_sql: match (type_sql, source.source_type) {
+                (Some(type_sql), _) => type_sql.into(),
+                (None, Some("BYTEA")) if may_be_encoded => "bytea".into(),
+                (None, Some("_BYTEA")) if may_be_encoded => "bytea[]".into(),
+                (None, _) => value.sql_name().into(),
+            },
+            may_be_encoded,
             guessed: type_sql.is_none(),
             nullable: presence != Presence::Always && parameter(NULLABLE_PARAMETER) != Some("false"),
             missing: parameter(MISSING_PARAMETER).map(Into::into),
@@ -136,6 +143,17 @@ fn allowed<'a>(writer: &'a Writer, ty: &'a Type) -> Option<&'a str> {
     }
 }
 
+/// Whether values are texts of no type that a name tells, or arrays of such.
+fn is_text(writer: &Writer, ty: &Type) -> bool {
+    match writer.resolve(&ty.shape) {
+        Shape::Array(item) => {
+            presence(writer, item).is_ok_and(|(_, item)| matches!(item.shape, Shape::String) && is_text(writer, item))
+        }
+        Shape::String => ty.attributes["connect.name"].is_null(),
+        _ => false,
+    }
+}
+
 /// Why a value is not turned into text.
 #[derive(Debug)]
 pub(super) enum TextError {
@@ -157,6 +175,14 @@ struct SourceSays<'a> {
     type_sql: Option<&'a str>,
     source_type: Option<&'a str>,
     encoding: Option<&'a str>,
+}
+
+impl SourceSays<'_> {
+    /// Whether a text may be bytes in an encoding: nothing tells that it is, or that it is none.
+    fn may_be_encoded(self) -> bool {
+        let is_text = |name: &str| matches!(name.trim_start_matches('_'), "TEXT" | "VARCHAR" | "BPCHAR");
+        self.encoding.is_none() && !self.source_type.is_some_and(is_text)
+    }
 }
 
 impl ValuePlan {

@@ -4,9 +4,9 @@ use std::{collections::HashMap, str::Utf8Error, sync::Arc};
 
 use crate::{
     avro::{store::SchemaStore, wire, writer::Writer},
-    event::{ChangeEvent, TableShape},
+    event::{ChangeEvent, ShapeColumn, TableShape},
     record::{
-        column_plan::Place,
+        column_plan::{ColumnPlan, Place},
         decode_plan::{DecodePlan, EnvelopePlan},
         error::DecodeError,
         header_reader::Headers,
@@ -67,11 +67,11 @@ enum Found {
     NeedsSchema(u32),
 }
 
-/// The plan of a pair of schemas with the table that was last seen under it.
+/// The plan of a pair of schemas with the table that was last seen under it, and whether another producer wrote of it.
 #[derive(Debug)]
 struct Known {
     plan: DecodePlan,
-    shape: Option<Arc<TableShape>>,
+    shape: Option<(bool, Arc<TableShape>)>,
 }
 
 impl Decoder {
@@ -168,7 +168,7 @@ impl Decoder {
         let parts = reading.parts(&mut self.places)?;
         let problem = "the name of its table is not UTF-8";
         let not_utf8 = |_| DecodeError::Content { topic: topic.to_owned(), problem };
-        let shape = shape_of(plan, &parts, last).map_err(not_utf8)?;
+        let shape = shape_of(plan, reading.is_foreign(), &parts, last).map_err(not_utf8)?;
         EventView::new(reading, &parts, &self.places, shape).map(View::Event)
     }
 
@@ -220,22 +220,31 @@ impl Decoder {
     }
 }
 
-/// The table that the event belongs to; one for all events of a pair of schemas, unless other tables share the pair.
+/// The table that the event belongs to; one for all events of a pair of schemas, unless other tables share the pair, or other
+/// producers.
 fn shape_of<'a>(
     plan: &EnvelopePlan,
+    is_foreign: bool,
     parts: &Parts<'_>,
-    last: &'a mut Option<Arc<TableShape>>,
+    last: &'a mut Option<(bool, Arc<TableShape>)>,
 ) -> Result<&'a Arc<TableShape>, Utf8Error> {
-    let is_its = |shape: &Arc<TableShape>| {
-        shape.name.schema.as_bytes() == parts.schema && shape.name.table.as_bytes() == parts.table
+    let is_its = |(foreign, shape): &(bool, Arc<TableShape>)| {
+        *foreign == is_foreign
+            && shape.name.schema.as_bytes() == parts.schema
+            && shape.name.table.as_bytes() == parts.table
+    };
+    // walrelay's own schemas tell an encoding, whatever else they leave out.
+    let column = |column: &ColumnPlan| {
+        let may_be_encoded = is_foreign && column.shape.may_be_encoded;
+        ShapeColumn { may_be_encoded, ..column.shape.clone() }
     };
     let shape = match last.take().filter(is_its) {
-        Some(shape) => shape,
+        Some((_, shape)) => shape,
         None => Arc::new(TableShape {
             name: TableName::new(std::str::from_utf8(parts.schema)?, std::str::from_utf8(parts.table)?),
-            columns: plan.columns.iter().map(|column| column.shape.clone()).collect(),
+            columns: plan.columns.iter().map(column).collect(),
             key: plan.key.clone(),
         }),
     };
-    Ok(last.insert(shape))
+    Ok(&last.insert((is_foreign, shape)).1)
 }

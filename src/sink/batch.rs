@@ -89,12 +89,14 @@ pub struct Run<'a> {
 
 impl Run<'_> {
     /// Stages the keys of the chosen events; a row's number is its index in the returned list.
-    #[must_use]
+    ///
+    /// # Errors
+    /// A key is not in the encoding of its column.
     pub fn stage_keys(
         &self,
         number: i64,
         chosen: impl Fn(&ChangeEvent) -> bool,
-    ) -> (Vec<(Position, KeyText)>, StagedRows<'_>) {
+    ) -> Result<(Vec<(Position, KeyText)>, StagedRows<'_>), Error> {
         let (mut keys, mut rows) = (Vec::new(), StagedRows::new(&self.plan.staging));
         for (_, _, event) in &self.events {
             if !chosen(event) {
@@ -110,10 +112,11 @@ impl Run<'_> {
                 _ if !self.plan.shape.key.contains(&index) => &Cell::Null,
                 Some(Cell::Unchanged) | None => other.and_then(|other| other.get(index)).unwrap_or(&Cell::Null),
                 Some(cell) => cell,
-            });
+            })
+            .map_err(|column| self.plan.misencoded(column))?;
             keys.push((event.position, key));
         }
-        (keys, rows)
+        Ok((keys, rows))
     }
 
     /// A row that [`Plan::read_moving`] read, as cells of the shape.
@@ -218,7 +221,8 @@ pub fn fold<'p>(
         rows.push(tag, number, |index| match row.get(index) {
             Some(cell) if tag != group::DELETE || plan.shape.key.contains(&index) => cell,
             _ => &Cell::Null,
-        });
+        })
+        .map_err(|column| plan.misencoded(column))?;
     }
     Ok((staged, rows))
 }
@@ -260,7 +264,8 @@ pub fn bag<'p>(run: &'p Run<'_>, blocked: &mut [Option<usize>]) -> Result<(Stage
                 group::PARTIAL => changes += 1,
                 _ => {}
             }
-            rows.push(tag, number, |index| row.get(index).unwrap_or(&Cell::Null));
+            let pushed = rows.push(tag, number, |index| row.get(index).unwrap_or(&Cell::Null));
+            pushed.map_err(|column| plan.misencoded(column))?;
         }
     }
     if changes > 0 {

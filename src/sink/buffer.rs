@@ -343,6 +343,7 @@ mod tests {
             guessed: false,
             nullable: true,
             missing: None,
+            may_be_encoded: false,
             labels: Vec::new(),
         };
         Arc::new(TableShape {

@@ -116,6 +116,18 @@ pub enum Error {
         /// What is missing.
         problem: String,
     },
+    /// A text stands for bytes in another encoding than the one that was told.
+    #[error("a value for column {column} of table {table} is no text in {encoding}")]
+    Misencoded {
+        /// The topic whose table it is.
+        topic: String,
+        /// The target table.
+        table: TableName,
+        /// The column.
+        column: String,
+        /// The encoding, as it is configured.
+        encoding: &'static str,
+    },
     /// A topic has another id than the one whose records were applied.
     #[error("topic {topic} was deleted and created again: its id is {found}, records were applied from {recorded}")]
     OtherTopic {
@@ -209,6 +221,7 @@ impl Error {
             Self::TableRefused { topic, .. }
             | Self::Unfit { topic, .. }
             | Self::Inconsistent { topic, .. }
+            | Self::Misencoded { topic, .. }
             | Self::OtherTopic { topic, .. } => Some(topic),
             _ => None,
         }
@@ -248,9 +261,11 @@ impl Classify for Error {
             Self::Broken { .. } => Severity::Transient,
             Self::Refused { source, .. } if is_transient(&source.code) => Severity::Transient,
             Self::TableRefused { source, .. } if is_transient(&source.code) => Severity::Transient,
-            Self::TableRefused { .. } | Self::Unfit { .. } | Self::Inconsistent { .. } | Self::OtherTopic { .. } => {
-                Severity::Definite
-            }
+            Self::TableRefused { .. }
+            | Self::Unfit { .. }
+            | Self::Inconsistent { .. }
+            | Self::Misencoded { .. }
+            | Self::OtherTopic { .. } => Severity::Definite,
             // The rightful owner goes on; this process must only let go of the partition.
             Self::Fenced { .. } => Severity::Transient,
             Self::Refused { .. } | Self::Owned { .. } | Self::Version { .. } | Self::Damaged(_) => Severity::Fatal,
@@ -263,6 +278,11 @@ impl Classify for Error {
             Self::Inconsistent { .. } => {
                 "The target table was changed by somebody else, or a record is missing: compare with `walrelay verify`, and \
                  apply into an empty target or take a new snapshot."
+                    .to_owned()
+            }
+            Self::Misencoded { .. } => {
+                "Set format.binary for apply to the encoding in which the topic's producer writes bytes (Debezium's \
+                 binary.handling.mode), or make the column text, then start again."
                     .to_owned()
             }
             Self::OtherTopic { topic, .. } => format!(

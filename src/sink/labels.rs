@@ -61,6 +61,7 @@ mod tests {
             guessed: false,
             nullable: true,
             missing: None,
+            may_be_encoded: false,
             labels,
         };
         let other = ShapeColumn { name: "o".into(), ..shape.clone() };

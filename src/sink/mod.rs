@@ -13,6 +13,7 @@ pub mod barrier;
 pub mod batch;
 pub mod buffer;
 pub mod copy;
+pub mod encoded;
 pub mod error;
 pub mod history;
 pub mod labels;

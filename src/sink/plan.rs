@@ -10,10 +10,12 @@ use crate::{
     event::TableShape,
     schema::{TableName, quote_identifier},
     sink::{
+        encoded::encoded,
         error::Error,
-        stage::{StagedColumn, Staging},
+        stage::{Misencoded, StagedColumn, Staging},
         table::Target,
     },
+    types::BinaryMode,
 };
 
 /// Values of the staging column `g`.
@@ -64,11 +66,13 @@ pub struct Plan {
     join: String,
     overriding: &'static str,
     replaceable: bool,
+    binary: BinaryMode,
 }
 
 impl Plan {
-    /// Compiles the statements. The target must have every column of the shape.
-    pub fn new(topic: Arc<str>, shape: Arc<TableShape>, target: Target) -> Result<Self, Error> {
+    /// Compiles the statements. The target must have every column of the shape. Texts that may be bytes are so in the encoding
+    /// `binary` where the target's column is one of bytes.
+    pub fn new(topic: Arc<str>, shape: Arc<TableShape>, target: Target, binary: BinaryMode) -> Result<Self, Error> {
         let vanished = || Error::Damaged(format!("table {} has changed while it was described", target.name));
         let key: BTreeSet<&str> =
             shape.key.iter().filter_map(|index| shape.columns.get(*index)).map(|column| &*column.name).collect();
@@ -78,12 +82,14 @@ impl Plan {
         for (index, column) in shape.columns.iter().enumerate() {
             let stored = target.column(&column.name).ok_or_else(vanished)?;
             let is_key = shape.key.contains(&index);
-            loose_key |= is_key && !stored.canonical;
+            let encoded = encoded(&topic, &target, (column, stored), binary)?;
+            // Hexadecimal digits may be capitals.
+            loose_key |= is_key && (!stored.canonical || encoded.is_some());
             if stored.generated && !is_key {
                 continue;
             }
             staged.push(index);
-            columns.push(StagedColumn { index, type_sql: &stored.type_sql, is_key, width: stored.width });
+            columns.push(StagedColumn { index, type_sql: &stored.type_sql, is_key, width: stored.width, encoded });
             if !stored.generated {
                 written.push(index);
                 overrides |= stored.identity_always;
@@ -116,7 +122,16 @@ impl Plan {
             join,
             overriding,
             replaceable,
+            binary,
         })
+    }
+
+    /// The error for a text that is not in the encoding of its column's bytes.
+    #[must_use]
+    pub fn misencoded(&self, Misencoded(index): Misencoded) -> Error {
+        let column = self.shape.columns.get(index).map_or_else(String::new, |column| column.name.to_string());
+        let encoding = self.binary.encoding().unwrap_or_default();
+        Error::Misencoded { topic: self.topic.to_string(), table: self.table().clone(), column, encoding }
     }
 
     /// Whether rows have a key.

@@ -118,7 +118,7 @@ impl Session {
         let target = ensure(&self.client, topic, shape, &name, (evolution, &past)).await?;
         labels::add(&self.client, &target, shape, evolution).await;
         sink.ledger().register(&self.client, topic, &shape.name, &name).await?;
-        let plan = Arc::new(Plan::new(Arc::clone(topic), Arc::clone(shape), target)?);
+        let plan = Arc::new(Plan::new(Arc::clone(topic), Arc::clone(shape), target, sink.settings().binary)?);
         sink.remember_plan(Arc::clone(&plan));
         Ok(plan)
     }
@@ -331,7 +331,7 @@ impl Session {
         if !run.plan.loose_key {
             return Ok(HashMap::new());
         }
-        let (keys, rows) = run.stage_keys(group::CLASS, |_| true);
+        let (keys, rows) = run.stage_keys(group::CLASS, |_| true)?;
         self.load(&run.plan, rows).await?;
         let mut classes = HashMap::new();
         for row in self.rows(&run.plan, &run.plan.classes()).await? {
@@ -347,7 +347,7 @@ impl Session {
 
     /// The target's rows that delete halves of key moves take columns from, by the delete's position (trap T28).
     async fn moving_rows(&mut self, run: &Run<'_>) -> Result<HashMap<Position, Vec<Cell>>, Error> {
-        let (keys, rows) = run.stage_keys(group::MOVE, |event| event.key_move && !event.moved_columns.is_empty());
+        let (keys, rows) = run.stage_keys(group::MOVE, |event| event.key_move && !event.moved_columns.is_empty())?;
         let mut found = HashMap::new();
         if keys.is_empty() {
             return Ok(found);

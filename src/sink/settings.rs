@@ -10,6 +10,7 @@ use crate::{
     postgres,
     schema::TableName,
     sink::{ledger::Ledger, plan::Plan},
+    types::BinaryMode,
 };
 
 /// Settings of the sink.
@@ -29,6 +30,8 @@ pub struct Settings {
     pub evolve: bool,
     /// Take topics over from another instance that applies them to the same tables.
     pub take_over: bool,
+    /// How other producers write bytes as text, where that is known.
+    pub binary: BinaryMode,
     /// Set `session_replication_role = replica`: no foreign key checks and no ordinary triggers.
     pub replica_role: bool,
 }

@@ -17,7 +17,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::{event::Cell, sink::copy::CopyText};
+use crate::{event::Cell, sink::copy::CopyText, types::EncodedBytes};
 
 /// What a page has room for of one row: all but the page's header and the row's pointer (`MaxHeapTupleSize`).
 const PAGE: usize = 8160;
@@ -37,6 +37,8 @@ pub struct StagedColumn<'a> {
     pub is_key: bool,
     /// Bytes of a value in a row (`pg_type.typlen`); `None` where that varies.
     pub width: Option<usize>,
+    /// Its values come as texts in an encoding.
+    pub encoded: Option<EncodedBytes>,
 }
 
 impl StagedColumn<'_> {
@@ -64,6 +66,8 @@ pub struct Stage {
     pub copy: String,
     /// Shape indices of its columns, in its order.
     columns: Vec<usize>,
+    /// How the values of each come, if not as PostgreSQL's text.
+    encoded: Vec<Option<EncodedBytes>>,
 }
 
 /// The staging tables of a plan, the one with the key first.
@@ -86,6 +90,7 @@ impl Stage {
             ddl: format!("CREATE TEMP TABLE IF NOT EXISTS {name} ({definitions}) ON COMMIT DELETE ROWS"),
             copy: format!("COPY pg_temp.{name} ({names}) FROM STDIN"),
             columns: columns.iter().map(|column| column.index).collect(),
+            encoded: columns.iter().map(|column| column.encoded).collect(),
             name,
         }
     }
@@ -172,25 +177,43 @@ impl Staging {
 pub struct StagedRows<'a> {
     staging: &'a Staging,
     texts: Vec<CopyText>,
+    /// A text that was decoded.
+    decoded: Vec<u8>,
 }
+
+/// A text is not in the encoding in which bytes come: the shape index of its column.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Misencoded(pub usize);
 
 impl<'a> StagedRows<'a> {
     /// No rows.
     #[must_use]
     pub fn new(staging: &'a Staging) -> Self {
-        Self { staging, texts: staging.tables().map(|_| CopyText::default()).collect() }
+        Self { staging, texts: staging.tables().map(|_| CopyText::default()).collect(), decoded: Vec::new() }
     }
 
     /// Appends a row; `cell` gives the cell of a shape index.
-    pub fn push<'c>(&mut self, group: i64, number: i64, cell: impl Fn(usize) -> &'c Cell) {
-        for (stage, text) in self.staging.tables().zip(&mut self.texts) {
+    ///
+    /// # Errors
+    /// A text is not in its column's encoding; the rows are of no use then.
+    pub fn push<'c>(&mut self, group: i64, number: i64, cell: impl Fn(usize) -> &'c Cell) -> Result<(), Misencoded> {
+        let Self { staging, texts, decoded } = self;
+        for (stage, text) in staging.tables().zip(texts) {
             text.int(group);
             text.int(number);
-            for index in &stage.columns {
-                text.cell(cell(*index));
+            for (index, encoded) in stage.columns.iter().zip(&stage.encoded) {
+                match (cell(*index), encoded) {
+                    (Cell::Text(value), Some(encoded)) => {
+                        decoded.clear();
+                        encoded.append_decoded(value, decoded).map_err(|_| Misencoded(*index))?;
+                        text.text(decoded);
+                    }
+                    (cell, _) => text.cell(cell),
+                }
             }
             text.end_row();
         }
+        Ok(())
     }
 
     /// The tables with what goes into each; nothing where there are no rows.
@@ -204,7 +227,8 @@ mod tests {
     use super::*;
 
     fn staging(count: usize, key: &[usize], width: Option<usize>) -> Staging {
-        let column = |index| StagedColumn { index, type_sql: "name", is_key: key.contains(&index), width };
+        let column =
+            |index| StagedColumn { index, type_sql: "name", is_key: key.contains(&index), width, encoded: None };
         Staging::new(&(0..count).map(column).collect::<Vec<_>>())
     }
 

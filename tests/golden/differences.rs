@@ -9,7 +9,7 @@ use serde_json::{Map, Value as Json, json};
 use walrelay::schema::{Relation, ReplicaIdentity};
 
 /// Name and reason.
-pub const ALL: [(&str, &str); 18] = [
+pub const ALL: [(&str, &str); 17] = [
     ("nullable", "row fields outside the key are nullable, since a delete holds only the key"),
     ("no defaults", "a default in the schema makes Debezium's readers put it in place of NULL"),
     ("own parameters", "walrelay.type and walrelay.nullable let the sink create a faithful column"),
@@ -36,11 +36,10 @@ pub const ALL: [(&str, &str); 18] = [
     ),
     ("snapshot position", "snapshot rows carry their position in the transaction block; Debezium has none"),
     ("transaction", "the transaction block is always on; Debezium's default is off"),
-    ("encodings", "walrelay.encoding names the text form of bytes, without which apply would take them for text"),
 ];
 
-/// Those that `compatibility = "debezium"` leaves: Debezium's own inconsistencies, and what apply cannot do without.
-pub const COMPATIBLE: [&str; 4] = ["serial", "names", "numeric's length", "encodings"];
+/// Those that `compatibility = "debezium"` leaves: Debezium's own inconsistencies.
+pub const COMPATIBLE: [&str; 3] = ["serial", "names", "numeric's length"];
 
 /// Columns, by table and row id, whose value the Avro type cannot hold, with their text.
 const SPECIAL: [(&str, i64, &str, &str); 8] = [
@@ -166,7 +165,6 @@ impl<'a> Differences<'a> {
         let name = field["name"].as_str().unwrap().to_owned();
         let nullable = field["type"].is_array();
         if self.compatible {
-            self.even_encoding(if nullable { &mut field["type"][1] } else { &mut field["type"] });
             return;
         }
         if let Some(parameters) = field.as_object_mut().unwrap().shift_remove("connect.parameters") {
@@ -189,20 +187,6 @@ impl<'a> Differences<'a> {
             if ty.as_object().unwrap().len() == 1 {
                 *ty = ty["type"].clone();
             }
-        }
-    }
-
-    fn even_encoding(&self, ty: &mut Json) {
-        let Some(parameters) = ty.get_mut("connect.parameters").and_then(Json::as_object_mut) else { return };
-        if parameters.shift_remove("walrelay.encoding").is_none() {
-            return;
-        }
-        self.used("encodings");
-        if parameters.is_empty() {
-            ty.as_object_mut().unwrap().shift_remove("connect.parameters");
-        }
-        if ty.as_object().unwrap().len() == 1 {
-            *ty = ty["type"].clone();
         }
     }
 

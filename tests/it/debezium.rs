@@ -84,7 +84,7 @@ fn data<T: for<'de> Deserialize<'de>>(name: &str) -> T {
     serde_json::from_str(&fs::read_to_string(path).expect("the golden data")).expect("JSON of this form")
 }
 
-fn octets(hex: &str) -> Vec<u8> {
+pub fn octets(hex: &str) -> Vec<u8> {
     (0..hex.len()).step_by(2).map(|at| u8::from_str_radix(&hex[at..at + 2], 16).expect("hexadecimal")).collect()
 }
 
@@ -144,7 +144,7 @@ impl Table {
     }
 }
 
-fn registry(scenario: &Scenario) -> Registry {
+pub fn registry(scenario: &Scenario) -> Registry {
     Registry::new(&RegistrySettings {
         urls: vec![scenario.parts.registry.clone()],
         basic_auth: None,

@@ -21,6 +21,7 @@ mod column_defaults;
 mod consumer;
 mod crash;
 mod debezium;
+mod encoded_bytes;
 mod evolution;
 mod flat;
 mod gap;

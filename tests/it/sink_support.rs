@@ -70,6 +70,7 @@ pub fn sink_settings(db: &Database, instance: &str) -> sink::Settings {
         evolve: true,
         take_over: false,
         replica_role: false,
+        binary: walrelay::types::BinaryMode::Bytes,
     }
 }
 
@@ -139,6 +140,7 @@ pub fn shape(table: &str, columns: &[(&str, &str)]) -> Arc<TableShape> {
             guessed: false,
             nullable: !name.ends_with('*'),
             missing: None,
+            may_be_encoded: false,
             labels: Vec::new(),
         })
         .collect();
