@@ -19,6 +19,8 @@ pub struct Content {
     pub context_headers: bool,
     /// Whether a delete is followed by a tombstone.
     pub tombstones: Tombstones,
+    /// Whether a row without a key has such a tombstone too: a record without key and value.
+    pub keyless_tombstones: bool,
     /// Whether a TRUNCATE has records.
     pub truncates: Truncates,
     /// Whether records have walrelay's own headers.
@@ -44,6 +46,7 @@ impl Content {
         transaction_id: TransactionId::Event,
         context_headers: true,
         tombstones: Tombstones::OnDelete,
+        keyless_tombstones: true,
         truncates: Truncates::Skipped,
         own_headers: OwnHeaders::LeftOut,
         empty_transactions: EmptyTransactions::Told,

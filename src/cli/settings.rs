@@ -98,6 +98,7 @@ pub(super) const fn content(config: &Format) -> Content {
         transaction_id: config.transaction_id,
         context_headers: config.context_headers,
         tombstones: if config.tombstones { Tombstones::OnDelete } else { Tombstones::Never },
+        keyless_tombstones: config.keyless_tombstones,
         truncates: config.truncates,
         own_headers: if config.own_headers { OwnHeaders::Written } else { OwnHeaders::LeftOut },
         empty_transactions: if config.empty_transactions {

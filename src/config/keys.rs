@@ -119,7 +119,7 @@ pub const KEYS: &[Key] = &[
         "format.compatibility",
         Kind::Choice(&["walrelay", "debezium"]),
         Some("\"walrelay\""),
-        "Whose forms hold where no other key of [format] is set. Under debezium: interval numeric, nullability declared, parameters none, transaction none (streamed with capture.transactions), transaction_id event, context_headers, trailing_zeros dropped, timetz utc, truncates none, own_headers false, empty_transactions, total_order published, special_values debezium, column_defaults source, unknown_types omitted, header_converter simple.",
+        "Whose forms hold where no other key of [format] is set. Under debezium: interval numeric, nullability declared, parameters none, transaction none (streamed with capture.transactions), transaction_id event, context_headers, trailing_zeros dropped, timetz utc, keyless_tombstones, truncates none, own_headers false, empty_transactions, total_order published, special_values debezium, column_defaults source, unknown_types omitted, header_converter simple.",
     ),
     key(
         "format.nullability",
@@ -156,6 +156,12 @@ pub const KEYS: &[Key] = &[
         Kind::Bool,
         Some("true"),
         "Whether a delete is followed by a record without a value, which lets compaction forget the key.",
+    ),
+    key(
+        "format.keyless_tombstones",
+        Kind::Bool,
+        Some("false"),
+        "Whether that holds for tables without a key too, as with Debezium: a record without key and value, which apply passes over. No effect without tombstones.",
     ),
     key(
         "format.truncates",

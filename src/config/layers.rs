@@ -32,7 +32,7 @@ const ALTERNATIVES: [(&str, &str); 3] = [
 ];
 
 /// What Debezium's defaults are where they differ.
-const DEBEZIUM: [(&str, &str); 16] = [
+const DEBEZIUM: [(&str, &str); 17] = [
     ("format.interval", "\"numeric\""),
     ("format.nullability", "\"declared\""),
     ("format.parameters", "\"none\""),
@@ -43,6 +43,7 @@ const DEBEZIUM: [(&str, &str); 16] = [
     ("format.timetz", "\"utc\""),
     ("format.column_defaults", "\"source\""),
     ("format.unknown_types", "\"omitted\""),
+    ("format.keyless_tombstones", "true"),
     ("format.truncates", "\"none\""),
     ("format.own_headers", "false"),
     ("format.empty_transactions", "true"),

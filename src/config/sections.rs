@@ -162,6 +162,7 @@ pub struct Format {
     pub transaction_id: TransactionId,
     pub context_headers: bool,
     pub tombstones: bool,
+    pub keyless_tombstones: bool,
     pub truncates: Truncates,
     pub own_headers: bool,
     pub empty_transactions: bool,

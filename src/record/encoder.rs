@@ -397,8 +397,8 @@ impl Encoder {
         self.append_event(create, Some(new_key), first, out)
     }
 
-    /// A record without a value, unless consumers want none or the event has no key (trap T54; a null key has nothing to compact).
-    /// The new key is told where the row has moved.
+    /// A record without a value, unless consumers want none, or none where the event has no key (trap T54; a null key has nothing to
+    /// compact). The new key is told where the row has moved.
     fn append_tombstone(&self, plan: &Plan, key: Option<Range<usize>>, new_key: Option<&[u8]>, out: &mut RecordBuf) {
         let first = out.headers.len();
         let operations = match &self.settings.records {
@@ -406,7 +406,8 @@ impl Encoder {
             Records::Flat(flat) if flat.deletes == Deletes::RewriteWithTombstone => &flat.headers,
             Records::Flat(_) => return,
         };
-        if key.is_none() || self.settings.content.tombstones == Tombstones::Never {
+        let Content { tombstones, keyless_tombstones, .. } = self.settings.content;
+        if tombstones == Tombstones::Never || key.is_none() && !keyless_tombstones {
             return;
         }
         if let Some(new_key) = new_key {

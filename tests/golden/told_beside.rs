@@ -31,13 +31,13 @@ fn settings(name: &str) -> EncoderSettings {
     settings
 }
 
-/// Tables with a key: a change of a row, a moved key, and a truncate of one table or of several.
+/// A change of a row, a moved key, deletes with a key and without one, and a truncate of one table or of several.
 #[test]
 fn rows_and_truncates_are_debezium_s_beside_tables_that_are_left_out() {
     let (family, used) = (family("stream"), std::cell::RefCell::default());
     for name in ["stream.transactions", "stream.plain"] {
         let recording = recording(name);
-        for table in ["s_one", "s_two", "s_full"] {
+        for table in ["s_one", "s_two", "s_full", "s_none", "s_gone"] {
             let relation = &family.tables[table].relation;
             Case {
                 relation,

@@ -135,7 +135,7 @@ fn assert_told(scenario: &Scenario, tables: &[&str]) {
 }
 
 /// What the transaction blocks of a topic's records number them with, in the transaction and in the table.
-async fn numbers(scenario: &Scenario, table: &str) -> Vec<(i64, i64)> {
+pub async fn numbers(scenario: &Scenario, table: &str) -> Vec<(i64, i64)> {
     let subject = format!("{}-value", scenario.topics().name(table));
     let schema = Schema::parse(&newest_schema(scenario, &subject).await).expect("a schema");
     let reader = GenericDatumReader::builder(&schema).build().expect("a reader");
