@@ -331,8 +331,8 @@ impl ValuePlan {
     /// numbers, or the UUID that is named by it; an object in place of an `hstore`.
     fn is_placeholder(&self, found: Found<'_>, placeholder: &Placeholder) -> bool {
         match (&self.kind, found) {
-            (Kind::Scalar(_, codec), Found::One(Value::Text(text))) => {
-                text == placeholder.text() || codec.is_hstore() && text == placeholder.pair()
+            (Kind::Scalar(..), Found::One(Value::Text(text))) => {
+                text == placeholder.text() || text == placeholder.pair()
             }
             (Kind::Scalar(..), Found::One(Value::Bytes(ByteString::Raw(bytes)))) => bytes == placeholder.octets(),
             (Kind::Array(item), Found::Many(mut cursor)) => {

@@ -14,12 +14,6 @@ use super::{
 pub struct Codec(pub(super) Family);
 
 impl Codec {
-    /// Whether the values are those of an `hstore`.
-    #[must_use]
-    pub const fn is_hstore(&self) -> bool {
-        matches!(self.0, Family::Hstore(_))
-    }
-
     /// The same with items that cannot be null, as Debezium has those of enumerations; other arrays stay as they are.
     #[must_use]
     pub fn with_required_items(self) -> Self {

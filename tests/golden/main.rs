@@ -9,6 +9,7 @@
 
 mod against_debezium;
 mod allocation;
+mod arrivals;
 mod binary;
 mod column_defaults;
 mod decoding;
@@ -23,6 +24,7 @@ mod key_moves;
 mod modes;
 mod oracle;
 mod recorded;
+mod recorded_decoding;
 mod recorded_defaults;
 mod round_trip;
 mod support;
