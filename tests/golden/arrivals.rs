@@ -45,42 +45,61 @@ impl Forms {
     }
 }
 
-/// What arrives of a text: NULL, or a text, where one of `double ` is any text of the same number; `None` of one that is taken for
-/// what was not sent.
-pub fn expected(ty: &ColumnType, text: &str, forms: &Forms) -> Option<Option<String>> {
-    let own = || Some(Some(text.to_owned()));
+/// What arrives of a value.
+#[derive(Debug)]
+pub enum Arrival {
+    /// It is taken for one that was not sent.
+    Unchanged,
+    Null,
+    Text(String),
+    /// Any text of this number.
+    Double(String),
+}
+
+impl From<Option<String>> for Arrival {
+    fn from(text: Option<String>) -> Self {
+        text.map_or(Self::Null, Self::Text)
+    }
+}
+
+/// What arrives of a text.
+pub fn expected(ty: &ColumnType, text: &str, forms: &Forms) -> Arrival {
     if let TypeKind::Domain(base) = &ty.kind {
         return expected(base, text, forms);
     }
     if ty.oid == 17 && forms.binary == "bytes" && forms.placeholder.strip_prefix("hex:") == text.strip_prefix("\\x") {
-        return None;
+        return Arrival::Unchanged;
     }
     if !ty.is_known_to_debezium() {
-        return Some(Some(octets_of_unknown(ty, text)));
+        return Arrival::Text(octets_of_unknown(ty, text));
     }
     match &ty.kind {
-        TypeKind::Array(element) => Some(Some(array(text, |item| item_of(element, item, forms)))),
+        TypeKind::Array(element) => Arrival::Text(array(text, |item| item_of(element, item, forms))),
         TypeKind::Extension(name) if &**name == "hstore" && forms.hstore == "json" && !forms.typed => {
-            Some(Some(json_of(text)))
+            Arrival::Text(json_of(text))
         }
-        TypeKind::Base => Some(of_base(ty, text, forms)),
-        _ => own(),
+        TypeKind::Base if ty.oid == 1700 && forms.decimal == "double" => Arrival::Double(text.to_owned()),
+        TypeKind::Base if ty.oid == 790 && forms.decimal == "double" => Arrival::Double(amount(text)),
+        TypeKind::Base => of_base(ty, text, forms).into(),
+        _ => Arrival::Text(text.to_owned()),
     }
 }
 
 /// The same of an array's item.
 fn item_of(element: &ColumnType, text: &str, forms: &Forms) -> Option<String> {
-    let arrives = expected(element, text, forms).unwrap();
-    match arrives.as_deref() {
+    match expected(element, text, forms) {
         // Debezium reads it through Java's `Time`.
-        Some(time) if element.oid == 1083 => Some(cut(time, 3)),
-        Some(double) => Some(
-            double
-                .strip_prefix("double ")
-                .map_or_else(|| double.to_owned(), |number| number.parse::<f64>().unwrap().to_string()),
-        ),
-        None => None,
+        Arrival::Text(time) if element.oid == 1083 => Some(cut(&time, 3)),
+        Arrival::Text(text) => Some(text),
+        Arrival::Double(number) => Some(number.parse::<f64>().unwrap().to_string()),
+        Arrival::Null => None,
+        Arrival::Unchanged => panic!("an item is the placeholder"),
     }
+}
+
+/// The digits of an amount of money.
+fn amount(text: &str) -> String {
+    text.replace(['$', ','], "")
 }
 
 fn of_base(ty: &ColumnType, text: &str, forms: &Forms) -> Option<String> {
@@ -97,11 +116,7 @@ fn of_base(ty: &ColumnType, text: &str, forms: &Forms) -> Option<String> {
         (1700, "string", _) => {
             special.map_or(text, |at| ["NAN", "POSITIVE_INFINITY", "NEGATIVE_INFINITY"][at]).to_owned()
         }
-        (1700, "double", _) => format!("double {text}"),
-        (790, decimal, _) => {
-            let amount = text.replace(['$', ','], "");
-            if decimal == "double" { format!("double {amount}") } else { amount }
-        }
+        (790, ..) => amount(text),
         // Its text is that of the days that stand for it.
         (1082, _, "isostring") if text.ends_with("infinity") => {
             (if text.starts_with('-') { "5877612-06-22 BC" } else { "5877612-06-21 BC" }).to_owned()
@@ -120,20 +135,20 @@ fn of_base(ty: &ColumnType, text: &str, forms: &Forms) -> Option<String> {
 }
 
 /// What arrives of NULL: the default, which Kafka Connect reads in its place.
-pub fn without_value(column: &Column, forms: &Forms) -> Option<String> {
+pub fn without_value(column: &Column, forms: &Forms) -> Arrival {
     // JSON has no such number, and Debezium's schema none of Avro's defaults.
     if let (700 | 701, Some(default)) =
         (column.ty.oid, column.default.as_deref().filter(|text| text.contains("nfinity")))
     {
-        return default.split('\'').nth(1).map(str::to_owned);
+        return default.split('\'').nth(1).map(str::to_owned).into();
     }
     // An infinite default is a number of days or microseconds that stands for it.
     match (&*column.name, column.default.as_deref(), &*forms.time) {
-        ("d", Some("'infinity'::date"), _) => return Some("466210-05-14".to_owned()),
+        ("d", Some("'infinity'::date"), _) => return Arrival::Text("466210-05-14".to_owned()),
         ("ts", Some(default), "adaptive") if default.contains("infinity") => {
-            return Some("290309-12-21 19:59:06.22419 BC".to_owned());
+            return Arrival::Text("290309-12-21 19:59:06.22419 BC".to_owned());
         }
-        (_, Some(default), _) if default.contains("infinity") => return None,
+        (_, Some(default), _) if default.contains("infinity") => return Arrival::Null,
         _ => {}
     }
     let decimal = match &*forms.decimal {
@@ -142,12 +157,12 @@ pub fn without_value(column: &Column, forms: &Forms) -> Option<String> {
         _ => DecimalMode::Precise,
     };
     let codec = Codec::of_column(&column.ty, Modes { decimal, ..Modes::default() });
-    let default = codec.default_text(&column.ty, column.default.as_deref()?)?;
-    expected(&column.ty, &default, forms).unwrap()
+    let default = column.default.as_deref().and_then(|default| codec.default_text(&column.ty, default));
+    default.map_or(Arrival::Null, |default| expected(&column.ty, &default, forms))
 }
 
-/// What arrives where an update left a value alone: `None` leaves it so.
-pub fn unsent(ty: &ColumnType, forms: &Forms) -> Option<Option<String>> {
+/// What arrives where an update left a value alone.
+pub fn unsent(ty: &ColumnType, forms: &Forms) -> Arrival {
     let element = if let TypeKind::Array(element) = &ty.kind { element.oid } else { ty.oid };
     let is_lost = match element {
         17 if element == ty.oid => forms.binary.starts_with("base64"),
@@ -157,7 +172,7 @@ pub fn unsent(ty: &ColumnType, forms: &Forms) -> Option<Option<String>> {
         1114 => true,
         _ => false,
     };
-    is_lost.then_some(None)
+    if is_lost { Arrival::Null } else { Arrival::Unchanged }
 }
 
 /// The digits of a fraction behind so many are dropped, and zeros at its end.

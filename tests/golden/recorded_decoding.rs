@@ -12,7 +12,7 @@ use walrelay::{
 };
 
 use crate::{
-    arrivals::{Forms, expected, unsent, without_value},
+    arrivals::{Arrival, Forms, expected, unsent, without_value},
     recorded::{Failures, Family, Recorded, Topic, bytes, family, recording},
     support::{MemoryStore, now},
 };
@@ -157,7 +157,7 @@ fn compare(family: &Family, (name, table): (&str, &str), topic: &Topic, forms: &
                     continue;
                 };
                 let arrives = arrival(column, &row[index], told.op, forms);
-                if is_sent && !is_same(arrives.as_ref(), &cells[place]) {
+                if is_sent && !is_same(&arrives, &cells[place]) {
                     let sent = row[index].clone();
                     wrong.insert(format!("{part} {}: {sent:?}: {:?}, and not {arrives:?}", column.name, cells[place]));
                 }
@@ -167,27 +167,23 @@ fn compare(family: &Family, (name, table): (&str, &str), topic: &Topic, forms: &
     assert!(wrong.is_empty(), "{wrong:#?}");
 }
 
-/// What arrives of a value: `None` for one that is left as it is.
-fn arrival(column: &Column, sent: &Datum, op: Op, forms: &Forms) -> Option<Option<String>> {
+/// What arrives of what the server sent.
+fn arrival(column: &Column, sent: &Datum, op: Op, forms: &Forms) -> Arrival {
     match sent {
         // A streamed name is never known to Debezium.
-        Datum::Text(_) if column.ty.oid == 19 && op != Op::Read => Some((!column.nullable).then(String::new)),
+        Datum::Text(_) if column.ty.oid == 19 && op != Op::Read => (!column.nullable).then(String::new).into(),
         Datum::Text(text) => expected(&column.ty, std::str::from_utf8(text).unwrap(), forms),
-        Datum::Null => Some(without_value(column, forms)),
+        Datum::Null => without_value(column, forms),
         _ => unsent(&column.ty, forms),
     }
 }
 
-/// Doubles have other texts of the same number.
-fn is_same(arrives: Option<&Option<String>>, cell: &Cell) -> bool {
+fn is_same(arrives: &Arrival, cell: &Cell) -> bool {
+    let bits = |text: &str| text.parse::<f64>().map(f64::to_bits);
     match (arrives, cell) {
-        (None, Cell::Unchanged) | (Some(None), Cell::Null) => true,
-        (Some(Some(expected)), Cell::Text(text)) => {
-            let text = std::str::from_utf8(text).unwrap();
-            let double = expected.strip_prefix("double ");
-            text == double.unwrap_or(expected)
-                || double.is_some_and(|double| text.parse::<f64>().unwrap() == double.parse::<f64>().unwrap())
-        }
+        (Arrival::Unchanged, Cell::Unchanged) | (Arrival::Null, Cell::Null) => true,
+        (Arrival::Text(expected), Cell::Text(text)) => **text == *expected.as_bytes(),
+        (Arrival::Double(number), Cell::Text(text)) => bits(number) == bits(std::str::from_utf8(text).unwrap()),
         _ => false,
     }
 }
