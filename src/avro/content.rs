@@ -122,7 +122,7 @@ pub enum UnknownTypes {
     /// Their values are PostgreSQL's text.
     #[default]
     Text,
-    /// They have no field.
+    /// They have no field. A `name` has one, with a value only in snapshots.
     Omitted,
 }
 

@@ -198,6 +198,13 @@ pub fn value(value: &Value<'_>, scratch: &mut Vec<u8>, out: &mut Vec<u8>) {
             }
             length(0, out);
         }
+        Value::Nulls(count) => {
+            length(count, out);
+            (0..count).for_each(|_| null(out));
+            if count > 0 {
+                length(0, out);
+            }
+        }
         Value::Encoded(content, mode) => {
             length(content.encoded_len(mode), out);
             content.append_encoded_to(mode, scratch, out);

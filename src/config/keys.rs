@@ -191,7 +191,7 @@ pub const KEYS: &[Key] = &[
         "format.special_values",
         Kind::Choice(&["null", "debezium"]),
         Some("\"null\""),
-        "What a field has for an infinite date or a timestamp beyond its type: null, or the number that Debezium writes. The value itself is in the header walrelay.text.",
+        "What a field has for a value beyond its type, as an infinite date or an array of several dimensions: null, or what Debezium writes, which garbles others too, as times in arrays. The value itself is in the header walrelay.text.",
     ),
     key(
         "format.column_defaults",
@@ -203,7 +203,7 @@ pub const KEYS: &[Key] = &[
         "format.unknown_types",
         Kind::Choice(&["text", "omitted"]),
         Some("\"text\""),
-        "Columns whose types Debezium does not know, as composites and multiranges: PostgreSQL's text, or left out of rows, and so of targets (Debezium's include.unknown.datatypes). Columns of the key stay.",
+        "Columns whose types Debezium does not know, as composites and multiranges: PostgreSQL's text, or left out of rows, and so of targets (Debezium's include.unknown.datatypes). Left out, a name is null in the stream too, with its value in the header walrelay.text. Columns of the key stay.",
     ),
     key(
         "format.header_converter",

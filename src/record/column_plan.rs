@@ -195,8 +195,8 @@ impl ValuePlan {
                 SourceSays { type_sql: source.type_sql.and_then(|sql| sql.strip_suffix("[]")), ..source },
             )?;
             return match item.kind {
-                Kind::Scalar(..) => Ok(Self { presence, kind: Kind::Array(Box::new(item)) }),
-                Kind::Array(_) | Kind::Map(_) => Err("an array of arrays or maps".into()),
+                Kind::Scalar(..) | Kind::Map(_) => Ok(Self { presence, kind: Kind::Array(Box::new(item)) }),
+                Kind::Array(_) => Err("an array of arrays".into()),
             };
         }
         if let Shape::Map(values) = writer.resolve(&ty.shape) {

@@ -18,10 +18,9 @@ use crate::{
         context::ContextHeaders,
         error::EncodeError,
         flat::{Envelope, Written},
-        form::Presence,
         header, key,
         key_form::{KeyDraft, KeyForm},
-        plan::{MessagePlan, Plan, PlanColumn, RegisteredSchema, codecs},
+        plan::{MessagePlan, Plan, PlanColumn, RegisteredSchema, codecs, read_codecs},
         row::{self, RowSource},
         scratch::{Scratch, push_chosen_header, push_header},
         source::{Blocks, SourceConstants, append_position, is_streamed},
@@ -113,7 +112,7 @@ impl Encoder {
         store: &S,
     ) -> Result<Arc<Plan>, EncodeError> {
         let topic = self.settings.topics.of_table(&relation.name)?;
-        let codecs = codecs(relation, self.settings.modes, self.settings.content.nullability);
+        let codecs = codecs(relation, self.settings.modes, self.settings.content);
         let KeyDraft { columns: key, schema, modes: key_modes, digits: key_digits, one_partition } =
             KeyDraft::new(&topic, relation, (self.settings.modes, self.settings.content), kept);
         let key_schema = match schema {
@@ -122,20 +121,8 @@ impl Encoder {
         };
         let value_schema = self.value_schema(&topic, relation, &codecs)?;
         let value_schema = self.register(store, &topic, Part::Value, value_schema).await?;
-        let columns = relation.columns.iter().zip(&codecs).enumerate().map(|(index, (column, codec))| {
-            let Content { nullability, .. } = self.settings.content;
-            let default = schema::default_text(column, codec, self.settings.content);
-            let presence = match &default {
-                default if schema::is_required(relation, index, default.is_some(), nullability) => Presence::Always,
-                None => Presence::Unless { null_branch: 0 },
-                Some(_) => Presence::Unless { null_branch: 1 },
-            };
-            let is_key = relation.is_key(index);
-            let is_omitted = schema::is_omitted(relation, index, self.settings.content.unknown_types);
-            let field = (presence, default.as_deref());
-            PlanColumn { is_omitted, ..PlanColumn::new(column, codec, is_key, field, &self.settings.placeholder) }
-        });
-        let columns: Vec<_> = columns.collect();
+        let columns = self.plan_columns(relation, &codecs);
+        let read = read_codecs(&codecs).map(|codecs| self.plan_columns(relation, &codecs));
         let is_written = |(index, _): &(usize, _)| columns.get(*index).is_some_and(|column| !column.is_omitted);
         let required = columns.iter().enumerate().filter(|(_, column)| column.is_required() && !column.is_key);
         let labelled = codecs.iter().enumerate().filter(|(_, codec)| codec.has_labels());
@@ -143,6 +130,7 @@ impl Encoder {
             required: required.filter(|(_, column)| !column.is_omitted).map(|(index, _)| index).collect(),
             labelled: labelled.filter(is_written).map(|(index, _)| index).collect(),
             columns,
+            read,
             table: relation.name.clone(),
             topic: topic.into(),
             key_schema,
@@ -153,6 +141,12 @@ impl Encoder {
             key_digits,
             key,
         }))
+    }
+
+    fn plan_columns(&self, relation: &Relation, codecs: &[Codec]) -> Vec<PlanColumn> {
+        let EncoderSettings { content, placeholder, .. } = &self.settings;
+        let column = |(index, codec)| PlanColumn::of(relation, index, codec, *content, placeholder);
+        codecs.iter().enumerate().filter_map(column).collect()
     }
 
     fn value_schema(&self, topic: &str, relation: &Relation, codecs: &[Codec]) -> Result<Schema, EncodeError> {
@@ -488,7 +482,7 @@ impl Encoder {
             match row {
                 Some(row) => {
                     encode::present(bytes);
-                    row::append(event.plan, row, texts, scratch, bytes)?;
+                    row::append(event.plan, event.plan.columns_of(event.op), row, texts, scratch, bytes)?;
                 }
                 None => encode::null(bytes),
             }

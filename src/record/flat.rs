@@ -72,7 +72,7 @@ impl Envelope<'_> {
         if let Some(row) = row {
             let start = out.bytes.len();
             out.bytes.extend_from_slice(&self.plan.value_schema.prefix);
-            row::append(self.plan, row, texts, scratch, &mut out.bytes)?;
+            row::append(self.plan, self.plan.columns_of(self.op), row, texts, scratch, &mut out.bytes)?;
             self.append_fields(flat, scratch, &mut out.bytes);
             written = Written::Row(start..out.bytes.len());
         }

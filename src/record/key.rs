@@ -11,7 +11,7 @@ use crate::{
         plan::Plan,
         row::{RowSource, with_key_value},
     },
-    types::{BinaryMode, Value, append_encoded},
+    types::{BinaryMode, Value, append_encoded, append_nulls},
 };
 
 /// Appends the framed key; nothing for a table without one.
@@ -88,6 +88,7 @@ fn append_json_value(value: Value<'_>, scratch: &mut Vec<u8>, out: &mut Vec<u8>)
             });
             out.extend_from_slice(if separator == b'[' { b"[]" } else { b"]" });
         }
+        Value::Nulls(count) => append_nulls(count, out),
         Value::Hstore(pairs) => {
             pairs.append_json_to(scratch);
             append_json_string(&String::from_utf8_lossy(scratch), out);

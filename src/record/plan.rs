@@ -3,7 +3,12 @@
 use std::sync::Arc;
 
 use crate::{
-    avro::{content::Nullability, encode, wire::PREFIX_LENGTH},
+    avro::{
+        content::{Content, Nullability, UnknownTypes},
+        encode, schema,
+        wire::PREFIX_LENGTH,
+    },
+    event::Op,
     record::{
         form::Presence,
         key_form::{KeyColumn, KeyForm},
@@ -19,6 +24,8 @@ pub struct Plan {
     pub(super) table: TableName,
     pub(super) topic: Arc<str>,
     pub(super) columns: Vec<PlanColumn>,
+    /// The same for the rows that a snapshot reads, where some have another form.
+    pub(super) read: Option<Vec<PlanColumn>>,
     /// Indices of the columns outside the key whose field has no null.
     pub(super) required: Vec<usize>,
     /// Indices of the columns whose values have labels of an enumeration.
@@ -57,8 +64,27 @@ pub(super) struct PlanColumn {
 }
 
 impl PlanColumn {
-    /// The field of a column of this codec.
-    pub(super) fn new(
+    /// The field of a relation's column, with this codec.
+    pub(super) fn of(
+        relation: &Relation,
+        index: usize,
+        codec: &Codec,
+        content: Content,
+        placeholder: &Placeholder,
+    ) -> Option<Self> {
+        let column = relation.columns.get(index)?;
+        let default = schema::default_text(column, codec, content);
+        let presence = match &default {
+            default if schema::is_required(relation, index, default.is_some(), content.nullability) => Presence::Always,
+            None => Presence::Unless { null_branch: 0 },
+            Some(_) => Presence::Unless { null_branch: 1 },
+        };
+        let is_omitted = schema::is_omitted(relation, index, content.unknown_types);
+        let field = (presence, default.as_deref());
+        Some(Self { is_omitted, ..Self::new(column, codec, relation.is_key(index), field, placeholder) })
+    }
+
+    fn new(
         Column { name, ty, .. }: &Column,
         codec: &Codec,
         is_key: bool,
@@ -136,6 +162,11 @@ impl Plan {
         self.key_schema.as_ref().map(|schema| schema.json.as_str())
     }
 
+    /// How the columns of an event's rows are written.
+    pub(super) fn columns_of(&self, op: Op) -> &[PlanColumn] {
+        self.read.as_ref().filter(|_| op == Op::Read).unwrap_or(&self.columns)
+    }
+
     /// What later plans of the topic have to keep.
     #[must_use]
     pub fn key_form(&self) -> KeyForm {
@@ -158,12 +189,23 @@ impl Plan {
 }
 
 /// The columns' codecs.
-pub(super) fn codecs(relation: &Relation, modes: Modes, nullability: Nullability) -> Vec<Codec> {
-    let codec = |column: &Column| match Codec::of_column(&column.ty, modes) {
-        codec if nullability != Nullability::Widened && !column.null_items => codec.with_required_items(),
-        codec => codec,
+pub(super) fn codecs(relation: &Relation, modes: Modes, content: Content) -> Vec<Codec> {
+    let Content { nullability, unknown_types, .. } = content;
+    let codec = |(index, column): (usize, &Column)| {
+        let codec = Codec::of_column(&column.ty, modes);
+        if unknown_types == UnknownTypes::Omitted && column.ty.is_read_in_snapshots_only() && !relation.is_key(index) {
+            return Codec::of_unsent_name();
+        }
+        let required = nullability != Nullability::Widened && !column.null_items;
+        if required { codec.with_required_items() } else { codec }
     };
-    relation.columns.iter().map(codec).collect()
+    relation.columns.iter().enumerate().map(codec).collect()
+}
+
+/// The codecs of rows that a snapshot reads; `None` where they are the same.
+pub(super) fn read_codecs(codecs: &[Codec]) -> Option<Vec<Codec>> {
+    let differs = codecs.iter().any(|codec| codec.of_read().is_some());
+    differs.then(|| codecs.iter().map(|codec| codec.of_read().unwrap_or_else(|| codec.clone())).collect())
 }
 
 /// How logical messages are encoded. Made by [`Encoder::prepare_messages`](super::Encoder::prepare_messages).

@@ -56,15 +56,17 @@ pub(super) fn append_unchanged_names(plan: &Plan, row: RowSource<'_>, names: &mu
     }
 }
 
-/// Appends the record `Value`; `texts` gets the items of a JSON object for columns that Avro cannot hold.
+/// Appends the record `Value` of these columns of the plan; `texts` gets the items of a JSON object for columns that Avro cannot
+/// hold.
 pub(super) fn append(
     plan: &Plan,
+    columns: &[PlanColumn],
     row: RowSource<'_>,
     texts: &mut Vec<u8>,
     scratch: &mut Vec<u8>,
     out: &mut Vec<u8>,
 ) -> Result<(), EncodeError> {
-    for (index, column) in plan.columns.iter().enumerate().filter(|(_, column)| !column.is_omitted) {
+    for (index, column) in columns.iter().enumerate().filter(|(_, column)| !column.is_omitted) {
         match row.datum(index) {
             Datum::Null | Datum::Unchanged if column.is_key => return Err(key_missing(plan, column)),
             Datum::Null => append_null(column, texts, out),

@@ -1,22 +1,61 @@
 //! Arrays of one dimension: Avro `array` of nullable items.
 //!
 //! PostgreSQL's text (manual, "Array Input and Output Syntax") is read as it is: an optional `[l:u]=`, braces, items that are
-//! quoted where they must be. An array of more dimensions has no Avro form; one with another lower bound than 1, or with an item
-//! that the item's Avro type cannot hold, has less of one, so the text travels besides.
+//! quoted where they must be. An array of more dimensions has no Avro form, nor has one with NULL where items are required; one with
+//! another lower bound than 1, or with an item that the item's Avro type cannot hold, has less of one, so the text travels besides.
 
-use super::value::{ArrayText, Element, Parsed, Value};
+use super::{
+    array_scan::{Item, each_of_any_dimension, outer_length},
+    modes::SpecialValues,
+    value::{ArrayText, Element, Parsed, Value},
+};
 
 /// Reads an array of `element`; the text is UTF-8.
-pub(super) fn parse<'a>(text: &'a [u8], element: &'a dyn Element) -> Parsed<'a> {
+pub(super) fn parse<'a>(text: &'a [u8], element: &'a dyn Element, special: SpecialValues) -> Parsed<'a> {
     let none = Parsed::Unrepresentable { stand_in: Value::Array(ArrayText::empty(element)) };
     let (bounded, braces) = match text.iter().position(|byte| *byte == b'=') {
         Some(at) if text.first() == Some(&b'[') => (true, text.get(at + 1..).unwrap_or_default()),
         _ => (false, text),
     };
     let Some(items) = braces.strip_prefix(b"{").and_then(|items| items.strip_suffix(b"}")) else { return none };
-    let Some(array) = ArrayText::new(items, element) else { return none };
+    let is_debezium = special == SpecialValues::Debezium;
+    if is_debezium && element.is_decimal() && has_no_number(braces) {
+        return none;
+    }
+    let Some(array) = ArrayText::new(items, element) else {
+        // Of texts it has those of Java's objects.
+        let length = if is_debezium && !element.is_text() { outer_length(braces) } else { None };
+        return length.map_or(none, |length| Parsed::Lossy(Value::Nulls(length)));
+    };
+    if array.has_required_items() && array.has_null() {
+        return none;
+    }
+    let is_exact = array.is_exact();
+    if is_debezium && !is_exact && element.is_date() && array.has_unrepresentable() {
+        return none;
+    }
     let value = Value::Array(array);
-    if bounded || !array.is_exact() { Parsed::Lossy(value) } else { Parsed::Value(value) }
+    if bounded || !is_exact { Parsed::Lossy(value) } else { Parsed::Value(value) }
+}
+
+/// Whether an item of an array of numerics is NaN or an infinity, with which Debezium's driver reads none of them.
+fn has_no_number(braces: &[u8]) -> bool {
+    let mut found = false;
+    each_of_any_dimension(braces, |item| {
+        if let Item::Plain(text) | Item::Escaped(text) = item {
+            found |= !text.last().is_some_and(u8::is_ascii_digit);
+        }
+    });
+    found
+}
+
+/// Appends so many nulls in JSON's notation.
+pub fn append_nulls(count: usize, out: &mut Vec<u8>) {
+    out.push(b'[');
+    for number in 0..count {
+        out.extend_from_slice(if number == 0 { b"null" } else { b",null" });
+    }
+    out.push(b']');
 }
 
 /// Appends an item's text, quoted as the server quotes it.
@@ -55,10 +94,10 @@ pub(super) fn quote(start: usize, before: impl Fn(u8) -> u8, out: &mut Vec<u8>) 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::types::{Codec, ColumnType, Modes};
+    use crate::types::{Codec, ColumnType, Modes, TypeKind};
 
     fn items(codec: &Codec, text: &str) -> (bool, Vec<Option<String>>) {
-        let (exact, value) = match parse(text.as_bytes(), codec) {
+        let (exact, value) = match parse(text.as_bytes(), codec, SpecialValues::Null) {
             Parsed::Value(value) => (true, value),
             Parsed::Lossy(value) => (false, value),
             Parsed::Unrepresentable { .. } => return (false, vec![]),
@@ -107,6 +146,21 @@ mod tests {
         assert_eq!(text_items("{{a,b},{c,d}}"), (false, vec![]));
         let numeric = Codec::of_column(&ColumnType::base(1700, 655_366, "numeric(10,2)"), Modes::default());
         assert_eq!(items(&numeric, "{1.50,NaN}"), (false, all(&["1.50", "NULL"])));
+    }
+
+    /// As with Debezium, whose array is null then.
+    #[test]
+    fn null_has_no_place_among_required_items() {
+        let words = Codec::of_column(&ColumnType::base(3614, -1, "tsvector"), Modes::default());
+        let array = ColumnType {
+            kind: TypeKind::Array(ColumnType::base(3614, -1, "tsvector").into()),
+            ..ColumnType::base(3643, -1, "tsvector[]")
+        };
+        let required = Codec::of_column(&array, Modes::default()).with_required_items();
+        let text = "{'a' 'b',NULL}";
+        assert_eq!(items(&words, text), (true, all(&["'a' 'b'", "NULL"])));
+        assert!(matches!(required.parse(text.as_bytes()), Ok(Parsed::Unrepresentable { .. })));
+        assert!(matches!(required.parse(b"{'a' 'b'}"), Ok(Parsed::Value(_))));
     }
 
     #[test]

@@ -69,6 +69,27 @@ pub(super) fn each_of_any_dimension<'a>(text: &'a [u8], mut visit: impl FnMut(It
     }
 }
 
+/// How many items the first dimension of an array of several has, by its text without bounds; `None` if it is another, or malformed.
+pub(super) fn outer_length(braces: &[u8]) -> Option<usize> {
+    if !braces.starts_with(b"{{") {
+        return None;
+    }
+    let (mut depth, mut outer, mut quoted) = (0_usize, 1_usize, false);
+    let mut bytes = braces.iter();
+    while let Some(byte) = bytes.next() {
+        match byte {
+            b'\\' if quoted => drop(bytes.next()?),
+            b'"' => quoted = !quoted,
+            _ if quoted => {}
+            b'{' => depth += 1,
+            b'}' => depth = depth.checked_sub(1)?,
+            &DELIMITER if depth == 1 => outer += 1,
+            _ => {}
+        }
+    }
+    (depth == 0 && !quoted).then_some(outer)
+}
+
 /// The item of an array's text that has one, which is not NULL: `{5}`, `{"a b"}`. That of a `box` has commas and no quotes, since
 /// its arrays have another delimiter.
 #[must_use]
@@ -99,6 +120,21 @@ pub(super) fn unescape(text: &[u8], out: &mut Vec<u8>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_first_dimension_is_counted() {
+        for (text, length) in [
+            ("{{1,2},{3,4},{5,6}}", Some(3)),
+            ("{{{1,2},{3,4}}}", Some(1)),
+            (r#"{{"a,b","}\",{"},{NULL,c}}"#, Some(2)),
+            ("{1,2}", None),
+            ("{{1},{2}", None),
+            ("{{1}}}", None),
+            (r#"{{"a}}"#, None),
+        ] {
+            assert_eq!(outer_length(text.as_bytes()), length, "{text}");
+        }
+    }
 
     #[test]
     fn an_array_of_one_item_gives_it() {

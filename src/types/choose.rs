@@ -9,10 +9,10 @@ use super::{
     date,
     decimal_form::Origin,
     interval, json,
-    modes::{
-        BinaryMode, DecimalMode, HstoreMode, IntervalMode, Modes, SpecialValues, TimeMode, TimetzMode, TrailingZeros,
-    },
-    numeric, other, point, time, timestamp, timestamptz, timetz,
+    modes::{BinaryMode, DecimalMode, HstoreMode, IntervalMode, Modes, TimeMode, TimetzMode, TrailingZeros},
+    numeric, other, point,
+    special::Special,
+    time, timestamp, timestamptz, timetz,
 };
 
 /// What a writer's schema says of a field, as far as it decides the codec.
@@ -82,11 +82,11 @@ impl Family {
             1042 => Self::Text(TextKind::Bpchar),
             17 if modes.binary == BinaryMode::Bytes => Self::Bytea,
             17 => Self::ByteaText(modes.binary),
-            1082 => Self::Date(date_form(modes.time), modes.special_values),
-            1083 => Self::Time(time_form(modes.time, time_digits(ty))),
-            1114 => Self::Timestamp(timestamp_form(modes.time, time_digits(ty)), modes.special_values),
-            1184 => Self::Timestamptz { digits: time_digits(ty) },
-            1266 => Self::Timetz(modes.timetz),
+            1082 => Self::Date(date_form(modes.time), Special::of(modes.special_values)),
+            1083 => Self::Time(time_form(modes.time, time_digits(ty)), Special::of(modes.special_values)),
+            1114 => Self::Timestamp(timestamp_form(modes.time, time_digits(ty)), Special::of(modes.special_values)),
+            1184 => Self::Timestamptz { digits: time_digits(ty), special: Special::of(modes.special_values) },
+            1266 => Self::Timetz(modes.timetz, Special::of(modes.special_values)),
             1186 if modes.interval == IntervalMode::Numeric => Self::IntervalMicros,
             1186 => Self::Interval,
             1560 | 1562 if ty.typmod == 1 => Self::Bit,
@@ -121,16 +121,30 @@ impl Family {
             | Self::DecimalDouble(Origin::Money)
             | Self::Money
             | Self::Point
-            | Self::Text(TextKind::Xml | TextKind::Tsvector)
-            | Self::Hstore(HstoreMode::Map)
-            | Self::Array(_) => false,
+            | Self::Text(TextKind::Xml)
+            | Self::Array(..) => false,
             Self::Text(TextKind::Other { .. }) if matches!(&element.kind, TypeKind::Extension(name) if &**name == "citext") => {
                 true
             }
             Self::Text(TextKind::Other { .. }) => other::is_array_element(element.below_domains().oid),
             _ => true,
         };
-        if listed { Self::Array(Arc::new(Codec(family))) } else { Self::Text(TextKind::Other { equal_as_text: false }) }
+        if !listed {
+            return Self::Text(TextKind::Other { equal_as_text: false });
+        }
+        Self::Array(Arc::new(Codec(family.of_items())), modes.special_values)
+    }
+
+    /// The same for the items of an array.
+    fn of_items(self) -> Self {
+        match self {
+            Self::Date(form, special) => Self::Date(form, special.of_items()),
+            Self::Time(form, special) => Self::Time(form, special.of_items()),
+            Self::Timestamp(form, special) => Self::Timestamp(form, special.of_items()),
+            Self::Timestamptz { digits, special } => Self::Timestamptz { digits, special: special.of_items() },
+            Self::Timetz(mode, special) => Self::Timetz(mode, special.of_items()),
+            other => other,
+        }
     }
 
     /// Chooses by a writer's schema; `None` for an Avro type that no family writes.
@@ -139,20 +153,20 @@ impl Family {
             ("boolean", _) if field.type_sql.is_some_and(|sql| sql.starts_with("bit")) => Self::Bit,
             ("boolean", _) if field.type_sql.is_none() => Self::BooleanOrBit,
             ("boolean", _) => Self::Boolean,
-            ("int", Some(date::NAME)) => Self::Date(date::Form::Days, SpecialValues::Null),
-            ("int", Some(date::CONNECT_NAME)) => Self::Date(date::Form::Connect, SpecialValues::Null),
-            ("string", Some(date::ISO_NAME)) => Self::Date(date::Form::Iso, SpecialValues::Null),
-            ("int", Some(time::MILLIS_NAME)) => Self::Time(time::Form::Millis),
-            ("int", Some(time::CONNECT_NAME)) => Self::Time(time::Form::Connect),
-            ("string", Some(time::ISO_NAME)) => Self::Time(time::Form::Iso),
+            ("int", Some(date::NAME)) => Self::Date(date::Form::Days, Special::Besides),
+            ("int", Some(date::CONNECT_NAME)) => Self::Date(date::Form::Connect, Special::Besides),
+            ("string", Some(date::ISO_NAME)) => Self::Date(date::Form::Iso, Special::Besides),
+            ("int", Some(time::MILLIS_NAME)) => Self::Time(time::Form::Millis, Special::Besides),
+            ("int", Some(time::CONNECT_NAME)) => Self::Time(time::Form::Connect, Special::Besides),
+            ("string", Some(time::ISO_NAME)) => Self::Time(time::Form::Iso, Special::Besides),
             ("int", None) => Self::Int4,
-            ("long", Some(time::MICROS_NAME)) => Self::Time(time::Form::Micros),
-            ("long", Some(time::NANOS_NAME)) => Self::Time(time::Form::Nanos),
-            ("long", Some(timestamp::MILLIS_NAME)) => Self::Timestamp(timestamp::Form::Millis, SpecialValues::Null),
-            ("long", Some(timestamp::MICROS_NAME)) => Self::Timestamp(timestamp::Form::Micros, SpecialValues::Null),
-            ("long", Some(timestamp::NANOS_NAME)) => Self::Timestamp(timestamp::Form::Nanos, SpecialValues::Null),
-            ("long", Some(timestamp::CONNECT_NAME)) => Self::Timestamp(timestamp::Form::Connect, SpecialValues::Null),
-            ("string", Some(timestamp::ISO_NAME)) => Self::Timestamp(timestamp::Form::Iso, SpecialValues::Null),
+            ("long", Some(time::MICROS_NAME)) => Self::Time(time::Form::Micros, Special::Besides),
+            ("long", Some(time::NANOS_NAME)) => Self::Time(time::Form::Nanos, Special::Besides),
+            ("long", Some(timestamp::MILLIS_NAME)) => Self::Timestamp(timestamp::Form::Millis, Special::Besides),
+            ("long", Some(timestamp::MICROS_NAME)) => Self::Timestamp(timestamp::Form::Micros, Special::Besides),
+            ("long", Some(timestamp::NANOS_NAME)) => Self::Timestamp(timestamp::Form::Nanos, Special::Besides),
+            ("long", Some(timestamp::CONNECT_NAME)) => Self::Timestamp(timestamp::Form::Connect, Special::Besides),
+            ("string", Some(timestamp::ISO_NAME)) => Self::Timestamp(timestamp::Form::Iso, Special::Besides),
             ("long", Some(interval::MICROS_NAME)) => Self::IntervalMicros,
             ("long", None) => Self::Int8,
             ("float", None) => Self::Float4,
@@ -170,9 +184,9 @@ impl Family {
             },
             ("record", Some(numeric::VARIABLE_SCALE_NAME)) => Self::VariableScaleDecimal(TrailingZeros::Kept),
             ("record", Some(point::NAME)) => Self::Point,
-            ("string", Some(timetz::NAME)) => Self::Timetz(TimetzMode::Offset),
+            ("string", Some(timetz::NAME)) => Self::Timetz(TimetzMode::Offset, Special::Besides),
             ("string", Some(interval::NAME)) => Self::Interval,
-            ("string", Some(timestamptz::NAME)) => Self::Timestamptz { digits: 6 },
+            ("string", Some(timestamptz::NAME)) => Self::Timestamptz { digits: 6, special: Special::Besides },
             ("string", None) if field.encoding.is_some() => {
                 Self::ByteaText(field.encoding.and_then(BinaryMode::of_encoding)?)
             }

@@ -6,6 +6,7 @@ use super::{
     date,
     decimal_form::Origin,
     modes::{BinaryMode, HstoreMode, SpecialValues, TimetzMode, TrailingZeros},
+    special::Special,
     time, timestamp,
 };
 
@@ -14,12 +15,35 @@ use super::{
 pub struct Codec(pub(super) Family);
 
 impl Codec {
-    /// The same with items that cannot be null, as Debezium has those of enumerations; other arrays stay as they are.
+    /// The same with items that cannot be null, as Debezium has those of enumerations and `tsvector`; other arrays stay as they
+    /// are.
     #[must_use]
     pub fn with_required_items(self) -> Self {
-        let Family::Array(element) = &self.0 else { return self };
-        let Family::Text(TextKind::Enum(labels)) = &element.0 else { return self };
-        Self(Family::Array(Arc::new(Self(Family::Text(TextKind::RequiredEnum(Arc::clone(labels)))))))
+        let Family::Array(element, special) = &self.0 else { return self };
+        let item = match &element.0 {
+            Family::Text(TextKind::Enum(labels)) => TextKind::RequiredEnum(Arc::clone(labels)),
+            Family::Text(TextKind::Tsvector) => TextKind::RequiredTsvector,
+            _ => return self,
+        };
+        Self(Family::Array(Arc::new(Self(Family::Text(item))), *special))
+    }
+
+    /// That of a `name` whose values are told in a snapshot only ([`ColumnType::is_read_in_snapshots_only`]).
+    #[must_use]
+    pub const fn of_unsent_name() -> Self {
+        Self(Family::UnsentName)
+    }
+
+    /// The same for the rows that a snapshot reads; `None` where it is no other.
+    #[must_use]
+    pub fn of_read(&self) -> Option<Self> {
+        match self.0 {
+            Family::Date(form, special) if special.of_read() != special => {
+                Some(Self(Family::Date(form, special.of_read())))
+            }
+            Family::UnsentName => Some(Self(Family::Text(TextKind::Other { equal_as_text: true }))),
+            _ => None,
+        }
     }
 }
 
@@ -46,13 +70,14 @@ pub(super) enum Family {
     Bytea,
     /// A `bytea` as text.
     ByteaText(BinaryMode),
-    Date(date::Form, SpecialValues),
-    Time(time::Form),
-    Timestamp(timestamp::Form, SpecialValues),
+    Date(date::Form, Special),
+    Time(time::Form, Special),
+    Timestamp(timestamp::Form, Special),
     Timestamptz {
         digits: u8,
+        special: Special,
     },
-    Timetz(TimetzMode),
+    Timetz(TimetzMode, Special),
     Interval,
     IntervalMicros,
     /// `bit(1)`, `bit varying(1)`
@@ -67,7 +92,9 @@ pub(super) enum Family {
     Point,
     Hstore(HstoreMode),
     /// An array of one dimension of these.
-    Array(Arc<Codec>),
+    Array(Arc<Codec>, SpecialValues),
+    /// A `name` of which Debezium has no value in the stream.
+    UnsentName,
 }
 
 /// Which type a text is of.
@@ -77,6 +104,8 @@ pub(super) enum TextKind {
     Bpchar,
     Xml,
     Tsvector,
+    /// The same as items of an array that has no NULL.
+    RequiredTsvector,
     Uuid,
     Json {
         binary: bool,

@@ -7,6 +7,7 @@ use std::{
 };
 
 use super::{
+    array::append_nulls,
     calendar::civil_from_days,
     codec::{Codec, Family},
     date,
@@ -66,14 +67,14 @@ impl Codec {
                 }
                 out.push(b'}');
             }
-            Value::Array(_) | Value::Map(_) => self.append_collection(value, scratch, out),
+            Value::Array(_) | Value::Nulls(_) | Value::Map(_) => self.append_collection(value, scratch, out),
         }
     }
 
     fn append_collection(&self, value: Value<'_>, scratch: &mut Vec<u8>, out: &mut Vec<u8>) {
         match value {
             Value::Array(array) => {
-                let element = if let Family::Array(element) = &self.0 { element } else { self };
+                let element = if let Family::Array(element, _) = &self.0 { element } else { self };
                 let mut separator = b'[';
                 array.each(|item| {
                     out.push(std::mem::replace(&mut separator, b','));
@@ -84,6 +85,7 @@ impl Codec {
                 });
                 out.extend_from_slice(if separator == b'[' { b"[]" } else { b"]" });
             }
+            Value::Nulls(count) => append_nulls(count, out),
             Value::Map(pairs) => {
                 let mut separator = b'{';
                 pairs.each(scratch, |key, value| {
@@ -105,7 +107,7 @@ impl Codec {
     fn append_whole(&self, number: i64, out: &mut Vec<u8>) {
         match &self.0 {
             Family::Date(date::Form::Connect, _) => append_moment(number.saturating_mul(DAY), out),
-            Family::Time(time::Form::Connect) | Family::Timestamp(timestamp::Form::Connect, _) => {
+            Family::Time(time::Form::Connect, _) | Family::Timestamp(timestamp::Form::Connect, _) => {
                 append_moment(number, out);
             }
             _ => out.extend_from_slice(itoa::Buffer::new().format(number).as_bytes()),

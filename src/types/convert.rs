@@ -21,7 +21,25 @@ impl Element for Codec {
     }
 
     fn is_required(&self) -> bool {
-        matches!(self.0, Family::Text(TextKind::RequiredEnum(_)))
+        matches!(self.0, Family::Text(TextKind::RequiredEnum(_) | TextKind::RequiredTsvector))
+    }
+
+    fn is_decimal(&self) -> bool {
+        matches!(
+            self.0,
+            Family::Decimal { .. }
+                | Family::VariableScaleDecimal(_)
+                | Family::DecimalText(_)
+                | Family::DecimalDouble(_)
+        )
+    }
+
+    fn is_date(&self) -> bool {
+        matches!(self.0, Family::Date(..) | Family::Timestamptz { .. })
+    }
+
+    fn is_text(&self) -> bool {
+        matches!(self.0, Family::Text(_))
     }
 }
 
@@ -44,19 +62,22 @@ impl Codec {
             Family::Bytea => bytea::parse(text),
             Family::ByteaText(mode) => bytea::parse_encoded(text, *mode),
             Family::Date(form, special) => date::parse(text, *form, *special),
-            Family::Time(form) => time::parse(text, *form),
+            Family::Time(form, special) => time::parse(text, *form, *special),
             Family::Timestamp(form, special) => timestamp::parse(text, *form, *special),
-            Family::Timestamptz { digits } => timestamptz::parse(text, *digits),
-            Family::Timetz(mode) => timetz::parse(text, *mode),
+            Family::Timestamptz { digits, special } => timestamptz::parse(text, *digits, *special),
+            Family::Timetz(mode, special) => timetz::parse(text, *mode, *special),
             Family::Interval => interval::parse(text),
             Family::IntervalMicros => interval::parse_micros(text),
             Family::Bit => bits::parse_one(text),
             Family::Bits { length, .. } => bits::parse(text, length.is_none()),
             Family::Money => money::parse(text),
             Family::Point => point::parse(text),
-            Family::Array(element) => array::parse(std::str::from_utf8(text)?.as_bytes(), &**element),
+            Family::Array(element, special) => {
+                array::parse(std::str::from_utf8(text)?.as_bytes(), &**element, *special)
+            }
             Family::Hstore(mode) => hstore::parse(std::str::from_utf8(text)?, *mode),
             Family::Text(_) => Parsed::Value(Value::Text(std::str::from_utf8(text)?)),
+            Family::UnsentName => Parsed::Unrepresentable { stand_in: Value::Text("") },
         })
     }
 
@@ -110,10 +131,10 @@ impl Codec {
             Family::Bytea => bytea::render(value, out),
             Family::ByteaText(mode) => bytea::render_encoded(value, *mode, out),
             Family::Date(form, _) => date::render(value, *form, out),
-            Family::Time(form) => time::render(value, *form, out),
+            Family::Time(form, _) => time::render(value, *form, out),
             Family::Timestamp(form, _) => timestamp::render(value, *form, out),
             Family::Timestamptz { .. } => timestamptz::render(value, out),
-            Family::Timetz(_) => timetz::render(value, out),
+            Family::Timetz(..) => timetz::render(value, out),
             Family::Interval => interval::render(value, out),
             Family::IntervalMicros => interval::render_micros(value, out),
             // Both types read the digits.
@@ -122,8 +143,8 @@ impl Codec {
             Family::Money => money::render(value, out),
             Family::Point => point::render(value, out),
             Family::Hstore(_) => hstore::render(value, out),
-            Family::Array(_) => Err(RenderError("array")),
-            Family::Text(_) => text::render(value, out),
+            Family::Array(..) => Err(RenderError("array")),
+            Family::Text(_) | Family::UnsentName => text::render(value, out),
         }
     }
 
@@ -139,7 +160,10 @@ impl Codec {
     /// What Debezium writes in a field that cannot be null where it knows no value.
     #[must_use]
     pub fn fallback(&self) -> Value<'_> {
-        self.value_of(self.fallback_text())
+        match &self.0 {
+            Family::Timestamptz { .. } => Value::Text(timestamptz::EPOCH),
+            _ => self.value_of(self.fallback_text()),
+        }
     }
 
     /// What is written for an unchanged TOAST value where the field cannot be null, or has a placeholder
@@ -148,7 +172,7 @@ impl Codec {
     pub fn unsent<'a>(&'a self, placeholder: &'a Placeholder) -> Value<'a> {
         match &self.0 {
             Family::Bytea | Family::Bits { .. } => Value::Bytes(ByteString::Raw(placeholder.octets())),
-            Family::Array(element) => self.value_of(placeholder.array_text(element).unwrap_or("{}")),
+            Family::Array(element, _) => self.value_of(placeholder.array_text(element).unwrap_or("{}")),
             Family::Hstore(HstoreMode::Map) => self.value_of(placeholder.hstore()),
             Family::Hstore(HstoreMode::Json) => Value::Text(placeholder.pair()),
             Family::ByteaText(_) => Value::Text(placeholder.text()),
@@ -181,13 +205,13 @@ impl Codec {
             | Family::Oid => "0",
             Family::Bytea | Family::ByteaText(_) => "\\x",
             Family::Date(..) => "1970-01-01",
-            Family::Time(_) | Family::Interval | Family::IntervalMicros => "00:00:00",
+            Family::Time(..) | Family::Interval | Family::IntervalMicros => "00:00:00",
             Family::Timestamp(..) => "1970-01-01 00:00:00",
             Family::Timestamptz { .. } => "1970-01-01 00:00:00+00",
-            Family::Timetz(_) => "00:00:00+00",
+            Family::Timetz(..) => "00:00:00+00",
             Family::Point => "(0,0)",
-            Family::Array(_) => "{}",
-            Family::Bits { .. } | Family::Hstore(_) | Family::Text(_) => "",
+            Family::Array(..) => "{}",
+            Family::Bits { .. } | Family::Hstore(_) | Family::Text(_) | Family::UnsentName => "",
         }
     }
 
@@ -199,18 +223,24 @@ impl Codec {
         match &self.0 {
             Family::Float4
             | Family::Float8
-            | Family::Text(TextKind::Json { .. } | TextKind::Xml | TextKind::Tsvector | TextKind::Ltree)
+            | Family::Text(
+                TextKind::Json { .. }
+                | TextKind::Xml
+                | TextKind::Tsvector
+                | TextKind::RequiredTsvector
+                | TextKind::Ltree,
+            )
             | Family::Interval
             | Family::IntervalMicros
             | Family::DecimalDouble(_)
-            | Family::Timetz(TimetzMode::Utc)
-            | Family::Time(time::Form::Connect | time::Form::Iso)
+            | Family::Timetz(TimetzMode::Utc, _)
+            | Family::Time(time::Form::Connect | time::Form::Iso, _)
             | Family::Timestamp(timestamp::Form::Connect, _)
             | Family::Bit
             | Family::Bits { length: None, .. }
             | Family::Point
             | Family::Hstore(_)
-            | Family::Array(_) => false,
+            | Family::Array(..) => false,
             Family::Text(TextKind::Other { equal_as_text }) => *equal_as_text,
             _ => true,
         }
@@ -221,7 +251,7 @@ impl Codec {
     #[must_use]
     pub fn written_digits(&self, ty: &ColumnType) -> Option<i32> {
         match &self.0 {
-            Family::Timestamptz { digits } => Some(i32::from(*digits)),
+            Family::Timestamptz { digits, .. } => Some(i32::from(*digits)),
             Family::DecimalText(Origin::Declared) => {
                 let (_, scale) = numeric::precision_and_scale(ty.below_domains().typmod)?;
                 i32::try_from(scale).ok()
@@ -240,11 +270,11 @@ impl Codec {
             | Family::ByteaText(BinaryMode::Hex)
             | Family::DecimalText(_)
             | Family::Timestamptz { .. }
-            | Family::Timetz(_)
+            | Family::Timetz(..)
             | Family::Interval
             | Family::Bits { .. }
             | Family::Hstore(_) => true,
-            Family::Array(element) => placeholder.array_text(element).is_some(),
+            Family::Array(element, _) => placeholder.array_text(element).is_some(),
             _ => false,
         }
     }
@@ -357,7 +387,7 @@ mod tests {
     fn what_stands_for_no_value_is_a_value_of_its_type() {
         every_codec(|ty, codec| {
             let placeholder = Placeholder::default();
-            let array = if let Family::Array(element) = &codec.0 { placeholder.array_text(element) } else { None };
+            let array = if let Family::Array(element, _) = &codec.0 { placeholder.array_text(element) } else { None };
             for text in [Some(codec.fallback_text()), array].into_iter().flatten() {
                 let parsed = codec.parse(text.as_bytes()).unwrap();
                 assert!(!matches!(parsed, Parsed::Unrepresentable { .. }), "{ty:?} {codec:?}: {text:?}");

@@ -12,13 +12,16 @@ use serde_json::Value as Json;
 use super::{
     codec::{Codec, Family},
     column::{ColumnType, TypeKind},
+    date,
     decimal_form::Origin,
-    numeric,
+    numeric, timestamp,
     value::{Parsed, Value},
 };
 
 /// Expressions without parentheses whose value is made at each insert.
 const CURRENT: [&str; 5] = ["current_timestamp", "current_time", "current_date", "localtime", "localtimestamp"];
+/// As a default of a date or a timestamp neither is its value: Debezium has the ends of Java's types.
+const INFINITIES: [&str; 2] = ["infinity", "-infinity"];
 /// How the NULL of a type begins.
 const NULL: &str = "NULL::";
 
@@ -50,6 +53,15 @@ impl Codec {
         // A record cannot be a default in Kafka Connect.
         if matches!(self.0, Family::VariableScaleDecimal(_) | Family::Point) {
             return None;
+        }
+        match &self.0 {
+            Family::Date(form, special) if INFINITIES.contains(&text) => {
+                return date::infinite_default(text, *form).filter(|_| special.is_debezium());
+            }
+            Family::Timestamp(form, special) if INFINITIES.contains(&text) => {
+                return timestamp::infinite_default(text, *form).filter(|_| special.is_debezium());
+            }
+            _ => {}
         }
         match self.parse(text.as_bytes()) {
             Ok(Parsed::Value(value) | Parsed::Lossy(value)) => Some(value),
@@ -98,6 +110,7 @@ fn json(value: &Value<'_>) -> Option<Json> {
         Value::Bytes(_)
         | Value::Encoded(..)
         | Value::Array(_)
+        | Value::Nulls(_)
         | Value::Hstore(_)
         | Value::Map(_)
         | Value::Point { .. }
@@ -133,7 +146,7 @@ fn base_text(ty: &ColumnType, expression: &str) -> Option<String> {
         700 | 701 => text.parse::<f64>().ok().map(|_| text.into_owned()),
         1700 => decimal(ty.typmod, &text),
         // No more than NaN is a number, an infinity is a moment for the readers of a schema.
-        1082 | 1114 | 1184 if text.ends_with("infinity") => None,
+        1184 if text.ends_with("infinity") => None,
         2950 => Some(text.to_ascii_lowercase()).filter(|text| is_uuid(text)),
         // One bit is a boolean, and more are none.
         1560 if ty.typmod == 1 && text.len() != 1 => None,
@@ -299,15 +312,18 @@ mod tests {
     }
 
     #[test]
-    fn no_infinity_is_a_default_also_where_it_has_a_value() {
-        let modes = Modes { special_values: SpecialValues::Debezium, ..Modes::default() };
-        for (oid, expression) in [
-            (1082, "'infinity'::date"),
-            (1082, "'-infinity'::date"),
-            (1114, "'infinity'::timestamp without time zone"),
-            (1184, "'-infinity'::timestamp with time zone"),
+    fn an_infinity_is_a_default_only_as_debezium_has_it() {
+        let debezium = Modes { special_values: SpecialValues::Debezium, ..Modes::default() };
+        for (oid, expression, theirs) in [
+            (1082, "'infinity'::date", Some(Json::from(169_560_311))),
+            (1082, "'-infinity'::date", Some(Json::from(-170_999_002))),
+            (1114, "'infinity'::timestamp without time zone", Some(Json::from(-9_223_372_036_853_775_810_i64))),
+            (1184, "'-infinity'::timestamp with time zone", None),
+            (25, "'-infinity'::text", Some(Json::from("-infinity"))),
         ] {
-            assert_eq!(default_in(modes, oid, -1, expression), None, "{expression}");
+            assert_eq!(default_in(debezium, oid, -1, expression), theirs, "{expression}");
+            let ours = theirs.filter(|_| oid == 25);
+            assert_eq!(default_in(Modes::default(), oid, -1, expression), ours, "{expression}");
         }
     }
 

@@ -53,10 +53,10 @@ impl Codec {
             Family::Bytea => plain("bytes", parameters),
             Family::ByteaText(_) => plain("string", parameters),
             Family::Date(form, _) => date::schema(*form, parameters),
-            Family::Time(form) => time::schema(*form, parameters),
+            Family::Time(form, _) => time::schema(*form, parameters),
             Family::Timestamp(form, _) => timestamp::schema(*form, parameters),
             Family::Timestamptz { .. } => named("string", timestamptz::NAME, parameters),
-            Family::Timetz(_) => named("string", timetz::NAME, parameters),
+            Family::Timetz(..) => named("string", timetz::NAME, parameters),
             Family::Interval => named("string", interval::NAME, parameters),
             Family::IntervalMicros => named("long", interval::MICROS_NAME, parameters),
             Family::Bit => plain("boolean", parameters),
@@ -65,17 +65,19 @@ impl Codec {
             Family::Money => money::schema(parameters),
             Family::Point => point::schema(parameters),
             Family::Text(TextKind::Xml) => named("string", XML_NAME, parameters),
-            Family::Text(TextKind::Tsvector) => named("string", TSVECTOR_NAME, parameters),
+            Family::Text(TextKind::Tsvector | TextKind::RequiredTsvector) => named("string", TSVECTOR_NAME, parameters),
             Family::Text(TextKind::Uuid) => named("string", uuid::NAME, parameters),
             Family::Text(TextKind::Json { .. }) => named("string", json_text::NAME, parameters),
             Family::Hstore(mode) => hstore::schema(*mode, parameters),
             Family::Text(TextKind::Ltree) => named("string", LTREE_NAME, parameters),
             Family::Text(TextKind::Enum(labels) | TextKind::RequiredEnum(labels)) => enum_schema(labels, parameters),
-            Family::Array(element) => {
+            Family::Array(element, _) => {
                 let items = element.defined(defined).unwrap_or_else(|| element.schema(Attributes::new(), defined));
                 array_schema(if element.is_required() { items } else { json!(["null", items]) }, parameters)
             }
-            Family::Text(TextKind::Text | TextKind::Bpchar | TextKind::Other { .. }) => plain("string", parameters),
+            Family::Text(TextKind::Text | TextKind::Bpchar | TextKind::Other { .. }) | Family::UnsentName => {
+                plain("string", parameters)
+            }
         }
     }
 
@@ -95,12 +97,12 @@ impl Codec {
             | Family::DecimalDouble(_) => "numeric",
             Family::Bytea | Family::ByteaText(_) => "bytea",
             Family::Date(..) => "date",
-            Family::Time(time::Form::Millis) => "time(3) without time zone",
-            Family::Time(_) => "time without time zone",
+            Family::Time(time::Form::Millis, _) => "time(3) without time zone",
+            Family::Time(..) => "time without time zone",
             Family::Timestamp(timestamp::Form::Millis, _) => "timestamp(3) without time zone",
             Family::Timestamp(..) => "timestamp without time zone",
             Family::Timestamptz { .. } => "timestamp with time zone",
-            Family::Timetz(_) => "time with time zone",
+            Family::Timetz(..) => "time with time zone",
             Family::Interval | Family::IntervalMicros => "interval",
             Family::Bit => "bit(1)",
             Family::Bits { .. } => "bit varying",
@@ -108,20 +110,21 @@ impl Codec {
             Family::Money => "money",
             Family::Point => "point",
             Family::Text(TextKind::Xml) => "xml",
-            Family::Text(TextKind::Tsvector) => "tsvector",
+            Family::Text(TextKind::Tsvector | TextKind::RequiredTsvector) => "tsvector",
             Family::Text(TextKind::Uuid) => "uuid",
             Family::Text(TextKind::Json { binary: false }) => "json",
             Family::Text(TextKind::Json { binary: true }) => "jsonb",
             Family::Hstore(_) => "hstore",
             Family::Text(TextKind::Ltree) => "ltree",
-            Family::Array(_) => "text[]",
+            Family::Array(..) => "text[]",
             Family::Text(
                 TextKind::Text
                 | TextKind::Bpchar
                 | TextKind::Enum(_)
                 | TextKind::RequiredEnum(_)
                 | TextKind::Other { .. },
-            ) => "text",
+            )
+            | Family::UnsentName => "text",
         }
     }
 
@@ -154,7 +157,7 @@ impl Codec {
     fn encoding(&self) -> Option<&'static str> {
         match &self.0 {
             Family::ByteaText(mode) => mode.encoding(),
-            Family::Array(element) => element.encoding(),
+            Family::Array(element, _) => element.encoding(),
             _ => None,
         }
     }
@@ -195,10 +198,10 @@ impl Codec {
             Family::Text(TextKind::Bpchar) => text_type("BPCHAR", ty),
             Family::Bytea | Family::ByteaText(_) => SourceType::unlimited("BYTEA"),
             Family::Date(..) => SourceType::new("DATE", 13, 0),
-            Family::Time(_) => timed("TIME", 8),
+            Family::Time(..) => timed("TIME", 8),
             Family::Timestamp(..) => timed("TIMESTAMP", 22),
             Family::Timestamptz { .. } => timed("TIMESTAMPTZ", 28),
-            Family::Timetz(_) => timed("TIMETZ", 14),
+            Family::Timetz(..) => timed("TIMETZ", 14),
             Family::Interval | Family::IntervalMicros => SourceType::new("INTERVAL", 49, interval_scale(ty)),
             Family::Bit | Family::Bits { .. } => {
                 let name = if ty.oid == 1560 { "BIT" } else { "VARBIT" };
@@ -208,15 +211,16 @@ impl Codec {
             Family::Money => SourceType::unlimited("MONEY"),
             Family::Point => SourceType::unlimited("POINT"),
             Family::Text(TextKind::Xml) => SourceType::unlimited("XML"),
-            Family::Text(TextKind::Tsvector) => SourceType::unlimited("TSVECTOR"),
+            Family::Text(TextKind::Tsvector | TextKind::RequiredTsvector) => SourceType::unlimited("TSVECTOR"),
             Family::Text(TextKind::Uuid) => SourceType::unlimited("UUID"),
             Family::Text(TextKind::Json { binary: false }) => SourceType::unlimited("JSON"),
             Family::Text(TextKind::Json { binary: true }) => SourceType::unlimited("JSONB"),
-            Family::Array(element) => match &ty.kind {
+            Family::Array(element, _) => match &ty.kind {
                 TypeKind::Array(ty) => element.source_type(ty).array(),
                 _ => other::source_type(ty),
             },
             Family::Hstore(_)
+            | Family::UnsentName
             | Family::Text(TextKind::Ltree | TextKind::Enum(_) | TextKind::RequiredEnum(_) | TextKind::Other { .. }) => {
                 other::source_type(ty)
             }

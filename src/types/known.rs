@@ -1,7 +1,10 @@
 //! Which types Debezium has a form for. Columns of the others it leaves out, unless `include.unknown.datatypes` has their bytes
 //! (`PostgresValueConverter`, and the JDBC driver's types; `tests/golden/recorded` has what it wrote).
 
-use super::column::{ColumnType, TypeKind};
+use super::{
+    column::{ColumnType, TypeKind},
+    other,
+};
 
 /// Built-in types (`pg_type.dat`): boolean, `bytea`, `"char"`, `name`, the integers, `int2vector`, `text`, `oid`, `oidvector`,
 /// `json`, `xml`, `point`, `cidr`, the floats, `macaddr8`, `money`, `macaddr`, `inet`, `bpchar`, `varchar`, dates and times, bit
@@ -20,6 +23,12 @@ const EXTENSIONS: [&str; 9] =
 const EXTENSIONS_IN_ARRAYS: [&str; 5] = ["hstore", "ltree", "citext", "geometry", "geography"];
 
 impl ColumnType {
+    /// Whether Debezium has the values from a snapshot, and in the stream null, or the empty text where the field cannot be that.
+    #[must_use]
+    pub fn is_read_in_snapshots_only(&self) -> bool {
+        self.below_domains().oid == other::NAME
+    }
+
     /// Whether Debezium has a form for the type's values.
     #[must_use]
     pub fn is_known_to_debezium(&self) -> bool {

@@ -29,7 +29,7 @@ impl Codec {
     pub(super) fn labels(&self) -> Option<&[Arc<str>]> {
         match &self.0 {
             Family::Text(TextKind::Enum(labels) | TextKind::RequiredEnum(labels)) => Some(labels),
-            Family::Array(element) => element.labels(),
+            Family::Array(element, _) => element.labels(),
             _ => None,
         }
     }
@@ -43,7 +43,7 @@ impl Codec {
                 found(Unknown::Label(label));
             }
         };
-        let Family::Array(element) = &self.0 else { return check(text) };
+        let Family::Array(element, _) = &self.0 else { return check(text) };
         let (mut unescaped, mut has_null) = (Vec::new(), false);
         array_scan::each_of_any_dimension(text, |item| match item {
             Item::Null => has_null = true,

@@ -5,7 +5,7 @@
 //! A type without a family of its own travels as its text; a value that a family's Avro type cannot hold is
 //! [`Parsed::Unrepresentable`] and travels as text in a header (EVENTS: `walrelay.text`). Nothing is guessed or dropped.
 
-pub use array::append_item;
+pub use array::{append_item, append_nulls};
 pub use array_scan::single_item;
 pub use binary::{BinaryCodec, BinaryError};
 pub use choose::FieldType;
@@ -44,6 +44,7 @@ mod encoded;
 mod float;
 mod hstore;
 mod hstore_json;
+mod hybrid;
 mod integer;
 mod interval;
 mod json;
@@ -58,6 +59,7 @@ mod other;
 mod point;
 mod scan;
 mod semantic;
+mod special;
 mod text;
 mod time;
 mod timestamp;

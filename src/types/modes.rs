@@ -20,7 +20,7 @@ pub struct Modes {
     pub trailing_zeros: TrailingZeros,
     /// `time with time zone`
     pub timetz: TimetzMode,
-    /// `date` and `timestamp` beyond the field's type
+    /// Values beyond the field's type
     pub special_values: SpecialValues,
 }
 
@@ -38,14 +38,15 @@ impl Modes {
     };
 }
 
-/// What is written for an infinite `date`, and for a `timestamp` whose microseconds overflow.
+/// What is written for values beyond their field's type, as an infinite `date`, an overflowing `timestamp` or an array of several
+/// dimensions (EVENTS, "Special values").
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum SpecialValues {
     /// Null, where the field can be that.
     #[default]
     Null,
-    /// What Debezium writes: its driver's sentinel for the infinity, the microseconds as they overflow.
+    /// What Debezium writes, which garbles some other values too: old dates, and times in arrays.
     Debezium,
 }
 

@@ -4,8 +4,10 @@ use super::{column::ColumnType, semantic::SourceType};
 
 /// Built-in types whose equality is the equality of their text: `name`, `"char"`, `oid`, `inet`, `cidr`, `macaddr`, `macaddr8`,
 /// `bit`, `varbit`, `timetz`, `money`, `pg_lsn`, `xid`, `xid8`.
-const EQUAL_AS_TEXT: [u32; 14] = [19, 18, 26, 869, 650, 829, 774, 1560, 1562, 1266, 790, 3220, 28, 5069];
+const EQUAL_AS_TEXT: [u32; 14] = [NAME, CHAR, 26, 869, 650, 829, 774, 1560, 1562, 1266, 790, 3220, 28, 5069];
 
+/// `name`
+pub(super) const NAME: u32 = 19;
 /// `"char"`
 const CHAR: u32 = 18;
 

@@ -1,6 +1,7 @@
 //! `time`: Avro `int` of milliseconds up to three digits of precision (`io.debezium.time.Time`), else `long` of microseconds
 //! (`io.debezium.time.MicroTime`), or nanoseconds (`io.debezium.time.NanoTime`); 24:00:00 is one past the last of the day. Or Kafka Connect's own type, an `int` of
 //! milliseconds below a day, or a `string` in ISO 8601 (`io.debezium.time.IsoTime`): what these cannot hold travels as text besides.
+//! Where consumers want Debezium's form of that, Kafka Connect's has 24:00 too, and the items of arrays have milliseconds below a day.
 
 use serde_json::Value as Json;
 
@@ -8,6 +9,7 @@ use super::{
     calendar::{Clock, DAY, MICROS, fraction_digits, scan_time},
     scan::Scan,
     semantic::{Attributes, logical, named},
+    special::Special,
     value::{Parsed, RenderError, ShortText, Value},
 };
 
@@ -38,12 +40,30 @@ pub(super) fn schema(form: Form, parameters: Attributes) -> Json {
     }
 }
 
-pub(super) fn parse(text: &[u8], form: Form) -> Parsed<'_> {
-    micros(text).map_or(Parsed::Unrepresentable { stand_in: form.midnight() }, |micros| of_micros(micros, form))
+pub(super) fn parse(text: &[u8], form: Form, special: Special) -> Parsed<'_> {
+    let Some(micros) = micros(text) else { return Parsed::Unrepresentable { stand_in: form.midnight() } };
+    of_micros(micros, form, special)
 }
 
 /// A time of day in microseconds.
-pub(super) fn of_micros(micros: i64, form: Form) -> Parsed<'static> {
+pub(super) fn of_micros(micros: i64, form: Form, special: Special) -> Parsed<'static> {
+    match special {
+        Special::Item => {
+            // Java's `Time`.
+            let cut = micros % (DAY * MICROS) / 1_000 * 1_000;
+            of_day(cut, form).lossy_if(cut != micros)
+        }
+        Special::Streamed | Special::Read if form == Form::Connect && micros == DAY * MICROS => {
+            Parsed::Value(Value::Int(MILLIS_OF_DAY))
+        }
+        Special::Besides | Special::Streamed | Special::Read => of_day(micros, form),
+    }
+}
+
+/// 24:00
+const MILLIS_OF_DAY: i32 = 86_400_000;
+
+fn of_day(micros: i64, form: Form) -> Parsed<'static> {
     // Neither Kafka Connect nor Java has an hour 24.
     let of_day = micros % (DAY * MICROS);
     let value = match form {

@@ -3,15 +3,17 @@
 //! (`io.debezium.time.IsoTimestamp`).
 //!
 //! Infinities are Debezium's sentinels. A real timestamp that equals a sentinel, or whose microseconds overflow (from 294247 on),
-//! travels as text (trap T43).
+//! travels as text (trap T43), beside Debezium's number where consumers want that. So does then one in an array that Java's older
+//! classes take for another.
 
 use serde_json::Value as Json;
 
 use super::{
     calendar::{MICROS, Moment, fraction_digits, scan_moment},
-    modes::SpecialValues,
+    hybrid,
     moment::{append, iso, scan_iso},
     semantic::{Attributes, logical, named},
+    special::Special,
     value::{Parsed, RenderError, Value},
 };
 
@@ -68,9 +70,9 @@ pub(super) fn schema(form: Form, parameters: Attributes) -> Json {
     }
 }
 
-pub(super) fn parse(text: &[u8], unit: Form, special: SpecialValues) -> Parsed<'_> {
+pub(super) fn parse(text: &[u8], unit: Form, special: Special) -> Parsed<'_> {
     if unit == Form::Iso {
-        return parse_iso(text);
+        return parse_iso(text, special);
     }
     let (low, high) = unit.infinities();
     match text {
@@ -78,20 +80,26 @@ pub(super) fn parse(text: &[u8], unit: Form, special: SpecialValues) -> Parsed<'
         b"-infinity" => return Parsed::Value(Value::Long(low)),
         _ => {}
     }
-    scan_moment(text, false)
-        .map_or(Parsed::Unrepresentable { stand_in: Value::Long(0) }, |moment| of_moment(moment, unit, special))
+    let Some(real) = scan_moment(text, false) else { return Parsed::Unrepresentable { stand_in: Value::Long(0) } };
+    let written = as_item(real, special);
+    of_moment(written, unit, special).lossy_if(written != real)
+}
+
+/// What Debezium takes a moment for.
+fn as_item(moment: Moment, special: Special) -> Moment {
+    if special == Special::Item { hybrid::reread_moment(moment) } else { moment }
 }
 
 /// A moment, in the forms that are a number.
-pub(super) fn of_moment(Moment { seconds, micros }: Moment, unit: Form, special: SpecialValues) -> Parsed<'static> {
+pub(super) fn of_moment(Moment { seconds, micros }: Moment, unit: Form, special: Special) -> Parsed<'static> {
     let (low, high) = unit.infinities();
     let fraction = micros * unit.per_second() / MICROS;
     let exact = fraction * MICROS / unit.per_second() == micros;
     match seconds.checked_mul(unit.per_second()).and_then(|whole| whole.checked_add(fraction)) {
         Some(number) if exact && number != low && number != high => Parsed::Value(Value::Long(number)),
-        Some(number) if unit == Form::Connect => Parsed::Lossy(Value::Long(number)),
+        Some(number) if unit == Form::Connect || exact && special.is_debezium() => Parsed::Lossy(Value::Long(number)),
         // In nanoseconds it writes null too.
-        None if special == SpecialValues::Debezium && unit != Form::Nanos => {
+        None if special.is_debezium() && unit != Form::Nanos => {
             // Its seconds stop at the end of the range, then the fraction is added.
             Parsed::Lossy(Value::Long(seconds.saturating_mul(unit.per_second()).wrapping_add(fraction)))
         }
@@ -102,6 +110,21 @@ pub(super) fn of_moment(Moment { seconds, micros }: Moment, unit: Form, special:
     }
 }
 
+/// What Debezium has for an infinity that is the default of a column: the ends of Java's dates and times, which overflow; in
+/// milliseconds, where Java tells that they do, nothing.
+pub(super) fn infinite_default(text: &str, form: Form) -> Option<Value<'static>> {
+    /// 999999999-12-31 23:59:59 and its nanoseconds, and -999999999-01-01 00:00:00.
+    const ENDS: [(i64, i64); 2] = [(31_556_889_864_403_199, 999_999_999), (-31_557_014_167_219_200, 0)];
+    let is_low = text.starts_with('-');
+    let (seconds, nanos) = ENDS[usize::from(is_low)];
+    Some(match form {
+        Form::Micros => Value::Long(seconds.saturating_mul(MICROS).wrapping_add(nanos / 1_000)),
+        Form::Iso if is_low => Value::Text("-999999999-01-01T00:00:00Z"),
+        Form::Iso => Value::Text("+999999999-12-31T23:59:59.999999999Z"),
+        Form::Millis | Form::Nanos | Form::Connect => return None,
+    })
+}
+
 /// The infinities as moments: what the JDBC driver makes of them, in Debezium's strings.
 fn iso_infinities() -> (Moment, Moment) {
     let (low, high) = Form::Iso.infinities();
@@ -109,19 +132,19 @@ fn iso_infinities() -> (Moment, Moment) {
     (moment(low), moment(high))
 }
 
-fn parse_iso(text: &[u8]) -> Parsed<'_> {
+fn parse_iso(text: &[u8], special: Special) -> Parsed<'_> {
     let (low, high) = iso_infinities();
-    let (moment, is_real) = match text {
-        b"infinity" => (Some(high), false),
-        b"-infinity" => (Some(low), false),
-        _ => (scan_moment(text, false), true),
+    let (real, is_infinite) = match text {
+        b"infinity" => (Some(high), true),
+        b"-infinity" => (Some(low), true),
+        _ => (scan_moment(text, false), false),
     };
-    let written = moment.and_then(|moment| Some((moment, iso(moment, fraction_digits(moment.micros))?)));
-    match written {
-        Some((moment, iso)) if is_real && (moment == low || moment == high) => Parsed::Lossy(Value::Short(iso)),
-        Some((_, iso)) => Parsed::Value(Value::Short(iso)),
-        None => Parsed::Unrepresentable { stand_in: Value::Text("1970-01-01T00:00:00Z") },
-    }
+    let written = real.and_then(|real| {
+        let moment = if is_infinite { real } else { as_item(real, special) };
+        let iso = Parsed::Value(Value::Short(iso(moment, fraction_digits(moment.micros))?));
+        Some(iso.lossy_if(!is_infinite && (moment == low || moment == high || moment != real)))
+    });
+    written.unwrap_or(Parsed::Unrepresentable { stand_in: Value::Text("1970-01-01T00:00:00Z") })
 }
 
 fn render_iso(value: &Value<'_>, out: &mut Vec<u8>) -> Result<(), RenderError> {

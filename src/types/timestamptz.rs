@@ -2,14 +2,19 @@
 //! (`io.debezium.time.ZonedTimestamp`); years beyond four digits and before 1 carry a sign, as Java writes them.
 
 use super::{
-    calendar::{Moment, scan_moment},
+    calendar::{DAY, Moment, scan_moment},
+    hybrid,
     moment::{append, append_plain, iso, iso_of_utc, scan_iso},
+    special::Special,
     value::{Parsed, RenderError, Value},
 };
 
 pub(super) const NAME: &str = "io.debezium.time.ZonedTimestamp";
 
-pub(super) fn parse(text: &[u8], digits: u8) -> Parsed<'_> {
+pub(super) fn parse(text: &[u8], digits: u8, special: Special) -> Parsed<'_> {
+    if special == Special::Item {
+        return parse_item(text, digits);
+    }
     if let Some(iso) = iso_of_utc(text, digits) {
         return Parsed::Value(Value::Short(iso));
     }
@@ -21,7 +26,24 @@ pub(super) fn parse(text: &[u8], digits: u8) -> Parsed<'_> {
     moment.map_or(UNREADABLE, |moment| of_moment(moment, digits))
 }
 
-const UNREADABLE: Parsed<'static> = Parsed::Unrepresentable { stand_in: Value::Text("1970-01-01T00:00:00Z") };
+/// Infinity below all, as Debezium has it in an array: its driver's sentinel without the era, 23:00 on 292269055-12-02.
+const MINUS_INFINITY: Moment = Moment { seconds: 106_748_361_128 * DAY + 23 * 3_600, micros: 0 };
+/// What stands for no value, without the digits that values have.
+pub(super) const EPOCH: &str = "1970-01-01T00:00:00Z";
+
+/// As Debezium has the items of an array: what Java's older classes leave of a moment.
+fn parse_item(text: &[u8], digits: u8) -> Parsed<'_> {
+    match text {
+        b"infinity" => return Parsed::Value(Value::Text("infinity")),
+        b"-infinity" => return of_moment(MINUS_INFINITY, digits).lossy_if(true),
+        _ => {}
+    }
+    let Some(real) = scan_moment(text, true) else { return UNREADABLE };
+    let Some(written) = hybrid::local_moment(real) else { return UNREADABLE };
+    of_moment(written, digits).lossy_if(written != real)
+}
+
+const UNREADABLE: Parsed<'static> = Parsed::Unrepresentable { stand_in: Value::Text(EPOCH) };
 
 /// A moment at UTC.
 pub(super) fn of_moment(moment: Moment, digits: u8) -> Parsed<'static> {

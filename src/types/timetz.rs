@@ -1,23 +1,25 @@
 //! `time with time zone`: Avro `string` in ISO 8601 (`io.debezium.time.ZonedTime`) with the value's own offset, 24:00 included, or
-//! as the clock shows it in UTC, which tells neither.
+//! as the clock shows it in UTC, which tells neither. Where consumers want Debezium's form of what is lost, the items of arrays have
+//! seconds there.
 
 use std::fmt::Write;
 
 use super::{
     modes::TimetzMode,
+    special::Special,
     value::{Parsed, RenderError, ShortText, Value},
 };
 
 pub(super) const NAME: &str = "io.debezium.time.ZonedTime";
 
-pub(super) fn parse(text: &[u8], mode: TimetzMode) -> Parsed<'_> {
+pub(super) fn parse(text: &[u8], mode: TimetzMode, special: Special) -> Parsed<'_> {
     let text = std::str::from_utf8(text).ok();
     let parsed = text.and_then(|text| {
         let own = iso(text)?;
         if mode == TimetzMode::Offset {
             return Some(Parsed::Value(Value::Short(own)));
         }
-        let utc = utc(text)?;
+        let utc = utc(text, special != Special::Item)?;
         Some(if utc == own { Parsed::Value(Value::Short(utc)) } else { Parsed::Lossy(Value::Short(utc)) })
     });
     parsed.unwrap_or(Parsed::Unrepresentable { stand_in: Value::Text("00:00:00Z") })
@@ -25,11 +27,12 @@ pub(super) fn parse(text: &[u8], mode: TimetzMode) -> Parsed<'_> {
 
 const DAY: i32 = 86_400;
 
-/// The clock in UTC at that moment of any day.
-fn utc(text: &str) -> Option<ShortText> {
+/// The clock in UTC at that moment of any day, with its fraction of a second or without.
+fn utc(text: &str, with_fraction: bool) -> Option<ShortText> {
     let at = text.rfind(['+', '-'])?;
     let (clock, offset) = text.split_at(at);
     let (whole, fraction) = clock.split_at(clock.find('.').unwrap_or(clock.len()));
+    let fraction = if with_fraction { fraction } else { "" };
     let (sign, offset) = offset.strip_prefix('-').map_or((1, offset.get(1..)?), |west| (-1, west));
     let seconds = (seconds(whole)? - sign * seconds(offset)?).rem_euclid(DAY);
     let mut utc = ShortText::new();
@@ -82,14 +85,15 @@ mod tests {
 
     #[test]
     fn utc_is_the_clock_of_another_zone() {
-        let utc = |text| utc(text).unwrap().as_str().to_owned();
+        let utc = |text| utc(text, true).unwrap().as_str().to_owned();
         assert_eq!(utc("12:34:56.789012+05:30"), "07:04:56.789012Z");
         assert_eq!(utc("24:00:00-12"), "12:00:00Z");
         assert_eq!(utc("24:00:00+00"), "00:00:00Z");
         assert_eq!(utc("00:00:00+15:59:59"), "08:00:01Z");
-        let exact = |text: &'static str| matches!(parse(text.as_bytes(), TimetzMode::Utc), Parsed::Value(_));
+        let exact =
+            |text: &'static str| matches!(parse(text.as_bytes(), TimetzMode::Utc, Special::Besides), Parsed::Value(_));
         assert!(exact("12:34:56.7+00") && !exact("12:34:56.7+01") && !exact("24:00:00+00"));
-        assert!(matches!(parse(b"noon", TimetzMode::Utc), Parsed::Unrepresentable { .. }));
+        assert!(matches!(parse(b"noon", TimetzMode::Utc, Special::Besides), Parsed::Unrepresentable { .. }));
     }
 
     #[test]

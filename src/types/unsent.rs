@@ -108,6 +108,7 @@ impl Placeholder {
     pub(super) fn array_text(&self, element: &Codec) -> Option<&str> {
         Some(match &element.0 {
             Family::Text(TextKind::Uuid) => &self.0.uuids,
+            Family::Text(TextKind::Tsvector | TextKind::RequiredTsvector) => return None,
             Family::Text(_) => &self.0.texts,
             Family::Int2 | Family::Int4 | Family::Int8 => &self.0.codes,
             // Days are integers too.

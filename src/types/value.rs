@@ -37,6 +37,8 @@ pub enum Value<'a> {
     Encoded(ByteString<'a>, BinaryMode),
     /// `array` of nullable items.
     Array(ArrayText<'a>),
+    /// `array` of so many nulls.
+    Nulls(usize),
     /// `string` with a JSON object.
     Hstore(HstoreText<'a>),
     /// `map` of nullable strings.
@@ -95,6 +97,16 @@ pub enum Simple<'a> {
     Text(&'a str),
     /// [`Value::Int`] or [`Value::Long`]
     Number(i64),
+}
+
+impl Parsed<'_> {
+    /// The same value, if it is less than the text says.
+    pub(super) const fn lossy_if(self, is_lossy: bool) -> Self {
+        match self {
+            Self::Value(value) if is_lossy => Self::Lossy(value),
+            other => other,
+        }
+    }
 }
 
 /// A value from a record has no PostgreSQL text.
@@ -197,6 +209,21 @@ pub trait Element: std::fmt::Debug + Send + Sync {
     fn is_required(&self) -> bool {
         false
     }
+
+    /// Whether the items are numerics, in whatever form.
+    fn is_decimal(&self) -> bool {
+        false
+    }
+
+    /// Whether the items are dates, or moments that Debezium takes apart as it does them.
+    fn is_date(&self) -> bool {
+        false
+    }
+
+    /// Whether the items' Avro value is their text.
+    fn is_text(&self) -> bool {
+        false
+    }
 }
 
 impl PartialEq for ArrayText<'_> {
@@ -257,6 +284,23 @@ impl ArrayText<'_> {
             }
         };
         Some(self.element.parse_item(text).unwrap_or(Parsed::Unrepresentable { stand_in: Value::Text("") }))
+    }
+
+    /// Whether an item is NULL.
+    pub(super) fn has_null(&self) -> bool {
+        let mut has_null = false;
+        walk(self.items, |item| has_null |= matches!(item, Item::Null));
+        has_null
+    }
+
+    /// Whether an item has no value of its Avro type.
+    pub(super) fn has_unrepresentable(&self) -> bool {
+        let (mut has, mut unescaped) = (false, UNESCAPED.take());
+        walk(self.items, |item| {
+            has |= matches!(self.item(&item, &mut unescaped), Some(Parsed::Unrepresentable { .. }));
+        });
+        keep_unescaped(unescaped);
+        has
     }
 
     /// Whether every item is null or has a value that its Avro type holds exactly.

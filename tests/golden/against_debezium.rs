@@ -7,7 +7,7 @@ use serde_json::{Map, Value as Json};
 use walrelay::{
     avro::content::{
         ColumnDefaults, Content, HeaderConverter, Nullability, OwnHeaders, Parameters, TotalOrder, TransactionBlock,
-        TransactionId, Truncates,
+        TransactionId, Truncates, UnknownTypes,
     },
     event::{Barrier, Cell, Datum, EventMeta, RecordBuf, RowChange, SnapshotMark, TransactionMeta},
     lsn::Lsn,
@@ -75,6 +75,7 @@ fn compare(
         header_converter: if lossless { HeaderConverter::Json } else { HeaderConverter::Simple },
         parameters: if lossless { Parameters::SourceType } else { Parameters::None },
         transaction: if lossless { TransactionBlock::Streamed } else { TransactionBlock::None },
+        unknown_types: if lossless { UnknownTypes::Text } else { UnknownTypes::Omitted },
         ..Content::DEBEZIUM
     };
     let content = if compatible { debezium } else { Content::default() };

@@ -39,7 +39,7 @@ pub const ALL: [(&str, &str); 17] = [
 ];
 
 /// Those that `compatibility = "debezium"` leaves: Debezium's own inconsistencies.
-pub const COMPATIBLE: [&str; 3] = ["serial", "names", "numeric's length"];
+pub const COMPATIBLE: [&str; 2] = ["serial", "numeric's length"];
 
 /// Columns, by table and row id, whose value the Avro type cannot hold, with their text.
 const SPECIAL: [(&str, i64, &str, &str); 8] = [
@@ -196,12 +196,12 @@ impl<'a> Differences<'a> {
         let Some(fields) = row.as_object_mut() else { return texts };
         let id = fields.get("id").and_then(Json::as_i64);
         let table = &*self.relation.name.table;
+        if self.compatible {
+            return texts;
+        }
         if !self.lossless && table == "t_text" && matches!(id, Some(1 | 3)) && fields["n"].is_null() {
             self.used("names");
             fields.insert("n".into(), json!(if id == Some(1) { "a_name" } else { "" }));
-        }
-        if self.compatible {
-            return texts;
         }
         for (_, _, column, text) in SPECIAL.iter().filter(|special| special.0 == table && Some(special.1) == id) {
             self.used("special values");

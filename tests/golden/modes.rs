@@ -2,9 +2,8 @@
 
 use std::{cell::RefCell, collections::BTreeSet};
 
-use serde_json::{Value as Json, json};
 use walrelay::{
-    avro::content::{Content, OwnHeaders, Parameters, Tombstones},
+    avro::content::{Content, OwnHeaders, Parameters, Tombstones, UnknownTypes},
     event::{Cell, Datum, RowChange},
     record::{Decoded, Encoder, EncoderSettings},
     types::{BinaryMode, DecimalMode, HstoreMode, IntervalMode, Modes, Placeholder, TimeMode},
@@ -13,7 +12,7 @@ use walrelay::{
 use crate::{
     against_debezium::Case,
     differences::Differences,
-    recorded::{Failures, family, recorded_settings, recording},
+    recorded::{Failures, Family, family as family_of, recorded_settings, recording},
     support::Pipe,
 };
 
@@ -76,97 +75,113 @@ fn variants() -> Vec<(&'static str, EncoderSettings)> {
     ]
 }
 
-/// Columns in which some value of a recording is another one for what travels in `walrelay.text`.
-const BESIDES: [(&str, &[&str]); 5] = [
-    ("types.connect", &["t_time.t", "t_time.t0", "t_time.t3"]),
-    ("types.isostring", &["t_date.d"]),
-    ("types.microseconds", &[]),
-    ("types.nanoseconds", &[]),
-    ("types.adaptive_time_microseconds", &[]),
+/// What Debezium wrote of values beyond what their Avro types are for, under the modes that decide their form.
+fn special_variants() -> Vec<(&'static str, EncoderSettings)> {
+    let with = |name, modes| (name, EncoderSettings { modes, content: CONTENT, ..recorded_settings(name) });
+    vec![
+        with("special.plain", PLAIN),
+        with(
+            "special.connect",
+            Modes { time: TimeMode::Connect, decimal: DecimalMode::Double, hstore: HstoreMode::Map, ..PLAIN },
+        ),
+        with(
+            "special.isostring",
+            Modes { time: TimeMode::Isostring, decimal: DecimalMode::String, binary: BinaryMode::Hex, ..PLAIN },
+        ),
+        with("special.microseconds", Modes { time: TimeMode::Microseconds, hstore: HstoreMode::Map, ..PLAIN }),
+        with("special.nanoseconds", Modes { time: TimeMode::Nanoseconds, ..PLAIN }),
+    ]
+}
+
+/// Tables of which Debezium writes nothing, since its task ends: a required field has no place for a value, or for a timestamp's
+/// zero in nanoseconds at a delete.
+const FATAL: [(&str, &str); 5] = [
+    ("types.nanoseconds", "m_more"),
+    ("special.plain", "s_numbers"),
+    ("special.microseconds", "s_numbers"),
+    ("special.nanoseconds", "s_numbers"),
+    ("special.nanoseconds", "s_required"),
 ];
 
 #[test]
 fn values_have_the_form_that_debezium_gives_them_under_each_mode() {
-    let (family, used, mut failures) = (family("types"), RefCell::default(), Failures::default());
-    for (name, settings) in variants() {
-        let (recording, besides) = (recording(name), RefCell::default());
-        for (table, described) in &family.tables {
-            // Arrays of maps are none to walrelay: they go as text.
-            let is_map = table == "m_hstores" && settings.modes.hstore == HstoreMode::Map;
-            // Under nanoseconds Debezium's task ends at a delete where a timestamp is NOT NULL.
-            let is_fatal = table == "m_more" && settings.modes.time == TimeMode::Nanoseconds;
-            if is_map || is_fatal {
-                continue;
-            }
-            let topic = &recording.topics[&format!("public.{table}")];
-            let mut variant = topic.variant("Envelope");
-            if table == "m_array" {
-                keep_microseconds(&mut variant.events[0].value["after"]["ati"][0]);
-            }
-            let case = Case {
-                relation: &described.relation,
-                changes: family.changes(table),
-                variant: &variant,
-                settings: settings.clone(),
-                differences: Differences::new(&described.relation, false, true, &used),
-                headers_with_schema: false,
-                besides: Some(&besides),
-            };
-            failures.gather(&format!("{name}, {table}"), || case.run());
+    let (used, mut failures) = (RefCell::default(), Failures::default());
+    for (family, variants) in [("types", variants()), ("special", special_variants())] {
+        let family = family_of(family);
+        for (name, settings) in variants {
+            compare(&family, (name, &settings), &used, &mut failures);
         }
-        let listed = BESIDES.iter().find(|(listed, _)| *listed == name).unwrap().1;
-        let listed = listed.iter().map(|column| (*column).to_owned()).collect::<BTreeSet<_>>();
-        failures.gather(name, || assert_eq!(besides.into_inner(), listed, "columns with values that travel besides"));
     }
     failures.finish();
     assert_eq!(used.into_inner(), BTreeSet::new(), "listed differences");
 }
 
-/// Debezium reads the items of a `time[]` through Java's `Time`, which has milliseconds.
-fn keep_microseconds(time: &mut Json) {
-    *time = match time.as_i64() {
-        None if *time == "12:34:56.789Z" => json!("12:34:56.789012Z"),
-        Some(45_296_789_000) => json!(45_296_789_012_i64),
-        Some(45_296_789_000_000) => json!(45_296_789_012_000_i64),
-        // Kafka Connect's type has no more either.
-        Some(45_296_789) => return,
-        _ => panic!("{time}"),
-    };
+fn compare(
+    family: &Family,
+    (name, settings): (&str, &EncoderSettings),
+    used: &RefCell<BTreeSet<&'static str>>,
+    failures: &mut Failures,
+) {
+    let (recording, besides) = (recording(name), RefCell::default());
+    for (table, described) in &family.tables {
+        let topic = recording.topics.get(&format!("public.{table}"));
+        let is_fatal = FATAL.contains(&(name, table));
+        failures.gather(&format!("{name}, {table}"), || assert_eq!(topic.is_none(), is_fatal, "has no records"));
+        let Some(topic) = topic else { continue };
+        let case = Case {
+            relation: &described.relation,
+            changes: family.changes(table),
+            variant: &topic.variant("Envelope"),
+            settings: settings.clone(),
+            differences: Differences::new(&described.relation, false, true, used),
+            headers_with_schema: false,
+            besides: Some(&besides),
+        };
+        failures.gather(&format!("{name}, {table}"), || case.run());
+    }
+    let besides = besides.into_inner();
+    failures.gather(name, || assert!(besides.is_empty(), "other values for what travels besides: {besides:?}"));
 }
 
 /// Whatever the form loses travels besides.
 #[test]
 fn rows_come_back_under_each_mode() {
-    let family = family("types");
-    for (name, settings) in variants() {
-        for (table, described) in &family.tables {
-            let settings = EncoderSettings { content: Content::default(), ..settings.clone() };
-            let mut pipe = Pipe { encoder: Encoder::new(settings.clone()), ..Pipe::new("p") };
-            let plan = pipe.plan(&described.relation);
-            for change in family.changes(table).iter().flatten() {
-                let (RowChange::Read(row) | RowChange::Insert(row) | RowChange::Update { new: row, .. }) = change
-                else {
-                    continue;
-                };
-                for record in pipe.encode(&plan, change).unwrap() {
-                    let Decoded::Event(event) = pipe.decode(plan.topic(), &record).unwrap() else { continue };
-                    for (index, cell) in event.after.iter().flatten().enumerate() {
-                        let column = &described.relation.columns[index];
-                        let back = match cell {
-                            Cell::Null => Datum::Null,
-                            Cell::Unchanged => Datum::Unchanged,
-                            Cell::Text(text) => Datum::Text(text.to_vec().into()),
-                        };
-                        // Another text of the same value: ISO 8601, digits alone, and 1.1 in a column of two digits.
-                        let has_other_text = match column.ty.oid {
-                            1186 | 790 => true,
-                            1231 => settings.modes.decimal == DecimalMode::Double,
-                            1700 => settings.modes.decimal == DecimalMode::Double && column.ty.typmod >= 0,
-                            _ => false,
-                        };
-                        if !has_other_text {
-                            assert_eq!(back, row[index], "{table}.{} under {name}", column.name);
-                        }
+    for (family, variants) in [("types", variants()), ("special", special_variants())] {
+        let family = family_of(family);
+        for (name, settings) in variants {
+            come_back(&family, name, &settings);
+        }
+    }
+}
+
+fn come_back(family: &Family, name: &str, settings: &EncoderSettings) {
+    for (table, described) in &family.tables {
+        let content = Content { unknown_types: UnknownTypes::Omitted, ..Content::default() };
+        let settings = EncoderSettings { content, ..settings.clone() };
+        let mut pipe = Pipe { encoder: Encoder::new(settings.clone()), ..Pipe::new("p") };
+        let plan = pipe.plan(&described.relation);
+        for change in family.changes(table).iter().flatten() {
+            let (RowChange::Read(row) | RowChange::Insert(row) | RowChange::Update { new: row, .. }) = change else {
+                continue;
+            };
+            for record in pipe.encode(&plan, change).unwrap() {
+                let Decoded::Event(event) = pipe.decode(plan.topic(), &record).unwrap() else { continue };
+                for (index, cell) in event.after.iter().flatten().enumerate() {
+                    let column = &described.relation.columns[index];
+                    let back = match cell {
+                        Cell::Null => Datum::Null,
+                        Cell::Unchanged => Datum::Unchanged,
+                        Cell::Text(text) => Datum::Text(text.to_vec().into()),
+                    };
+                    // Another text of the same value: ISO 8601, digits alone, and 1.1 in a column of two digits.
+                    let has_other_text = match column.ty.oid {
+                        1186 | 790 => true,
+                        1231 => settings.modes.decimal == DecimalMode::Double,
+                        1700 => settings.modes.decimal == DecimalMode::Double && column.ty.typmod >= 0,
+                        _ => false,
+                    };
+                    if !has_other_text {
+                        assert_eq!(back, row[index], "{table}.{} under {name}", column.name);
                     }
                 }
             }
@@ -177,7 +192,7 @@ fn rows_come_back_under_each_mode() {
 /// The items' type is named by the array's, in capitals.
 #[test]
 fn an_array_of_hstores_comes_back_by_debezium_s_parameters() {
-    let (family, content) = (family("types"), Content { parameters: Parameters::SourceType, ..CONTENT });
+    let (family, content) = (family_of("types"), Content { parameters: Parameters::SourceType, ..CONTENT });
     let mut pipe = Pipe::with_forms("p", PLAIN, content);
     let plan = pipe.plan(&family.tables["m_hstores"].relation);
     for change in family.changes("m_hstores").iter().flatten() {

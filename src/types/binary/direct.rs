@@ -4,7 +4,9 @@ use super::{codec::BinaryCodec, reader::Reader, temporal::EPOCH_DAYS};
 use crate::types::{
     calendar::{DAY, MICROS, Moment},
     codec::{Codec, Family, TextKind},
-    date, time, timestamp, timestamptz,
+    date,
+    special::Special,
+    time, timestamp, timestamptz,
     value::{ByteString, Parsed, Unscaled, Value, Wide},
 };
 
@@ -28,12 +30,14 @@ impl Codec {
             Family::Point => {
                 Parsed::Value(Value::Point { x: double(reader.f64().ok()?), y: double(reader.f64().ok()?) })
             }
-            Family::Date(date::Form::Days | date::Form::Connect, _) => date::of_days(days(reader.i32().ok()?)?),
-            Family::Time(form) => time::of_micros(micros_of_day(reader.i64().ok()?)?, *form),
+            Family::Date(date::Form::Days | date::Form::Connect, Special::Besides | Special::Streamed) => {
+                date::of_days(days(reader.i32().ok()?)?)
+            }
+            Family::Time(form, special) => time::of_micros(micros_of_day(reader.i64().ok()?)?, *form, *special),
             Family::Timestamp(form, special) if *form != timestamp::Form::Iso => {
                 timestamp::of_moment(moment(reader.i64().ok()?)?, *form, *special)
             }
-            Family::Timestamptz { digits } => timestamptz::of_moment(moment(reader.i64().ok()?)?, *digits),
+            Family::Timestamptz { digits, .. } => timestamptz::of_moment(moment(reader.i64().ok()?)?, *digits),
             _ => return None,
         };
         reader.end().ok()?;
