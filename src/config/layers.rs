@@ -416,6 +416,30 @@ mod tests {
         }
     }
 
+    /// The rows of a page's tables.
+    fn rows(page: &str) -> Vec<&str> {
+        page.lines().filter(|line| line.starts_with("| ")).collect()
+    }
+
+    #[test]
+    fn the_pages_on_events_and_types_have_a_row_for_each_form() {
+        let (events, types) = (rows(include_str!("../../docs/events.md")), rows(include_str!("../../docs/types.md")));
+        for (path, value) in DEBEZIUM {
+            let option = format!("{} = {value}", path.trim_start_matches("format."));
+            let name = option.split(' ').next().unwrap_or_default();
+            let is_told = |row: &&str| row.contains(&format!("`{name} = ")) && row.contains(value);
+            assert!(events.iter().any(is_told), "docs/events.md has no row for {option}");
+        }
+        for name in ["decimal", "interval", "binary", "time", "hstore"] {
+            let key = KEYS.iter().find(|key| key.path == format!("format.{name}")).unwrap();
+            let Kind::Choice(forms) = key.kind else { panic!("{name} is no choice") };
+            let of_key: Vec<_> = types.iter().filter(|row| row.starts_with(&format!("| `{name} = "))).collect();
+            for form in forms.iter().map(|form| format!("\"{form}\"")).filter(|form| key.default != Some(form)) {
+                assert!(of_key.iter().any(|row| row.contains(&form)), "docs/types.md has no row for {name} = {form}");
+            }
+        }
+    }
+
     #[test]
     fn properties_pass_through_quoted_dotted_and_by_environment() {
         let layers = layers(

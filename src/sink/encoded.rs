@@ -1,4 +1,5 @@
-//! Columns whose bytes come as texts of which no schema tells the encoding (Debezium's `binary.handling.mode`).
+//! Columns whose values come as texts of which no schema tells that they stand for something else: bytes in an encoding (Debezium's
+//! `binary.handling.mode`), and decimals, whose special values have Debezium's words (`decimal.handling.mode`).
 //!
 //! PostgreSQL reads any text as a `bytea`, so written as they are they would be other bytes, in silence. Whether a text is one of
 //! bytes, the target's column tells; in which encoding, only the configuration.
@@ -9,7 +10,7 @@ use crate::{
         error::Error,
         table::{Target, TargetColumn},
     },
-    types::{BinaryMode, EncodedBytes},
+    types::{BinaryMode, EncodedText, Meaning},
 };
 
 /// How a column's texts become what the target's column holds; `None` where they go as they are.
@@ -21,13 +22,16 @@ pub fn encoded(
     target: &Target,
     (column, stored): (&ShapeColumn, &TargetColumn),
     binary: BinaryMode,
-) -> Result<Option<EncodedBytes>, Error> {
-    let in_array = stored.type_sql == "bytea[]";
-    if !column.may_be_encoded || stored.type_sql != "bytea" && !in_array {
+) -> Result<Option<EncodedText>, Error> {
+    let in_array = stored.type_sql.ends_with("[]");
+    if column.may_be_encoded && stored.type_sql.starts_with("numeric") {
+        return Ok(Some(EncodedText { meaning: Meaning::Decimal, in_array }));
+    }
+    if !column.may_be_encoded || !matches!(&*stored.type_sql, "bytea" | "bytea[]") {
         return Ok(None);
     }
     if binary != BinaryMode::Bytes {
-        return Ok(Some(EncodedBytes { mode: binary, in_array }));
+        return Ok(Some(EncodedText { meaning: Meaning::Bytes(binary), in_array }));
     }
     Err(Error::Unfit {
         topic: topic.to_owned(),

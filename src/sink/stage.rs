@@ -17,7 +17,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::{event::Cell, sink::copy::CopyText, types::EncodedBytes};
+use crate::{event::Cell, sink::copy::CopyText, types::EncodedText};
 
 /// What a page has room for of one row: all but the page's header and the row's pointer (`MaxHeapTupleSize`).
 const PAGE: usize = 8160;
@@ -38,7 +38,7 @@ pub struct StagedColumn<'a> {
     /// Bytes of a value in a row (`pg_type.typlen`); `None` where that varies.
     pub width: Option<usize>,
     /// Its values come as texts in an encoding.
-    pub encoded: Option<EncodedBytes>,
+    pub encoded: Option<EncodedText>,
 }
 
 impl StagedColumn<'_> {
@@ -67,7 +67,7 @@ pub struct Stage {
     /// Shape indices of its columns, in its order.
     columns: Vec<usize>,
     /// How the values of each come, if not as PostgreSQL's text.
-    encoded: Vec<Option<EncodedBytes>>,
+    encoded: Vec<Option<EncodedText>>,
 }
 
 /// The staging tables of a plan, the one with the key first.

@@ -24,6 +24,16 @@ pub(super) enum Origin {
     Money,
 }
 
+/// PostgreSQL's word for a special value that has Debezium's; else the text as it is.
+pub(super) fn of_debezium(text: &[u8]) -> &[u8] {
+    match text {
+        b"NAN" => b"NaN",
+        b"POSITIVE_INFINITY" => b"Infinity",
+        b"NEGATIVE_INFINITY" => b"-Infinity",
+        _ => text,
+    }
+}
+
 pub(super) fn parse_text(text: &[u8], origin: Origin, canonical: bool) -> Parsed<'_> {
     if origin == Origin::Money {
         return money_text(text);

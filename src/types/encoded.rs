@@ -1,4 +1,4 @@
-//! Texts that stand for bytes in an encoding, into the text of the bytes.
+//! Texts of another producer that stand for something else, bytes in an encoding or a decimal, into PostgreSQL's text of it.
 //!
 //! A schema that another producer registered does not tell such texts from others, so this happens where the column is known that
 //! they are for.
@@ -6,28 +6,37 @@
 use super::{
     array::append_item,
     array_scan::{Item, unescape, walk},
-    bytea,
+    bytea, decimal_form,
     modes::BinaryMode,
     value::{RenderError, Value},
 };
 
+/// What a text stands for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Meaning {
+    /// A `bytea`, written so; never [`BinaryMode::Bytes`].
+    Bytes(BinaryMode),
+    /// A `numeric`, whose special values have Debezium's words.
+    Decimal,
+}
+
 /// What a column's texts are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct EncodedBytes {
-    /// How bytes are written; never [`BinaryMode::Bytes`].
-    pub mode: BinaryMode,
+pub struct EncodedText {
+    /// What they stand for.
+    pub meaning: Meaning,
     /// The texts are items of an array.
     pub in_array: bool,
 }
 
-impl EncodedBytes {
-    /// Appends a `bytea` as PostgreSQL's text, or an array of them, in place of the text that stands for it.
+impl EncodedText {
+    /// Appends PostgreSQL's text of the value, or of an array of them, in place of the text that stands for it.
     ///
     /// # Errors
     /// The text, or an item of it, is not in the encoding.
     pub fn append_decoded(self, text: &[u8], out: &mut Vec<u8>) -> Result<(), RenderError> {
         if !self.in_array {
-            return append(text, self.mode, out);
+            return append(text, self.meaning, out);
         }
         let failed = RenderError("array");
         let items = text.strip_prefix(b"{").and_then(|items| items.strip_suffix(b"}")).ok_or(failed)?;
@@ -45,7 +54,7 @@ impl EncodedBytes {
                 }
             };
             decoded.clear();
-            match append(text, self.mode, &mut decoded) {
+            match append(text, self.meaning, &mut decoded) {
                 Ok(()) => append_item(&decoded, out),
                 Err(error) => all = Err(error),
             }
@@ -56,9 +65,17 @@ impl EncodedBytes {
     }
 }
 
-fn append(text: &[u8], mode: BinaryMode, out: &mut Vec<u8>) -> Result<(), RenderError> {
-    let text = std::str::from_utf8(text).map_err(|_| RenderError("bytea"))?;
-    bytea::render_encoded(Value::Text(text), mode, out)
+fn append(text: &[u8], meaning: Meaning, out: &mut Vec<u8>) -> Result<(), RenderError> {
+    match meaning {
+        Meaning::Bytes(mode) => {
+            let text = std::str::from_utf8(text).map_err(|_| RenderError("bytea"))?;
+            bytea::render_encoded(Value::Text(text), mode, out)
+        }
+        Meaning::Decimal => {
+            out.extend_from_slice(decimal_form::of_debezium(text));
+            Ok(())
+        }
+    }
 }
 
 #[cfg(test)]
@@ -67,7 +84,7 @@ mod tests {
 
     fn decoded(mode: BinaryMode, in_array: bool, text: &str) -> Option<String> {
         let mut out = Vec::new();
-        let outcome = EncodedBytes { mode, in_array }.append_decoded(text.as_bytes(), &mut out);
+        let outcome = EncodedText { meaning: Meaning::Bytes(mode), in_array }.append_decoded(text.as_bytes(), &mut out);
         outcome.ok().map(|()| String::from_utf8(out).unwrap())
     }
 
@@ -89,5 +106,20 @@ mod tests {
                 assert_eq!(decoded(mode, true, bad), None, "{bad}");
             }
         }
+    }
+
+    #[test]
+    fn words_become_special_values() {
+        let decimal = |in_array, text: &str| {
+            let mut out = Vec::new();
+            EncodedText { meaning: Meaning::Decimal, in_array }.append_decoded(text.as_bytes(), &mut out).unwrap();
+            String::from_utf8(out).unwrap()
+        };
+        for (text, value) in
+            [("NAN", "NaN"), ("POSITIVE_INFINITY", "Infinity"), ("NEGATIVE_INFINITY", "-Infinity"), ("-1.50", "-1.50")]
+        {
+            assert_eq!(decimal(false, text), value);
+        }
+        assert_eq!(decimal(true, "{NAN,NULL,1.5,POSITIVE_INFINITY}"), "{NaN,NULL,1.5,Infinity}");
     }
 }

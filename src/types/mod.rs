@@ -11,7 +11,7 @@ pub use binary::{BinaryCodec, BinaryError};
 pub use choose::FieldType;
 pub use codec::Codec;
 pub use column::{ColumnType, TypeKind};
-pub use encoded::EncodedBytes;
+pub use encoded::{EncodedText, Meaning};
 pub use hstore::append_pair;
 pub use hstore_json::HstoreText;
 pub use labels::Unknown;
