@@ -1,5 +1,5 @@
 //! Topics whose writer put bytes into texts (Debezium's `binary.handling.mode`): where the target has bytes, apply is told in
-//! which encoding, or stops the table.
+//! which encoding, or stops the table. And decimals (`decimal.handling.mode`).
 
 use crate::{
     recorded::Topic,
@@ -29,6 +29,18 @@ async fn texts_become_bytes_where_the_target_has_bytes() {
     scenario.await_target("SELECT string_agg(v || b::text, ' ') FROM m_key", r"stream\x00").await;
     let arrays = "SELECT string_agg(id || coalesce(abt::text, 'NULL'), ' ' ORDER BY id) FROM m_array";
     scenario.await_target(arrays, r#"1{"\\x00ff","\\xfbff"} 2NULL 3{}"#).await;
+}
+
+/// Debezium's words for them are none of the server's.
+#[tokio::test(flavor = "multi_thread")]
+async fn special_decimals_in_debezium_s_words_arrive_where_the_target_has_numbers() {
+    let scenario = Scenario::new("encoded_decimals").await;
+    scenario.target("CREATE TABLE s_numbers (id int PRIMARY KEY, n10 numeric(10,2), n numeric)").await;
+    Topic::recorded("special.isostring", "s_numbers").publish(&scenario, "s_numbers").await;
+    let _apply = scenario.apply().await;
+    let numbers = "SELECT string_agg(concat_ws(' ', id, n10, n), ',' ORDER BY id) FROM s_numbers";
+    let rows = "1 NaN NaN,2 1.50 Infinity,3 0.00 -Infinity,11 NaN NaN,12 1.50 Infinity,13 0.00 -Infinity";
+    scenario.await_target(numbers, rows).await;
 }
 
 /// The schema tells that the column is one of bytes, and never how they were written.
