@@ -1,6 +1,8 @@
 //! What the fuzz targets share: types of every family, forms of values and of records, tables of them, and a registry without a
 //! server.
 
+pub mod resolution;
+
 use std::sync::{Arc, LazyLock, Mutex};
 
 use walrelay::{

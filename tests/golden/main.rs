@@ -27,6 +27,7 @@ mod recorded;
 mod recorded_decoding;
 mod recorded_defaults;
 mod round_trip;
+mod seeds;
 mod support;
 mod time_forms;
 mod told_beside;
