@@ -75,13 +75,17 @@ fn orders() -> Vec<Sample> {
     ]
 }
 
+fn array_of(oid: u32, item: ColumnType, text: &'static str) -> Sample {
+    let sql: &'static str = if oid == 1007 { "integer[]" } else { "text[]" };
+    (sql, ColumnType { oid, typmod: -1, sql: sql.into(), kind: TypeKind::Array(item.into()) }, text)
+}
+
+/// A type that is not built in.
+fn own(sql: &'static str, kind: TypeKind, text: &'static str) -> Sample {
+    (sql, ColumnType { oid: 20_000, typmod: -1, sql: sql.into(), kind }, text)
+}
+
 fn samples() -> Vec<Sample> {
-    let integers = ColumnType {
-        oid: 1007,
-        typmod: -1,
-        sql: "integer[]".into(),
-        kind: TypeKind::Array(ColumnType::base(23, -1, "integer").into()),
-    };
     vec![
         base(16, -1, "boolean", "t"),
         base(23, -1, "integer", "-2147483648"),
@@ -98,7 +102,18 @@ fn samples() -> Vec<Sample> {
         base(1186, -1, "interval", "1 year 2 mons 3 days 04:05:06.789"),
         base(2950, -1, "uuid", "a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11"),
         base(3802, -1, "jsonb", "{\"a\": [1, 2, 3], \"b\": null}"),
-        ("integer[]", integers, "{1,2,3,NULL,5}"),
+        base(700, -1, "real", "-1234.5"),
+        base(790, -1, "money", "-$1,234,567.89"),
+        base(1560, 12, "bit(12)", "101001011111"),
+        base(1266, -1, "time with time zone", "10:11:12.345678+05:30"),
+        base(869, -1, "inet", "2001:db8::1/64"),
+        base(3904, -1, "int4range", "[1,100)"),
+        own("public.mood", TypeKind::Enum(vec!["sad".into(), "ok".into(), "happy".into()]), "happy"),
+        own("public.hstore", TypeKind::Extension("hstore".into()), "\"a\"=>\"1\", \"b c\"=>NULL, \"d\"=>\"x\\\"y\""),
+        // A composite, of whose parts nothing is known.
+        base(20_001, -1, "public.pair", "(1,\"a, \"\"b\"\"\",2.50)"),
+        array_of(1007, ColumnType::base(23, -1, "integer"), "{1,2,3,NULL,5}"),
+        array_of(1009, ColumnType::base(25, -1, "text"), "{one,\"two, three\",NULL,\"\"}"),
     ]
 }
 
