@@ -41,10 +41,12 @@ pub fn unescape(escaped: &str) -> Cow<'_, str> {
     Cow::Owned(String::from_utf16_lossy(&units))
 }
 
-/// A topic as the namespace of its records: each part between points escaped by itself.
+/// A topic as the namespace of its records: each part between points escaped by itself. Avro has no part without a letter: one
+/// that is empty, as names with several points in a row or at their end make it, is written as a point, which no part holds.
 #[must_use]
 pub fn namespace(topic: &str) -> String {
-    topic.split('.').map(escape).collect::<Vec<_>>().join(".")
+    let part = |part: &str| if part.is_empty() { "_u002e".into() } else { escape(part).into_owned() };
+    topic.split('.').map(part).collect::<Vec<_>>().join(".")
 }
 
 fn is_legal(name: &str) -> bool {
@@ -75,6 +77,7 @@ mod tests {
         assert_eq!(escape("1st"), "_u0031st");
         assert_eq!(escape("a_u002db"), "a_u005fu002db");
         assert_eq!(namespace("shop-1.public.order lines"), "shop_u002d1.public.order_u0020lines");
+        assert_eq!(namespace("shop.a..b."), "shop.a._u002e.b._u002e");
     }
 
     proptest! {

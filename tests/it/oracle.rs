@@ -101,7 +101,8 @@ fn columns(rows: &str) -> Vec<Vec<serde_json::Value>> {
 #[tokio::test(flavor = "multi_thread")]
 async fn values_of_every_type_that_a_column_can_have_are_the_same_at_the_target() {
     let _access = Access::alone().await;
-    judge_all("oracle", &[], |_| true).await;
+    let log = judge_all("oracle", &[], |_| true).await;
+    assert!(log.contains(r#"format="text""#) && !log.contains(r#"format="binary""#), "{log}");
 }
 
 /// Of the types that are read in binary; with the others the server is asked for text.

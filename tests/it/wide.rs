@@ -75,9 +75,10 @@ async fn change(scenario: &Scenario, from: usize) {
 
 const TABLES: [&str; 5] = ["keyed", "seats", "log", "packed", "few"];
 
-#[tokio::test(flavor = "multi_thread")]
-async fn tables_and_rows_at_the_limits_of_postgresql_arrive() {
-    let scenario = Scenario::new("limits").await;
+/// By snapshot and by stream.
+async fn arrive(name: &str, format: &str) {
+    let mut scenario = Scenario::new(name).await;
+    scenario.settings.set("capture.binary", format == "binary");
     let seats = format!(
         "CREATE TABLE seats (id int PRIMARY KEY, body text, {}, place text UNIQUE, no int GENERATED ALWAYS AS IDENTITY)",
         mixed(1, 1596)
@@ -106,4 +107,17 @@ async fn tables_and_rows_at_the_limits_of_postgresql_arrive() {
         scenario.await_equal(table).await;
     }
     scenario.verify();
+    let log = scenario.log_text("capture");
+    let other = if format == "binary" { "text" } else { "binary" };
+    assert!(log.contains(&format!("format=\"{format}\"")) && !log.contains(&format!("format=\"{other}\"")), "{log}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tables_and_rows_at_the_limits_of_postgresql_arrive_in_binary() {
+    arrive("limits_binary", "binary").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tables_and_rows_at_the_limits_of_postgresql_arrive_in_text() {
+    arrive("limits_text", "text").await;
 }
