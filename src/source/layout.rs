@@ -39,7 +39,8 @@ pub struct LaidColumn {
     pub typmod: i32,
     /// `pg_attribute.attmissingval`: the value, as text, that rows have which are older than the column.
     pub missing: Option<String>,
-    /// Rows that are older than it may have got a value by themselves: it has a default, is an identity column, or allows no NULL.
+    /// Rows that are older than it may have got a value by themselves: it or its type has a default, it is an identity column, or
+    /// allows no NULL.
     pub is_filled: bool,
     /// It is a generated column, which servers before 18 do not publish.
     pub is_generated: bool,
@@ -51,7 +52,8 @@ pub struct LaidColumn {
 /// up the stream.
 const COLUMNS: &str = "WITH RECURSIVE tree AS (SELECT $1::oid AS relid UNION ALL SELECT i.inhrelid FROM tree \
         JOIN pg_class c ON c.oid = tree.relid AND c.relkind = 'p' JOIN pg_inherits i ON i.inhparent = tree.relid) \
-    SELECT a.attname::text, a.attnum, a.atttypid, a.atttypmod, a.atthasdef OR a.attidentity <> '' OR a.attnotnull, \
+    SELECT a.attname::text, a.attnum, a.atttypid, a.atttypmod, a.atthasdef OR a.attidentity <> '' OR a.attnotnull \
+        OR (SELECT y.typdefault IS NOT NULL FROM pg_type y WHERE y.oid = a.atttypid), \
     coalesce(a.attmissingval::text, (SELECT l.attmissingval::text FROM tree t \
         JOIN pg_attribute l ON l.attrelid = t.relid AND l.attname = a.attname WHERE l.atthasmissing LIMIT 1)), \
     pg_relation_filenode(a.attrelid), a.attgenerated <> '', \

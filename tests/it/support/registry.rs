@@ -25,3 +25,11 @@ pub async fn newest_schema(scenario: &Scenario, subject: &str) -> Json {
     let answer: Json = answer.json().await.expect("JSON");
     serde_json::from_str(answer["schema"].as_str().expect("a schema")).expect("a schema in JSON")
 }
+
+/// The schema that has an id.
+pub async fn schema_of(scenario: &Scenario, id: u32) -> Json {
+    let url = format!("{}/schemas/ids/{id}", scenario.parts.registry);
+    let answer = client().get(&url).send().await.expect("the registry answers");
+    let answer: Json = answer.json().await.expect("JSON");
+    serde_json::from_str(answer["schema"].as_str().expect("a schema")).expect("a schema in JSON")
+}
