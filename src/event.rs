@@ -152,13 +152,13 @@ impl SnapshotMark {
 pub struct TransactionMeta {
     /// Epoch of the positions.
     pub epoch: u32,
-    /// The source transaction's id; for a snapshot the one that the snapshot was read in, if known.
+    /// The source transaction's id; for a snapshot the newest one that was through by then.
     pub xid: Option<u32>,
     /// LSN of the commit record (Begin's final LSN), or the snapshot's consistent point.
     pub commit: Lsn,
     /// Commit time (snapshot: read time) in microseconds since the Unix epoch.
     pub commit_us: i64,
-    /// Commit LSN of the transaction before it on this stream, for the source block's `sequence`.
+    /// End of the transaction before it on this stream, for the source block's `sequence`.
     pub previous_commit: Option<Lsn>,
     /// Replication origin, when the transaction was itself replicated.
     pub origin: Option<Arc<str>>,

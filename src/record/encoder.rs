@@ -276,7 +276,7 @@ impl Encoder {
         if message.transactional {
             self.push_position(meta, event.ordinal, out);
         }
-        self.context.push(out);
+        // Debezium's have no headers of the context: its messages come from elsewhere than its rows.
         let headers = first..out.headers.len();
         out.records.push(RecordSpans { key: Some(key), value: Some(value), headers, partition: None });
     }

@@ -40,6 +40,15 @@ pub struct SnapshotInfo {
     pub xmax: u32,
 }
 
+impl SnapshotInfo {
+    /// The newest transaction that is through by then, which no stream behind the snapshot sends any more.
+    #[must_use]
+    pub const fn newest(&self) -> Option<u32> {
+        // PostgreSQL's own numbers come first.
+        if self.xmax > 3 { Some(self.xmax - 1) } else { None }
+    }
+}
+
 /// A transaction that sees the exported snapshot.
 #[derive(Debug)]
 pub struct SnapshotReader {

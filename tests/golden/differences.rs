@@ -129,8 +129,6 @@ impl<'a> Differences<'a> {
     }
 
     fn even_golden_field(&self, field: &mut Json) {
-        let name = field["name"].as_str().unwrap().to_owned();
-        let index = self.relation.columns.iter().position(|column| *column.name == *name).unwrap();
         if field.get("default").is_some_and(|default| !default.is_null()) && !self.compatible {
             self.used("no defaults");
             field.as_object_mut().unwrap().shift_remove("default");
@@ -139,7 +137,7 @@ impl<'a> Differences<'a> {
                 field["type"] = field["type"]["type"].clone();
             }
         }
-        if !field["type"].is_array() && !self.relation.is_key(index) && !self.compatible {
+        if !self.compatible && !field["type"].is_array() && !self.is_of_key(field) {
             self.used("nullable");
             field["type"] = json!(["null", field["type"]]);
             field.as_object_mut().unwrap().insert("default".into(), Json::Null);
@@ -159,6 +157,11 @@ impl<'a> Differences<'a> {
             self.used("nullable items");
             ty["items"] = json!(["null", ty["items"]]);
         }
+    }
+
+    fn is_of_key(&self, field: &Json) -> bool {
+        let index = self.relation.columns.iter().position(|column| field["name"] == *column.name).unwrap();
+        self.relation.is_key(index)
     }
 
     fn even_our_field(&self, field: &mut Json) {

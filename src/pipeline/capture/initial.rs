@@ -31,15 +31,27 @@ pub(super) struct Copy<'a> {
     meta: TransactionMeta,
     unit: Sequence,
     records: RecordBuf,
-    /// Rows published so far, over all tables.
-    rows: u64,
     /// Versions that rows have shown to differ from the catalog, by keys of the state.
     admitted: BTreeMap<String, Arc<Relation>>,
 }
 
-/// A row is held back until the next one is there, so that the last one of a table is known when it is written.
-#[derive(Default)]
-struct Held(Option<Tuple>);
+/// The last row of a table, held back until another table's first one is there: it may be the last of all.
+struct Held {
+    running: Arc<Running>,
+    row: Tuple,
+    /// If another one comes.
+    mark: SnapshotMark,
+}
+
+/// As Debezium marks rows: `first` is of the first table, and of none if that is empty.
+const fn mark(of_first_table: bool, first: bool, last: bool) -> SnapshotMark {
+    match (first, last) {
+        (true, _) if of_first_table => SnapshotMark::First,
+        (_, true) => SnapshotMark::LastInCollection,
+        (true, false) => SnapshotMark::FirstInCollection,
+        (false, false) => SnapshotMark::True,
+    }
+}
 
 impl<'a> Copy<'a> {
     pub(super) fn new(session: &'a Session, publisher: &'a Publisher, consistent_point: Lsn) -> Self {
@@ -51,7 +63,7 @@ impl<'a> Copy<'a> {
         };
         let unit = publisher.deliveries().tracker(AckTracker::open);
         let (encoder, records, admitted) = (session.encoder(), RecordBuf::default(), BTreeMap::new());
-        Self { session, publisher, encoder, meta, unit, records, rows: 0, admitted }
+        Self { session, publisher, encoder, meta, unit, records, admitted }
     }
 
     fn position(&self) -> Position {
@@ -82,9 +94,13 @@ impl<'a> Copy<'a> {
         }
         if let Some(reader) = reader {
             self.meta.commit_us = reader.info().read_us;
-            let count = running.len();
+            self.meta.xid = reader.info().newest();
+            let mut held = None;
             for (index, (running, table)) in running.iter().enumerate() {
-                self.table(&reader, running, table, index + 1 == count).await?;
+                self.table(&reader, running, table, (index == 0, &mut held)).await?;
+            }
+            if let Some(last) = held {
+                self.last_row(last, true).await?;
             }
             reader.close().await?;
         }
@@ -146,54 +162,53 @@ impl<'a> Copy<'a> {
         }
     }
 
+    /// Publishes a table's rows but the last one, which takes the place of that of the table `before`.
     async fn table(
         &mut self,
         reader: &SnapshotReader,
         running: &Arc<Running>,
         table: &PublishedTable,
-        last_table: bool,
+        (is_first, before): (bool, &mut Option<Held>),
     ) -> Result<(), Error> {
         let mut running = Arc::clone(running);
         let name = &table.relation.name;
         let began = std::time::Instant::now();
-        let before = self.rows;
         let counter = self.session.metrics.snapshot_rows(&name.to_string());
-        let mut rows = reader.read_table(table).await?;
-        let mut held = Held::default();
-        let mut first = true;
-        while let Some(batch) = rows.next().await? {
+        let mut batches = reader.read_table(table).await?;
+        let (mut held, mut rows) = (None::<Tuple>, 0_u64);
+        while let Some(batch) = batches.next().await? {
             self.session.health.heard();
             for row in batch.rows {
-                if let Some(previous) = held.0.replace(row) {
-                    let mark = self.mark(first, false, false);
-                    if !self.row(&mut running, previous, mark).await? {
+                if let Some(last) = before.take() {
+                    self.last_row(last, false).await?;
+                }
+                if let Some(previous) = held.replace(row) {
+                    if !self.row(&mut running, previous, mark(is_first, rows == 0, false)).await? {
                         return Ok(());
                     }
-                    first = false;
+                    rows += 1;
                     counter.inc();
                 }
             }
         }
-        if let Some(last) = held.0.take() {
-            let mark = self.mark(first, true, last_table);
-            if self.row(&mut running, last, mark).await? {
-                counter.inc();
-            }
+        if let Some(row) = held {
+            let mark = mark(is_first, rows == 0, true);
+            *before = Some(Held { running, row, mark });
+            rows += 1;
         }
-        let rows = self.rows - before;
         let seconds = began.elapsed().as_secs_f64();
         tracing::info!(table = %name, rows, seconds, "snapshot of table read");
         Ok(())
     }
 
-    fn mark(&self, first: bool, last: bool, last_table: bool) -> SnapshotMark {
-        match (first, last) {
-            (_, true) if last_table => SnapshotMark::Last,
-            (_, true) => SnapshotMark::LastInCollection,
-            (true, false) if self.rows == 0 => SnapshotMark::First,
-            (true, false) => SnapshotMark::FirstInCollection,
-            (false, false) => SnapshotMark::True,
+    /// Publishes the row that a table ended with, which may be the last of all.
+    async fn last_row(&mut self, held: Held, of_all: bool) -> Result<(), Error> {
+        let Held { mut running, row, mark } = held;
+        let counter = self.session.metrics.snapshot_rows(&running.relation.name.to_string());
+        if self.row(&mut running, row, if of_all { SnapshotMark::Last } else { mark }).await? {
+            counter.inc();
         }
+        Ok(())
     }
 
     /// Publishes one row; `false` when the row stopped its table.
@@ -209,7 +224,6 @@ impl<'a> Copy<'a> {
         };
         match sent {
             Ok(()) => {
-                self.rows += 1;
                 running.metrics.events(Op::Read).inc();
                 running.metrics.bytes.inc_by(self.records.bytes.len() as u64);
                 Ok(true)

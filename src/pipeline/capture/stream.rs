@@ -38,7 +38,8 @@ pub(super) struct Streamer {
     messages: Messages,
     boundaries: Boundaries,
     open: Option<Open>,
-    previous_commit: Option<Lsn>,
+    /// End and commit time of the last transaction, or of what counts as one.
+    last: Option<(Lsn, i64)>,
     /// Below it events may be published.
     ceiling: Lsn,
     extent: Extent,
@@ -62,7 +63,7 @@ impl Streamer {
             messages,
             boundaries,
             open: None,
-            previous_commit: None,
+            last: None,
             ceiling: Lsn::ZERO,
             extent,
             through: false,
@@ -168,7 +169,7 @@ impl Streamer {
             xid: Some(xid),
             commit,
             commit_us,
-            previous_commit: self.previous_commit,
+            previous_commit: self.last.map(|(end, _)| end),
             ..TransactionMeta::default()
         };
         let unit = self.publisher.deliveries().tracker(AckTracker::open);
@@ -181,7 +182,7 @@ impl Streamer {
             Some(open) if open.meta.commit == commit => {
                 self.boundaries.end(&open, end).await?;
                 self.publisher.deliveries().tracker(|tracker| tracker.close(open.unit, end));
-                self.previous_commit = Some(commit);
+                self.last = Some((end, open.meta.commit_us));
                 self.session.received(end);
                 Ok(())
             }
@@ -301,7 +302,17 @@ impl Streamer {
             return Ok(());
         }
         self.may_publish(event.lsn).await?;
-        let meta = TransactionMeta { epoch: self.session.epoch, commit: event.lsn, ..TransactionMeta::default() };
+        // It has no time of its own: the last commit's stands for it, and where none has come that at which it is published.
+        let commit_us = self.last.map_or_else(|| event.processed_ns.div_euclid(1_000), |(_, time)| time);
+        // As with Debezium, what comes behind it is behind a commit there.
+        self.last = Some((event.lsn, commit_us));
+        let meta = TransactionMeta {
+            epoch: self.session.epoch,
+            commit: event.lsn,
+            commit_us,
+            previous_commit: Some(event.lsn),
+            ..TransactionMeta::default()
+        };
         let unit = self.publisher.deliveries().tracker(AckTracker::open);
         self.messages.publish(body, (&meta, event), unit, &mut self.encoder).await?;
         self.publisher.deliveries().tracker(|tracker| tracker.close(unit, Lsn::ZERO));

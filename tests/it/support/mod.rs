@@ -21,7 +21,7 @@ pub use self::{
     access::Access,
     fault::{Fault, PrivateParts},
     load::Load,
-    registry::{newest_schema, schema_of, set_compatibility},
+    registry::{newest_schema, schema_of, set_compatibility, versions},
     scenario::Scenario,
     topic::{Consumed, Topics},
 };

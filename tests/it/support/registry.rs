@@ -33,3 +33,11 @@ pub async fn schema_of(scenario: &Scenario, id: u32) -> Json {
     let answer: Json = answer.json().await.expect("JSON");
     serde_json::from_str(answer["schema"].as_str().expect("a schema")).expect("a schema in JSON")
 }
+
+/// How many versions a subject has.
+pub async fn versions(scenario: &Scenario, subject: &str) -> usize {
+    let url = format!("{}/subjects/{subject}/versions", scenario.parts.registry);
+    let answer = client().get(&url).send().await.expect("the registry answers");
+    let answer: Json = answer.json().await.expect("JSON");
+    answer.as_array().expect("a list of versions").len()
+}
