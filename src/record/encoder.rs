@@ -20,7 +20,7 @@ use crate::{
         flat::{Envelope, Written},
         header, key,
         key_form::{KeyDraft, KeyForm},
-        plan::{MessagePlan, Plan, PlanColumn, RegisteredSchema, codecs, read_codecs},
+        plan::{MessagePlan, Plan, PlanColumn, RegisteredSchema, codecs, read_columns},
         row::{self, RowSource},
         scratch::{Scratch, push_chosen_header, push_header},
         source::{Blocks, SourceConstants, append_position, is_streamed},
@@ -122,7 +122,7 @@ impl Encoder {
         let value_schema = self.value_schema(&topic, relation, &codecs)?;
         let value_schema = self.register(store, &topic, Part::Value, value_schema).await?;
         let columns = self.plan_columns(relation, &codecs);
-        let read = read_codecs(&codecs).map(|codecs| self.plan_columns(relation, &codecs));
+        let read = read_columns(&columns);
         let is_written = |(index, _): &(usize, _)| columns.get(*index).is_some_and(|column| !column.is_omitted);
         let required = columns.iter().enumerate().filter(|(_, column)| column.is_required() && !column.is_key);
         let labelled = codecs.iter().enumerate().filter(|(_, codec)| codec.has_labels());

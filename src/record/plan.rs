@@ -15,7 +15,7 @@ use crate::{
         source::SourceConstants,
     },
     schema::{Column, Relation, TableName},
-    types::{BinaryCodec, Codec, Modes, Placeholder, Value},
+    types::{BinaryCodec, Codec, Modes, Placeholder, SpecialValues, Value},
 };
 
 /// How the events of one relation version are encoded. Made by [`Encoder::prepare`](super::Encoder::prepare).
@@ -41,7 +41,7 @@ pub struct Plan {
     pub(super) key_digits: Vec<Option<i32>>,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct PlanColumn {
     pub(super) name: Arc<str>,
     /// Its type, as PostgreSQL writes it.
@@ -192,8 +192,12 @@ impl Plan {
 pub(super) fn codecs(relation: &Relation, modes: Modes, content: Content) -> Vec<Codec> {
     let Content { nullability, unknown_types, .. } = content;
     let codec = |(index, column): (usize, &Column)| {
-        let codec = Codec::of_column(&column.ty, modes);
-        if unknown_types == UnknownTypes::Omitted && column.ty.is_read_in_snapshots_only() && !relation.is_key(index) {
+        let is_key = relation.is_key(index);
+        // What several values have in common identifies no row.
+        let special_values = if is_key && column.ty.is_array() { SpecialValues::Null } else { modes.special_values };
+        let codec = Codec::of_column(&column.ty, Modes { special_values, ..modes });
+        let identifies = is_key || relation.key.is_empty();
+        if unknown_types == UnknownTypes::Omitted && column.ty.is_read_in_snapshots_only() && !identifies {
             return Codec::of_unsent_name();
         }
         let required = nullability != Nullability::Widened && !column.null_items;
@@ -202,10 +206,15 @@ pub(super) fn codecs(relation: &Relation, modes: Modes, content: Content) -> Vec
     relation.columns.iter().enumerate().map(codec).collect()
 }
 
-/// The codecs of rows that a snapshot reads; `None` where they are the same.
-pub(super) fn read_codecs(codecs: &[Codec]) -> Option<Vec<Codec>> {
-    let differs = codecs.iter().any(|codec| codec.of_read().is_some());
-    differs.then(|| codecs.iter().map(|codec| codec.of_read().unwrap_or_else(|| codec.clone())).collect())
+/// How a snapshot's rows are written; `None` where it is the same way. The fields, and what stands for NULL, are those of the one
+/// schema. A key is never another one in a snapshot: rows would not be told apart.
+pub(super) fn read_columns(columns: &[PlanColumn]) -> Option<Vec<PlanColumn>> {
+    let of_read = |column: &PlanColumn| column.codec.of_read().filter(|_| !column.is_key);
+    let column = |column: &PlanColumn| match of_read(column) {
+        Some(codec) => PlanColumn { codec, ..column.clone() },
+        None => column.clone(),
+    };
+    columns.iter().any(|column| of_read(column).is_some()).then(|| columns.iter().map(column).collect())
 }
 
 /// How logical messages are encoded. Made by [`Encoder::prepare_messages`](super::Encoder::prepare_messages).

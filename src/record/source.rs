@@ -144,7 +144,7 @@ fn append_snapshot_mark(mark: SnapshotMark, out: &mut Vec<u8>) {
     encode::string(mark.as_str(), out);
 }
 
-/// Puts the JSON text of two LSNs in decimal into `text`: the last commit before this transaction, and the event's own.
+/// Puts the JSON text of two LSNs in decimal into `text`: the end of the transaction before this one, and the event's own.
 pub(super) fn compose_sequence(previous: Option<Lsn>, lsn: Lsn, text: &mut Vec<u8>) {
     begin_sequence(previous, text);
     end_sequence(lsn, text);

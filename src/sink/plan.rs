@@ -82,12 +82,12 @@ impl Plan {
         for (index, column) in shape.columns.iter().enumerate() {
             let stored = target.column(&column.name).ok_or_else(vanished)?;
             let is_key = shape.key.contains(&index);
-            let encoded = encoded(&topic, &target, (column, stored), binary)?;
-            // Hexadecimal digits may be capitals.
-            loose_key |= is_key && (!stored.canonical || encoded.is_some());
             if stored.generated && !is_key {
                 continue;
             }
+            let encoded = encoded(&topic, &target, (column, stored), binary)?;
+            // Hexadecimal digits may be capitals.
+            loose_key |= is_key && (!stored.canonical || encoded.is_some());
             staged.push(index);
             columns.push(StagedColumn { index, type_sql: &stored.type_sql, is_key, width: stored.width, encoded });
             if !stored.generated {

@@ -62,6 +62,12 @@ impl ColumnType {
         }
     }
 
+    /// Whether the values are arrays.
+    #[must_use]
+    pub fn is_array(&self) -> bool {
+        matches!(self.below_domains().kind, TypeKind::Array(_))
+    }
+
     /// The type below all domains.
     #[must_use]
     pub fn below_domains(&self) -> &Self {

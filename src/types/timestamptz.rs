@@ -59,5 +59,28 @@ pub(super) fn render(value: Value<'_>, out: &mut Vec<u8>) -> Result<(), RenderEr
     if append_plain(text.as_bytes(), "+00", out) {
         return Ok(());
     }
-    append(scan_iso(text.as_bytes()).ok_or(RenderError("timestamp with time zone"))?, "+00", out)
+    let moment = scan_iso(text.as_bytes()).ok_or(RenderError("timestamp with time zone"))?;
+    if moment == MINUS_INFINITY {
+        // No moment of the server's is that late.
+        out.extend_from_slice(b"-infinity");
+        return Ok(());
+    }
+    append(moment, "+00", out)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_debezium_makes_of_infinity_in_an_array_comes_back() {
+        for text in ["infinity", "-infinity"] {
+            let (Parsed::Value(value) | Parsed::Lossy(value)) = parse_item(text.as_bytes(), 6) else {
+                panic!("{text}")
+            };
+            let mut out = Vec::new();
+            render(value, &mut out).unwrap();
+            assert_eq!(out, text.as_bytes());
+        }
+    }
 }

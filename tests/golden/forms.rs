@@ -236,3 +236,47 @@ fn only_a_null_that_the_server_sent_shows_that_a_column_can_be_null() {
         assert_eq!(Pipe::new("p").plan(&relation).beyond(&change).nulls, [0; 0]);
     }
 }
+
+/// In a snapshot Debezium's dates lose their era and their century's calendar: two of them would name one row.
+#[test]
+fn the_key_of_a_snapshot_s_row_is_the_stream_s() {
+    let date = |name| column(name, 1082, -1, "date");
+    let dates = ColumnType { oid: 1182, typmod: -1, sql: "date[]".into(), kind: TypeKind::Array(date("d").ty.into()) };
+    let array = Column { ty: dates, ..date("a") };
+    let relation = relation(ReplicaIdentity::Full, 2, vec![date("d"), array, date("v")]);
+    let mut pipe = Pipe::with_forms("p", Modes::DEBEZIUM, Content::DEBEZIUM);
+    let plan = pipe.plan(&relation);
+    let row = texts(&[Some("0044-03-15 BC"), Some("{0044-03-15 BC}"), Some("0044-03-15 BC")]);
+    let mut after = |change| {
+        let record = pipe.encode(&plan, &change).unwrap().remove(0);
+        let value = record.value.as_ref().unwrap();
+        oracle::read(&pipe.store.schema_of(value), value)["after"].clone()
+    };
+    let (read, streamed) = (after(RowChange::Read(row.clone())), after(RowChange::Insert(row)));
+    assert_eq!((&read["d"], &read["a"]), (&streamed["d"], &streamed["a"]));
+    assert_eq!(streamed["a"][0], streamed["d"]);
+    assert_ne!(read["v"], streamed["v"], "Debezium's of another column");
+}
+
+/// What stands for NULL is decided by the schema, which is one, and not by what a snapshot makes of the default.
+#[test]
+fn a_snapshot_s_null_is_the_default_of_the_schema() {
+    let expression = |text: &str| Some(format!("'{text}'::date").into());
+    for default in ["0005-02-29 BC", "0044-03-15 BC", "2024-02-29"] {
+        let columns = vec![
+            column("id", 23, -1, "integer"),
+            Column { default: expression(default), ..column("d", 1082, -1, "date") },
+        ];
+        let mut pipe = Pipe::with_forms("p", Modes::DEBEZIUM, Content::DEBEZIUM);
+        let plan = pipe.plan(&relation(ReplicaIdentity::Full, 1, columns));
+        let mut after = |change| {
+            let record = pipe.encode(&plan, &change).unwrap().remove(0);
+            let value = record.value.as_ref().unwrap();
+            oracle::read(&pipe.store.schema_of(value), value)["after"]["d"].clone()
+        };
+        let row = || texts(&[Some("1"), None]);
+        let streamed = after(RowChange::Insert(row()));
+        assert!(streamed.is_i64(), "{streamed}");
+        assert_eq!(after(RowChange::Read(row())), streamed, "{default}");
+    }
+}
