@@ -2,7 +2,12 @@
 //! like its own, and every record of every topic compared with what Debezium wrote for them, snapshot and stream.
 //!
 //! What no two runs have in common (LSNs, numbers of transactions, times) is compared by its order in [`places`]; what else differs is
-//! listed in `tests/golden/differences.rs` and in [`REASONS`].
+//! listed in `tests/golden/differences.rs`, or is of the run and not of values, as the documentation says:
+//!
+//! - `source.version` is walrelay's own.
+//! - `header_converter = "json"` is a `JsonConverter` without schemas.
+//! - An end names messages by their topic, Debezium's by a Java object, which is another one each time.
+//! - The collections of an end have no order in Debezium.
 
 #[path = "../golden/differences.rs"]
 #[allow(dead_code, reason = "the golden tests use all of it")]
@@ -30,15 +35,6 @@ use crate::support::{Consumed, LIMIT, Scenario, await_condition, schema_of, vers
 
 const TABLES: &str = include_str!("contract/tables.sql");
 const STREAM: &str = include_str!("contract/stream.sql");
-
-/// Differences that are of the run and not of values: each is in the documentation.
-#[allow(dead_code, reason = "a list to read")]
-const REASONS: [(&str, &str); 4] = [
-    ("version", "source.version is walrelay's own"),
-    ("schemas in headers", "header_converter = \"json\" is a JsonConverter without schemas"),
-    ("messages in ends", "an end names messages by their topic; Debezium by a Java object, another one each time"),
-    ("order in ends", "the collections of an end have no order in Debezium"),
-];
 
 /// Columns whose types Debezium does not know, by table: it writes their bytes where it is told to, and walrelay their text.
 const UNKNOWN: [(&str, &[&str]); 2] = [("t_geo", &["bx", "pa", "pg", "ln", "ls", "ci"]), ("t_range", &["mn", "mtz"])];
@@ -336,7 +332,7 @@ impl Comparison {
             return "messages".to_owned();
         }
         let table = name.strip_prefix("public.").expect("a table of the schema public");
-        let known = written::TABLES.contains(&table) || table == "ev_truncate2";
+        let known = differences::TABLES.contains(&table) || table == "ev_truncate2";
         if known { table } else { "others" }.to_owned()
     }
 }

@@ -7,35 +7,6 @@ use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::{Map, Value as Json};
 use walrelay::schema::Relation;
 
-/// The tables whose topics are compared; Debezium captured others besides.
-pub const TABLES: [&str; 25] = [
-    "ev_basic",
-    "ev_compkey",
-    "ev_ddl",
-    "ev_full",
-    "ev_pkupdate",
-    "ev_toast",
-    "ev_truncate",
-    "t_array",
-    "t_bool",
-    "t_bytea",
-    "t_date",
-    "t_domain",
-    "t_enum",
-    "t_float",
-    "t_geo",
-    "t_int",
-    "t_interval",
-    "t_json",
-    "t_net",
-    "t_numeric",
-    "t_range",
-    "t_text",
-    "t_time",
-    "t_timestamp",
-    "t_uuid",
-];
-
 /// A table's topic.
 pub struct Topic {
     /// As the catalog described it at first.
@@ -132,8 +103,10 @@ impl Written {
     pub fn read(configuration: &str, prefix: &str) -> Self {
         let theirs = format!("g{configuration}");
         let whole: Whole = data(&format!("contract.{configuration}"));
-        let mut tables: BTreeMap<_, _> =
-            TABLES.iter().map(|table| (*table, Topic::one_version(&data(table), configuration))).collect();
+        let mut tables: BTreeMap<_, _> = super::differences::TABLES
+            .iter()
+            .map(|table| (*table, Topic::one_version(&data(table), configuration)))
+            .collect();
         for (table, versions) in [("ev_ddl", whole.ev_ddl), ("ev_toast", whole.ev_toast)] {
             let AllVersions { key, values, events } = versions;
             let topic = tables.get_mut(table).expect("a table");
