@@ -172,6 +172,20 @@ impl<'a> Cursor<'a> {
         Ok((count.unsigned_abs(), size))
     }
 
+    /// Moves past these bytes and gives them from the body, if they are what follows.
+    #[inline]
+    pub fn strip(&mut self, bytes: &[u8]) -> Option<&'a [u8]> {
+        let (taken, rest) = self.rest.split_at_checked(bytes.len()).filter(|(taken, _)| *taken == bytes)?;
+        self.rest = rest;
+        Some(taken)
+    }
+
+    /// The bytes from here to a later place of the same body.
+    #[must_use]
+    pub fn until(&self, later: &Self) -> &'a [u8] {
+        self.rest.get(..later.offset() - self.offset()).unwrap_or_default()
+    }
+
     /// That nothing follows.
     #[inline]
     pub fn finish(self) -> Result<(), DecodeError> {

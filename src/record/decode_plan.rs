@@ -39,13 +39,25 @@ pub(super) struct EnvelopePlan {
 pub(super) enum Step {
     Before(Presence),
     After(Presence),
-    Source(Vec<SourceStep>),
+    Source(Vec<SourceRun>),
     Transaction(Presence, Vec<TransactionStep>),
     Op,
     Skip(Skip),
 }
 
-/// One field of the source block.
+/// Fields of the source block that lie next to each other.
+#[derive(Debug)]
+pub(super) enum SourceRun {
+    /// What the events of one transaction have in common.
+    Shared(Vec<SourceStep>),
+    /// What each event has of its own.
+    OfEvent(Skip),
+}
+
+/// Fields of the source block that are each event's own.
+const OF_EVENT: [&str; 2] = ["sequence", "lsn"];
+
+/// One field of a shared run.
 #[derive(Debug)]
 pub(super) enum SourceStep {
     TsMs(Presence),
@@ -117,7 +129,7 @@ fn step(writer: &Writer, field: &Field) -> Result<Step, String> {
             if presence != Presence::Always {
                 return Err("its source can be null".into());
             }
-            Step::Source(source_steps(writer, ty)?)
+            Step::Source(source_runs(writer, ty)?)
         }
         "transaction" => Step::Transaction(presence, transaction_steps(writer, ty)?),
         "op" => match writer.resolve(&field.ty.shape) {
@@ -128,13 +140,33 @@ fn step(writer: &Writer, field: &Field) -> Result<Step, String> {
     })
 }
 
-fn source_steps(writer: &Writer, ty: &Type) -> Result<Vec<SourceStep>, String> {
+/// The runs of the record `source`, or why it is none.
+pub(super) fn source_runs(writer: &Writer, ty: &Type) -> Result<Vec<SourceRun>, String> {
     let fields = writer.fields(ty).ok_or("its source is not a record")?;
     for name in ["schema", "table", "ts_ms"] {
         if !fields.iter().any(|field| field.name == name) {
             return Err(format!("its source has no field {name}"));
         }
     }
+    let runs = fields.chunk_by(|field, next| is_of_event(field) == is_of_event(next));
+    runs.map(|run| match run {
+        [first, ..] if is_of_event(first) => {
+            let mut skip = Skip::default();
+            for field in run {
+                skip.append(Skip::over(writer, &field.ty.shape));
+            }
+            Ok(SourceRun::OfEvent(skip))
+        }
+        _ => source_steps(writer, run).map(SourceRun::Shared),
+    })
+    .collect()
+}
+
+fn is_of_event(field: &Field) -> bool {
+    OF_EVENT.contains(&field.name.as_str())
+}
+
+fn source_steps(writer: &Writer, fields: &[Field]) -> Result<Vec<SourceStep>, String> {
     let steps = fields.iter().map(|field| {
         let typed = |expected: fn(&Shape) -> bool| {
             let (presence, ty) = presence(writer, &field.ty)?;

@@ -10,7 +10,9 @@ use crate::{
         decode_plan::{DecodePlan, EnvelopePlan},
         error::DecodeError,
         header_reader::Headers,
-        view::{EventView, Parts, Reading},
+        parts::Parts,
+        shared_run::Shared,
+        view::{EventView, Reading},
     },
     schema::TableName,
     types::Placeholder,
@@ -72,6 +74,7 @@ enum Found {
 struct Known {
     plan: DecodePlan,
     shape: Option<(bool, Arc<TableShape>)>,
+    shared: Shared,
 }
 
 impl Decoder {
@@ -159,17 +162,17 @@ impl Decoder {
             Err(DecodeError::NotAnEnvelope { .. }) if has_position => return Err(flat()),
             Err(error) => return Err(error),
         };
-        let Some(Known { plan: DecodePlan::Envelope(plan), shape: last }) = self.known.get_mut(index) else {
+        let Some(Known { plan: DecodePlan::Envelope(plan), shape: last, shared }) = self.known.get_mut(index) else {
             return Ok(View::Nothing);
         };
         let most = self.row_bytes.max(body.len().saturating_mul(Self::GROWTH));
         let (placeholder, headers) = (&self.placeholder, &self.headers);
         let reading = Reading { topic, id: value_id, body, plan, placeholder, headers, offset, most };
-        let parts = reading.parts(&mut self.places)?;
+        let parts = reading.parts(&mut self.places, shared)?;
         let problem = "the name of its table is not UTF-8";
         let not_utf8 = |_| DecodeError::Content { topic: topic.to_owned(), problem };
         let shape = shape_of(plan, reading.is_foreign(), &parts, last).map_err(not_utf8)?;
-        EventView::new(reading, &parts, &self.places, shape).map(View::Event)
+        EventView::new(reading, &parts, (&self.places, shared), shape).map(View::Event)
     }
 
     /// The plan of a pair of schemas, or which of them must be fetched.
@@ -214,7 +217,7 @@ impl Decoder {
         let value = self.writers.get(&value_id).ok_or_else(|| not_an_envelope("it was not fetched".into()))?;
         let key = key_id.and_then(|id| self.writers.get(&id)).map(|key| &**key);
         let plan = DecodePlan::compile(key, value).map_err(not_an_envelope)?;
-        self.known.push(Known { plan, shape: None });
+        self.known.push(Known { plan, shape: None, shared: Shared::default() });
         self.plans.insert(ids, self.known.len() - 1);
         Ok(self.known.len() - 1)
     }

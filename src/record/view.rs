@@ -4,17 +4,18 @@ use std::sync::Arc;
 
 use super::{
     column_plan::{ColumnPlan, Found, Place},
-    decode_plan::{EnvelopePlan, SourceStep, Step, TransactionStep},
+    decode_plan::{EnvelopePlan, Step, TransactionStep},
     error::DecodeError,
     form::Presence,
     header,
     header_reader::{Headers, unreadable},
+    parts::Parts,
+    shared_run::Shared,
 };
 use crate::{
     avro::cursor::{self, Cursor},
     event::{Op, TableShape},
     lsn::Position,
-    record::source::position_of_block,
     types::Placeholder,
 };
 
@@ -53,20 +54,6 @@ pub struct RowView<'a> {
     places: &'a [Place],
 }
 
-/// What the walk over an envelope finds.
-#[derive(Default)]
-pub(super) struct Parts<'a> {
-    /// Which place is the first one of the row before, if there is one.
-    before: Option<usize>,
-    /// The same of the row after.
-    after: Option<usize>,
-    op: &'a [u8],
-    commit_ms: i64,
-    pub(super) schema: &'a [u8],
-    pub(super) table: &'a [u8],
-    transaction: Option<(&'a [u8], i64)>,
-}
-
 impl<'a> EventView<'a> {
     /// What happened to the row.
     #[must_use]
@@ -102,7 +89,7 @@ impl<'a> EventView<'a> {
     pub(super) fn new(
         reading: Reading<'a>,
         parts: &Parts<'_>,
-        places: &'a [Place],
+        (places, shared): (&'a [Place], &mut Shared),
         shape: &'a Arc<TableShape>,
     ) -> Result<Self, DecodeError> {
         let content = |problem| DecodeError::Content { topic: reading.topic.to_owned(), problem };
@@ -115,7 +102,7 @@ impl<'a> EventView<'a> {
         let position = match (parts.transaction, reading.headers.position) {
             (_, Some(position)) => Some(position),
             (_, None) if reading.is_foreign() => Position::of_offset(reading.offset),
-            (Some((id, total_order)), None) => position_of_block(id, total_order),
+            (Some((id, total_order)), None) => shared.position(id, total_order),
             (None, None) => None,
         };
         let position = position.ok_or_else(|| content("it has no position"))?;
@@ -168,17 +155,18 @@ impl<'a> Reading<'a> {
     }
 
     /// Walks over the envelope; `places` gets those of both rows' columns.
-    pub(super) fn parts(&self, places: &mut Vec<Place>) -> Result<Parts<'a>, DecodeError> {
+    pub(super) fn parts(&self, places: &mut Vec<Place>, shared: &mut Shared) -> Result<Parts<'a>, DecodeError> {
         places.clear();
         let mut reading = None;
-        self.walk(&mut Cursor::new(self.body), places, &mut reading).map_err(|source| self.bytes(reading, source))
+        let found = (places, &mut *shared);
+        self.walk(&mut Cursor::new(self.body), found, &mut reading).map_err(|source| self.bytes(reading, source))
     }
 
     /// Where it fails, `reading` is the column that was being read.
     fn walk(
         &self,
         cursor: &mut Cursor<'a>,
-        places: &mut Vec<Place>,
+        (places, shared): (&mut Vec<Place>, &mut Shared),
         reading: &mut Option<&'a ColumnPlan>,
     ) -> Result<Parts<'a>, cursor::DecodeError> {
         let mut parts = Parts::default();
@@ -187,7 +175,7 @@ impl<'a> Reading<'a> {
                 Step::Before(presence) => parts.before = self.place_row(*presence, cursor, places, reading)?,
                 Step::After(presence) => parts.after = self.place_row(*presence, cursor, places, reading)?,
                 Step::Op => parts.op = cursor.text()?,
-                Step::Source(steps) => self.source(steps, cursor, &mut parts)?,
+                Step::Source(runs) => shared.read_source((runs, &self.plan.writer), cursor, &mut parts)?,
                 Step::Transaction(presence, steps) => {
                     if presence.read(cursor)? {
                         parts.transaction = Some(self.transaction(steps, cursor)?);
@@ -219,35 +207,6 @@ impl<'a> Reading<'a> {
         }
         *cursor = at;
         Ok(Some(first))
-    }
-
-    fn source(
-        &self,
-        steps: &[SourceStep],
-        cursor: &mut Cursor<'a>,
-        parts: &mut Parts<'a>,
-    ) -> Result<(), cursor::DecodeError> {
-        for step in steps {
-            match step {
-                SourceStep::TsMs(presence) => {
-                    if presence.read(cursor)? {
-                        parts.commit_ms = cursor.long()?;
-                    }
-                }
-                SourceStep::Schema(presence) => {
-                    if presence.read(cursor)? {
-                        parts.schema = cursor.text()?;
-                    }
-                }
-                SourceStep::Table(presence) => {
-                    if presence.read(cursor)? {
-                        parts.table = cursor.text()?;
-                    }
-                }
-                SourceStep::Skip(skip) => skip.run(&self.plan.writer, cursor)?,
-            }
-        }
-        Ok(())
     }
 
     fn transaction(
