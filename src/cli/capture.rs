@@ -65,6 +65,7 @@ fn settings(config: &CaptureConfig) -> Result<CaptureSettings, source::Error> {
         },
         on_gap: match capture.on_gap {
             config::OnGap::Stop => GapPolicy::Stop,
+            config::OnGap::TrustSlot => GapPolicy::TrustSlot,
             config::OnGap::Resnapshot => GapPolicy::Resnapshot,
         },
         on_unlogged: match capture.on_unlogged {

@@ -75,9 +75,9 @@ pub const KEYS: &[Key] = &[
     ),
     key(
         "capture.on_gap",
-        Kind::Choice(&["stop", "resnapshot"]),
+        Kind::Choice(&["stop", "trust-slot", "resnapshot"]),
         Some("\"stop\""),
-        "When WAL that was not captured is gone: stop, or begin anew with a snapshot into the same topics.",
+        "When WAL that was not captured is gone: stop, go on without it where the slot was moved ahead (and stop otherwise), or begin anew with a snapshot into the same topics.",
     ),
     key(
         "capture.on_unlogged",

@@ -51,10 +51,12 @@ pub enum SnapshotMode {
 
 /// What to do when WAL that was not captured is gone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[serde(rename_all = "kebab-case")]
 pub enum OnGap {
     /// Exit and say so.
     Stop,
+    /// Go on at a slot that is ahead; exit at any other gap.
+    TrustSlot,
     /// Begin anew with a snapshot.
     Resnapshot,
 }

@@ -3,10 +3,12 @@
 //! Defaults of the role, the database or the server change how values are printed and read, and when a session is ended (trap
 //! T42): under `array_nulls = off` an array's NULL is read as a text, and under `xmloption = document` what is no document is
 //! refused.
+//! A session whose client's host is gone ends within half a minute instead of two hours, and with it its locks and its hold on a
+//! slot (trap T14).
 //! What is given at start-up wins over all of them (manual, "Setting Parameters").
 
 /// Names and values.
-pub const PINNED: [(&str, &str); 13] = [
+pub const PINNED: [(&str, &str); 17] = [
     ("client_encoding", "UTF8"),
     ("DateStyle", "ISO"),
     ("IntervalStyle", "postgres"),
@@ -20,6 +22,10 @@ pub const PINNED: [(&str, &str); 13] = [
     ("statement_timeout", "0"),
     ("lock_timeout", "0"),
     ("idle_in_transaction_session_timeout", "0"),
+    ("tcp_keepalives_idle", "10"),
+    ("tcp_keepalives_interval", "5"),
+    ("tcp_keepalives_count", "4"),
+    ("tcp_user_timeout", "30000"),
 ];
 
 /// The pinned settings and `extra` as the start-up parameter `options`: `-c name=value …`.

@@ -101,6 +101,17 @@ pub async fn read(client: &Client, name: &str) -> Result<Option<SlotState>, Erro
     }))
 }
 
+/// Ends the walsender that holds a slot, if it holds it still.
+///
+/// # Errors
+/// The role may not: it needs to be the walsender's own, or a member of `pg_signal_backend`.
+pub async fn end_walsender(client: &Client, name: &str, pid: i32) -> Result<(), Error> {
+    let sql =
+        "SELECT pg_terminate_backend(active_pid) FROM pg_replication_slots WHERE slot_name = $1 AND active_pid = $2";
+    let failed = |error| Error::statement(format!("ending the walsender of slot {name}"), error);
+    client.query_opt(sql, &[&name, &pid]).await.map_err(failed).map(drop)
+}
+
 fn state_query(server_version: u32) -> String {
     let from_17 = |column: &'static str, before: &'static str| if server_version >= 170_000 { column } else { before };
     format!(

@@ -38,6 +38,40 @@ async fn a_lost_slot_stops_capture_and_a_new_snapshot_leaves_no_ghosts_and_takes
     drop((capture, apply));
 }
 
+/// Trap T6: the server sends nothing below the slot, and does not say so.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_slot_that_was_moved_ahead_stops_capture_unless_it_is_trusted() {
+    let mut scenario = Scenario::new("ahead").await;
+    scenario.source("CREATE TABLE things (id int PRIMARY KEY)").await;
+    scenario.source("INSERT INTO things SELECT generate_series(1, 10)").await;
+    let _apply = scenario.spawn_apply();
+    let mut capture = scenario.capture().await;
+    scenario.await_equal("things").await;
+    capture.stop(LIMIT).await.unwrap_or_else(|error| panic!("{error}"));
+
+    scenario.source("INSERT INTO things SELECT generate_series(11, 20)").await;
+    let advance = format!("SELECT pg_replication_slot_advance('{}', pg_current_wal_lsn())", scenario.name);
+    scenario.source_value_as_superuser(&advance).await;
+    let outcome = scenario.run_to_end("capture").await;
+    assert_eq!(outcome.code, Some(3), "{}", outcome.text);
+    for text in ["ahead of the recorded", "resnapshot", "trust-slot"] {
+        assert!(outcome.text.contains(text), "{text:?} is not in\n{}", outcome.text);
+    }
+
+    scenario.settings.set("capture.on_gap", "trust-slot");
+    let mut capture = scenario.capture().await;
+    assert!(scenario.log_text("capture").contains("what was committed between is not published"));
+    scenario.source("INSERT INTO things SELECT generate_series(21, 30)").await;
+    scenario.await_target("SELECT count(*) || ' to ' || max(id) FROM things", "20 to 30").await;
+    capture.stop(LIMIT).await.unwrap_or_else(|error| panic!("{error}"));
+
+    // What it goes on from is recorded: the default policy does as well.
+    scenario.settings.set("capture.on_gap", "stop");
+    scenario.source("INSERT INTO things SELECT generate_series(31, 40)").await;
+    let _capture = scenario.capture().await;
+    scenario.await_target("SELECT count(*) || ' to ' || max(id) FROM things", "30 to 40").await;
+}
+
 /// Trap T26: a table that stops before its rows are read has no rows of an earlier snapshot any more, like one that stops among
 /// them.
 #[tokio::test(flavor = "multi_thread")]

@@ -55,6 +55,7 @@ mod sink_owners;
 mod sink_related;
 mod sink_support;
 mod special;
+mod standby;
 mod stopped;
 mod support;
 mod target;

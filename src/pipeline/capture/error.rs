@@ -137,7 +137,7 @@ pub enum Error {
         /// Why not.
         reason: String,
     },
-    /// The slot is streamed from at present (traps T14, T17).
+    /// Another program streams from the slot (trap T14).
     #[error("replication slot {slot} is in use by process {pid} ({application})")]
     SlotInUse {
         /// The slot.
@@ -146,12 +146,6 @@ pub enum Error {
         pid: i32,
         /// Its `application_name`.
         application: String,
-    },
-    /// Another capture is running its snapshot on this slot name.
-    #[error("another capture works on replication slot {slot}")]
-    Busy {
-        /// The slot.
-        slot: String,
     },
     /// An entry of the state topic cannot be read or written.
     #[error("entry {key} of state topic {topic} is not valid")]
@@ -371,8 +365,7 @@ impl Classify for Error {
             | Self::Unlogged { .. }
             | Self::Renamed { .. }
             | Self::Replaced { .. } => Severity::Definite,
-            Self::Busy { .. }
-            | Self::SlotInUse { .. }
+            Self::SlotInUse { .. }
             | Self::StateMoved { .. }
             | Self::StreamEnded
             | Self::SlotGone { .. }
@@ -406,11 +399,12 @@ impl Classify for Error {
             Self::OtherHeaders { written } => {
                 format!("Set [format] own_headers = {written} as it was (compatibility = \"debezium\" sets false), or publish under a new [kafka] prefix with a new slot, and drop the old slot: sinks stop at a topic with both. {AT_THE_TARGETS}")
             }
-            Self::OtherSystem { .. } | Self::Forked { .. } | Self::SlotMissing { .. } | Self::SlotLost { .. } | Self::SlotAhead { .. } => {
+            Self::SlotAhead { .. } => "Set [capture] on_gap = \"resnapshot\" to take a new snapshot into the same topics; the sinks empty their tables first. Where the targets have those changes from elsewhere, or may lack them, on_gap = \"trust-slot\" goes on without them.".into(),
+            Self::OtherSystem { .. } | Self::Forked { .. } | Self::SlotMissing { .. } | Self::SlotLost { .. } => {
                 "Set [capture] on_gap = \"resnapshot\" to take a new snapshot into the same topics; the sinks empty their tables first.".into()
             }
             Self::SlotUnusable { slot, .. } => format!("Before the first start configure another name in [capture] slot. If capture has used the slot before, or nothing else does, drop it (SELECT pg_drop_replication_slot('{slot}');), with [capture] on_gap = \"resnapshot\" in the first case."),
-            Self::Busy { .. } | Self::SlotInUse { .. } => "This one waits until the other ends.".into(),
+            Self::SlotInUse { .. } => "This one waits until the other ends: end it, or configure another name in [capture] slot.".into(),
             Self::State { topic, .. } => format!("The topic {topic} must be written by walrelay only; a newer version of walrelay may have written it."),
             Self::RecordTooLarge { topic, size, .. } => format!("Raise max.message.bytes of topic {topic} above {size} and restart capture; the table goes on where it stopped."),
             Self::PartitionsChanged { topic, .. } | Self::OtherTopic { topic, .. } | Self::TopicRecreated { topic, .. } => {

@@ -29,6 +29,7 @@ mod routes;
 mod session;
 mod settings;
 mod slot_watch;
+mod standby;
 mod start;
 mod state;
 mod stream;

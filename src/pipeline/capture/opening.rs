@@ -14,7 +14,7 @@ use super::{
     publisher::Publisher,
     session::Session,
     settings::{CaptureDeps, CaptureSettings, SnapshotMode},
-    slot_watch,
+    slot_watch, standby,
     start::{self, Server, Slot, Start},
     state::{Checkpoint, OpenBarrier, Phase, State, StateStore, Update},
     survey::{Replay, Survey, report_withheld},
@@ -83,9 +83,7 @@ struct Opening<'a> {
 pub(super) async fn open(deps: &CaptureDeps, tables: &Arc<Tables>) -> Result<Opened, Error> {
     let settings = &deps.settings;
     let client = source::catalog::connect(&settings.source, APPLICATION_NAME).await?;
-    if !source::lock::try_lock(&client, &settings.slot).await? {
-        return Err(Error::Busy { slot: settings.slot.clone() });
-    }
+    standby::take_lock(&client, settings, &deps.health).await?;
     let cluster = Topics::new(&settings.kafka, &settings.topics, settings.create_topics)?;
     cluster.ensure_own(&settings.prefix).await?;
     let peeked = StateStore::peek(&settings.kafka, &state_topic(&settings.prefix)).await?;
@@ -150,6 +148,13 @@ impl Opening<'_> {
         let Some(recorded) = peeked.checkpoint.clone() else {
             return Err(Error::StateMoved { slot: settings.slot.clone() });
         };
+        let flush = recorded.flush.max(at);
+        if recorded.flush < flush {
+            check_skipped(peeked, at)?;
+            tracing::warn!(slot = %settings.slot, from = %recorded.flush, to = %at,
+                "going on at the slot's position: what was committed between is not published");
+        }
+        let published = recorded.published.max(flush);
         let from = self.tables.begin(at);
         let configured = EventOptions::of(settings);
         let history = recorded.options.unwrap_or_else(|| OptionHistory::new(configured.clone()));
@@ -163,7 +168,11 @@ impl Opening<'_> {
             None => tracing::info!(%from, publication, "going on under the configured options"),
         }
         self.deps.settings = settings;
-        Ok(GoingOn { checkpoint: Checkpoint { timeline, options: Some(options), ..recorded }, from, below })
+        Ok(GoingOn {
+            checkpoint: Checkpoint { timeline, flush, published, options: Some(options), ..recorded },
+            from,
+            below,
+        })
     }
 
     /// What is recorded before a slot is created: a slot that is found with it is not in use.
@@ -217,7 +226,7 @@ impl Opening<'_> {
 
     async fn slot(&mut self) -> Result<Option<Slot>, Error> {
         let settings = self.deps.settings.clone();
-        let found = source::slot::read(&self.client, &settings.slot).await?;
+        let found = standby::settled_slot(&self.client, &settings).await?;
         self.restart = found.as_ref().and_then(|slot| slot.restart_lsn).unwrap_or(Lsn::ZERO);
         let unusable = |reason: String| Error::SlotUnusable { slot: settings.slot.clone(), reason };
         match source::slot::assess(found.as_ref(), &settings.source.database, None) {
@@ -423,6 +432,17 @@ impl Opening<'_> {
 /// none is to be taken nothing would.
 fn check_barriers(settings: &CaptureSettings, state: &State) -> Result<(), Error> {
     match state.barriers.first().filter(|_| settings.snapshot != SnapshotMode::Initial) {
+        Some(OpenBarrier { position, topics }) => {
+            let topics = topics.iter().map(|(topic, _)| topic.clone()).collect();
+            Err(Error::HalfWithoutSnapshot { position: *position, topics })
+        }
+        None => Ok(()),
+    }
+}
+
+/// A statement that was sent by half below the slot's position is in no log any more, and sinks wait for the rest of it.
+fn check_skipped(state: &State, at: Lsn) -> Result<(), Error> {
+    match state.barriers.iter().find(|barrier| barrier.position.commit < at) {
         Some(OpenBarrier { position, topics }) => {
             let topics = topics.iter().map(|(topic, _)| topic.clone()).collect();
             Err(Error::HalfWithoutSnapshot { position: *position, topics })

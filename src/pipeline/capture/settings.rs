@@ -30,6 +30,9 @@ pub enum GapPolicy {
     /// Exit with an error that says what happened.
     #[default]
     Stop,
+    /// Where the slot is ahead of what was published, go on at the slot: what was committed between is in no topic. Any other gap
+    /// stops.
+    TrustSlot,
     /// Drop the slot, empty the tables at the sinks by a barrier, and take a new snapshot.
     Resnapshot,
 }

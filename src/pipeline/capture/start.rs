@@ -97,6 +97,10 @@ pub(super) fn decide(
         Err(Trouble::Fork(error)) => (error, checkpoint.epoch.saturating_add(1)),
     };
     match policy {
+        GapPolicy::TrustSlot => match trouble {
+            Error::SlotAhead { confirmed, .. } => Ok(Start::Resume { at: confirmed, timeline: server.timeline }),
+            trouble => Err(trouble),
+        },
         GapPolicy::Stop => Err(trouble),
         GapPolicy::Resnapshot => Ok(Start::Again { drop_slot, epoch }),
     }
@@ -215,6 +219,19 @@ mod tests {
         assert!(matches!(streaming(SERVER, lost, GapPolicy::Stop), Err(Error::SlotLost { .. })));
         let again = streaming(SERVER, None, GapPolicy::Resnapshot).unwrap();
         assert_eq!(again, Start::Again { drop_slot: false, epoch: 3 });
+    }
+
+    // trap T6
+    #[test]
+    fn only_a_slot_that_is_ahead_can_be_trusted() {
+        let trusting = |server, slot| streaming(server, slot, GapPolicy::TrustSlot);
+        assert_eq!(trusting(SERVER, slot(201)).unwrap(), Start::Resume { at: Lsn(201), timeline: 1 });
+        assert_eq!(trusting(SERVER, slot(150)).unwrap(), Start::Resume { at: Lsn(150), timeline: 1 });
+        assert!(matches!(trusting(SERVER, None), Err(Error::SlotMissing { .. })));
+        let lost = Some(Slot { confirmed_flush: Lsn(201), lost: true });
+        assert!(matches!(trusting(SERVER, lost), Err(Error::SlotLost { .. })));
+        let behind = Server { wal_end: Lsn(299), ..SERVER };
+        assert!(matches!(trusting(behind, slot(201)), Err(Error::Forked { .. })));
     }
 
     // trap T16

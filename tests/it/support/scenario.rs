@@ -178,10 +178,19 @@ impl Scenario {
 
     /// Starts another apply beside the scenario's, with settings and a log of its own.
     pub fn spawn_apply_with(&self, settings: &Settings, name: &str) -> Process {
+        self.spawn_with("apply", settings, name)
+    }
+
+    /// Starts another capture beside the scenario's, with settings and a log of its own.
+    pub fn spawn_capture_with(&self, settings: &Settings, name: &str) -> Process {
+        self.spawn_with("capture", settings, name)
+    }
+
+    fn spawn_with(&self, half: &'static str, settings: &Settings, name: &str) -> Process {
         let config = self.folder.path().join(format!("{name}.toml"));
         ok(settings.write(&config));
-        let http = settings.text("http.apply").to_owned();
-        ok(Half { name: "apply", program: program(), config, log: self.log(name), http }.spawn())
+        let http = settings.text(&format!("http.{half}")).to_owned();
+        ok(Half { name: half, program: program(), config, log: self.log(name), http }.spawn())
     }
 
     /// Starts capture and waits until it is ready.
