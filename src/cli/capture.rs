@@ -63,6 +63,8 @@ fn settings(config: &CaptureConfig) -> Result<CaptureSettings, source::Error> {
             config::SnapshotMode::Initial => SnapshotMode::Initial,
             config::SnapshotMode::Never => SnapshotMode::Never,
         },
+        snapshot_connections: capture.snapshot_connections,
+        snapshot_chunk_bytes: capture.snapshot_chunk_bytes.0,
         on_gap: match capture.on_gap {
             config::OnGap::Stop => GapPolicy::Stop,
             config::OnGap::TrustSlot => GapPolicy::TrustSlot,

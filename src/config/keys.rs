@@ -62,6 +62,18 @@ pub const KEYS: &[Key] = &[
         "Whether a new slot begins with a snapshot of the tables.",
     ),
     key(
+        "capture.snapshot_connections",
+        Kind::Integer(1, 64),
+        Some("2"),
+        "Connections that read the snapshot in parallel. Fewer where the server refuses more, or a statement waits for a table.",
+    ),
+    key(
+        "capture.snapshot_chunk_bytes",
+        Kind::Size,
+        Some("\"64MiB\""),
+        "What one of them reads of a table at a time: a range of its blocks of about so many bytes.",
+    ),
+    key(
         "capture.binary",
         Kind::Bool,
         Some("true"),

@@ -81,6 +81,8 @@ pub struct Capture {
     pub include: Vec<String>,
     pub exclude: Vec<String>,
     pub snapshot: SnapshotMode,
+    pub snapshot_connections: usize,
+    pub snapshot_chunk_bytes: ByteSize,
     pub binary: bool,
     pub memory: ByteSize,
     pub on_gap: OnGap,

@@ -37,7 +37,7 @@ impl AckTracker {
         Self { units: VecDeque::new(), first: 0, acknowledged: start, hold: None }
     }
 
-    /// Opens the next unit; units close in the order in which they were opened.
+    /// Opens the next unit. Units may close in any order; they are through in the order in which they were opened.
     pub fn open(&mut self) -> Sequence {
         self.units.push_back(Unit { end: None, outstanding: 0 });
         self.first + self.units.len() as u64 - 1

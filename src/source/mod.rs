@@ -3,13 +3,14 @@
 //! ```text
 //! connection ─► stream ──────────► batches of pgoutput messages        the walsender's side
 //!   (wire, authentication, command, feedback, timeline)
-//! slot, publication, catalog (key, identity), version, layout (unlogged), snapshot (copy_text)      ordinary connections
+//! slot, publication, catalog (key, identity), version, layout (unlogged), snapshot (chunk, copy_text)      ordinary connections
 //! ```
 //!
 //! Nothing here knows Kafka: the flush LSN comes in through a watch channel, and is what the pipeline has recorded.
 
 pub mod authentication;
 pub mod catalog;
+pub mod chunk;
 mod column_type;
 pub mod command;
 pub mod connection;

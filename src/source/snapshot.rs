@@ -1,8 +1,8 @@
-//! The initial snapshot: tables read by COPY through the slot's exported snapshot.
+//! The initial snapshot: tables read by COPY through the slot's exported snapshot, on one or more connections.
 //!
 //! ```text
 //! replication connection: CREATE_REPLICATION_SLOT … export ──► snapshot name, held open and idle (trap T19)
-//! ordinary connection:    BEGIN REPEATABLE READ; SET TRANSACTION SNAPSHOT ──► COPY (SELECT …) TO STDOUT per table
+//! ordinary connections:   BEGIN REPEATABLE READ; SET TRANSACTION SNAPSHOT; LOCK TABLE ──► COPY (SELECT …) TO STDOUT per chunk
 //! ```
 //!
 //! The snapshot holds exactly the transactions that committed before the slot's consistent point (trap T20). Columns and
@@ -16,10 +16,11 @@ use std::pin::Pin;
 
 use bytes::Bytes;
 use futures_util::TryStreamExt;
-use tokio_postgres::CopyOutStream;
+use tokio_postgres::{CopyOutStream, error::SqlState};
 
 use super::{
     catalog::{self, PublishedTable},
+    chunk::{self, Chunk},
     copy_text::decode_row,
     error::Error,
 };
@@ -82,12 +83,35 @@ impl SnapshotReader {
     /// (trap T79). Taken for all at once, right after the snapshot, so that a table that is truncated again and again does
     /// not keep the snapshot from ever ending. Reading and writing rows goes on.
     pub async fn lock(&self, tables: &[PublishedTable]) -> Result<(), Error> {
-        let names: Vec<_> = tables.iter().map(|table| table.relation.name.quoted()).collect();
-        let sql = format!("LOCK TABLE {} IN ACCESS SHARE MODE", names.join(", "));
-        self.client
-            .batch_execute(&sql)
+        self.lock_tables(tables, "")
             .await
             .map_err(|error| Error::statement("locking the tables of the snapshot", error))
+    }
+
+    /// The same for a second connection, without waiting; `false` if it would have to: it can only be closed then. A statement
+    /// that waits for the first one's lock would be waited for, and so each for the other.
+    pub async fn try_lock(&self, tables: &[PublishedTable]) -> Result<bool, Error> {
+        match self.lock_tables(tables, " NOWAIT").await {
+            Ok(()) => Ok(true),
+            Err(error) if error.code() == Some(&SqlState::LOCK_NOT_AVAILABLE) => Ok(false),
+            Err(error) => Err(Error::statement("locking the tables of the snapshot", error)),
+        }
+    }
+
+    async fn lock_tables(&self, tables: &[PublishedTable], wait: &str) -> Result<(), tokio_postgres::Error> {
+        if tables.is_empty() {
+            return Ok(());
+        }
+        let names: Vec<_> = tables.iter().map(|table| table.relation.name.quoted()).collect();
+        self.client.batch_execute(&format!("LOCK TABLE {} IN ACCESS SHARE MODE{wait}", names.join(", "))).await
+    }
+
+    /// Cuts locked tables into chunks of about so many bytes. An error if one of them has other storage than the snapshot knows.
+    pub async fn plan(&self, tables: &[PublishedTable], chunk_bytes: u64) -> Result<Vec<Chunk>, Error> {
+        for table in tables {
+            self.check_storage(table).await?;
+        }
+        chunk::plan(&self.client, tables, chunk_bytes).await
     }
 
     /// What is known of the snapshot.
@@ -96,14 +120,12 @@ impl SnapshotReader {
         &self.info
     }
 
-    /// Starts to read a table; one table at a time.
-    pub async fn read_table<'a>(&'a self, table: &'a PublishedTable) -> Result<TableRows<'a>, Error> {
-        // Before, so that a table that was rewritten is not read in vain; after, under the lock that COPY took.
-        self.check_storage(table).await?;
+    /// Starts to read a chunk of a table; one at a time.
+    pub async fn read<'a>(&'a self, table: &'a PublishedTable, chunk: &'a Chunk) -> Result<ChunkRows<'a>, Error> {
         let doing = || format!("reading table {}", table.relation.name);
-        let stream = self.client.copy_out(&copy_statement(table)).await;
+        let stream = self.client.copy_out(&copy_statement(table, chunk)).await;
         let stream = stream.map_err(|error| Error::statement(doing(), error))?;
-        Ok(TableRows { reader: self, table, stream: Box::pin(stream), ended: false })
+        Ok(ChunkRows { reader: self, table, chunk, stream: Box::pin(stream), ended: false })
     }
 
     /// Ends the transaction.
@@ -132,16 +154,17 @@ impl SnapshotReader {
     }
 }
 
-/// The rows of one table.
-pub struct TableRows<'a> {
+/// The rows of one chunk.
+pub struct ChunkRows<'a> {
     reader: &'a SnapshotReader,
     table: &'a PublishedTable,
+    chunk: &'a Chunk,
     stream: Pin<Box<CopyOutStream>>,
     ended: bool,
 }
 
-impl TableRows<'_> {
-    /// The next batch; `None` when the table has been read, and its storage was the same from begin to end (trap T79).
+impl ChunkRows<'_> {
+    /// The next batch; `None` when the chunk has been read, and its storage was that of the snapshot at the end (trap T79).
     pub async fn next(&mut self) -> Result<Option<RowBatch>, Error> {
         let name = &self.table.relation.name;
         let mut batch = RowBatch::default();
@@ -153,10 +176,21 @@ impl TableRows<'_> {
             }
         }
         if self.ended && batch.rows.is_empty() {
-            self.reader.check_storage(self.table).await?;
+            self.check_file().await?;
             return Ok(None);
         }
         Ok(Some(batch))
+    }
+
+    /// An error if the rows lie in another file by now than the snapshot knows.
+    async fn check_file(&self) -> Result<(), Error> {
+        let (name, leaf) = (&self.table.relation.name, &self.chunk.leaf);
+        let Some(file) = leaf.file else { return self.reader.check_storage(self.table).await };
+        let row = self.reader.client.query_one("SELECT pg_relation_filenode($1::oid)", &[&leaf.oid]).await;
+        let found: Option<u32> = row
+            .and_then(|row| row.try_get(0))
+            .map_err(|error| Error::statement(format!("checking the storage of {name}"), error))?;
+        if found == Some(file) { Ok(()) } else { Err(Error::Rewritten { table: name.clone() }) }
     }
 
     /// The server sends one row per CopyData (manual, "Message Formats").
@@ -169,13 +203,15 @@ impl TableRows<'_> {
     }
 }
 
-/// ONLY, since children of a plain table are tables of their own; a partitioned table has its rows in its partitions.
-fn copy_statement(table: &PublishedTable) -> String {
+/// Columns by name, and the leaf under the name of its table: a row filter may have either.
+fn copy_statement(table: &PublishedTable, chunk: &Chunk) -> String {
     let columns: Vec<String> = table.relation.columns.iter().map(|column| quote_identifier(&column.name)).collect();
-    let only = if table.partitioned { "" } else { "ONLY " };
-    let filter = table.row_filter.as_ref().map(|filter| format!(" WHERE {filter}")).unwrap_or_default();
-    let name = table.relation.name.quoted();
-    format!("COPY (SELECT {} FROM {only}{name}{filter}) TO STDOUT", columns.join(", "))
+    let only = if chunk.leaf.only { "ONLY " } else { "" };
+    let filter = table.row_filter.as_ref().map(|filter| format!("({filter})"));
+    let conditions: Vec<String> = filter.into_iter().chain(chunk.range.condition()).collect();
+    let filter = if conditions.is_empty() { String::new() } else { format!(" WHERE {}", conditions.join(" AND ")) };
+    let (leaf, name) = (&chunk.leaf.name, quote_identifier(&table.relation.name.table));
+    format!("COPY (SELECT {} FROM {only}{leaf} AS {name}{filter}) TO STDOUT", columns.join(", "))
 }
 
 async fn read_info(client: &Client) -> Result<SnapshotInfo, tokio_postgres::Error> {

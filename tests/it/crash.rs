@@ -64,7 +64,9 @@ async fn halves_that_are_killed_at_random_moments_under_load_leave_the_target_eq
 /// Trap T19.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_capture_that_is_killed_in_its_snapshot_leaves_no_ghosts() {
-    let scenario = Scenario::new("snapshot").await;
+    let mut scenario = Scenario::new("snapshot").await;
+    scenario.settings.set("capture.snapshot_connections", 3);
+    scenario.settings.set("capture.snapshot_chunk_bytes", "64KiB");
     Load::prepare(&scenario, 3000).await;
     let apply = scenario.spawn_apply();
     for round in 0..3 {

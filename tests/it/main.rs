@@ -54,6 +54,7 @@ mod sink_locks;
 mod sink_owners;
 mod sink_related;
 mod sink_support;
+mod snapshot;
 mod special;
 mod standby;
 mod stopped;

@@ -336,6 +336,9 @@ pub enum Error {
     /// The stream's task is gone.
     #[error("the replication stream ended")]
     StreamEnded,
+    /// A task that reads the snapshot is gone.
+    #[error("a task of the snapshot ended before its time")]
+    SnapshotTask,
 }
 
 impl Error {
@@ -368,6 +371,7 @@ impl Classify for Error {
             Self::SlotInUse { .. }
             | Self::StateMoved { .. }
             | Self::StreamEnded
+            | Self::SnapshotTask
             | Self::SlotGone { .. }
             | Self::YoungPublication { .. }
             | Self::BatchTooLarge { .. } => Severity::Transient,
@@ -432,7 +436,7 @@ impl Classify for Error {
             Self::HalfWithoutSnapshot { .. } => "Sinks may wait for the rest, and the begin of a new snapshot lets them go on: set [capture] snapshot = \"initial\" for this start.".into(),
             Self::YoungPublication { former, .. } => format!("Keep publication {former} until the log says \"found the configured publication\"."),
             Self::BatchTooLarge { .. } => "The next session makes smaller ones.".into(),
-            Self::TooManyTopics { .. } | Self::StateMoved { .. } | Self::StreamEnded => return None,
+            Self::TooManyTopics { .. } | Self::StateMoved { .. } | Self::StreamEnded | Self::SnapshotTask => return None,
         })
     }
 }

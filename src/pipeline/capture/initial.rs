@@ -3,21 +3,37 @@
 //! Stream and snapshot meet at the consistent point without a gap and without an overlap (traps T19, T20): the slot sends
 //! exactly the transactions that the exported snapshot does not show. The stream begins only when every row is acknowledged
 //! (trap T21).
+//!
+//! ```text
+//! Readers (connections, chunks) ──► a task per connection: chunk_worker ──► Publisher
+//!                                        └── Copied: next chunk, versions, rows held back
+//! ```
 
 use std::{collections::BTreeMap, sync::Arc};
 
+use tokio::{sync::mpsc, task::JoinSet};
+
 use super::{
-    Error, barrier::Broadcast, publisher::Publisher, routes::Running, session::Session, state::SNAPSHOT_VERSION,
+    Error,
+    barrier::Broadcast,
+    chunk_worker::RowSender,
+    copied::{Copied, CopiedTable, Task},
+    publisher::Publisher,
+    readers::Readers,
+    routes::Running,
+    session::Session,
+    state::SNAPSHOT_VERSION,
     stream::now_ns,
+    wider::{Request, Wider},
 };
 use crate::{
-    event::{EventMeta, Op, RecordBuf, RowChange, SnapshotMark, TransactionMeta, Tuple},
+    event::{EventMeta, TransactionMeta},
     lsn::{Lsn, Position},
     pipeline::ack::{AckTracker, Sequence},
-    record::Encoder,
+    record::{Beyond, Encoder},
     retry::{Classify, Severity},
     schema::{Relation, TableName},
-    source::{catalog::PublishedTable, snapshot::SnapshotReader},
+    source::catalog::PublishedTable,
 };
 
 /// What was recorded of tables before a new snapshot.
@@ -25,36 +41,18 @@ pub(super) type Earlier = BTreeMap<TableName, Vec<Arc<Relation>>>;
 
 /// Reads all tables once.
 pub(super) struct Copy<'a> {
-    session: &'a Session,
-    publisher: &'a Publisher,
+    session: &'a Arc<Session>,
+    publisher: &'a Arc<Publisher>,
     encoder: Encoder,
     meta: TransactionMeta,
+    /// Of the begin; it stays open until the end.
     unit: Sequence,
-    records: RecordBuf,
     /// Versions that rows have shown to differ from the catalog, by keys of the state.
     admitted: BTreeMap<String, Arc<Relation>>,
 }
 
-/// The last row of a table, held back until another table's first one is there: it may be the last of all.
-struct Held {
-    running: Arc<Running>,
-    row: Tuple,
-    /// If another one comes.
-    mark: SnapshotMark,
-}
-
-/// As Debezium marks rows: `first` is of the first table, and of none if that is empty.
-const fn mark(of_first_table: bool, first: bool, last: bool) -> SnapshotMark {
-    match (first, last) {
-        (true, _) if of_first_table => SnapshotMark::First,
-        (_, true) => SnapshotMark::LastInCollection,
-        (true, false) => SnapshotMark::FirstInCollection,
-        (false, false) => SnapshotMark::True,
-    }
-}
-
 impl<'a> Copy<'a> {
-    pub(super) fn new(session: &'a Session, publisher: &'a Publisher, consistent_point: Lsn) -> Self {
+    pub(super) fn new(session: &'a Arc<Session>, publisher: &'a Arc<Publisher>, consistent_point: Lsn) -> Self {
         let meta = TransactionMeta {
             epoch: session.epoch,
             commit: consistent_point,
@@ -62,8 +60,7 @@ impl<'a> Copy<'a> {
             ..TransactionMeta::default()
         };
         let unit = publisher.deliveries().tracker(AckTracker::open);
-        let (encoder, records, admitted) = (session.encoder(), RecordBuf::default(), BTreeMap::new());
-        Self { session, publisher, encoder, meta, unit, records, admitted }
+        Self { session, publisher, encoder: session.encoder(), meta, unit, admitted: BTreeMap::new() }
     }
 
     fn position(&self) -> Position {
@@ -75,16 +72,16 @@ impl<'a> Copy<'a> {
     /// of the state, that are recorded in place of the survey's.
     pub(super) async fn run(
         mut self,
-        reader: Option<SnapshotReader>,
+        readers: Option<Readers>,
         tables: &[PublishedTable],
         begin: Option<Earlier>,
     ) -> Result<BTreeMap<String, Arc<Relation>>, Error> {
         let (mut running, mut emptied) = (Vec::new(), Vec::new());
         // Without rows and without a barrier there is nothing to prepare for: the stream comes to each table.
-        let tables = if reader.is_some() || begin.is_some() { tables } else { &[] };
-        for table in tables {
+        let tables = if readers.is_some() || begin.is_some() { tables } else { &[] };
+        for (index, table) in tables.iter().enumerate() {
             match self.prepare(table, begin.is_some()).await? {
-                Some(ready) => running.push((ready, table)),
+                Some(ready) => running.push((ready, index)),
                 None => emptied.extend(self.by_earlier(&table.relation.name, begin.as_ref()).await?),
             }
         }
@@ -92,21 +89,88 @@ impl<'a> Copy<'a> {
             let members = running.iter().map(|(running, _)| Arc::clone(running)).chain(emptied);
             self.begin(members.collect()).await?;
         }
-        if let Some(reader) = reader {
-            self.meta.commit_us = reader.info().read_us;
-            self.meta.xid = reader.info().newest();
-            let mut held = None;
-            for (index, (running, table)) in running.iter().enumerate() {
-                self.table(&reader, running, table, (index == 0, &mut held)).await?;
-            }
-            if let Some(last) = held {
-                self.last_row(last, true).await?;
-            }
-            reader.close().await?;
+        if let Some(readers) = readers {
+            self.rows(readers, tables, running).await?;
         }
         self.publisher.deliveries().tracker(|tracker| tracker.close(self.unit, self.meta.commit));
         self.publisher.drained().await?;
         Ok(self.admitted)
+    }
+
+    /// Publishes the rows of the tables that are ready, each with its index, on all connections.
+    async fn rows(
+        &mut self,
+        readers: Readers,
+        tables: &[PublishedTable],
+        running: Vec<(Arc<Running>, usize)>,
+    ) -> Result<(), Error> {
+        let Readers { readers, chunks, info } = readers;
+        self.meta.commit_us = info.read_us;
+        self.meta.xid = info.newest();
+        let meta = Arc::new(self.meta.clone());
+        let (mut copied, mut tasks) = (Vec::new(), Vec::new());
+        for (running, index) in running {
+            let Some(table) = tables.get(index) else { continue };
+            let (place, metrics) = (copied.len(), &self.session.metrics);
+            let counter = metrics.snapshot_rows(&table.relation.name.to_string());
+            copied.push(CopiedTable::new(place, table.clone(), running, counter));
+            for chunk in chunks.iter().filter(|chunk| chunk.table == index) {
+                // All at once, so that a number means one chunk for ever.
+                let unit = self.publisher.deliveries().tracker(AckTracker::open);
+                tasks.push(Task { chunk: chunk.clone(), table: place, unit });
+            }
+        }
+        let copied = Arc::new(Copied::new(copied, tasks));
+        let (wider, mut requests) = Wider::new();
+        let (session, publisher) = (self.session, self.publisher);
+        let sender = || RowSender::new(session, publisher, &copied, &meta, &wider);
+        let mut reading = JoinSet::new();
+        for reader in readers {
+            reading.spawn(sender().read_all(reader));
+        }
+        let readers = self.join(reading, &copied, &mut requests).await?;
+        let mut ending = JoinSet::new();
+        ending.spawn(sender().last_of_all());
+        self.join(ending, &copied, &mut requests).await?;
+        for reader in readers {
+            reader.close().await?;
+        }
+        Ok(())
+    }
+
+    /// Waits for tasks, and makes the versions that they ask for.
+    async fn join<T: 'static>(
+        &mut self,
+        mut tasks: JoinSet<Result<T, Error>>,
+        copied: &Copied,
+        requests: &mut mpsc::Receiver<Request>,
+    ) -> Result<Vec<T>, Error> {
+        let mut results = Vec::new();
+        loop {
+            tokio::select! {
+                Some(Request { table, beyond, answer }) = requests.recv() => {
+                    let wider = self.widen(copied, table, beyond).await;
+                    // Nobody waits any more where the task has been given up.
+                    let _gone = answer.send(wider);
+                }
+                ended = tasks.join_next() => match ended {
+                    Some(ended) => results.push(ended.map_err(|_panicked| Error::SnapshotTask)??),
+                    None => return Ok(results),
+                },
+            }
+        }
+    }
+
+    /// The version of a table with room for what a row has.
+    async fn widen(&mut self, copied: &Copied, table: usize, beyond: Beyond) -> Result<Arc<Running>, Error> {
+        let table = copied.tables.get(table).ok_or(Error::SnapshotTask)?;
+        let running = table.running();
+        let key = format!("{}{SNAPSHOT_VERSION}", running.relation.oid);
+        let place = (key.clone(), self.position());
+        let wider = Arc::new(running.admitting(self.session, &mut self.encoder, place, &beyond).await?);
+        self.admitted.insert(key, Arc::clone(&wider.relation));
+        table.run(Arc::clone(&wider));
+        Ok(wider)
     }
 
     /// The barrier that a new snapshot begins with.
@@ -160,99 +224,5 @@ impl<'a> Copy<'a> {
             }
             Err(error) => Err(error),
         }
-    }
-
-    /// Publishes a table's rows but the last one, which takes the place of that of the table `before`.
-    async fn table(
-        &mut self,
-        reader: &SnapshotReader,
-        running: &Arc<Running>,
-        table: &PublishedTable,
-        (is_first, before): (bool, &mut Option<Held>),
-    ) -> Result<(), Error> {
-        let mut running = Arc::clone(running);
-        let name = &table.relation.name;
-        let began = std::time::Instant::now();
-        let counter = self.session.metrics.snapshot_rows(&name.to_string());
-        let mut batches = reader.read_table(table).await?;
-        let (mut held, mut rows) = (None::<Tuple>, 0_u64);
-        while let Some(batch) = batches.next().await? {
-            self.session.health.heard();
-            for row in batch.rows {
-                if let Some(last) = before.take() {
-                    self.last_row(last, false).await?;
-                }
-                if let Some(previous) = held.replace(row) {
-                    if !self.row(&mut running, previous, mark(is_first, rows == 0, false)).await? {
-                        return Ok(());
-                    }
-                    rows += 1;
-                    counter.inc();
-                }
-            }
-        }
-        if let Some(row) = held {
-            let mark = mark(is_first, rows == 0, true);
-            *before = Some(Held { running, row, mark });
-            rows += 1;
-        }
-        let seconds = began.elapsed().as_secs_f64();
-        tracing::info!(table = %name, rows, seconds, "snapshot of table read");
-        Ok(())
-    }
-
-    /// Publishes the row that a table ended with, which may be the last of all.
-    async fn last_row(&mut self, held: Held, of_all: bool) -> Result<(), Error> {
-        let Held { mut running, row, mark } = held;
-        let counter = self.session.metrics.snapshot_rows(&running.relation.name.to_string());
-        if self.row(&mut running, row, if of_all { SnapshotMark::Last } else { mark }).await? {
-            counter.inc();
-        }
-        Ok(())
-    }
-
-    /// Publishes one row; `false` when the row stopped its table.
-    async fn row(&mut self, running: &mut Arc<Running>, row: Tuple, snapshot: SnapshotMark) -> Result<bool, Error> {
-        let change = RowChange::Read(row);
-        let sent = match self.admit(running, &change).await {
-            Ok(()) => self.send(running, &change, snapshot).await,
-            Err(error) if error.severity() == Severity::Definite => {
-                self.session.stop_table(&running.relation.name, self.position(), &error, self.publisher).await?;
-                return Ok(false);
-            }
-            Err(error) => Err(error),
-        };
-        match sent {
-            Ok(()) => {
-                running.metrics.events(Op::Read).inc();
-                running.metrics.bytes.inc_by(self.records.bytes.len() as u64);
-                Ok(true)
-            }
-            Err(error) if error.is_of_one_row() => {
-                self.session.stop_table(&running.relation.name, self.position(), &error, self.publisher).await?;
-                Ok(false)
-            }
-            Err(error) => Err(error),
-        }
-    }
-
-    async fn send(&mut self, running: &Running, change: &RowChange, snapshot: SnapshotMark) -> Result<(), Error> {
-        let event = EventMeta { lsn: self.meta.commit, processed_ns: now_ns(), snapshot, ..EventMeta::default() };
-        self.records.clear();
-        self.encoder.encode(&running.plan, &self.meta, event, change, &mut self.records)?;
-        self.publisher.send(&running.topic, &self.records, self.unit).await
-    }
-
-    /// The catalog was read before the snapshot, and a constraint need not hold for rows that were there before it.
-    async fn admit(&mut self, running: &mut Arc<Running>, change: &RowChange) -> Result<(), Error> {
-        let beyond = running.plan.beyond(change);
-        if !beyond.is_empty() {
-            let (key, position) = (format!("{}{SNAPSHOT_VERSION}", running.relation.oid), self.position());
-            let admitting =
-                running.admitting(self.session, &mut self.encoder, (key.clone(), position), &beyond).await?;
-            self.admitted.insert(key, Arc::clone(&admitting.relation));
-            *running = Arc::new(admitting);
-        }
-        Ok(())
     }
 }

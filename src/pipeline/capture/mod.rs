@@ -13,6 +13,8 @@
 mod barrier;
 mod beside;
 mod boundaries;
+mod chunk_worker;
+mod copied;
 mod departed;
 mod destinations;
 mod error;
@@ -25,6 +27,7 @@ mod options;
 mod position;
 mod progress;
 mod publisher;
+mod readers;
 mod routes;
 mod session;
 mod settings;
@@ -42,6 +45,7 @@ mod transaction;
 mod tuple_format;
 mod unlogged;
 mod versions;
+mod wider;
 
 pub use error::Error;
 pub use settings::{CaptureDeps, CaptureSettings, GapPolicy, SnapshotMode, UnloggedPolicy};

@@ -12,6 +12,7 @@ use super::{
     position::PositionRecord,
     progress::topic_update,
     publisher::Publisher,
+    readers::Readers,
     session::Session,
     settings::{CaptureDeps, CaptureSettings, SnapshotMode},
     slot_watch, standby,
@@ -33,15 +34,12 @@ use crate::{
         self,
         connection::{APPLICATION_NAME, ReplicationConnection, ReplicationStream, SlotOptions, StreamOptions},
         slot::SlotVerdict,
-        snapshot::SnapshotReader,
         stream::{Batch, StreamHandle, spawn},
     },
 };
 
 /// How long the creation of a slot may wait for running transactions (trap T25).
 const SLOT_LIMIT: Duration = Duration::from_mins(5);
-/// Rows of the snapshot that are read at a time, in bytes.
-const SNAPSHOT_BATCH_BYTES: usize = 1 << 20;
 
 /// A session that is ready to stream.
 pub(super) struct Opened {
@@ -347,20 +345,20 @@ impl Opening<'_> {
         let publication = settings.publication.name.clone();
         let members = self.survey.members(&state);
         let (flush, confirmed) = watch::channel(at);
-        let session = self.session(store, &state, checkpoint, flush).await?;
+        let session = Arc::new(self.session(store, &state, checkpoint, flush).await?);
         session.forget_topics(&state, false).await?;
         session.health.set_started();
         session.health.set_phase("snapshot");
-        let reader = match slot.snapshot_name.filter(|_| copying) {
-            Some(snapshot) => {
-                let reader = SnapshotReader::open(&session.settings.source, &snapshot, SNAPSHOT_BATCH_BYTES).await?;
-                reader.lock(&tables).await?;
-                Some(reader)
-            }
-            None => None,
+        let snapshot = slot.snapshot_name.filter(|_| copying);
+        let copied = async {
+            let readers = match snapshot {
+                Some(snapshot) => Some(Readers::open(&session.settings, &snapshot, &tables).await?),
+                None => None,
+            };
+            Copy::new(&session, &publisher, at).run(readers, &tables, begin).await
         };
         let admitted = tokio::select! {
-            copied = Copy::new(&session, &publisher, at).run(reader, &tables, begin) => copied?,
+            copied = copied => copied?,
             lost = slot_watch::until_lost(&session) => return Err(lost),
         };
         versions.extend(admitted);
@@ -375,7 +373,7 @@ impl Opening<'_> {
         let options = stream_options(&session.settings, &session.client, &session.published, &session.tables);
         let stream = start_stream(&session.settings, &session.client, &publication, (replication, options), at).await?;
         let (batches, handle) = spawn(stream, session.settings.stream, confirmed);
-        Ok(Opened { session: Arc::new(session), publisher, batches, handle, versions, below: None })
+        Ok(Opened { session, publisher, batches, handle, versions, below: None })
     }
 
     /// Fences earlier writers; what they recorded must be what the decision was made on.

@@ -73,6 +73,10 @@ pub struct CaptureSettings {
     pub publication: source::publication::PublicationSpec,
     /// Whether a snapshot is taken.
     pub snapshot: SnapshotMode,
+    /// Connections that read it, at most.
+    pub snapshot_connections: usize,
+    /// What a connection reads of a table at a time, in bytes of the table.
+    pub snapshot_chunk_bytes: u64,
     /// What to do when WAL is missing.
     pub on_gap: GapPolicy,
     /// What to do when rows changed without an event.
