@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help deps build demo test bench fuzz golden lint fmt parts-up parts-down clean-parts
+.PHONY: help deps build demo test matrix bench fuzz golden lint fmt parts-up parts-down clean-parts
 
 STATE ?= .dev
 FUZZ_SECONDS ?= 60
@@ -12,6 +12,9 @@ demo: ## from a real source to a real target before your eyes, proven equal at t
 
 test: ## format, lints, all tests on real parts
 	@dev/test $(ARGS)
+
+matrix: ## the integration tests on PostgreSQL 14 to 18 (VERSIONS="16 17" chooses; ARGS go to the tests)
+	@dev/matrix $(ARGS)
 
 bench: ## measure on real parts: a table and target/bench/report.json
 	@dev/bench $(ARGS)
@@ -27,7 +30,7 @@ build: deps ## release build
 
 lint: ## clippy and shellcheck, warnings denied
 	cargo clippy --all-targets --locked -- -D warnings
-	shellcheck -x dev/parts dev/debezium dev/test dev/bench dev/fuzz dev/deps dev/demo dev/check-compose dev/lib/*.sh .ci/run
+	shellcheck -x dev/parts dev/debezium dev/test dev/matrix dev/bench dev/fuzz dev/deps dev/demo dev/check-compose dev/lib/*.sh .ci/run
 
 fmt: ## format the code
 	cargo fmt

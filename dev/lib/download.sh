@@ -34,12 +34,14 @@ build_with_maven() {
   )
 }
 
+# run_maven NAME FOLDER [ARGUMENT…]: builds the pom.xml in that folder.
 run_maven() {
   local name=$1 work=$2 repository=$CACHE/m2-$1 begun maven waited=0
+  shift 2
   begun=$(now_ms)
   say "$name" "downloading and building (once; kept in $CACHE)"
   mkdir -p "$repository"
-  mvn -q -B -f "$work/pom.xml" -Dmaven.repo.local="$repository" package </dev/null >"$work/maven.log" 2>&1 8>&- 9>&- &
+  mvn -q -B -f "$work/pom.xml" -Dmaven.repo.local="$repository" "$@" package </dev/null >"$work/maven.log" 2>&1 8>&- 9>&- &
   maven=$!
   # shellcheck disable=SC2064 # this very process
   trap "kill $maven 2>/dev/null" EXIT

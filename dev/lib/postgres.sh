@@ -4,7 +4,11 @@
 
 PARTS_PASSWORD=walrelay
 
-# The folder with initdb and postgres: PARTS_PG_BIN, or version PARTS_PG_VERSION (default 15), or what there is.
+# Servers from Maven, by major version.
+declare -A UNPACKED=([14]=14.23.0 [15]=15.18.0 [16]=16.14.0 [17]=17.10.0 [18]=18.4.0)
+
+# The folder with initdb and postgres: PARTS_PG_BIN, or version PARTS_PG_VERSION (default 15) from the system's packages or
+# unpacked, or what there is.
 postgres_bin() {
   local bin
   if [[ -n ${PARTS_PG_BIN:-} ]]; then
@@ -14,13 +18,29 @@ postgres_bin() {
   for bin in "/usr/lib/postgresql/${PARTS_PG_VERSION:-15}/bin" "/usr/pgsql-${PARTS_PG_VERSION:-15}/bin"; do
     [[ ! -x $bin/postgres ]] || { echo "$bin" && return; }
   done
+  bin=$(postgres_unpacked)/bin
+  [[ ! -x $bin/postgres ]] || { echo "$bin" && return; }
   [[ -z ${PARTS_PG_VERSION:-} ]] || return 1
   bin=$(printf '%s\n' /usr/lib/postgresql/*/bin /usr/pgsql-*/bin | sort -V | tail -n 1)
   [[ -x $bin/postgres ]] && echo "$bin"
 }
 
+# Where version PARTS_PG_VERSION is unpacked, where user postgres can reach it.
+postgres_unpacked() {
+  local root=$CACHE
+  ((EUID != 0)) || root=/var/tmp
+  echo "$root/walrelay-dev-postgres-${UNPACKED[${PARTS_PG_VERSION:-15}]:-none}"
+}
+
 postgres_require() {
   command -v openssl >/dev/null || ((EUID != 0)) || require openssl openssl
+  if [[ -n ${PARTS_PG_VERSION:-} ]] && ! postgres_is_packaged "$PARTS_PG_VERSION"; then
+    # The owner of the clusters, and psql.
+    { command -v psql && id postgres; } >/dev/null 2>&1 || PARTS_PG_VERSION='' postgres_require
+    postgres_bin >/dev/null || require mvn maven
+    postgres_bin >/dev/null || require xz xz-utils
+    return
+  fi
   postgres_bin >/dev/null && return
   local package=postgresql${PARTS_PG_VERSION:+-$PARTS_PG_VERSION}
   if ! can_install; then
@@ -44,7 +64,35 @@ without_main_cluster() {
   ((failed == 0)) || exit 1
 }
 
-postgres_prepare() { :; }
+# Whether the system's packages have a major version, or have installed it.
+postgres_is_packaged() {
+  [[ -x /usr/lib/postgresql/$1/bin/postgres || -x /usr/pgsql-$1/bin/postgres ]] && return
+  can_install && apt-cache show "postgresql-$1" >/dev/null 2>&1
+}
+
+postgres_prepare() {
+  postgres_bin >/dev/null || postgres_unpack
+}
+
+postgres_unpack() {
+  local version=${UNPACKED[$PARTS_PG_VERSION]:-} goal work
+  [[ -n $version ]] || die "there is no PostgreSQL $PARTS_PG_VERSION to unpack" \
+    "Set PARTS_PG_VERSION to one of ${!UNPACKED[*]}, or PARTS_PG_BIN to the folder that holds initdb and postgres."
+  goal=$(postgres_unpacked)
+  mkdir -p "$CACHE"
+  (
+    exec 8>"$CACHE/postgres.lock"
+    flock 8
+    [[ ! -d $goal ]] || exit 0
+    work=$(mktemp -d "$CACHE/building-postgres.XXXXXX")
+    cp -r "$DEV/postgres/." "$work"
+    run_maven postgres "$work" "-Dpostgres.version=$version" || exit 1
+    rm -rf "$goal".new
+    mkdir -m 755 "$goal".new
+    tar --no-same-owner -xJf "$work"/target/archive/*.txz -C "$goal".new && mv "$goal".new "$goal"
+    rm -rf "$work"
+  )
+}
 
 # What runs a command as the user that owns the data.
 AS_POSTGRES=()
