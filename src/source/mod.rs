@@ -3,7 +3,7 @@
 //! ```text
 //! connection ─► stream ──────────► batches of pgoutput messages        the walsender's side
 //!   (wire, authentication, command, feedback, timeline)
-//! slot, publication, catalog (key, identity), version, layout (unlogged), snapshot (chunk, copy_text)      ordinary connections
+//! slot, publication, catalog (key, identity), version, layout (unlogged), snapshot (chunk, copy_text, copy_binary)  ordinary connections
 //! ```
 //!
 //! Nothing here knows Kafka: the flush LSN comes in through a watch channel, and is what the pipeline has recorded.
@@ -14,6 +14,7 @@ pub mod chunk;
 mod column_type;
 pub mod command;
 pub mod connection;
+pub mod copy_binary;
 pub mod copy_text;
 pub mod error;
 pub mod feedback;

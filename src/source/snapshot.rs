@@ -6,8 +6,8 @@
 //! ```
 //!
 //! The snapshot holds exactly the transactions that committed before the slot's consistent point (trap T20). Columns and
-//! rows are those of the publication, so that snapshot and stream agree (trap T23). COPY asks for text format: the same
-//! text output as the stream's, under the same pinned settings.
+//! rows are those of the publication, so that snapshot and stream agree (trap T23). COPY is asked for values in the
+//! stream's format, text or binary, under the same pinned settings.
 //!
 //! Reading is by pull: the server is not read on while nobody asks for the next batch, so at most one batch, and what the
 //! connection has in its buffers, is in memory.
@@ -21,6 +21,7 @@ use tokio_postgres::{CopyOutStream, error::SqlState};
 use super::{
     catalog::{self, PublishedTable},
     chunk::{self, Chunk},
+    copy_binary::BinaryRows,
     copy_text::decode_row,
     error::Error,
 };
@@ -56,6 +57,15 @@ pub struct SnapshotReader {
     client: Client,
     info: SnapshotInfo,
     batch_bytes: usize,
+}
+
+/// How the server writes values.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CopyFormat {
+    /// As their types' text output.
+    Text,
+    /// As their types' binary output.
+    Binary,
 }
 
 /// Rows that were read together.
@@ -121,11 +131,17 @@ impl SnapshotReader {
     }
 
     /// Starts to read a chunk of a table; one at a time.
-    pub async fn read<'a>(&'a self, table: &'a PublishedTable, chunk: &'a Chunk) -> Result<ChunkRows<'a>, Error> {
+    pub async fn read<'a>(
+        &'a self,
+        table: &'a PublishedTable,
+        chunk: &'a Chunk,
+        format: CopyFormat,
+    ) -> Result<ChunkRows<'a>, Error> {
         let doing = || format!("reading table {}", table.relation.name);
-        let stream = self.client.copy_out(&copy_statement(table, chunk)).await;
+        let stream = self.client.copy_out(&copy_statement(table, chunk, format)).await;
         let stream = stream.map_err(|error| Error::statement(doing(), error))?;
-        Ok(ChunkRows { reader: self, table, chunk, stream: Box::pin(stream), ended: false })
+        let binary = (format == CopyFormat::Binary).then(|| BinaryRows::new(table.relation.columns.len()));
+        Ok(ChunkRows { reader: self, table, chunk, stream: Box::pin(stream), binary, ended: false })
     }
 
     /// Ends the transaction.
@@ -160,6 +176,8 @@ pub struct ChunkRows<'a> {
     table: &'a PublishedTable,
     chunk: &'a Chunk,
     stream: Pin<Box<CopyOutStream>>,
+    /// `None`: text.
+    binary: Option<BinaryRows>,
     ended: bool,
 }
 
@@ -172,7 +190,11 @@ impl ChunkRows<'_> {
             let row = self.stream.try_next().await;
             match row.map_err(|error| Error::statement(format!("reading table {name}"), error))? {
                 Some(row) => self.push(&row, &mut batch)?,
-                None => self.ended = true,
+                None => {
+                    self.ended = true;
+                    let complete = self.binary.as_ref().map_or(Ok(()), BinaryRows::end);
+                    complete.map_err(|reason| self.unreadable(reason))?;
+                }
             }
         }
         if self.ended && batch.rows.is_empty() {
@@ -194,24 +216,32 @@ impl ChunkRows<'_> {
     }
 
     /// The server sends one row per CopyData (manual, "Message Formats").
-    fn push(&self, row: &Bytes, batch: &mut RowBatch) -> Result<(), Error> {
+    fn push(&mut self, row: &Bytes, batch: &mut RowBatch) -> Result<(), Error> {
         let columns = self.table.relation.columns.len();
-        let unreadable = |reason| Error::CopyRow { table: self.table.relation.name.clone(), reason };
-        batch.rows.push(decode_row(row, columns).map_err(unreadable)?);
+        let decoded = match &mut self.binary {
+            Some(binary) => binary.decode(row, &mut batch.rows),
+            None => decode_row(row, columns).map(|row| batch.rows.push(row)),
+        };
+        decoded.map_err(|reason| self.unreadable(reason))?;
         batch.bytes += row.len() + columns * size_of::<Datum>();
         Ok(())
+    }
+
+    fn unreadable(&self, reason: &'static str) -> Error {
+        Error::CopyRow { table: self.table.relation.name.clone(), reason }
     }
 }
 
 /// Columns by name, and the leaf under the name of its table: a row filter may have either.
-fn copy_statement(table: &PublishedTable, chunk: &Chunk) -> String {
+fn copy_statement(table: &PublishedTable, chunk: &Chunk, format: CopyFormat) -> String {
     let columns: Vec<String> = table.relation.columns.iter().map(|column| quote_identifier(&column.name)).collect();
     let only = if chunk.leaf.only { "ONLY " } else { "" };
     let filter = table.row_filter.as_ref().map(|filter| format!("({filter})"));
     let conditions: Vec<String> = filter.into_iter().chain(chunk.range.condition()).collect();
     let filter = if conditions.is_empty() { String::new() } else { format!(" WHERE {}", conditions.join(" AND ")) };
+    let format = if format == CopyFormat::Binary { " (FORMAT binary)" } else { "" };
     let (leaf, name) = (&chunk.leaf.name, quote_identifier(&table.relation.name.table));
-    format!("COPY (SELECT {} FROM {only}{leaf} AS {name}{filter}) TO STDOUT", columns.join(", "))
+    format!("COPY (SELECT {} FROM {only}{leaf} AS {name}{filter}) TO STDOUT{format}", columns.join(", "))
 }
 
 async fn read_info(client: &Client) -> Result<SnapshotInfo, tokio_postgres::Error> {

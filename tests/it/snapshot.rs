@@ -4,7 +4,10 @@ use std::collections::BTreeSet;
 
 use walrelay::{
     schema::TableName,
-    source::{self, catalog, snapshot::SnapshotReader},
+    source::{
+        self, catalog,
+        snapshot::{CopyFormat, SnapshotReader},
+    },
 };
 
 use crate::{
@@ -176,6 +179,43 @@ async fn leaves_that_may_not_be_read_and_other_access_methods_are_read_as_a_whol
     assert_eq!(read_as(&scenario, "chunks"), 2);
 }
 
+/// What the log says how a table was read.
+fn copied_as(scenario: &Scenario, table: &str) -> String {
+    let log = scenario.log_text("capture");
+    let lines: Vec<_> = log.lines().filter(|line| line.contains("snapshot of table read")).collect();
+    let line = lines.iter().find(|line| line.contains(&format!("table=public.{table} "))).expect("the table was read");
+    line.split_once("copy=").expect("a format").1.trim().to_owned()
+}
+
+/// A table with a type that is not read in binary leaves the others as they are; the stream asks for text for all.
+#[tokio::test(flavor = "multi_thread")]
+async fn each_table_is_read_in_binary_where_all_its_columns_are() {
+    let mut scenario = scenario("copied", 2).await;
+    let columns = "id int PRIMARY KEY, n numeric, t text, at timestamptz, tags text[]";
+    let rows = r#"SELECT i, i / 7.0, E'\N	' || i, to_timestamp(i / 3.0), ARRAY['a"', NULL] FROM generate_series(1, 900) i
+                  UNION ALL SELECT 0, NULL, NULL, 'infinity', NULL"#;
+    scenario
+        .source(&format!(
+            "CREATE TABLE plain ({columns}); INSERT INTO plain {rows};
+             CREATE TABLE special ({columns}, x xml); INSERT INTO special SELECT *, '<a/>' FROM plain"
+        ))
+        .await;
+    let (capture, _apply) = (scenario.capture().await, scenario.apply().await);
+    for table in ["plain", "special"] {
+        scenario.await_equal(table).await;
+    }
+    assert_eq!(["plain", "special"].map(|table| copied_as(&scenario, table)), [r#""binary""#, r#""text""#]);
+    drop(capture);
+
+    let mut as_text = self::scenario("as_text", 2).await;
+    as_text.settings.set("capture.binary", false);
+    as_text.source(&format!("CREATE TABLE plain ({columns}); INSERT INTO plain {rows}")).await;
+    let (_capture, _apply) = (as_text.capture().await, as_text.apply().await);
+    as_text.await_equal("plain").await;
+    assert_eq!(copied_as(&as_text, "plain"), r#""text""#);
+    scenario.settings.set("capture.binary", true);
+}
+
 /// Rows show several connections that the catalog's word does not hold: the version is made once for all of them.
 #[tokio::test(flavor = "multi_thread")]
 async fn rows_beyond_the_catalog_widen_their_table_for_all_connections() {
@@ -260,7 +300,7 @@ async fn a_table_that_was_rewritten_or_truncated_since_the_snapshot_is_not_read(
     reader.lock(&tables).await.unwrap();
     let mut rows = 0;
     for chunk in reader.plan(&tables, 8192).await.unwrap() {
-        let mut chunk = reader.read(&tables[chunk.table], &chunk).await.unwrap();
+        let mut chunk = reader.read(&tables[chunk.table], &chunk, CopyFormat::Binary).await.unwrap();
         while let Some(batch) = chunk.next().await.unwrap() {
             rows += batch.rows.len();
         }

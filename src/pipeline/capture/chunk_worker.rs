@@ -94,7 +94,7 @@ impl RowSender {
         if table.is_stopped() {
             return Ok(None);
         }
-        let mut batches = reader.read(&table.published, &task.chunk).await?;
+        let mut batches = reader.read(&table.published, &task.chunk, table.format).await?;
         while let Some(batch) = batches.next().await? {
             self.session.health.heard();
             let mut running = table.running();

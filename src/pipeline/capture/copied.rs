@@ -19,7 +19,7 @@ use super::routes::Running;
 use crate::{
     event::{SnapshotMark, Tuple},
     pipeline::ack::Sequence,
-    source::{catalog::PublishedTable, chunk::Chunk},
+    source::{catalog::PublishedTable, chunk::Chunk, snapshot::CopyFormat},
 };
 
 /// A row that may be the last one.
@@ -34,6 +34,8 @@ pub(super) struct CopiedTable {
     /// Its place among the others.
     pub(super) index: usize,
     pub(super) published: PublishedTable,
+    /// How its values are asked for.
+    pub(super) format: CopyFormat,
     /// With room for everything that rows have shown so far.
     running: Mutex<Arc<Running>>,
     /// Rows that were sent.
@@ -52,10 +54,16 @@ struct Rest {
 }
 
 impl CopiedTable {
-    pub(super) fn new(index: usize, published: PublishedTable, running: Arc<Running>, counter: IntCounter) -> Self {
+    pub(super) fn new(
+        index: usize,
+        (published, format): (PublishedTable, CopyFormat),
+        running: Arc<Running>,
+        counter: IntCounter,
+    ) -> Self {
         Self {
             index,
             published,
+            format,
             running: Mutex::new(running),
             counter,
             begun: AtomicBool::new(false),
@@ -118,7 +126,8 @@ impl CopiedTable {
     /// `held`: rows that are still to be sent.
     fn tell(&self, held: u64) {
         let (rows, seconds) = (self.rows.load(Ordering::Relaxed) + held, self.since.elapsed().as_secs_f64());
-        tracing::info!(table = %self.published.relation.name, rows, seconds, "snapshot of table read");
+        let copy = if self.format == CopyFormat::Binary { "binary" } else { "text" };
+        tracing::info!(table = %self.published.relation.name, rows, seconds, copy, "snapshot of table read");
     }
 }
 

@@ -24,6 +24,7 @@ use super::{
     session::Session,
     state::SNAPSHOT_VERSION,
     stream::now_ns,
+    tuple_format::copy_format,
     wider::{Request, Wider},
 };
 use crate::{
@@ -113,7 +114,9 @@ impl<'a> Copy<'a> {
             let Some(table) = tables.get(index) else { continue };
             let (place, metrics) = (copied.len(), &self.session.metrics);
             let counter = metrics.snapshot_rows(&table.relation.name.to_string());
-            copied.push(CopiedTable::new(place, table.clone(), running, counter));
+            let Session { settings, client, tables: stopped, .. } = &**self.session;
+            let format = copy_format(settings, client, &table.relation, stopped);
+            copied.push(CopiedTable::new(place, (table.clone(), format), running, counter));
             for chunk in chunks.iter().filter(|chunk| chunk.table == index) {
                 // All at once, so that a number means one chunk for ever.
                 let unit = self.publisher.deliveries().tracker(AckTracker::open);
