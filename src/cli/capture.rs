@@ -62,10 +62,14 @@ fn settings(config: &CaptureConfig) -> Result<CaptureSettings, source::Error> {
         snapshot: match capture.snapshot {
             config::SnapshotMode::Initial => SnapshotMode::Initial,
             config::SnapshotMode::Never => SnapshotMode::Never,
+            config::SnapshotMode::Only => SnapshotMode::Only,
+            config::SnapshotMode::WhenNeeded => SnapshotMode::WhenNeeded,
         },
         snapshot_connections: capture.snapshot_connections,
         snapshot_chunk_bytes: capture.snapshot_chunk_bytes.0,
         on_gap: match capture.on_gap {
+            // The configuration has no other word of it then.
+            _ if capture.snapshot == config::SnapshotMode::WhenNeeded => GapPolicy::Resnapshot,
             config::OnGap::Stop => GapPolicy::Stop,
             config::OnGap::TrustSlot => GapPolicy::TrustSlot,
             config::OnGap::Resnapshot => GapPolicy::Resnapshot,

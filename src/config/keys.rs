@@ -57,9 +57,9 @@ pub const KEYS: &[Key] = &[
     ),
     key(
         "capture.snapshot",
-        Kind::Choice(&["initial", "never"]),
+        Kind::Choice(&["initial", "never", "only", "when-needed"]),
         Some("\"initial\""),
-        "Whether a new slot begins with a snapshot of the tables.",
+        "Whether a new slot begins with a snapshot of the tables. only: nothing else is captured, capture ends with exit code 0 when Kafka has all rows, and no slot is left (Debezium's initial_only). when-needed: as initial, and as on_gap = \"resnapshot\" when the slot or what it held is gone.",
     ),
     key(
         "capture.snapshot_connections",

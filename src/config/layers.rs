@@ -388,7 +388,7 @@ mod tests {
                 "w.toml:4: sorce is not a configuration key; did you mean source?",
                 "w.toml:7: capture.brokers is not a configuration key; did you mean kafka.brokers?",
                 "w.toml:8: capture.memory must be a size like \"64MiB\"",
-                "w.toml:9: capture.snapshot must be one of initial, never",
+                "w.toml:9: capture.snapshot must be one of initial, never, only, when-needed",
                 "w.toml:11: kafka.topics must be a section: [kafka.topics]",
                 "environment WALRELAY_HTTP__APPLY: http.apply must be address:port of this machine, or off",
                 "environment WALRELAY_SOURCE__PROT: source.prot is not a configuration key; did you mean \

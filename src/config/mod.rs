@@ -228,7 +228,7 @@ pub fn problems(layers: &Layers, needed: &[&[&str]]) -> Vec<Problem> {
         .chain(missing)
         .chain(files)
         .chain(pairs)
-        .chain(gap_without_snapshot(layers))
+        .chain(gap_and_snapshot(layers))
         .chain(names_without_database(layers))
         .chain(messages_in_an_own_topic(layers))
         .chain(transactions_without_blocks(layers))
@@ -239,13 +239,19 @@ pub fn problems(layers: &Layers, needed: &[&[&str]]) -> Vec<Problem> {
         .collect()
 }
 
-/// A new start after a gap is a snapshot; without one the gap would pass in silence.
-fn gap_without_snapshot(layers: &Layers) -> Option<Problem> {
-    let is = |path: &str, value: &str| layers.entry(path).filter(|entry| entry.value.as_str() == Some(value));
-    let entry = is("capture.on_gap", "resnapshot")?;
-    is("capture.snapshot", "never")?;
-    let message = "= \"resnapshot\" needs capture.snapshot = \"initial\"".to_owned();
-    Some(Problem { path: "capture.on_gap".to_owned(), origin: Some(entry.origin.clone()), message })
+/// A new start after a gap is a snapshot: what is said of both must be the same.
+fn gap_and_snapshot(layers: &Layers) -> Option<Problem> {
+    let (gap, snapshot) = (layers.entry("capture.on_gap")?, layers.entry("capture.snapshot")?);
+    let message = match (gap.value.as_str()?, snapshot.value.as_str()?) {
+        ("resnapshot", "never") => "= \"resnapshot\" needs capture.snapshot = \"initial\" or \"when-needed\"",
+        ("resnapshot", "only") => "= \"resnapshot\" is for streams, and with capture.snapshot = \"only\" there is none",
+        (value, "when-needed") if value != "resnapshot" && gap.origin != Origin::Default => {
+            "must be \"resnapshot\" or left out beside capture.snapshot = \"when-needed\""
+        }
+        _ => return None,
+    };
+    let (path, origin) = ("capture.on_gap".to_owned(), Some(gap.origin.clone()));
+    Some(Problem { path, origin, message: message.to_owned() })
 }
 
 /// Topics that are named by a database that nobody knows.
@@ -396,13 +402,26 @@ mod tests {
     }
 
     #[test]
-    fn a_new_start_after_a_gap_needs_a_snapshot() {
-        let never = ("WALRELAY_CAPTURE__SNAPSHOT", "never");
-        let again = ("WALRELAY_CAPTURE__ON_GAP", "resnapshot");
-        assert!(problems(&layers(&[never]), &[]).is_empty());
-        assert!(problems(&layers(&[again]), &[]).is_empty());
-        let both = problems(&layers(&[never, again]), &[]);
-        assert_eq!(both.iter().map(|problem| problem.path.as_str()).collect::<Vec<_>>(), ["capture.on_gap"]);
+    fn a_gap_and_the_snapshot_that_follows_it_agree() {
+        let paths = |snapshot: Option<&str>, gap: Option<&str>| -> Vec<String> {
+            let snapshot = snapshot.map(|mode| ("WALRELAY_CAPTURE__SNAPSHOT", mode));
+            let gap = gap.map(|policy| ("WALRELAY_CAPTURE__ON_GAP", policy));
+            let set: Vec<_> = snapshot.into_iter().chain(gap).collect();
+            problems(&layers(&set), &[]).into_iter().map(|problem| problem.path).collect()
+        };
+        for mode in [None, Some("initial"), Some("never"), Some("only"), Some("when-needed")] {
+            assert!(paths(mode, None).is_empty(), "{mode:?}");
+        }
+        for (mode, policy) in
+            [("never", "resnapshot"), ("only", "resnapshot"), ("when-needed", "stop"), ("when-needed", "trust-slot")]
+        {
+            assert_eq!(paths(Some(mode), Some(policy)), ["capture.on_gap"], "{mode}");
+        }
+        for (mode, policy) in
+            [("when-needed", "resnapshot"), ("initial", "resnapshot"), ("never", "stop"), ("only", "stop")]
+        {
+            assert!(paths(Some(mode), Some(policy)).is_empty(), "{mode}");
+        }
     }
 
     #[test]

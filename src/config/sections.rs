@@ -41,12 +41,16 @@ pub struct Server {
 
 /// Whether a new slot begins with a snapshot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[serde(rename_all = "kebab-case")]
 pub enum SnapshotMode {
     /// Read all rows first.
     Initial,
     /// Begin with the changes after the slot's creation.
     Never,
+    /// Read all rows, and end.
+    Only,
+    /// Read all rows first, and again after a gap.
+    WhenNeeded,
 }
 
 /// What to do when WAL that was not captured is gone.

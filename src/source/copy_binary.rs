@@ -144,16 +144,15 @@ mod tests {
 
         #[test]
         fn a_message_that_is_cut_anywhere_is_an_error(rows in rows(), at in any::<prop::sample::Index>()) {
-            let mut whole = header(0, b"");
-            rows.iter().for_each(|row| whole.extend(encode(row)));
-            whole.extend(TRAILER);
+            let rows = rows.iter().map(|row| encode(row)).collect::<Vec<_>>().concat();
+            let mut whole = [header(0, b""), rows, TRAILER.to_vec()].concat();
             whole.truncate(at.index(whole.len()));
             prop_assert!(decode(3, &[whole]).is_err());
         }
 
         #[test]
         fn garbage_never_panics(garbage in proptest::collection::vec(any::<u8>(), 0..50), columns in 0_usize..5) {
-            let _ = decode(columns, &[garbage.clone()]);
+            let _ = decode(columns, std::slice::from_ref(&garbage));
             let _ = decode(columns, &[[header(0, b""), garbage].concat()]);
         }
     }

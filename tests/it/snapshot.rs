@@ -190,7 +190,7 @@ fn copied_as(scenario: &Scenario, table: &str) -> String {
 /// A table with a type that is not read in binary leaves the others as they are; the stream asks for text for all.
 #[tokio::test(flavor = "multi_thread")]
 async fn each_table_is_read_in_binary_where_all_its_columns_are() {
-    let mut scenario = scenario("copied", 2).await;
+    let scenario = scenario("copied", 2).await;
     let columns = "id int PRIMARY KEY, n numeric, t text, at timestamptz, tags text[]";
     let rows = r#"SELECT i, i / 7.0, E'\N	' || i, to_timestamp(i / 3.0), ARRAY['a"', NULL] FROM generate_series(1, 900) i
                   UNION ALL SELECT 0, NULL, NULL, 'infinity', NULL"#;
@@ -200,20 +200,18 @@ async fn each_table_is_read_in_binary_where_all_its_columns_are() {
              CREATE TABLE special ({columns}, x xml); INSERT INTO special SELECT *, '<a/>' FROM plain"
         ))
         .await;
-    let (capture, _apply) = (scenario.capture().await, scenario.apply().await);
+    let (_capture, _apply) = (scenario.capture().await, scenario.apply().await);
     for table in ["plain", "special"] {
         scenario.await_equal(table).await;
     }
     assert_eq!(["plain", "special"].map(|table| copied_as(&scenario, table)), [r#""binary""#, r#""text""#]);
-    drop(capture);
 
-    let mut as_text = self::scenario("as_text", 2).await;
+    let mut as_text = Scenario::held("as_text").await;
     as_text.settings.set("capture.binary", false);
     as_text.source(&format!("CREATE TABLE plain ({columns}); INSERT INTO plain {rows}")).await;
     let (_capture, _apply) = (as_text.capture().await, as_text.apply().await);
     as_text.await_equal("plain").await;
     assert_eq!(copied_as(&as_text, "plain"), r#""text""#);
-    scenario.settings.set("capture.binary", true);
 }
 
 /// Rows show several connections that the catalog's word does not hold: the version is made once for all of them.
@@ -328,4 +326,86 @@ async fn another_connection_does_not_wait_behind_a_statement_that_waits_for_the_
         reader.close().await.unwrap();
     }
     statement.await.unwrap().unwrap();
+}
+
+/// Debezium's `initial_only`: its users expect rows, an end, and no slot that keeps WAL for nobody.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_snapshot_only_ends_well_leaves_no_slot_and_is_taken_once() {
+    let mut scenario = scenario("only", 2).await;
+    scenario.settings.set("capture.snapshot", "only");
+    scenario.source("CREATE TABLE things (id int PRIMARY KEY, n int)").await;
+    scenario.source("INSERT INTO things SELECT i, i FROM generate_series(1, 3000) i").await;
+    let _apply = scenario.spawn_apply();
+    for again in [false, true] {
+        let outcome = scenario.run_to_end("capture").await;
+        assert_eq!(outcome.code, Some(0), "{}", outcome.text);
+        assert_eq!(outcome.text.contains("nothing is left to do"), again, "{}", outcome.text);
+        let slots = "SELECT count(*) FROM pg_replication_slots WHERE database = current_database()";
+        assert_eq!(scenario.source_value(slots).await.as_deref(), Some("0"));
+        assert_eq!(scenario.topics().read("public.things").len(), 3000);
+        scenario.await_target("SELECT count(*) FROM things", "3000").await;
+        scenario.source("INSERT INTO things SELECT max(id) + 1 FROM things").await;
+    }
+    // What came since is in no slot: a stream does not go on as if nothing were missing.
+    scenario.settings.set("capture.snapshot", "initial");
+    let outcome = scenario.run_to_end("capture").await;
+    assert_eq!(outcome.code, Some(3), "{}", outcome.text);
+    assert!(outcome.text.contains("does not exist any more"), "{}", outcome.text);
+    scenario.settings.set("capture.snapshot", "when-needed");
+    let _capture = scenario.capture().await;
+    scenario.await_equal("things").await;
+    scenario.verify();
+}
+
+/// Kills leave no temporary slot behind; a table that cannot be copied is no good end, and the next start tries all again.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_snapshot_only_that_is_cut_or_lacks_a_table_is_not_taken_for_whole() {
+    let mut scenario = scenario("only_cut", 2).await;
+    scenario.settings.set("capture.snapshot", "only");
+    scenario
+        .source(
+            "CREATE TABLE things (id int PRIMARY KEY, body text); CREATE TABLE others (id int PRIMARY KEY);
+             INSERT INTO things SELECT i, repeat('x', 300) FROM generate_series(1, 20000) i; INSERT INTO others VALUES (1);",
+        )
+        .await;
+    let mut capture = scenario.spawn_capture();
+    let rows = async || scenario.metrics("capture").await.sum("walrelay_capture_snapshot_rows_total") > 0.0;
+    await_condition("the snapshot has begun", LIMIT, rows).await;
+    capture.kill_9().expect("capture can be killed");
+    let large = "INSERT INTO others VALUES (2); DELETE FROM things WHERE id % 2 = 0; ALTER TABLE others ADD t text;
+                 UPDATE others SET t = (SELECT string_agg(md5(i::text), '') FROM generate_series(1, 9000) i) WHERE id = 2";
+    scenario.source(large).await;
+    scenario.topics().set("public.others", "max.message.bytes", "100000").await;
+    let _apply = scenario.spawn_apply();
+    let outcome = scenario.run_to_end("capture").await;
+    assert_eq!(outcome.code, Some(3), "{}", outcome.text);
+    assert!(outcome.text.contains("the snapshot lacks public.others"), "{}", outcome.text);
+    scenario.source("UPDATE others SET t = 'small'").await;
+    let outcome = scenario.run_to_end("capture").await;
+    assert_eq!(outcome.code, Some(0), "{}", outcome.text);
+    for table in ["things", "others"] {
+        scenario.await_equal(table).await;
+    }
+}
+
+/// Traps T6, T13: nobody has to set anything for the new snapshot when the slot is gone.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_snapshot_is_taken_again_when_it_is_needed() {
+    let mut scenario = scenario("needed", 2).await;
+    scenario.settings.set("capture.snapshot", "when-needed");
+    scenario.source("CREATE TABLE things (id int PRIMARY KEY, n int)").await;
+    scenario.source("INSERT INTO things SELECT i, i FROM generate_series(1, 3000) i").await;
+    let (capture, _apply) = (scenario.capture().await, scenario.apply().await);
+    scenario.await_equal("things").await;
+    drop(capture);
+    let capture = scenario.capture().await;
+    scenario.source("UPDATE things SET n = 0 WHERE id = 1").await;
+    scenario.await_equal("things").await;
+    assert_eq!(scenario.log_text("capture").matches("reading the snapshot").count(), 1, "it was not needed");
+    drop(capture);
+    scenario.lose_slot().await;
+    scenario.source("DELETE FROM things WHERE id % 3 = 0").await;
+    let _capture = scenario.capture().await;
+    scenario.await_equal("things").await;
+    scenario.verify();
 }

@@ -336,6 +336,12 @@ pub enum Error {
     /// The stream's task is gone.
     #[error("the replication stream ended")]
     StreamEnded,
+    /// A snapshot that is to be all ended without some of its tables.
+    #[error("the snapshot lacks {}", tables.join(", "))]
+    SnapshotLacks {
+        /// The tables.
+        tables: Vec<String>,
+    },
     /// A task that reads the snapshot is gone.
     #[error("a task of the snapshot ended before its time")]
     SnapshotTask,
@@ -405,7 +411,7 @@ impl Classify for Error {
             }
             Self::SlotAhead { .. } => "Set [capture] on_gap = \"resnapshot\" to take a new snapshot into the same topics; the sinks empty their tables first. Where the targets have those changes from elsewhere, or may lack them, on_gap = \"trust-slot\" goes on without them.".into(),
             Self::OtherSystem { .. } | Self::Forked { .. } | Self::SlotMissing { .. } | Self::SlotLost { .. } => {
-                "Set [capture] on_gap = \"resnapshot\" to take a new snapshot into the same topics; the sinks empty their tables first.".into()
+                "Set [capture] on_gap = \"resnapshot\", or snapshot = \"when-needed\", to take a new snapshot into the same topics; the sinks empty their tables first.".into()
             }
             Self::SlotUnusable { slot, .. } => format!("Before the first start configure another name in [capture] slot. If capture has used the slot before, or nothing else does, drop it (SELECT pg_drop_replication_slot('{slot}');), with [capture] on_gap = \"resnapshot\" in the first case."),
             Self::SlotInUse { .. } => "This one waits until the other ends: end it, or configure another name in [capture] slot.".into(),
@@ -436,6 +442,7 @@ impl Classify for Error {
             Self::HalfWithoutSnapshot { .. } => "Sinks may wait for the rest, and the begin of a new snapshot lets them go on: set [capture] snapshot = \"initial\" for this start.".into(),
             Self::YoungPublication { former, .. } => format!("Keep publication {former} until the log says \"found the configured publication\"."),
             Self::BatchTooLarge { .. } => "The next session makes smaller ones.".into(),
+            Self::SnapshotLacks { .. } => "The log says why each of them stopped. Mend that, or exclude them in [capture] exclude, and start again: the snapshot begins anew.".into(),
             Self::TooManyTopics { .. } | Self::StateMoved { .. } | Self::StreamEnded | Self::SnapshotTask => return None,
         })
     }

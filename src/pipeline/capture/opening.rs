@@ -77,8 +77,8 @@ struct Opening<'a> {
     restart: Lsn,
 }
 
-/// Connects, decides where to begin, and copies if need be.
-pub(super) async fn open(deps: &CaptureDeps, tables: &Arc<Tables>) -> Result<Opened, Error> {
+/// Connects, decides where to begin, and copies if need be. `None` where there is nothing to stream.
+pub(super) async fn open(deps: &CaptureDeps, tables: &Arc<Tables>) -> Result<Option<Opened>, Error> {
     let settings = &deps.settings;
     let client = source::catalog::connect(&settings.source, APPLICATION_NAME).await?;
     standby::take_lock(&client, settings, &deps.health).await?;
@@ -92,13 +92,18 @@ pub(super) async fn open(deps: &CaptureDeps, tables: &Arc<Tables>) -> Result<Ope
 }
 
 impl Opening<'_> {
-    async fn begin(mut self, peeked: State) -> Result<Opened, Error> {
+    async fn begin(mut self, peeked: State) -> Result<Option<Opened>, Error> {
         let settings = self.deps.settings.clone();
         let mut replication = ReplicationConnection::connect(&settings.source).await?;
         let server = self.server(&mut replication, peeked.checkpoint.as_ref()).await?;
         let slot = self.slot().await?;
         start::check_names(peeked.checkpoint.as_ref(), &settings.prefix, &settings.encoder.topics)?;
         start::check_headers(peeked.checkpoint.as_ref(), settings.encoder.content.own_headers)?;
+        let is_taken = start::is_snapshot_taken(peeked.checkpoint.as_ref(), server, &settings.slot);
+        if settings.snapshot == SnapshotMode::Only && is_taken {
+            tracing::info!(slot = %settings.slot, "the snapshot was taken before, and no stream is wanted: nothing is left to do");
+            return Ok(None);
+        }
         let start = start::decide(&settings.slot, peeked.checkpoint.as_ref(), server, slot, settings.on_gap)?;
         tracing::info!(slot = %settings.slot, ?start, "beginning");
         let streaming = peeked.checkpoint.as_ref().is_some_and(|checkpoint| checkpoint.phase == Phase::Streaming);
@@ -120,7 +125,7 @@ impl Opening<'_> {
                     }
                     None => Survey::for_stream(&self.deps, self.tables, &self.client).await?,
                 };
-                self.resume(replication, peeked, going_on).await
+                self.resume(replication, peeked, going_on).await.map(Some)
             }
             Start::Fresh { drop_slot } => {
                 self.survey = Survey::for_snapshot(&self.deps, self.tables, &self.client).await?;
@@ -282,7 +287,7 @@ impl Opening<'_> {
         peeked: State,
         found: (Server, bool),
         mut checkpoint: Checkpoint,
-    ) -> Result<Opened, Error> {
+    ) -> Result<Option<Opened>, Error> {
         self.tables.republished(Lsn::ZERO);
         let (server, drop_slot) = found;
         let again = checkpoint.phase == Phase::Snapshot;
@@ -290,7 +295,8 @@ impl Opening<'_> {
         self.survey.depart_anew(&self.deps.settings.encoder.topics, &state);
         self.survey.keep_optional(&state, self.deps.settings.encoder.content);
         let settings = &self.deps.settings;
-        let copying = settings.snapshot == SnapshotMode::Initial;
+        let copying = settings.snapshot.copies();
+        let streaming = settings.snapshot != SnapshotMode::Only;
         let mut updates = vec![Update::Checkpoint(Box::new(checkpoint.clone()))];
         // The new snapshot reads the tables as they are: a key that changed since is theirs from its begin. What is known of them
         // from before stays until it is through, and that of tables which it leaves out for good: a later one must know which of
@@ -316,7 +322,8 @@ impl Opening<'_> {
             replication.drop_slot(&settings.slot).await?;
             tracing::info!(slot = %settings.slot, "dropped the slot of an earlier start");
         }
-        let options = SlotOptions { export_snapshot: copying, failover: true, temporary: false };
+        // One that nothing is streamed from must keep no WAL for nobody, also where capture is killed.
+        let options = SlotOptions { export_snapshot: copying, failover: streaming, temporary: !streaming };
         let slot = replication.create_logical_slot(&settings.slot, options, SLOT_LIMIT).await?;
         let at = slot.consistent_point;
         tracing::info!(slot = %settings.slot, consistent_point = %at, timeline = server.timeline, "created replication slot");
@@ -361,6 +368,11 @@ impl Opening<'_> {
             copied = copied => copied?,
             lost = slot_watch::until_lost(&session) => return Err(lost),
         };
+        let lacking = session.health.snapshot().stopped;
+        if !streaming && !lacking.is_empty() {
+            // It stays unfinished, so that the next start takes another one.
+            return Err(Error::SnapshotLacks { tables: lacking.into_keys().collect() });
+        }
         versions.extend(admitted);
         let mut copied: Vec<_> = publisher.topics().map(|topic| topic_update(topic)).collect();
         // A table that was left out is not whole any longer, whatever its topic held before.
@@ -369,11 +381,16 @@ impl Opening<'_> {
         copied.extend(forgotten.into_iter().chain(members));
         copied.extend(session.barriers.lock().await.drain(..).map(Update::CloseBarrier));
         session.position.finish_snapshot(copied).await?;
+        if !streaming {
+            replication.drop_slot(&session.settings.slot).await?;
+            tracing::info!("the snapshot is acknowledged and recorded, and no stream is wanted");
+            return Ok(None);
+        }
         versions.extend(left);
         let options = stream_options(&session.settings, &session.client, &session.published, &session.tables);
         let stream = start_stream(&session.settings, &session.client, &publication, (replication, options), at).await?;
         let (batches, handle) = spawn(stream, session.settings.stream, confirmed);
-        Ok(Opened { session, publisher, batches, handle, versions, below: None })
+        Ok(Some(Opened { session, publisher, batches, handle, versions, below: None }))
     }
 
     /// Fences earlier writers; what they recorded must be what the decision was made on.
@@ -429,7 +446,7 @@ impl Opening<'_> {
 /// A statement that was sent by half is in no log any more. The begin of a new snapshot sets free what waits for it, and where
 /// none is to be taken nothing would.
 fn check_barriers(settings: &CaptureSettings, state: &State) -> Result<(), Error> {
-    match state.barriers.first().filter(|_| settings.snapshot != SnapshotMode::Initial) {
+    match state.barriers.first().filter(|_| !settings.snapshot.copies()) {
         Some(OpenBarrier { position, topics }) => {
             let topics = topics.iter().map(|(topic, _)| topic.clone()).collect();
             Err(Error::HalfWithoutSnapshot { position: *position, topics })

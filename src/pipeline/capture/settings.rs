@@ -21,6 +21,18 @@ pub enum SnapshotMode {
     Initial,
     /// Never: only what changes from now on.
     Never,
+    /// Once, and nothing else: capture ends when it is acknowledged, and leaves no slot.
+    Only,
+    /// Once, and again whenever a gap or a fork makes it necessary.
+    WhenNeeded,
+}
+
+impl SnapshotMode {
+    /// Whether rows are read at all.
+    #[must_use]
+    pub const fn copies(self) -> bool {
+        !matches!(self, Self::Never)
+    }
 }
 
 /// What to do when the WAL between the recorded position and the slot is gone.

@@ -69,6 +69,13 @@ pub(super) fn check_headers(checkpoint: Option<&Checkpoint>, configured: OwnHead
     if recorded == configured { Ok(()) } else { Err(Error::OtherHeaders { written: recorded == OwnHeaders::Written }) }
 }
 
+/// Whether the source's snapshot has been taken before.
+pub(super) fn is_snapshot_taken(checkpoint: Option<&Checkpoint>, server: Server, slot: &str) -> bool {
+    checkpoint.is_some_and(|checkpoint| {
+        checkpoint.phase == Phase::Streaming && checkpoint.slot == slot && checkpoint.system_id == server.system_id
+    })
+}
+
 /// Decides how to begin.
 pub(super) fn decide(
     name: &str,
@@ -187,6 +194,16 @@ mod tests {
         let first = |slot| decide("s", None, SERVER, slot, GapPolicy::Stop);
         assert_eq!(first(None).unwrap(), Start::Fresh { drop_slot: false });
         assert!(matches!(first(slot(1)), Err(Error::UnknownSlot { .. })));
+    }
+
+    #[test]
+    fn a_snapshot_is_taken_when_all_of_it_is_recorded_of_this_source() {
+        let taken =
+            |phase, system_id, slot| is_snapshot_taken(Some(&checkpoint(phase)), Server { system_id, ..SERVER }, slot);
+        assert!(taken(Phase::Streaming, 7, "s"));
+        assert!(!taken(Phase::Snapshot, 7, "s") && !taken(Phase::Intent, 7, "s"));
+        assert!(!taken(Phase::Streaming, 8, "s") && !taken(Phase::Streaming, 7, "other"));
+        assert!(!is_snapshot_taken(None, SERVER, "s"));
     }
 
     #[test]

@@ -46,6 +46,8 @@ pub(super) enum Ended {
     Cancelled,
     /// The next transactions are published under other options, by the next session.
     OptionsEnd,
+    /// There is a snapshot, and nothing else is wanted.
+    SnapshotTaken,
 }
 
 /// Runs one session until an error, until the token is cancelled, or as far as its options hold.
@@ -54,6 +56,7 @@ pub(super) async fn run(deps: &CaptureDeps, tables: &Arc<Tables>, token: &Cancel
         opened = opening::open(deps, tables) => opened?,
         () = token.cancelled() => return Ok(Ended::Cancelled),
     };
+    let Some(opened) = opened else { return Ok(Ended::SnapshotTaken) };
     let Opened { session, publisher, mut batches, handle, versions, below } = opened;
     session.health.set_started();
     session.health.recovered();

@@ -38,7 +38,7 @@ async fn supervise(deps: &CaptureDeps, token: &CancellationToken) -> Result<(), 
     loop {
         let began = tokio::time::Instant::now();
         let error = match Box::pin(streaming::run(deps, &tables, token)).await {
-            Ok(Ended::Cancelled) => return Ok(()),
+            Ok(Ended::Cancelled | Ended::SnapshotTaken) => return Ok(()),
             Ok(Ended::OptionsEnd) => continue,
             Err(error) => error,
         };
