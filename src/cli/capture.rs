@@ -11,7 +11,10 @@ use crate::{
         metrics::CaptureMetrics,
     },
     record::EncoderSettings,
-    source::{self, stream::StreamSettings},
+    source::{
+        self,
+        stream::{SpoolSettings, StreamSettings},
+    },
 };
 
 /// Time that a batch of records may wait to fill; `linger.ms` of `[kafka.producer]` overrides it.
@@ -82,9 +85,15 @@ fn settings(config: &CaptureConfig) -> Result<CaptureSettings, source::Error> {
             buffer_bytes: share,
             status_interval: capture.status_interval.0,
             receive_timeout: capture.receive_timeout.0,
+            spool: SpoolSettings {
+                memory: capture.spool.memory.as_usize(),
+                limit: capture.spool.limit.0,
+                directory: capture.spool.directory.clone(),
+            },
             ..StreamSettings::default()
         },
         binary: capture.binary,
+        streaming: capture.streaming,
         checkpoint_interval: capture.checkpoint_interval.0,
         heartbeat_interval: capture.heartbeat_interval.0,
         transactions: capture.transactions.then(|| names.transactions().to_owned()),

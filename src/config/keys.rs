@@ -80,6 +80,12 @@ pub const KEYS: &[Key] = &[
         "Ask the server for values in binary, from PostgreSQL 14 on, where all columns have types that are read so; else for text. Events are the same.",
     ),
     key(
+        "capture.streaming",
+        Kind::Bool,
+        Some("true"),
+        "Ask the server for large transactions while they run, and keep them in the spool until they commit; else the server keeps them. Events are the same.",
+    ),
+    key(
         "capture.memory",
         Kind::Size,
         Some("\"64MiB\""),
@@ -126,6 +132,19 @@ pub const KEYS: &[Key] = &[
         Kind::Bool,
         Some("false"),
         "Whether begins and ends of transactions, with how many events of each table they have, are published to a topic of their own (Debezium's provide.transaction.metadata).",
+    ),
+    key("capture.spool.memory", Kind::Size, Some("\"16MiB\""), "What is kept in memory; the rest is in a file."),
+    key(
+        "capture.spool.limit",
+        Kind::Size,
+        Some("\"4GiB\""),
+        "Size of the file. A spool that is full of running transactions leaves them to the server until these have ended.",
+    ),
+    key(
+        "capture.spool.directory",
+        Kind::Text(rule::text),
+        None,
+        "Folder of the file, which has no name and holds values of rows; by default TMPDIR, or /var/tmp.",
     ),
     key(
         "format.compatibility",

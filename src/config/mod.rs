@@ -563,9 +563,12 @@ mod tests {
         let mut table = layers(&[]).table();
         let text = toml::Value::from("x");
         for key in KEYS.iter().filter(|key| key.default.is_none() && !key.kind.is_open_table()) {
-            let (section, name) = key.path.split_once('.').unwrap();
+            let (sections, name) = key.path.rsplit_once('.').unwrap();
+            let mut sections = sections.split('.');
+            let outer = &mut table[sections.next().unwrap()];
+            let section = sections.fold(outer, |section, name| &mut section[name]);
             let value = if matches!(key.kind, Kind::List(_)) { vec!["x"].into() } else { text.clone() };
-            table[section].as_table_mut().unwrap().insert(name.to_owned(), value);
+            section.as_table_mut().unwrap().insert(name.to_owned(), value);
         }
         table.try_into::<Sections>().unwrap();
     }

@@ -88,6 +88,7 @@ pub struct Capture {
     pub snapshot_connections: usize,
     pub snapshot_chunk_bytes: ByteSize,
     pub binary: bool,
+    pub streaming: bool,
     pub memory: ByteSize,
     pub on_gap: OnGap,
     pub on_unlogged: OnUnlogged,
@@ -96,6 +97,16 @@ pub struct Capture {
     pub checkpoint_interval: Period,
     pub heartbeat_interval: Heartbeats,
     pub transactions: bool,
+    pub spool: Spool,
+}
+
+/// `[capture.spool]`
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Spool {
+    pub memory: ByteSize,
+    pub limit: ByteSize,
+    pub directory: Option<PathBuf>,
 }
 
 /// A period, or `off`.

@@ -5,6 +5,8 @@
 //!                 └──► keepalive                     reader: the checked cursor below all of them
 //! ```
 //!
+//! [`streamed`] tells whose a message is that is not to be parsed yet.
+//!
 //! Files are named as the manual's pages: "Streaming Replication Protocol" ([`frame`]), "Logical Replication Message
 //! Formats" ([`message`], [`tuple`]). Every parser takes any bytes: a message that is truncated, has bytes left over or
 //! holds garbage gives an [`Error`] that names what was read and the offset, never a panic.
@@ -13,6 +15,7 @@ pub mod error;
 pub mod frame;
 pub mod message;
 pub mod reader;
+pub mod streamed;
 pub mod tuple;
 
 pub use error::Error;

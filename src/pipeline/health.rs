@@ -166,6 +166,11 @@ impl Health {
         self.text().notes.insert(note.into());
     }
 
+    /// What began so is given up no longer, or for another reason.
+    pub fn forget_notes(&self, beginning: &str) {
+        self.text().notes.retain(|note| !note.starts_with(beginning));
+    }
+
     /// All that it waits for until others or the configuration change. Not ready when a wait is longer than the allowed
     /// silence.
     pub fn waits_for(&self, reasons: BTreeSet<String>) {
@@ -330,6 +335,9 @@ mod tests {
         health.note("no heartbeats are sent");
         assert!(health.snapshot().is_ready());
         assert_eq!(health.snapshot().notes, ["no heartbeats are sent".to_owned()].into());
+        health.note("another");
+        health.forget_notes("no heartbeats");
+        assert_eq!(health.snapshot().notes, ["another".to_owned()].into());
     }
 
     #[test]

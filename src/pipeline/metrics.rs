@@ -32,6 +32,12 @@ pub const CAPTURE_QUEUE: &str = "walrelay_capture_queue_bytes";
 pub const CAPTURE_IN_FLIGHT: &str = "walrelay_capture_in_flight_transactions";
 /// Records that Kafka's producer was handed and has not reported on yet.
 pub const CAPTURE_UNACKNOWLEDGED: &str = "walrelay_capture_unacknowledged_records";
+/// 1 while the server is asked for transactions that are in progress, else 0.
+pub const CAPTURE_STREAMING: &str = "walrelay_capture_streaming";
+/// Transactions in progress that are kept in the spool.
+pub const CAPTURE_IN_PROGRESS: &str = "walrelay_capture_in_progress_transactions";
+/// Bytes of the spool, by `where`: `memory`, `disk`.
+pub const CAPTURE_SPOOL: &str = "walrelay_capture_spool_bytes";
 /// Errors, by `kind`: `transient`, `definite`, `fatal`.
 pub const CAPTURE_ERRORS: &str = "walrelay_capture_errors_total";
 
@@ -138,6 +144,14 @@ pub struct CaptureMetrics {
     pub unacknowledged: IntGauge,
     /// Transactions that wait for acknowledgements.
     pub in_flight: IntGauge,
+    /// Whether transactions in progress are asked for.
+    pub streaming: IntGauge,
+    /// Transactions in progress.
+    pub in_progress: IntGauge,
+    /// Bytes of the spool in memory.
+    pub spool_memory: IntGauge,
+    /// Bytes of the spool on disk.
+    pub spool_disk: IntGauge,
     /// Errors by severity.
     pub errors: ErrorMetrics,
 }
@@ -153,6 +167,8 @@ impl CaptureMetrics {
             IntGaugeVec::new(Opts::new(CAPTURE_POSITION, "Positions in the source's WAL in bytes."), &["position"])?,
         )?;
         let [received, flush, confirmed, restart] = POSITIONS.map(|name| position.with_label_values(&[name]));
+        let spool = Opts::new(CAPTURE_SPOOL, "Bytes kept of transactions in progress.");
+        let spool = registered(registry, IntGaugeVec::new(spool, &["where"])?)?;
         Ok(Self {
             events: counters(registry, CAPTURE_EVENTS, "Change events handed to Kafka.", &["table", "op"])?,
             bytes: counters(registry, CAPTURE_BYTES, "Bytes of keys, values and headers handed to Kafka.", &["table"])?,
@@ -168,6 +184,10 @@ impl CaptureMetrics {
                 "Records handed to Kafka and not yet acknowledged.",
             )?,
             in_flight: gauge(registry, CAPTURE_IN_FLIGHT, "Source transactions not yet wholly acknowledged.")?,
+            streaming: gauge(registry, CAPTURE_STREAMING, "1 while transactions in progress are asked for, else 0.")?,
+            in_progress: gauge(registry, CAPTURE_IN_PROGRESS, "Transactions in progress that are kept.")?,
+            spool_memory: spool.with_label_values(&["memory"]),
+            spool_disk: spool.with_label_values(&["disk"]),
             errors: ErrorMetrics(counters(registry, CAPTURE_ERRORS, "Errors by severity.", &["kind"])?),
         })
     }
@@ -346,7 +366,7 @@ mod tests {
         apply.errors.count(Severity::Fatal);
         apply.applied("t", 0, Position::default(), 0);
         let families = registry.gather();
-        assert_eq!(families.len(), 22);
+        assert_eq!(families.len(), 25);
         for family in families {
             assert!(page.contains(&format!("`{}`", family.name())), "{} is not in docs/operations.md", family.name());
         }

@@ -24,6 +24,9 @@ use crate::{
 /// `application_name` of the replication connection, by which a predecessor's walsender is known (trap T14).
 pub const APPLICATION_NAME: &str = "walrelay capture";
 
+/// The first server version that sends nothing of a transaction without events.
+const TELLS_NO_EMPTY: u32 = 150_000;
+
 /// Answer to `IDENTIFY_SYSTEM`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SystemIdentity {
@@ -170,8 +173,14 @@ impl ReplicationConnection {
         loop {
             let frame = self.wire.next().await?;
             if frame.tag == b'W' {
-                let slot = slot.to_owned();
-                return Ok(ReplicationStream { wire: self.wire, slot, start, sender_timeout });
+                return Ok(ReplicationStream {
+                    wire: self.wire,
+                    slot: slot.to_owned(),
+                    start,
+                    sender_timeout,
+                    streams: options.streaming != Streaming::Off,
+                    tells_empty: self.server_version < TELLS_NO_EMPTY,
+                });
             }
             match self.wire.decode(frame)? {
                 Message::ErrorResponse(body) => {
@@ -310,6 +319,10 @@ pub struct ReplicationStream {
     pub(super) slot: String,
     pub(super) start: Lsn,
     pub(super) sender_timeout: Option<Duration>,
+    /// Transactions come in progress.
+    pub(super) streams: bool,
+    /// Transactions without events come too.
+    pub(super) tells_empty: bool,
 }
 
 impl ReplicationStream {

@@ -2,6 +2,7 @@
 
 use std::{io, time::Duration};
 
+use super::spool::Problem;
 use crate::{
     lsn::Lsn,
     pgoutput, postgres,
@@ -80,8 +81,20 @@ pub enum Error {
     PublicationAbsent {
         /// The slot.
         slot: String,
+        /// The transactions in progress that were sent by then.
+        open: Vec<u32>,
         /// What the server said.
         source: Box<postgres::ServerError>,
+    },
+    /// Transactions that are in progress cannot be kept any more; the server sends them again.
+    #[error("slot {slot} has {} transactions in progress that cannot be kept", open.len())]
+    Spool {
+        /// The slot.
+        slot: String,
+        /// Their top-level transaction ids.
+        open: Vec<u32>,
+        /// Why not.
+        source: Problem,
     },
     /// Creating the slot did not end in time (trap T25).
     #[error("slot {slot} was not created within {} s", limit.as_secs())]
@@ -202,6 +215,7 @@ impl Classify for Error {
             | Self::Ended { .. }
             | Self::Silent { .. }
             | Self::Stuck { .. }
+            | Self::Spool { .. }
             | Self::SlotCreationTimeout { .. }
             | Self::SnapshotGone { .. }
             | Self::Rewritten { .. } => Severity::Transient,
@@ -214,6 +228,15 @@ impl Classify for Error {
         Some(match self {
             Self::Postgres(error) => return error.hint(),
             Self::Message { source, .. } => return source.hint(),
+            Self::Spool { source: Problem::Corrupt { .. }, .. } => {
+                "Nothing is lost: the server sends the transactions again. Look after the disk that the spool's folder is on."
+                    .to_owned()
+            }
+            Self::Spool { .. } => {
+                "Nothing is lost: the server keeps large transactions itself until these have ended. Give the spool a folder with \
+                 more room and a higher limit by [capture.spool] directory and limit, or end transactions that are idle."
+                    .to_owned()
+            }
             Self::SlotCreationTimeout { .. } => {
                 "PostgreSQL creates a logical slot only when every transaction that was running has ended (on a stand-by: \
                  when the primary has logged its running transactions, see pg_log_standby_snapshot()). End the oldest \

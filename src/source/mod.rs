@@ -3,11 +3,13 @@
 //! ```text
 //! connection ─► stream ──────────► batches of pgoutput messages        the walsender's side
 //!   (wire, authentication, command, feedback, timeline)
+//!        └► intake ─► spool ─► replay                                    transactions that are in progress
 //! slot, publication, catalog (key, identity), version, layout (unlogged), snapshot (chunk, copy_text, copy_binary)  ordinary connections
 //! ```
 //!
 //! Nothing here knows Kafka: the flush LSN comes in through a watch channel, and is what the pipeline has recorded.
 
+mod announced;
 pub mod authentication;
 pub mod catalog;
 pub mod chunk;
@@ -19,20 +21,26 @@ pub mod copy_text;
 pub mod error;
 pub mod feedback;
 pub mod identity;
+mod intake;
+mod item;
 pub mod key;
 pub mod layout;
 pub mod lock;
 pub mod membership;
 pub mod publication;
+mod replay;
 #[cfg(test)]
 mod scripted;
 pub mod slot;
 pub mod snapshot;
+pub mod spool;
 pub mod stream;
+mod stream_status;
 pub mod timeline;
 pub mod unlogged;
 pub mod version;
 pub mod wal;
 pub mod wire;
+pub mod xids;
 
 pub use error::Error;

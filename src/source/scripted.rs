@@ -39,6 +39,11 @@ pub async fn listen() -> (TcpListener, Settings) {
 
 /// A stream of slot `s` from LSN 100, and the peer that serves it.
 pub async fn stream(sender_timeout_ms: u64) -> (ReplicationStream, Peer) {
+    stream_with(sender_timeout_ms, StreamOptions::default()).await
+}
+
+/// The same with options of the plug-in.
+pub async fn stream_with(sender_timeout_ms: u64, options: StreamOptions) -> (ReplicationStream, Peer) {
     let (listener, settings) = listen().await;
     let serve = async {
         let mut peer = Peer::accept(&listener).await;
@@ -51,7 +56,7 @@ pub async fn stream(sender_timeout_ms: u64) -> (ReplicationStream, Peer) {
     };
     let start = async {
         let connection = ReplicationConnection::connect(&settings).await.unwrap();
-        connection.start_replication("s", Lsn(100), &["p"], StreamOptions::default()).await.unwrap()
+        connection.start_replication("s", Lsn(100), &["p"], options).await.unwrap()
     };
     tokio::join!(start, serve)
 }

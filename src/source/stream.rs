@@ -11,19 +11,20 @@
 //!
 //! Over the budget the task itself holds one batch more and what one read brought; one message larger than the budget
 //! takes all of it.
+//!
+//! Transactions that are sent in progress wait in the spool ([`intake`]) and are delivered whole when they commit, so a consumer sees
+//! nothing but transactions in the order of their commits. While one is delivered nothing is read, as over the budget. Disks may
+//! be slow: what touches them is done beside the task.
 
 use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering},
-    },
+    sync::{Arc, atomic::Ordering},
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use bytes::BytesMut;
 use postgres_protocol::message::{backend, frontend};
 use tokio::{
-    sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch},
+    sync::{OwnedSemaphorePermit, mpsc, watch},
     task::JoinHandle,
 };
 use tokio_util::sync::CancellationToken;
@@ -32,12 +33,15 @@ use super::{
     connection::ReplicationStream,
     error::Error,
     feedback::Feedback,
+    intake::{self, Intake, Taken},
+    replay::{Replay, Step},
+    spool::{Problem, Spool},
     wire::{RawFrame, Wire, log_notice},
 };
+pub use super::{item::StreamItem, spool::SpoolSettings, stream_status::StreamStatus};
 use crate::{
-    event::{OldTuple, Tuple},
     lsn::Lsn,
-    pgoutput::{Frame, Message, Parser},
+    pgoutput::{self, Frame, Message},
     postgres::{self, ServerError},
 };
 
@@ -45,8 +49,6 @@ use crate::{
 const CHANNEL_SLOTS: usize = 64;
 /// How long the server may take to end the stream after we ask it to.
 const END_LIMIT: Duration = Duration::from_secs(5);
-/// What an item costs beside its bytes: the parsed message and its share of allocations.
-const ITEM_OVERHEAD: usize = 128;
 
 /// SQLSTATE of what the catalog does not have: in a stream, the publication as it was when a change was made.
 const UNDEFINED_OBJECT: &str = "42704";
@@ -54,7 +56,7 @@ const UNDEFINED_OBJECT: &str = "42704";
 const PUBLICATION_SKIPPED: &str = "55000";
 
 /// How a stream is read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StreamSettings {
     /// A batch is handed over when it holds this many bytes, or when nothing more has arrived.
     pub max_batch_bytes: usize,
@@ -64,6 +66,8 @@ pub struct StreamSettings {
     pub status_interval: Duration,
     /// Silence that ends the stream when the server's `wal_sender_timeout` is off; else the limit is twice that.
     pub receive_timeout: Duration,
+    /// Where transactions are kept that are in progress, where the server is asked for them.
+    pub spool: SpoolSettings,
 }
 
 impl Default for StreamSettings {
@@ -73,26 +77,9 @@ impl Default for StreamSettings {
             buffer_bytes: 64 << 20,
             status_interval: Duration::from_millis(100),
             receive_timeout: Duration::from_mins(2),
+            spool: SpoolSettings::default(),
         }
     }
-}
-
-/// What the stream delivers, in the server's order.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum StreamItem {
-    /// A message of the plug-in.
-    Message {
-        /// Its WAL position; only information, except for Commit.
-        wal_start: Lsn,
-        /// The message.
-        message: Message,
-    },
-    /// All WAL below `wal_end` has been decoded, and what was to send of it is in front of this item: with nothing in
-    /// flight, `wal_end` may be confirmed (traps T8, T9).
-    Keepalive {
-        /// The position.
-        wal_end: Lsn,
-    },
 }
 
 /// Items that arrived together, and their share of the byte budget.
@@ -107,56 +94,6 @@ pub struct Batch {
 /// A share of the byte budget; dropping it lets the stream read on.
 #[derive(Debug)]
 pub struct BatchPermit(#[expect(dead_code, reason = "held for its drop")] OwnedSemaphorePermit);
-
-/// What health and metrics want to know of a stream.
-#[derive(Debug)]
-pub struct StreamStatus {
-    last_heard_ms: AtomicI64,
-    received: AtomicU64,
-    server_wal_end: AtomicU64,
-    confirmed: AtomicU64,
-    held_back: AtomicBool,
-    budget: Arc<Semaphore>,
-    buffer_bytes: usize,
-}
-
-impl StreamStatus {
-    /// When the server last sent anything, in milliseconds since the Unix epoch.
-    #[must_use]
-    pub fn last_heard_ms(&self) -> i64 {
-        self.last_heard_ms.load(Ordering::Relaxed)
-    }
-
-    /// Highest WAL position received.
-    #[must_use]
-    pub fn received(&self) -> Lsn {
-        Lsn(self.received.load(Ordering::Relaxed))
-    }
-
-    /// The server's end of WAL as it last told.
-    #[must_use]
-    pub fn server_wal_end(&self) -> Lsn {
-        Lsn(self.server_wal_end.load(Ordering::Relaxed))
-    }
-
-    /// The flush position of the last status update.
-    #[must_use]
-    pub fn confirmed(&self) -> Lsn {
-        Lsn(self.confirmed.load(Ordering::Relaxed))
-    }
-
-    /// Whether reading is held back because the consumer has used up the byte budget; the server is then not heard.
-    #[must_use]
-    pub fn held_back(&self) -> bool {
-        self.held_back.load(Ordering::Relaxed)
-    }
-
-    /// Bytes of batches that are not dropped yet.
-    #[must_use]
-    pub fn buffered_bytes(&self) -> usize {
-        self.buffer_bytes.saturating_sub(self.budget.available_permits())
-    }
-}
 
 /// The running stream.
 #[derive(Debug)]
@@ -194,16 +131,7 @@ pub fn spawn(
 ) -> (mpsc::Receiver<Result<Batch, Error>>, StreamHandle) {
     let (batches, receiver) = mpsc::channel(CHANNEL_SLOTS);
     let buffer_bytes = settings.buffer_bytes.clamp(1, u32::MAX as usize);
-    let budget = Arc::new(Semaphore::new(buffer_bytes));
-    let status = Arc::new(StreamStatus {
-        last_heard_ms: AtomicI64::new(unix_us() / 1000),
-        received: AtomicU64::new(stream.start.0),
-        server_wal_end: AtomicU64::new(stream.start.0),
-        confirmed: AtomicU64::new(stream.start.0),
-        held_back: AtomicBool::new(false),
-        budget,
-        buffer_bytes,
-    });
+    let status = Arc::new(StreamStatus::new(stream.start, unix_us() / 1000, buffer_bytes));
     let stop = CancellationToken::new();
     let confirmed = *flush.borrow();
     let now = Instant::now();
@@ -213,7 +141,7 @@ pub fn spawn(
         feedback: Feedback::new(stream.start, confirmed, now),
         wire: stream.wire,
         slot: stream.slot,
-        parser: Parser::new(),
+        intake: Intake::new(stream.streams.then(|| Spool::new(settings.spool.clone())), stream.tells_empty),
         settings,
         flush: Some(flush),
         status: status.clone(),
@@ -234,11 +162,29 @@ struct Pending {
     bytes: usize,
 }
 
+impl Pending {
+    fn push(&mut self, item: StreamItem, weight: usize) {
+        self.bytes += weight;
+        self.items.push(item);
+    }
+}
+
+/// Why no more frames were taken.
+#[derive(Debug)]
+enum Collected {
+    /// The batch is full, or the spool's share of the memory.
+    Enough,
+    /// The buffer has no more of them.
+    All,
+    /// A transaction of the spool committed, behind what was taken.
+    Committed(Box<Replay>),
+}
+
 #[derive(Debug)]
 struct Task {
     wire: Wire,
     slot: String,
-    parser: Parser,
+    intake: Intake,
     settings: StreamSettings,
     /// `None` once its sender is gone.
     flush: Option<watch::Receiver<Lsn>>,
@@ -285,46 +231,66 @@ impl Task {
             if !pending.items.is_empty() && !self.hand_over(pending).await? {
                 return Ok(());
             }
-            if collected? && !self.listen().await? {
+            let goes_on = match collected? {
+                Collected::Enough => self.settle().await?,
+                Collected::All => self.settle().await? && self.listen().await?,
+                Collected::Committed(replay) => self.replay(*replay).await?,
+            };
+            if !goes_on {
                 return Ok(());
             }
         }
     }
 
-    /// Takes complete frames from the buffer up to the size of a batch; `true` if the buffer has no more of them.
-    fn collect(&mut self, pending: &mut Pending) -> Result<bool, Error> {
-        while pending.bytes < self.settings.max_batch_bytes {
-            let Some(frame) = self.wire.take()? else { return Ok(true) };
-            if frame.tag == b'd' {
-                self.accept(frame, pending)?;
-            } else {
+    /// Takes complete frames from the buffer up to the size of a batch.
+    fn collect(&mut self, pending: &mut Pending) -> Result<Collected, Error> {
+        let mut kept = 0;
+        while pending.bytes + kept < self.settings.max_batch_bytes {
+            let Some(frame) = self.wire.take()? else { return Ok(Collected::All) };
+            if frame.tag != b'd' {
                 self.accept_control(frame)?;
+                continue;
+            }
+            let len = frame.size();
+            match self.accept(frame, pending)? {
+                Some(Taken::Deliver(_)) | None => {}
+                Some(Taken::Kept) => kept += len,
+                Some(Taken::Committed(replay)) => return Ok(Collected::Committed(replay)),
             }
         }
-        Ok(false)
+        Ok(Collected::Enough)
     }
 
-    /// A CopyData message.
-    fn accept(&mut self, frame: RawFrame, pending: &mut Pending) -> Result<(), Error> {
+    /// A CopyData message; what is not delivered at once is given back.
+    fn accept(&mut self, frame: RawFrame, pending: &mut Pending) -> Result<Option<Taken>, Error> {
         let payload = frame.payload();
         let len = payload.len();
-        let after = self.feedback.written();
-        let unreadable = |source| Error::Message { slot: self.slot.clone(), after, source };
-        match Frame::parse(payload).map_err(unreadable)? {
+        match Frame::parse(payload).map_err(|source| self.unreadable(source))? {
             Frame::XLogData { wal_start, wal_end, data, .. } => {
-                let message = self.parser.parse(data).map_err(unreadable)?;
+                let taken = self.intake.take(wal_start, data).map_err(|source| self.unreadable(source))?;
                 self.heard_positions(wal_start, wal_end);
-                pending.bytes += len + ITEM_OVERHEAD + columns(&message) * size_of::<crate::event::Datum>();
-                pending.items.push(StreamItem::Message { wal_start, message });
+                let Taken::Deliver(item) = taken else { return Ok(Some(taken)) };
+                let begins = matches!(item, StreamItem::Message { message: Message::Begin { .. }, .. });
+                let weight = item.weight(len);
+                pending.push(item, weight);
+                for item in begins.then(|| self.intake.due()).into_iter().flatten() {
+                    let weight = item.weight(0);
+                    pending.push(item, weight);
+                }
             }
             Frame::Keepalive { wal_end, reply_requested, .. } => {
                 self.heard_positions(wal_end, wal_end);
                 self.reply_due |= reply_requested;
-                pending.bytes += len + ITEM_OVERHEAD;
-                pending.items.push(StreamItem::Keepalive { wal_end });
+                let item = StreamItem::Keepalive { wal_end };
+                let weight = item.weight(len);
+                pending.push(item, weight);
             }
         }
-        Ok(())
+        Ok(None)
+    }
+
+    fn unreadable(&self, source: pgoutput::Error) -> Error {
+        Error::Message { slot: self.slot.clone(), after: self.feedback.written(), source }
     }
 
     /// A message that is no CopyData.
@@ -333,7 +299,7 @@ impl Task {
             backend::Message::NoticeResponse(body) => {
                 let notice = ServerError::from_fields(body.fields());
                 if notice.is(PUBLICATION_SKIPPED) {
-                    return Err(Error::PublicationAbsent { slot: self.slot.clone(), source: Box::new(notice) });
+                    return Err(self.publication_absent(Box::new(notice)));
                 }
                 log_notice(&notice);
             }
@@ -341,7 +307,7 @@ impl Task {
             backend::Message::ErrorResponse(body) => {
                 let source = Box::new(ServerError::from_fields(body.fields()));
                 if source.is(UNDEFINED_OBJECT) {
-                    return Err(Error::PublicationAbsent { slot: self.slot.clone(), source });
+                    return Err(self.publication_absent(source));
                 }
                 let doing = format!("streaming slot {}", self.slot);
                 return Err(postgres::Error::Statement { doing, source }.into());
@@ -352,6 +318,10 @@ impl Task {
             _ => return Err(self.wire.protocol("a message that has no place in a stream")),
         }
         Ok(())
+    }
+
+    fn publication_absent(&self, source: Box<ServerError>) -> Error {
+        Error::PublicationAbsent { slot: self.slot.clone(), open: self.intake.open(), source }
     }
 
     /// Waits until something arrives and sends status updates meanwhile; `false` when it is time to stop.
@@ -409,26 +379,97 @@ impl Task {
         Ok(true)
     }
 
-    /// Waits for room. Nothing is read meanwhile, so requests of the server go unseen, and status updates go out unasked
-    /// (trap T10). `None` when it is time to stop.
+    /// Moves to the disk what is too much for the memory; `false` when it is time to stop.
+    async fn settle(&mut self) -> Result<bool, Error> {
+        if !self.intake.is_over() {
+            return Ok(true);
+        }
+        let settled = self.beside(intake::settle).await?;
+        self.publish_status();
+        Ok(settled.is_some())
+    }
+
+    /// Delivers a transaction of the spool; `false` when it is time to stop.
+    async fn replay(&mut self, mut replay: Replay) -> Result<bool, Error> {
+        let mut pending = Pending::default();
+        loop {
+            match replay.step(self.intake.announced()).map_err(|source| self.unreadable(source))? {
+                Step::Item(item, weight) => pending.push(item, weight),
+                Step::Done => break,
+                Step::Hungry(bytes) => {
+                    let bytes = bytes.max(self.settings.max_batch_bytes);
+                    let read = self.beside(move |mut spool| {
+                        let fed = replay.feed(&mut spool, bytes).map(|()| replay);
+                        (spool, fed)
+                    });
+                    let Some(fed) = read.await? else { return Ok(false) };
+                    replay = fed;
+                    self.publish_status();
+                }
+            }
+            if pending.bytes >= self.settings.max_batch_bytes
+                && !self.hand_over_in_time(std::mem::take(&mut pending)).await?
+            {
+                return Ok(false);
+            }
+        }
+        self.intake.settle_announced();
+        self.publish_status();
+        // What arrived meanwhile is still in the socket: the silence begins now.
+        self.listening_since = Instant::now();
+        self.asked = false;
+        self.hand_over_in_time(pending).await
+    }
+
+    /// Hands over one of many batches that come without reading: requests of the server go unseen meanwhile (trap T10).
+    async fn hand_over_in_time(&mut self, pending: Pending) -> Result<bool, Error> {
+        let due = self.feedback.due(self.settings.status_interval, Some(self.held_back_interval));
+        if due.is_some_and(|due| due <= Instant::now()) {
+            self.take_flush();
+            self.send_status(false).await?;
+        }
+        if self.stop.is_cancelled() { Ok(false) } else { self.hand_over(pending).await }
+    }
+
+    /// Does something with the spool that may touch the disk, beside this task; `None` when it is time to stop.
+    async fn beside<T: Send + 'static>(
+        &mut self,
+        work: impl FnOnce(Spool) -> (Spool, Result<T, Problem>) + Send + 'static,
+    ) -> Result<Option<T>, Error> {
+        let spool = self.intake.lend().unwrap_or_else(|| Spool::new(self.settings.spool.clone()));
+        let done = tokio::task::spawn_blocking(move || work(spool));
+        let Some((spool, outcome)) = self.meanwhile(async { done.await.ok() }).await? else { return Ok(None) };
+        self.intake.take_back(spool);
+        let slot = self.slot.clone();
+        let failed = |source| Error::Spool { slot, open: self.intake.open(), source };
+        outcome.map(Some).map_err(failed)
+    }
+
+    /// Waits for room. `None` when it is time to stop.
     async fn held_back<T>(&mut self, room: impl Future<Output = Option<T>>) -> Result<Option<T>, Error> {
         self.status.held_back.store(true, Ordering::Relaxed);
-        tokio::pin!(room);
-        let room = loop {
-            let due = self.feedback.due(self.settings.status_interval, Some(self.held_back_interval));
-            tokio::select! {
-                biased;
-                () = self.stop.cancelled() => return Ok(None),
-                room = &mut room => break room,
-                moved = flush_moved(&mut self.flush) => self.flush_moved(moved),
-                () = sleep_until(due) => self.send_status(false).await?,
-            }
-        };
+        let room = self.meanwhile(room).await?;
         self.status.held_back.store(false, Ordering::Relaxed);
         // What arrived meanwhile is still in the socket: the silence begins now.
         self.listening_since = Instant::now();
         self.asked = false;
         Ok(room)
+    }
+
+    /// Waits for something without reading: requests of the server go unseen, and status updates go out unasked (trap T10).
+    /// `None` when it is time to stop.
+    async fn meanwhile<T>(&mut self, room: impl Future<Output = Option<T>>) -> Result<Option<T>, Error> {
+        tokio::pin!(room);
+        loop {
+            let due = self.feedback.due(self.settings.status_interval, Some(self.held_back_interval));
+            tokio::select! {
+                biased;
+                () = self.stop.cancelled() => return Ok(None),
+                room = &mut room => return Ok(room),
+                moved = flush_moved(&mut self.flush) => self.flush_moved(moved),
+                () = sleep_until(due) => self.send_status(false).await?,
+            }
+        }
     }
 
     /// Sends a status update, within the time that the server may be silent.
@@ -481,6 +522,7 @@ impl Task {
 
     fn publish_status(&self) {
         self.status.received.store(self.feedback.written().0, Ordering::Relaxed);
+        self.status.spools(self.intake.held());
     }
 
     /// The flush position moved, or nobody is left who could move it.
@@ -512,17 +554,6 @@ async fn sleep_until(moment: Option<Instant>) {
     match moment {
         Some(moment) => tokio::time::sleep_until(moment.into()).await,
         None => std::future::pending().await,
-    }
-}
-
-/// Number of column values in a message.
-fn columns(message: &Message) -> usize {
-    let old = |old: &OldTuple| old.tuple().len();
-    match message {
-        Message::Insert { new, .. } => Tuple::len(new),
-        Message::Update { old: before, new, .. } => new.len() + before.as_ref().map_or(0, old),
-        Message::Delete { old: before, .. } => old(before),
-        _ => 0,
     }
 }
 

@@ -3,7 +3,10 @@
 use super::*;
 use crate::{
     retry::{Classify, Severity},
-    source::scripted::{self, Peer},
+    source::{
+        connection::{StreamOptions, Streaming},
+        scripted::{self, Peer},
+    },
 };
 
 type Batches = mpsc::Receiver<Result<Batch, Error>>;
@@ -12,6 +15,27 @@ type Batches = mpsc::Receiver<Result<Batch, Error>>;
 fn insert(value: &[u8]) -> Vec<u8> {
     let len = u32::try_from(value.len()).unwrap().to_be_bytes();
     [b"I\0\0\0\x01N\0\x01t", &len[..], value].concat()
+}
+
+/// The same inside a block of a transaction in progress.
+fn insert_of(xid: u32, value: &[u8]) -> Vec<u8> {
+    [&b"I"[..], &xid.to_be_bytes(), &insert(value)[1..]].concat()
+}
+
+fn stream_start(xid: u32) -> Vec<u8> {
+    [&b"S"[..], &xid.to_be_bytes(), b"\x01"].concat()
+}
+
+/// As [`start`], for transactions in progress.
+async fn start_streaming(
+    timeout_ms: u64,
+    settings: StreamSettings,
+) -> (Batches, StreamHandle, Peer, watch::Sender<Lsn>) {
+    let options = StreamOptions { protocol: 2, streaming: Streaming::On, ..StreamOptions::default() };
+    let (stream, peer) = scripted::stream_with(timeout_ms, options).await;
+    let (flush, receiver) = watch::channel(Lsn(100));
+    let (batches, handle) = spawn(stream, settings, receiver);
+    (batches, handle, peer, flush)
 }
 
 async fn start(sender_timeout_ms: u64, settings: StreamSettings) -> (Batches, StreamHandle, Peer, watch::Sender<Lsn>) {
@@ -240,4 +264,63 @@ async fn dropping_the_receiver_ends_the_copy() {
     let (batches, _handle, mut peer, _flush) = start(60_000, StreamSettings::default()).await;
     drop(batches);
     while peer.receive().await.0 != b'c' {}
+}
+
+/// Traps T10, T38: more than the budget, from a spool whose memory is less than that.
+#[tokio::test]
+async fn a_transaction_in_progress_is_delivered_at_its_commit_while_status_updates_go_on() {
+    let spool = SpoolSettings { memory: 200_000, ..SpoolSettings::default() };
+    let settings = StreamSettings { max_batch_bytes: 1000, buffer_bytes: 2000, spool, ..StreamSettings::default() };
+    let (mut batches, handle, mut peer, _flush) = start_streaming(600, settings).await;
+    peer.wal(101, &stream_start(7)).await;
+    for lsn in 101..1101 {
+        peer.wal(lsn, &insert_of(7, &[b'x'; 1000])).await;
+    }
+    peer.wal(1101, b"E").await;
+    peer.keepalive(1200, true).await;
+    assert_eq!(items(&mut batches, 1).await, [StreamItem::Keepalive { wal_end: Lsn(1200) }]);
+    while peer.status().await.0 != 1200 {}
+    let held = handle.status().spooled();
+    assert_eq!(held.transactions, 1);
+    assert!(held.memory <= 200_000 && held.disk > 800_000, "{held:?}");
+    let commit = [&b"c\0\0\0\x07\0"[..], &1300_u64.to_be_bytes(), &1310_u64.to_be_bytes(), &[0; 8]].concat();
+    peer.wal(1310, &commit).await;
+    peer.keepalive(1400, true).await;
+    // Unasked, while nobody takes the batches.
+    for _ in 0..3 {
+        assert_eq!(peer.status().await, (1310, 100, false));
+    }
+    let items = items(&mut batches, 1003).await;
+    let is_begin = |item: &StreamItem| {
+        matches!(item, StreamItem::Message { message: Message::Begin { final_lsn: Lsn(1300), xid: 7, .. }, .. })
+    };
+    assert!(is_begin(&items[0]), "{:?}", items[0]);
+    assert!(matches!(
+        items[1001],
+        StreamItem::Message { wal_start: Lsn(1310), message: Message::Commit { end_lsn: Lsn(1310), .. } }
+    ));
+    assert_eq!(items[1002], StreamItem::Keepalive { wal_end: Lsn(1400) });
+    while peer.status().await.0 != 1400 {}
+    let held = handle.status().spooled();
+    assert_eq!((held.transactions, held.memory, held.disk), (0, 0, 0));
+}
+
+/// Trap T80.
+#[tokio::test]
+async fn a_spool_that_is_full_of_open_transactions_ends_the_stream_with_their_ids() {
+    let spool = SpoolSettings { memory: 100_000, limit: 100_000, ..SpoolSettings::default() };
+    let settings = StreamSettings { max_batch_bytes: 1000, spool, ..StreamSettings::default() };
+    let (mut batches, _handle, mut peer, _flush) = start_streaming(60_000, settings).await;
+    for xid in [7, 9] {
+        peer.wal(101, &stream_start(xid)).await;
+        for lsn in 101..301 {
+            peer.wal(lsn, &insert_of(xid, &[b'x'; 1000])).await;
+        }
+        peer.wal(301, b"E").await;
+    }
+    let error = failure(&mut batches).await;
+    assert_eq!(error.severity(), Severity::Transient);
+    let Error::Spool { mut open, source: Problem::Full { .. }, .. } = error else { panic!("{error}") };
+    open.sort_unstable();
+    assert!(open == [7] || open == [7, 9], "{open:?}");
 }

@@ -25,6 +25,12 @@ pub struct RawFrame {
 }
 
 impl RawFrame {
+    /// Its bytes on the wire.
+    #[must_use]
+    pub fn size(&self) -> usize {
+        self.whole.len()
+    }
+
     /// What follows type byte and length.
     #[must_use]
     pub fn payload(self) -> Bytes {

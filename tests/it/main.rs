@@ -58,6 +58,8 @@ mod snapshot;
 mod special;
 mod standby;
 mod stopped;
+mod streamed;
+mod streamed_same;
 mod support;
 mod target;
 mod tombstones;

@@ -20,6 +20,7 @@ mod destinations;
 mod error;
 mod extent;
 mod heartbeat;
+mod in_progress;
 mod initial;
 mod messages;
 mod opening;

@@ -7,6 +7,7 @@ use tokio::sync::{Mutex, mpsc, watch};
 use super::{
     Error, beside,
     destinations::Destinations,
+    in_progress,
     initial::{Copy, Earlier},
     options::{EventOptions, OptionHistory},
     position::PositionRecord,
@@ -257,11 +258,12 @@ impl Opening<'_> {
         let GoingOn { checkpoint, from, below } = going_on;
         let publication = self.deps.settings.publication.name.clone();
         let options = stream_options(&self.deps.settings, &self.client, &self.survey.published, self.tables);
+        let options = in_progress::with_streaming(options, &self.deps, &self.client, self.tables);
         let stream =
             start_stream(&self.deps.settings, &self.client, &publication, (replication, options), from).await?;
         // From here on keepalives are answered, however long Kafka takes (trap T10).
         let (flush, confirmed) = watch::channel(checkpoint.flush);
-        let (batches, handle) = spawn(stream, self.deps.settings.stream, confirmed);
+        let (batches, handle) = spawn(stream, self.deps.settings.stream.clone(), confirmed);
         let (store, state) = self.fence(&peeked).await?;
         if state.checkpoint.as_ref() != Some(&checkpoint) {
             store.write(&[Update::Checkpoint(Box::new(checkpoint.clone()))]).await?;
@@ -294,7 +296,8 @@ impl Opening<'_> {
         let (store, mut state) = self.fence(&peeked).await?;
         self.survey.depart_anew(&self.deps.settings.encoder.topics, &state);
         self.survey.keep_optional(&state, self.deps.settings.encoder.content);
-        let settings = &self.deps.settings;
+        let deps = self.deps.clone();
+        let settings = &deps.settings;
         let copying = settings.snapshot.copies();
         let streaming = settings.snapshot != SnapshotMode::Only;
         let mut updates = vec![Update::Checkpoint(Box::new(checkpoint.clone()))];
@@ -388,8 +391,9 @@ impl Opening<'_> {
         }
         versions.extend(left);
         let options = stream_options(&session.settings, &session.client, &session.published, &session.tables);
+        let options = in_progress::with_streaming(options, &deps, &session.client, &session.tables);
         let stream = start_stream(&session.settings, &session.client, &publication, (replication, options), at).await?;
-        let (batches, handle) = spawn(stream, session.settings.stream, confirmed);
+        let (batches, handle) = spawn(stream, session.settings.stream.clone(), confirmed);
         Ok(Some(Opened { session, publisher, batches, handle, versions, below: None }))
     }
 

@@ -95,6 +95,8 @@ pub struct CaptureSettings {
     pub on_unlogged: UnloggedPolicy,
     /// Whether values may be asked for in binary.
     pub binary: bool,
+    /// Whether transactions may be asked for before they commit.
+    pub streaming: bool,
     /// The replication stream's bounds.
     pub stream: source::stream::StreamSettings,
     /// How often positions are recorded.

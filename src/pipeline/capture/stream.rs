@@ -86,6 +86,11 @@ impl Streamer {
         Ok(())
     }
 
+    /// Whether no transaction is begun and not ended.
+    pub(super) const fn is_between(&self) -> bool {
+        self.open.is_none()
+    }
+
     /// Whether the session is done: what comes next belongs to other options.
     pub(super) const fn is_through(&self) -> bool {
         self.through
@@ -115,7 +120,8 @@ impl Streamer {
             Message::Origin { commit_lsn, name } => {
                 let open = self.open.as_mut().ok_or(Error::Protocol { what: "origin", lsn })?;
                 open.meta.origin = Some(name);
-                open.meta.origin_lsn = Some(commit_lsn);
+                // Of a transaction that was sent in progress the server does not tell it.
+                open.meta.origin_lsn = Some(commit_lsn).filter(|lsn| *lsn != Lsn::ZERO);
                 Ok(())
             }
             Message::Relation(body) => {

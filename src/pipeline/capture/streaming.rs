@@ -9,7 +9,7 @@ use super::{
     Error, beside,
     boundaries::Boundaries,
     extent::Extent,
-    heartbeat,
+    heartbeat, in_progress,
     messages::Messages,
     opening::{self, Opened},
     progress::Checkpointer,
@@ -28,6 +28,7 @@ use crate::{
     schema::TableName,
     source::{
         self,
+        spool::Held,
         stream::{Batch, StreamHandle, StreamStatus},
     },
 };
@@ -36,8 +37,8 @@ use crate::{
 const DRAIN_LIMIT: Duration = Duration::from_secs(10);
 /// How often the topics' largest record size is read.
 const TOPIC_INTERVAL: Duration = Duration::from_secs(10);
-/// How often the queue behind the stream is shown.
-const QUEUE_INTERVAL: Duration = Duration::from_secs(10);
+/// How often the queue behind the stream, and what is kept of transactions in progress, is shown.
+const QUEUE_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Why a session ended well.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,6 +49,8 @@ pub(super) enum Ended {
     OptionsEnd,
     /// There is a snapshot, and nothing else is wanted.
     SnapshotTaken,
+    /// Transactions in progress can be asked for again, by the next session.
+    AskAgain,
 }
 
 /// Runs one session until an error, until the token is cancelled, or as far as its options hold.
@@ -75,14 +78,14 @@ pub(super) async fn run(deps: &CaptureDeps, tables: &Arc<Tables>, token: &Cancel
     // An error of the stream would wait for room in the channel.
     drop(batches);
     handle.stop().await;
-    if let (Ok(Ended::OptionsEnd), Some(below)) = (&outcome, below) {
-        if !finished {
-            return Err(Error::StreamEnded);
-        }
-        hand_on(deps, tables, below);
-        // Else the next session might find its own predecessor at work: the connection's end takes its time.
-        source::lock::unlock(&session.client, &session.settings.slot).await?;
+    match (&outcome, below) {
+        (Ok(Ended::OptionsEnd), Some(_)) if !finished => return Err(Error::StreamEnded),
+        (Ok(Ended::OptionsEnd), Some(below)) => hand_on(deps, tables, below),
+        (Ok(Ended::AskAgain), _) => {}
+        _ => return outcome,
     }
+    // Else the next session might find its own predecessor at work: the connection's end takes its time.
+    source::lock::unlock(&session.client, &session.settings.slot).await?;
     outcome
 }
 
@@ -147,7 +150,13 @@ async fn follow(
     let mut topics = AbortOnDropHandle::new(tokio::spawn(topics));
     let heartbeats = heartbeat::run(Arc::clone(session), Arc::clone(publisher));
     let mut heartbeats = AbortOnDropHandle::new(tokio::spawn(heartbeats));
+    let again = Arc::clone(session);
+    let mut again = AbortOnDropHandle::new(tokio::spawn(async move { in_progress::until_possible(&again).await }));
+    let mut ask_again = false;
     loop {
+        if ask_again && streamer.is_between() {
+            return Ok(Ended::AskAgain);
+        }
         let batch = tokio::select! {
             biased;
             () = token.cancelled() => return Ok(Ended::Cancelled),
@@ -155,6 +164,13 @@ async fn follow(
             ended = &mut slot => return Err(end_of(ended)),
             ended = &mut topics => return Err(end_of(ended)),
             ended = &mut heartbeats => return Err(end_of(ended)),
+            asked = &mut again, if !ask_again => match asked {
+                Ok(Ok(())) => {
+                    ask_again = true;
+                    continue;
+                }
+                ended => return Err(end_of(ended)),
+            },
             batch = batches.recv() => batch.ok_or(Error::StreamEnded)?,
         };
         match batch {
@@ -234,5 +250,9 @@ async fn show_queue(metrics: &CaptureMetrics, status: &StreamStatus) {
     loop {
         tokio::time::sleep(QUEUE_INTERVAL).await;
         metrics.queue_bytes.set(i64::try_from(status.buffered_bytes()).unwrap_or(i64::MAX));
+        let Held { transactions, memory, disk } = status.spooled();
+        metrics.in_progress.set(i64::try_from(transactions).unwrap_or(i64::MAX));
+        metrics.spool_memory.set(i64::try_from(memory).unwrap_or(i64::MAX));
+        metrics.spool_disk.set(i64::try_from(disk).unwrap_or(i64::MAX));
     }
 }

@@ -5,7 +5,7 @@ use std::{future::Future, sync::Arc, time::Duration};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Error, heartbeat,
+    Error, heartbeat, in_progress,
     settings::CaptureDeps,
     state::StoppedTable,
     streaming::{self, Ended},
@@ -39,7 +39,7 @@ async fn supervise(deps: &CaptureDeps, token: &CancellationToken) -> Result<(), 
         let began = tokio::time::Instant::now();
         let error = match Box::pin(streaming::run(deps, &tables, token)).await {
             Ok(Ended::Cancelled | Ended::SnapshotTaken) => return Ok(()),
-            Ok(Ended::OptionsEnd) => continue,
+            Ok(Ended::OptionsEnd | Ended::AskAgain) => continue,
             Err(error) => error,
         };
         if token.is_cancelled() {
@@ -47,6 +47,7 @@ async fn supervise(deps: &CaptureDeps, token: &CancellationToken) -> Result<(), 
         }
         deps.metrics.errors.count(error.severity());
         tuple_format::note(&error, &tables);
+        in_progress::note(&error, &tables, &deps.health);
         match error.severity() {
             Severity::Fatal => return Err(error),
             Severity::Definite if !stop_by_topic(deps, &tables, &error) => return Err(error),

@@ -24,6 +24,15 @@ struct Register {
     republished: Lsn,
     as_text: bool,
     without_heartbeats: bool,
+    not_streamed: Option<NotStreamed>,
+}
+
+/// Why transactions are not asked for before they commit.
+#[derive(Debug)]
+struct NotStreamed {
+    /// Until these have ended.
+    open: Vec<u32>,
+    reason: String,
 }
 
 impl Tables {
@@ -75,6 +84,26 @@ impl Tables {
 
     pub(super) fn are_read_as_text(&self) -> bool {
         self.lock().as_text
+    }
+
+    /// From now on sessions do not ask for transactions in progress.
+    pub(super) fn stop_streaming(&self, open: Vec<u32>, reason: String) {
+        self.lock().not_streamed = Some(NotStreamed { open, reason });
+    }
+
+    /// From now on sessions ask for transactions in progress again.
+    pub(super) fn resume_streaming(&self) {
+        self.lock().not_streamed = None;
+    }
+
+    /// Why sessions do not ask for transactions in progress, where it is for those that could not be kept.
+    pub(super) fn why_not_streamed(&self) -> Option<String> {
+        self.lock().not_streamed.as_ref().map(|not| not.reason.clone())
+    }
+
+    /// The transactions that must have ended before sessions ask for those in progress again.
+    pub(super) fn not_streamed(&self) -> Option<Vec<u32>> {
+        self.lock().not_streamed.as_ref().map(|not| not.open.clone())
     }
 
     /// From now on sessions send no heartbeats.

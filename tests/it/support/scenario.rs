@@ -193,6 +193,26 @@ impl Scenario {
         ok(Half { name: half, program: program(), config, log: self.log(name), http }.spawn())
     }
 
+    /// Starts another capture beside the scenario's, with settings and a log of its own, and waits until it is ready.
+    pub async fn capture_with(&self, settings: &Settings, name: &str) -> Process {
+        let config = self.folder.path().join(format!("{name}.toml"));
+        ok(settings.write(&config));
+        let http = settings.text("http.capture").to_owned();
+        let mut process = ok(Half { name: "capture", program: program(), config, log: self.log(name), http }.spawn());
+        ok(process.await_ready(LIMIT).await);
+        process
+    }
+
+    /// Another connection to the source, as its owner.
+    pub async fn source_session(&self) -> Client {
+        ok(self.parts.source.connect(&self.name, &self.parts.user, &self.parts.password).await)
+    }
+
+    /// The folder of this test's logs and settings.
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
     /// Starts capture and waits until it is ready.
     pub async fn capture(&self) -> Process {
         let mut process = self.spawn_capture();
@@ -263,6 +283,12 @@ impl Scenario {
     pub async fn readiness(&self, name: &str) -> (u16, String) {
         let page = scrape::fetch(self.settings.text(&format!("http.{name}")), "/readyz").await;
         page.map_or((0, String::new()), |page| (page.status, page.body))
+    }
+
+    /// A page of a half; empty when nobody answers.
+    pub async fn page(&self, name: &str, path: &str) -> String {
+        let page = scrape::fetch(self.settings.text(&format!("http.{name}")), path).await;
+        page.map_or_else(|_| String::new(), |page| page.body)
     }
 
     /// The metrics of a half.
