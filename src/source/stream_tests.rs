@@ -320,7 +320,7 @@ async fn a_spool_that_is_full_of_open_transactions_ends_the_stream_with_their_id
             }
             peer.wal(301, b"E").await;
         }
-        std::future::pending().await
+        std::future::pending::<()>().await;
     };
     // The client closes the connection in the middle of it.
     let error = tokio::select! {
