@@ -6,7 +6,7 @@ use crate::{
     error::{Error, Exit},
     kafka::ProducerSettings,
     pipeline::{
-        capture::{self, CaptureDeps, CaptureSettings, GapPolicy, SnapshotMode, UnloggedPolicy},
+        capture::{self, CaptureDeps, CaptureSettings, GapPolicy, OriginFilter, SnapshotMode, UnloggedPolicy},
         health::Half,
         metrics::CaptureMetrics,
     },
@@ -93,6 +93,10 @@ fn settings(config: &CaptureConfig) -> Result<CaptureSettings, source::Error> {
             ..StreamSettings::default()
         },
         binary: capture.binary,
+        origin: match capture.origin {
+            config::Origins::Any => OriginFilter::Any,
+            config::Origins::None => OriginFilter::None,
+        },
         streaming: capture.streaming,
         checkpoint_interval: capture.checkpoint_interval.0,
         heartbeat_interval: capture.heartbeat_interval.0,

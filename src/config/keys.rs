@@ -80,6 +80,12 @@ pub const KEYS: &[Key] = &[
         "Ask the server for values in binary, from PostgreSQL 14 on, where all columns have types that are read so; else for text. Events are the same.",
     ),
     key(
+        "capture.origin",
+        Kind::Choice(&["any", "none"]),
+        Some("\"any\""),
+        "Whether transactions are published that were themselves replicated to the source (any), or only its own (none).",
+    ),
+    key(
         "capture.streaming",
         Kind::Bool,
         Some("true"),

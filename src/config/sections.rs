@@ -75,6 +75,16 @@ pub enum OnUnlogged {
     Continue,
 }
 
+/// Whose transactions are published.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Origins {
+    /// All.
+    Any,
+    /// Only the source's own.
+    None,
+}
+
 /// `[capture]`
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -88,6 +98,7 @@ pub struct Capture {
     pub snapshot_connections: usize,
     pub snapshot_chunk_bytes: ByteSize,
     pub binary: bool,
+    pub origin: Origins,
     pub streaming: bool,
     pub memory: ByteSize,
     pub on_gap: OnGap,

@@ -36,11 +36,13 @@ pub struct StreamOptions {
     pub binary: bool,
     /// Send large transactions before they commit.
     pub streaming: Streaming,
+    /// Leave out what was itself replicated from elsewhere (`origin 'none'`, PostgreSQL 16; trap T41).
+    pub local_only: bool,
 }
 
 impl Default for StreamOptions {
     fn default() -> Self {
-        Self { protocol: 1, messages: true, binary: false, streaming: Streaming::Off }
+        Self { protocol: 1, messages: true, binary: false, streaming: Streaming::Off, local_only: false }
     }
 }
 
@@ -75,6 +77,9 @@ pub fn start_replication(slot: &str, start: Lsn, publications: &[&str], options:
         Streaming::On => plugin.push("streaming 'on'".to_owned()),
         Streaming::Parallel => plugin.push("streaming 'parallel'".to_owned()),
     }
+    if options.local_only {
+        plugin.push("origin 'none'".to_owned());
+    }
     format!("START_REPLICATION SLOT {} LOGICAL {start} ({})", quote_identifier(slot), plugin.join(", "))
 }
 
@@ -107,5 +112,14 @@ mod tests {
             "START_REPLICATION SLOT \"s\" LOGICAL 1/2 (proto_version '1', publication_names {names}, messages 'true')"
         );
         assert_eq!(sql, expected);
+        let all = StreamOptions {
+            protocol: 4,
+            messages: true,
+            binary: true,
+            streaming: Streaming::Parallel,
+            local_only: true,
+        };
+        let sql = start_replication("s", Lsn(1), &["p"], all);
+        assert!(sql.contains("proto_version '4'") && sql.ends_with("streaming 'parallel', origin 'none')"), "{sql}");
     }
 }

@@ -38,6 +38,7 @@ mod nullability;
 mod odd_types;
 mod options;
 mod oracle;
+mod origins;
 mod padding;
 mod partitions;
 mod promotion;

@@ -10,7 +10,12 @@
 
 use std::time::Duration;
 
-use super::{Error, session::Session, settings::CaptureDeps, tables::Tables};
+use super::{
+    Error,
+    session::Session,
+    settings::{CaptureDeps, OriginFilter},
+    tables::Tables,
+};
 use crate::{
     pipeline::health::Health,
     postgres,
@@ -27,6 +32,8 @@ use crate::{
 const SINCE: u32 = 140_000;
 /// The first one that tells where an abort is.
 const TELLS_ABORTS: u32 = 160_000;
+/// The first one that leaves out what has an origin; of others the stream leaves it out.
+const FILTERS_ORIGINS: u32 = 160_000;
 /// How often the server is asked whether the transactions have ended.
 const INTERVAL: Duration = Duration::from_secs(1);
 /// How a note of health begins.
@@ -42,6 +49,8 @@ pub(super) fn with_streaming(
     let CaptureDeps { settings, health, metrics } = deps;
     let version = client.server_version();
     metrics.streaming.set(0);
+    let local_only = settings.origin == OriginFilter::None && version >= FILTERS_ORIGINS;
+    let options = StreamOptions { local_only, ..options };
     if !settings.streaming || version < SINCE {
         return options;
     }

@@ -49,5 +49,5 @@ mod versions;
 mod wider;
 
 pub use error::Error;
-pub use settings::{CaptureDeps, CaptureSettings, GapPolicy, SnapshotMode, UnloggedPolicy};
+pub use settings::{CaptureDeps, CaptureSettings, GapPolicy, OriginFilter, SnapshotMode, UnloggedPolicy};
 pub use supervisor::run;

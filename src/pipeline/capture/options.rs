@@ -7,7 +7,10 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Error, settings::CaptureSettings};
+use super::{
+    Error,
+    settings::{CaptureSettings, OriginFilter},
+};
 use crate::{
     avro::{
         content::{Content, OwnHeaders},
@@ -42,6 +45,8 @@ pub(super) struct EventOptions {
     records: Records,
     /// The topic in which begins and ends of transactions are told, if they are.
     transactions: Option<String>,
+    /// Whose transactions are published.
+    origin: OriginFilter,
 }
 
 impl EventOptions {
@@ -58,6 +63,7 @@ impl EventOptions {
             placeholder: settings.encoder.placeholder.clone(),
             records: settings.encoder.records.clone(),
             transactions: settings.transactions.clone(),
+            origin: settings.origin,
         }
     }
 
@@ -71,6 +77,7 @@ impl EventOptions {
         settings.encoder.placeholder.clone_from(&self.placeholder);
         settings.encoder.records.clone_from(&self.records);
         settings.transactions.clone_from(&self.transactions);
+        settings.origin = self.origin;
         Ok(settings)
     }
 }
@@ -223,6 +230,7 @@ mod tests {
             placeholder: Placeholder::default(),
             records: Records::default(),
             transactions: None,
+            origin: OriginFilter::default(),
         }
     }
 

@@ -60,6 +60,17 @@ pub enum UnloggedPolicy {
     Continue,
 }
 
+/// Whether transactions are published that were themselves replicated from elsewhere.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum OriginFilter {
+    /// All are.
+    #[default]
+    Any,
+    /// Only those that were made at the source: no loop where its events come back to it (trap T41).
+    None,
+}
+
 /// What a capture is made of.
 #[derive(Clone, Debug)]
 pub struct CaptureSettings {
@@ -95,6 +106,8 @@ pub struct CaptureSettings {
     pub on_unlogged: UnloggedPolicy,
     /// Whether values may be asked for in binary.
     pub binary: bool,
+    /// Whose transactions are published.
+    pub origin: OriginFilter,
     /// Whether transactions may be asked for before they commit.
     pub streaming: bool,
     /// The replication stream's bounds.

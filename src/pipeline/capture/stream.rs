@@ -15,6 +15,7 @@ use super::{
     publisher::Publisher,
     routes::{Route, Routes, Running},
     session::Session,
+    settings::OriginFilter,
     transaction::{MESSAGES, Open},
 };
 use crate::{
@@ -119,6 +120,7 @@ impl Streamer {
             Message::Commit { commit_lsn, end_lsn, .. } => self.commit(lsn, commit_lsn, end_lsn).await,
             Message::Origin { commit_lsn, name } => {
                 let open = self.open.as_mut().ok_or(Error::Protocol { what: "origin", lsn })?;
+                open.left_out = self.session.settings.origin == OriginFilter::None;
                 open.meta.origin = Some(name);
                 // Of a transaction that was sent in progress the server does not tell it.
                 open.meta.origin_lsn = Some(commit_lsn).filter(|lsn| *lsn != Lsn::ZERO);
@@ -138,6 +140,7 @@ impl Streamer {
                 self.routes.name_type(body);
                 Ok(())
             }
+            message if is_event(&message) && self.open.as_ref().is_some_and(|open| open.left_out) => Ok(()),
             Message::Insert { relation, new, .. } => self.change(lsn, relation, RowChange::Insert(new)).await,
             Message::Update { relation, old, new, .. } => {
                 self.change(lsn, relation, RowChange::Update { old, new }).await
@@ -185,6 +188,11 @@ impl Streamer {
 
     async fn commit(&mut self, lsn: Lsn, commit: Lsn, end: Lsn) -> Result<(), Error> {
         match self.open.take() {
+            Some(open) if open.meta.commit == commit && open.left_out => {
+                self.publisher.deliveries().tracker(|tracker| tracker.close(open.unit, end));
+                self.session.received(end);
+                Ok(())
+            }
             Some(open) if open.meta.commit == commit => {
                 self.boundaries.end(&open, end).await?;
                 self.publisher.deliveries().tracker(|tracker| tracker.close(open.unit, end));
@@ -323,6 +331,15 @@ impl Streamer {
         self.messages.publish(body, (&meta, event), unit, &mut self.encoder).await?;
         self.publisher.deliveries().tracker(|tracker| tracker.close(unit, Lsn::ZERO));
         Ok(())
+    }
+}
+
+/// Whether a message is one of its transaction's events.
+fn is_event(message: &Message) -> bool {
+    match message {
+        Message::Insert { .. } | Message::Update { .. } | Message::Delete { .. } | Message::Truncate(_) => true,
+        Message::Logical(message) => message.transactional,
+        _ => false,
     }
 }
 

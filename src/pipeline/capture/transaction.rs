@@ -18,6 +18,8 @@ pub(super) struct Open {
     pub(super) unit: Sequence,
     /// That the server tells of its begin.
     pub(super) first: Lsn,
+    /// Nothing of it is published.
+    pub(super) left_out: bool,
     /// Of its last event so far.
     pub(super) ordinal: u64,
     /// Events of each relation so far.
@@ -26,7 +28,7 @@ pub(super) struct Open {
 
 impl Open {
     pub(super) fn new(meta: TransactionMeta, unit: Sequence, first: Lsn) -> Self {
-        Self { meta, unit, first, ordinal: 0, collections: HashMap::new() }
+        Self { meta, unit, first, left_out: false, ordinal: 0, collections: HashMap::new() }
     }
 
     /// What the next event of a relation is numbered with, in the transaction and in its table.
