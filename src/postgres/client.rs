@@ -6,18 +6,18 @@ use std::{
     ops::{Deref, DerefMut},
 };
 
-use tokio::task::JoinHandle;
 use tokio_postgres::{Config, NoTls};
+use tokio_util::task::AbortOnDropHandle;
 
 use super::{error::Error, session, settings::Settings, transport};
 
 /// A session with pinned settings; derefs to the client of tokio-postgres.
 ///
-/// Dropping it ends the session; [`Client::close`] also waits until the server was told.
+/// Dropping it ends the connection at once, also in the midst of an answer; [`Client::close`] ends the session in good order.
 #[derive(Debug)]
 pub struct Client {
     session: tokio_postgres::Client,
-    connection: JoinHandle<()>,
+    connection: AbortOnDropHandle<()>,
     server_version: u32,
     address: String,
 }
@@ -54,11 +54,12 @@ async fn log_in(settings: &Settings, application_name: &str, extra: &[(&str, &st
     }
     let connected = config.connect_raw(transport, NoTls).await;
     let (client, connection) = connected.map_err(|error| login_error(settings, error))?;
-    let connection = tokio::spawn(async move {
+    // Left to itself it would read what is left of an answer to its end.
+    let connection = AbortOnDropHandle::new(tokio::spawn(async move {
         if let Err(error) = connection.await {
             tracing::debug!(%error, "connection ended");
         }
-    });
+    }));
     let server_version = server_version(&client).await?;
     Ok(Client { session: client, connection, server_version, address: settings.address() })
 }

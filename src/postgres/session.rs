@@ -3,12 +3,13 @@
 //! Defaults of the role, the database or the server change how values are printed and read, and when a session is ended (trap
 //! T42): under `array_nulls = off` an array's NULL is read as a text, and under `xmloption = document` what is no document is
 //! refused.
-//! A session whose client's host is gone ends within half a minute instead of two hours, and with it its locks and its hold on a
-//! slot (trap T14).
+//! A session whose client's host is gone ends within half a minute instead of two hours, and with it its locks (trap T14). It
+//! needs to be idle: what is sent to it without an answer is the walsender's own time-out's matter, and a client that does not read
+//! for a while must not be ended over it, as `tcp_user_timeout` would.
 //! What is given at start-up wins over all of them (manual, "Setting Parameters").
 
 /// Names and values.
-pub const PINNED: [(&str, &str); 17] = [
+pub const PINNED: [(&str, &str); 16] = [
     ("client_encoding", "UTF8"),
     ("DateStyle", "ISO"),
     ("IntervalStyle", "postgres"),
@@ -25,7 +26,6 @@ pub const PINNED: [(&str, &str); 17] = [
     ("tcp_keepalives_idle", "10"),
     ("tcp_keepalives_interval", "5"),
     ("tcp_keepalives_count", "4"),
-    ("tcp_user_timeout", "30000"),
 ];
 
 /// The pinned settings and `extra` as the start-up parameter `options`: `-c name=value …`.

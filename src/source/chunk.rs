@@ -19,6 +19,9 @@ use crate::postgres::Client;
 /// The first server version that finds a range of blocks without reading the table from its begin.
 const RANGES_SINCE: u32 = 140_000;
 
+/// Ranges of one leaf: each is a unit of work from the begin.
+const MOST_RANGES: u64 = 100_000;
+
 /// Some of the rows of a table. Together with the consistent point it names the same rows for ever.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Chunk {
@@ -100,10 +103,11 @@ pub(super) async fn plan(client: &Client, tables: &[PublishedTable], chunk_bytes
 const LEAVES: &str = "WITH RECURSIVE tree(root, oid) AS ( \
         SELECT t, t FROM unnest($1::oid[]) t \
         UNION ALL \
-        SELECT t.root, i.inhrelid FROM pg_inherits i JOIN tree t ON i.inhparent = t.oid WHERE t.root = ANY($2)) \
+        SELECT t.root, i.inhrelid FROM pg_inherits i JOIN tree t ON i.inhparent = t.oid WHERE t.root = ANY($2) \
+           AND NOT coalesce((to_jsonb(i) ->> 'inhdetachpending')::bool, false)) \
     SELECT t.root, c.oid, nullif(c.relfilenode, 0), c.oid::regclass::text, \
            c.relkind = 'r' AND coalesce(a.amname = 'heap', false), coalesce(pg_relation_size(c.oid), 0), \
-           coalesce(has_table_privilege(c.oid, 'SELECT') AND NOT row_security_active(c.oid), false), \
+           coalesce(has_table_privilege(c.oid, 'SELECT') AND has_schema_privilege(c.relnamespace, 'USAGE') AND NOT row_security_active(c.oid), false), \
            current_setting('block_size')::bigint \
     FROM tree t JOIN pg_class c ON c.oid = t.oid LEFT JOIN pg_am a ON a.oid = c.relam \
     WHERE c.relkind <> 'p' ORDER BY t.root, c.oid";
@@ -134,7 +138,9 @@ impl Found {
 
     fn chunks(&self, table: usize, server_version: u32, chunk_bytes: u64) -> Vec<Chunk> {
         let per_chunk = match chunk_bytes / self.block_bytes {
-            blocks if self.is_heap && server_version >= RANGES_SINCE => blocks,
+            blocks if self.is_heap && server_version >= RANGES_SINCE => {
+                blocks.max((self.bytes / self.block_bytes).div_ceil(MOST_RANGES))
+            }
             _ => u64::MAX,
         };
         let ranges = ranges(self.bytes / self.block_bytes, per_chunk);

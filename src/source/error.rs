@@ -157,8 +157,14 @@ pub enum Error {
         columns: Vec<String>,
     },
     /// The table's storage was rewritten after the snapshot, which then reads it as empty or in part (trap T79).
-    #[error("table {table} was rewritten or truncated after the snapshot was taken")]
+    #[error("table {table} was rewritten or truncated, or got or lost a partition, after the snapshot was taken")]
     Rewritten {
+        /// The table.
+        table: TableName,
+    },
+    /// The table was altered, renamed, or made anew while the slot was created, or right after.
+    #[error("table {table} was altered while its snapshot was prepared")]
+    Altered {
         /// The table.
         table: TableName,
     },
@@ -218,7 +224,8 @@ impl Classify for Error {
             | Self::Spool { .. }
             | Self::SlotCreationTimeout { .. }
             | Self::SnapshotGone { .. }
-            | Self::Rewritten { .. } => Severity::Transient,
+            | Self::Rewritten { .. }
+            | Self::Altered { .. } => Severity::Transient,
             Self::KeyColumnsGone { .. } | Self::CopyRow { .. } => Severity::Definite,
             _ => Severity::Fatal,
         }
@@ -255,7 +262,7 @@ impl Classify for Error {
             | Self::PublicationLacks { sql, .. }
             | Self::PublicationOptions { sql, .. } => format!("Run on the source: {sql}"),
             Self::KeyColumnsGone { .. } => "The table needs a new snapshot under its new key: drop the slot and set [capture] on_gap = \"resnapshot\".".to_owned(),
-            Self::Rewritten { .. } | Self::SnapshotGone { .. } => {
+            Self::Rewritten { .. } | Self::Altered { .. } | Self::SnapshotGone { .. } => {
                 "The snapshot starts over from a new slot.".to_owned()
             }
             _ => return None,

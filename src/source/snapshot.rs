@@ -12,7 +12,7 @@
 //! Reading is by pull: the server is not read on while nobody asks for the next batch, so at most one batch, and what the
 //! connection has in its buffers, is in memory.
 
-use std::pin::Pin;
+use std::{pin::Pin, sync::Arc};
 
 use bytes::Bytes;
 use futures_util::TryStreamExt;
@@ -30,6 +30,9 @@ use crate::{
     postgres::{self, Client, Settings},
     schema::{TableName, quote_identifier, quote_literal},
 };
+
+/// The first server version that limits the time of a transaction.
+const TRANSACTION_TIMEOUT_SINCE: u32 = 170_000;
 
 /// What is known of the snapshot itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -81,6 +84,11 @@ impl SnapshotReader {
     /// Opens a transaction on the snapshot. Batches are cut at `batch_bytes`.
     pub async fn open(settings: &Settings, snapshot: &str, batch_bytes: usize) -> Result<Self, Error> {
         let client = catalog::connect(settings, "walrelay snapshot").await?;
+        // What a role or the server has set must not cut a transaction of hours, nor make each chunk a walk over the whole table.
+        let own =
+            if client.server_version() >= TRANSACTION_TIMEOUT_SINCE { "; SET transaction_timeout = 0" } else { "" };
+        let set = format!("SET enable_tidscan = on{own}");
+        client.batch_execute(&set).await.map_err(|error| Error::statement("preparing the snapshot", error))?;
         let begin = "BEGIN TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY";
         client.batch_execute(begin).await.map_err(|error| Error::statement("beginning the snapshot", error))?;
         let adopt = format!("SET TRANSACTION SNAPSHOT {}", quote_literal(snapshot));
@@ -116,6 +124,15 @@ impl SnapshotReader {
         self.client.batch_execute(&format!("LOCK TABLE {} IN ACCESS SHARE MODE{wait}", names.join(", "))).await
     }
 
+    /// An error if one of the locked tables of a publication is not as it was read before. That was before there was a slot, whose
+    /// creation waits for transactions that may alter them, and the bytes of a value do not tell its type.
+    pub async fn check_unaltered(&self, publication: &str, tables: &[PublishedTable]) -> Result<(), Error> {
+        let seen = catalog::read(&self.client, publication).await?;
+        let altered =
+            tables.iter().find(|table| !seen.by_oid(table.relation.oid).is_some_and(|seen| is_same(seen, table)));
+        altered.map_or(Ok(()), |table| Err(Error::Altered { table: table.relation.name.clone() }))
+    }
+
     /// Cuts locked tables into chunks of about so many bytes. An error if one of them has other storage than the snapshot knows.
     pub async fn plan(&self, tables: &[PublishedTable], chunk_bytes: u64) -> Result<Vec<Chunk>, Error> {
         for table in tables {
@@ -139,28 +156,40 @@ impl SnapshotReader {
     ) -> Result<ChunkRows<'a>, Error> {
         let doing = || format!("reading table {}", table.relation.name);
         let stream = self.client.copy_out(&copy_statement(table, chunk, format)).await;
-        let stream = stream.map_err(|error| Error::statement(doing(), error))?;
+        let stream = stream.map_err(|error| match error.code() {
+            // Between the snapshot and the locks it was renamed, or one of its columns.
+            Some(&SqlState::UNDEFINED_TABLE | &SqlState::UNDEFINED_COLUMN) => {
+                Error::Altered { table: table.relation.name.clone() }
+            }
+            _ => Error::statement(doing(), error),
+        })?;
         let binary = (format == CopyFormat::Binary).then(|| BinaryRows::new(table.relation.columns.len()));
         Ok(ChunkRows { reader: self, table, chunk, stream: Box::pin(stream), binary, ended: false })
     }
 
-    /// Ends the transaction.
-    pub async fn close(self) -> Result<(), Error> {
-        self.client.batch_execute("COMMIT").await.map_err(|error| Error::statement("ending the snapshot", error))?;
+    /// Ends the transaction. It wrote nothing, so nothing depends on how it ends.
+    pub async fn close(self) {
+        if let Err(error) = self.client.batch_execute("COMMIT").await {
+            tracing::debug!(%error, "a transaction of the snapshot ended by itself");
+        }
         self.client.close().await;
-        Ok(())
     }
 
-    /// An error if the table, or one of its partitions, has other storage than the snapshot knows, or left the tree.
+    /// An error if the table, or one of its partitions, has other storage than the snapshot knows, or left the tree or came to it with
+    /// the rows that it had then.
     ///
     /// `pg_class` is read through the snapshot and shows the filenode of then; `pg_relation_filenode` reads that of now.
+    /// `pg_partition_tree` is that of now too, without what an interrupted DETACH CONCURRENTLY has left.
     async fn check_storage(&self, table: &PublishedTable) -> Result<(), Error> {
         let sql = "WITH RECURSIVE tree(oid) AS ( \
                        SELECT $1::oid UNION ALL \
-                       SELECT i.inhrelid FROM pg_inherits i JOIN tree t ON i.inhparent = t.oid WHERE $2) \
-                   SELECT count(*) FROM pg_class c JOIN tree USING (oid) WHERE c.relkind = 'r' \
+                       SELECT i.inhrelid FROM pg_inherits i JOIN tree t ON i.inhparent = t.oid WHERE $2 \
+                          AND NOT coalesce((to_jsonb(i) ->> 'inhdetachpending')::bool, false)), \
+                   present(oid) AS (SELECT relid::oid FROM pg_partition_tree($1) WHERE $2) \
+                   SELECT count(*) FROM pg_class c LEFT JOIN tree USING (oid) LEFT JOIN present USING (oid) \
+                    WHERE c.relkind = 'r' AND (tree.oid IS NOT NULL OR present.oid IS NOT NULL) \
                       AND (c.relfilenode IS DISTINCT FROM pg_relation_filenode(c.oid) \
-                           OR $2 AND c.oid NOT IN (SELECT relid FROM pg_partition_tree($1)))";
+                           OR $2 AND (tree.oid IS NULL OR present.oid IS NULL))";
         let name: &TableName = &table.relation.name;
         let row = self.client.query_one(sql, &[&table.relation.oid, &table.partitioned]).await;
         let rewritten: i64 = row
@@ -230,6 +259,20 @@ impl ChunkRows<'_> {
     fn unreadable(&self, reason: &'static str) -> Error {
         Error::CopyRow { table: self.table.relation.name.clone(), reason }
     }
+}
+
+/// Whether the table is what it was, as far as reading its rows goes.
+fn is_same(seen: &PublishedTable, table: &PublishedTable) -> bool {
+    let columns = |table: &PublishedTable| {
+        let columns = table.relation.columns.iter();
+        columns
+            .map(|column| (Arc::clone(&column.name), column.attnum, column.ty.oid, column.ty.typmod))
+            .collect::<Vec<_>>()
+    };
+    seen.relation.name == table.relation.name
+        && seen.partitioned == table.partitioned
+        && seen.row_filter == table.row_filter
+        && columns(seen) == columns(table)
 }
 
 /// Columns by name, and the leaf under the name of its table: a row filter may have either.

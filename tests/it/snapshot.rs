@@ -240,7 +240,7 @@ async fn rows_beyond_the_catalog_widen_their_table_for_all_connections() {
 /// A table of rows at the target's server, and a snapshot that another session keeps.
 struct Exported {
     db: Database,
-    _keeper: walrelay::postgres::Client,
+    keeper: walrelay::postgres::Client,
     name: String,
 }
 
@@ -251,7 +251,13 @@ impl Exported {
         let keeper = catalog::connect(&db.settings, "walrelay test").await.unwrap();
         keeper.batch_execute("BEGIN ISOLATION LEVEL REPEATABLE READ").await.unwrap();
         let name = keeper.query_one("SELECT pg_export_snapshot()", &[]).await.unwrap().get(0);
-        Self { db, _keeper: keeper, name }
+        Self { db, keeper, name }
+    }
+
+    /// Exports another snapshot in place of this one.
+    async fn again(&mut self) {
+        self.keeper.batch_execute("COMMIT; BEGIN ISOLATION LEVEL REPEATABLE READ").await.unwrap();
+        self.name = self.keeper.query_one("SELECT pg_export_snapshot()", &[]).await.unwrap().get(0);
     }
 
     async fn tables(&self, names: &[&str]) -> Vec<catalog::PublishedTable> {
@@ -272,7 +278,8 @@ async fn a_table_that_was_rewritten_or_truncated_since_the_snapshot_is_not_read(
          CREATE TABLE parts (id int PRIMARY KEY) PARTITION BY RANGE (id);
          CREATE TABLE low PARTITION OF parts FOR VALUES FROM (0) TO (10);
          CREATE TABLE high PARTITION OF parts FOR VALUES FROM (10) TO (200);
-         INSERT INTO parts SELECT * FROM things";
+         INSERT INTO parts SELECT * FROM things;
+         CREATE TABLE loose (id int NOT NULL); INSERT INTO loose VALUES (250)";
     let changes = [
         "TRUNCATE things",
         "VACUUM FULL things",
@@ -280,6 +287,7 @@ async fn a_table_that_was_rewritten_or_truncated_since_the_snapshot_is_not_read(
         "TRUNCATE high",
         "ALTER TABLE parts DETACH PARTITION high",
         "DROP TABLE high",
+        "ALTER TABLE parts ATTACH PARTITION loose FOR VALUES FROM (200) TO (300)",
     ];
     for change in changes {
         let exported = Exported::of(create).await;
@@ -306,6 +314,58 @@ async fn a_table_that_was_rewritten_or_truncated_since_the_snapshot_is_not_read(
     assert_eq!(rows, 200, "deleted and renamed since, which the snapshot does not show");
 }
 
+/// A partition that is being detached is none any more for the root, nor for the stream; it stays in the catalog as long as its
+/// statement is not repeated with FINALIZE.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_partition_whose_detaching_was_interrupted_is_left_out() {
+    let mut exported = Exported::of(
+        "CREATE TABLE parts (id int PRIMARY KEY) PARTITION BY RANGE (id);
+         CREATE TABLE low PARTITION OF parts FOR VALUES FROM (0) TO (10);
+         CREATE TABLE high PARTITION OF parts FOR VALUES FROM (10) TO (200);
+         INSERT INTO parts SELECT generate_series(1, 100)",
+    )
+    .await;
+    let holder = catalog::connect(&exported.db.settings, "walrelay test").await.unwrap();
+    holder.batch_execute("BEGIN; SELECT * FROM public.parts").await.unwrap();
+    let other = catalog::connect(&exported.db.settings, "walrelay test").await.unwrap();
+    other.batch_execute("SET statement_timeout = '500ms'").await.unwrap();
+    other.batch_execute("ALTER TABLE public.parts DETACH PARTITION public.high CONCURRENTLY").await.unwrap_err();
+    holder.batch_execute("COMMIT").await.unwrap();
+    assert_eq!(exported.db.rows("SELECT count(*) FROM parts").await, ["9"]);
+    exported.again().await;
+    let tables = exported.tables(&["parts"]).await;
+    let reader = exported.reader().await;
+    reader.lock(&tables).await.unwrap();
+    let chunks = reader.plan(&tables, 8192).await.unwrap();
+    assert_eq!(chunks.iter().map(|chunk| &*chunk.leaf.name).collect::<Vec<_>>(), ["public.low"]);
+}
+
+/// The creation of a slot waits for transactions that may have altered a table which was looked at before: its bytes would be read as
+/// another type's.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_table_that_was_altered_before_the_snapshot_is_not_read_as_it_was() {
+    let create = "CREATE TABLE things (id int PRIMARY KEY, n bigint); INSERT INTO things VALUES (1, 1);
+         CREATE PUBLICATION shown FOR TABLE things";
+    let changes = [
+        "ALTER TABLE things ALTER n TYPE double precision",
+        "ALTER TABLE things DROP n, ADD n bigint",
+        "ALTER TABLE things RENAME n TO m",
+        "ALTER TABLE things RENAME TO others",
+        "ALTER TABLE things ADD other int",
+        "DROP TABLE things; CREATE TABLE things (id int PRIMARY KEY, n bigint); ALTER PUBLICATION shown ADD TABLE things",
+    ];
+    for change in changes.into_iter().chain(["INSERT INTO things VALUES (2, 2)"]) {
+        let mut exported = Exported::of(create).await;
+        let client = catalog::connect(&exported.db.settings, "walrelay test").await.unwrap();
+        let tables = catalog::read(&client, "shown").await.unwrap().tables;
+        exported.db.run(change).await;
+        exported.again().await;
+        let checked = exported.reader().await.check_unaltered("shown", &tables).await;
+        let altered = matches!(checked, Err(source::Error::Altered { .. }));
+        assert!(altered || change.starts_with("INSERT") && checked.is_ok(), "{change}: {checked:?}");
+    }
+}
+
 /// A statement that waits for the first connection's lock stands before the locks of others: were they waited for, each would wait
 /// for the other.
 #[tokio::test(flavor = "multi_thread")]
@@ -323,7 +383,7 @@ async fn another_connection_does_not_wait_behind_a_statement_that_waits_for_the_
     let locked = tokio::time::timeout(LIMIT, third.try_lock(&tables)).await;
     assert!(!locked.expect("nobody waits for the lock").unwrap());
     for reader in [first, second] {
-        reader.close().await.unwrap();
+        reader.close().await;
     }
     statement.await.unwrap().unwrap();
 }

@@ -50,8 +50,9 @@ impl RowSender {
         }
     }
 
-    /// Reads chunks until there are no more; gives the connection back.
-    pub(super) async fn read_all(mut self, reader: SnapshotReader) -> Result<SnapshotReader, Error> {
+    /// Reads chunks until there are no more, and ends the transaction: one that only waits for the others would hold its locks, for
+    /// which a statement may wait that another connection waits behind.
+    pub(super) async fn read_all(mut self, reader: SnapshotReader) -> Result<(), Error> {
         let copied = Arc::clone(&self.copied);
         while let Some((task, table)) = copied.next() {
             match self.chunk(&reader, task, table).await? {
@@ -68,7 +69,8 @@ impl RowSender {
                 self.held(table, last, true).await?;
             }
         }
-        Ok(reader)
+        reader.close().await;
+        Ok(())
     }
 
     /// Publishes the row that the whole snapshot ends with, if there is any.

@@ -131,24 +131,19 @@ impl<'a> Copy<'a> {
         for reader in readers {
             reading.spawn(sender().read_all(reader));
         }
-        let readers = self.join(reading, &copied, &mut requests).await?;
+        self.join(reading, &copied, &mut requests).await?;
         let mut ending = JoinSet::new();
         ending.spawn(sender().last_of_all());
-        self.join(ending, &copied, &mut requests).await?;
-        for reader in readers {
-            reader.close().await?;
-        }
-        Ok(())
+        self.join(ending, &copied, &mut requests).await
     }
 
-    /// Waits for tasks, and makes the versions that they ask for.
-    async fn join<T: 'static>(
+    /// Waits for tasks, and makes the versions that they ask for. The first error ends them all.
+    async fn join(
         &mut self,
-        mut tasks: JoinSet<Result<T, Error>>,
+        mut tasks: JoinSet<Result<(), Error>>,
         copied: &Copied,
         requests: &mut mpsc::Receiver<Request>,
-    ) -> Result<Vec<T>, Error> {
-        let mut results = Vec::new();
+    ) -> Result<(), Error> {
         loop {
             tokio::select! {
                 Some(Request { table, beyond, answer }) = requests.recv() => {
@@ -157,8 +152,10 @@ impl<'a> Copy<'a> {
                     let _gone = answer.send(wider);
                 }
                 ended = tasks.join_next() => match ended {
-                    Some(ended) => results.push(ended.map_err(|_panicked| Error::SnapshotTask)??),
-                    None => return Ok(results),
+                    Some(Ok(Ok(()))) => {}
+                    Some(Ok(Err(error))) => return Err(end(tasks, error).await),
+                    Some(Err(_panicked)) => return Err(end(tasks, Error::SnapshotTask).await),
+                    None => return Ok(()),
                 },
             }
         }
@@ -228,4 +225,19 @@ impl<'a> Copy<'a> {
             Err(error) => Err(error),
         }
     }
+}
+
+/// Ends what still runs, and gives the error that says the most: where the brokers refuse a topic for good, what else was on its way
+/// to them fails too, and which connection hears of which is chance.
+async fn end(mut tasks: JoinSet<Result<(), Error>>, mut error: Error) -> Error {
+    tasks.abort_all();
+    while let Some(ended) = tasks.join_next().await {
+        if let Ok(Err(other)) = ended
+            && error.severity() == Severity::Transient
+            && other.severity() != Severity::Transient
+        {
+            error = other;
+        }
+    }
+    error
 }

@@ -371,7 +371,8 @@ impl Opening<'_> {
             copied = copied => copied?,
             lost = slot_watch::until_lost(&session) => return Err(lost),
         };
-        let lacking = session.health.snapshot().stopped;
+        let mut lacking = session.health.snapshot().stopped;
+        lacking.retain(|name, _| session.topics.keys().any(|table| table.to_string() == *name));
         if !streaming && !lacking.is_empty() {
             // It stays unfinished, so that the next start takes another one.
             return Err(Error::SnapshotLacks { tables: lacking.into_keys().collect() });

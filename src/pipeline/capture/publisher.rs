@@ -93,6 +93,8 @@ struct Inner {
     tracker: AckTracker,
     topics: Vec<Arc<Topic>>,
     failure: Option<kafka::Error>,
+    /// There was a failure: nothing that is acknowledged later counts.
+    has_failed: bool,
 }
 
 impl Deliveries {
@@ -123,8 +125,10 @@ impl DeliveryObserver for Observer {
     fn delivered(&self, delivery: Delivery<'_>) {
         let mut inner = self.0.lock();
         if let Some(error) = delivery.error {
-            inner.failure.get_or_insert(error);
-        } else if inner.failure.is_none() && delivery.token != NO_UNIT {
+            if !std::mem::replace(&mut inner.has_failed, true) {
+                inner.failure = Some(error);
+            }
+        } else if !inner.has_failed && delivery.token != NO_UNIT {
             let topic = delivery.token & ((1 << TOPIC_BITS) - 1);
             let end = usize::try_from(delivery.partition).ok().and_then(|n| inner.topics.get(topic)?.ends.get(n));
             if let Some(end) = end {
@@ -168,7 +172,7 @@ impl Publisher {
         max_message_bytes: usize,
         unacknowledged: IntGauge,
     ) -> Result<Self, Error> {
-        let inner = Inner { tracker: AckTracker::new(start), topics: Vec::new(), failure: None };
+        let inner = Inner { tracker: AckTracker::new(start), topics: Vec::new(), failure: None, has_failed: false };
         let deliveries = Arc::new(Deliveries { inner: Mutex::new(inner), changed: Notify::new(), unacknowledged });
         let batch_bytes = batch_bytes(settings, max_message_bytes);
         let mut settings = settings.clone();

@@ -36,14 +36,17 @@ impl Readers {
     ) -> Result<Self, Error> {
         let first = SnapshotReader::open(&settings.source, snapshot, BATCH_BYTES).await?;
         first.lock(tables).await?;
+        first.check_unaltered(&settings.publication.name, tables).await?;
         let chunks = first.plan(tables, settings.snapshot_chunk_bytes).await?;
         let info = first.info().clone();
         let mut readers = vec![first];
         while readers.len() < settings.snapshot_connections.min(chunks.len()) {
-            match another(settings, snapshot, tables).await {
+            match another(settings, (snapshot, &info), tables).await {
                 Ok(Some(reader)) => readers.push(reader),
                 Ok(None) => {
-                    tracing::warn!("a statement waits for a table of the snapshot; no further connection reads it");
+                    tracing::warn!(
+                        "a statement waits for a table of the snapshot, or the address leads to another server: no further connection reads it"
+                    );
                     break;
                 }
                 // The first one would have had any error that is not of the number of connections.
@@ -67,9 +70,11 @@ impl Readers {
 
 async fn another(
     settings: &CaptureSettings,
-    snapshot: &str,
+    (snapshot, info): (&str, &SnapshotInfo),
     tables: &[PublishedTable],
 ) -> Result<Option<SnapshotReader>, Error> {
     let reader = SnapshotReader::open(&settings.source, snapshot, BATCH_BYTES).await?;
-    Ok(reader.try_lock(tables).await?.then_some(reader))
+    // Behind an address that is several servers' another one may have a snapshot of that name.
+    let is_same = reader.info().visible == info.visible;
+    if is_same && reader.try_lock(tables).await? { Ok(Some(reader)) } else { Ok(None) }
 }
