@@ -6,7 +6,9 @@ use crate::{
     error::{Error, Exit},
     kafka::ProducerSettings,
     pipeline::{
-        capture::{self, CaptureDeps, CaptureSettings, GapPolicy, OriginFilter, SnapshotMode, UnloggedPolicy},
+        capture::{
+            self, CaptureDeps, CaptureSettings, GapPolicy, OriginFilter, SnapshotGuard, SnapshotMode, UnloggedPolicy,
+        },
         health::Half,
         metrics::CaptureMetrics,
     },
@@ -70,6 +72,11 @@ fn settings(config: &CaptureConfig) -> Result<CaptureSettings, source::Error> {
         },
         snapshot_connections: capture.snapshot_connections,
         snapshot_chunk_bytes: capture.snapshot_chunk_bytes.0,
+        snapshot_guard: match capture.snapshot_guard {
+            config::SnapshotGuard::Warn => SnapshotGuard::Warn,
+            config::SnapshotGuard::Stop => SnapshotGuard::Stop,
+            config::SnapshotGuard::Off => SnapshotGuard::Off,
+        },
         on_gap: match capture.on_gap {
             // The configuration has no other word of it then.
             _ if capture.snapshot == config::SnapshotMode::WhenNeeded => GapPolicy::Resnapshot,

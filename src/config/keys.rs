@@ -74,6 +74,12 @@ pub const KEYS: &[Key] = &[
         "What one of them reads of a table at a time: a range of its blocks of about so many bytes.",
     ),
     key(
+        "capture.snapshot_guard",
+        Kind::Choice(&["warn", "stop", "off"]),
+        Some("\"warn\""),
+        "When max_slot_wal_keep_size allows the slot less log than the tables occupy, so that it may be lost before the snapshot is through: warn, or stop.",
+    ),
+    key(
         "capture.binary",
         Kind::Bool,
         Some("true"),

@@ -36,7 +36,7 @@ pub use self::{
     problem::{Error, Origin, Problem},
     sections::{
         Apply, Capture, FlatRecords, Format, Kafka, Log, LogFormat, OnGap, OnUnlogged, Origins, RecordsKind, Registry,
-        SnapshotMode, SubjectStrategy, Topics,
+        SnapshotGuard, SnapshotMode, SubjectStrategy, Topics,
     },
     value::{Bound, ByteSize, ParseError, Period, Secret},
 };

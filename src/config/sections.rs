@@ -53,6 +53,18 @@ pub enum SnapshotMode {
     WhenNeeded,
 }
 
+/// What to do when the slot may be lost before a snapshot is through.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum SnapshotGuard {
+    /// Say so.
+    Warn,
+    /// Exit and say so.
+    Stop,
+    /// Nothing.
+    Off,
+}
+
 /// What to do when WAL that was not captured is gone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -97,6 +109,7 @@ pub struct Capture {
     pub snapshot: SnapshotMode,
     pub snapshot_connections: usize,
     pub snapshot_chunk_bytes: ByteSize,
+    pub snapshot_guard: SnapshotGuard,
     pub binary: bool,
     pub origin: Origins,
     pub streaming: bool,

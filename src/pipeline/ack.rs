@@ -68,6 +68,15 @@ impl AckTracker {
         }
     }
 
+    /// Whether a unit that was opened is closed, and everything of it is acknowledged. Numbers that [`AckTracker::close`] has given up
+    /// are given again, so this holds as long as no unit is opened after one that was asked for is closed.
+    #[must_use]
+    pub fn is_through(&self, sequence: Sequence) -> bool {
+        let Some(index) = sequence.checked_sub(self.first) else { return true };
+        let unit = usize::try_from(index).ok().and_then(|index| self.units.get(index));
+        unit.is_none_or(|unit| unit.end.is_some() && unit.outstanding == 0)
+    }
+
     /// The server has sent everything below `lsn` and nothing of it is ours beyond what is in the ring (trap T8).
     pub fn passed(&mut self, lsn: Lsn) {
         match self.units.back_mut() {
@@ -172,6 +181,26 @@ mod tests {
         assert_eq!((tracker.in_flight(), tracker.flush()), (1, Lsn(10)));
         tracker.acknowledge(waiting);
         assert_eq!((tracker.in_flight(), tracker.flush()), (0, Lsn(1029)));
+    }
+
+    #[test]
+    fn units_are_through_in_any_order_and_confirmed_in_theirs() {
+        let mut tracker = AckTracker::new(Lsn(10));
+        let units: Vec<_> = (0..4).map(|_| tracker.open()).collect();
+        for unit in &units[..3] {
+            tracker.sending(*unit);
+        }
+        for unit in [3, 1, 2] {
+            tracker.close(units[unit], Lsn(20));
+        }
+        tracker.acknowledge(units[2]);
+        tracker.acknowledge(units[0]);
+        let through = |tracker: &AckTracker| units.iter().map(|unit| tracker.is_through(*unit)).collect::<Vec<_>>();
+        assert_eq!((through(&tracker), tracker.flush()), (vec![false, false, true, true], Lsn(10)));
+        tracker.close(units[0], Lsn(20));
+        assert_eq!((through(&tracker), tracker.flush()), (vec![true, false, true, true], Lsn(20)));
+        tracker.acknowledge(units[1]);
+        assert_eq!((through(&tracker), tracker.in_flight()), (vec![true; 4], 0));
     }
 
     proptest! {

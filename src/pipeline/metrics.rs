@@ -24,6 +24,8 @@ pub const CAPTURE_EVENTS: &str = "walrelay_capture_events_total";
 pub const CAPTURE_BYTES: &str = "walrelay_capture_bytes_total";
 /// Rows that the initial snapshot has read, by `table`.
 pub const CAPTURE_SNAPSHOT_ROWS: &str = "walrelay_capture_snapshot_rows_total";
+/// Chunks of the initial snapshot by `table` and `state`: `planned` (all of them), and `acknowledged` by Kafka.
+pub const CAPTURE_SNAPSHOT_CHUNKS: &str = "walrelay_capture_snapshot_chunks";
 /// Positions in the source's WAL in bytes, by `position`: [`POSITIONS`].
 pub const CAPTURE_POSITION: &str = "walrelay_capture_position_bytes";
 /// Bytes that wait in queues between the replication socket and Kafka's acknowledgement.
@@ -130,6 +132,7 @@ pub struct CaptureMetrics {
     events: IntCounterVec,
     bytes: IntCounterVec,
     snapshot_rows: IntCounterVec,
+    snapshot_chunks: IntGaugeVec,
     /// WAL position that the server told last.
     pub received: IntGauge,
     /// LSN that is recorded and sent as flushed.
@@ -166,6 +169,7 @@ impl CaptureMetrics {
             registry,
             IntGaugeVec::new(Opts::new(CAPTURE_POSITION, "Positions in the source's WAL in bytes."), &["position"])?,
         )?;
+        let chunks = Opts::new(CAPTURE_SNAPSHOT_CHUNKS, "Chunks of the initial snapshot.");
         let [received, flush, confirmed, restart] = POSITIONS.map(|name| position.with_label_values(&[name]));
         let spool = Opts::new(CAPTURE_SPOOL, "Bytes kept of transactions in progress.");
         let spool = registered(registry, IntGaugeVec::new(spool, &["where"])?)?;
@@ -173,6 +177,7 @@ impl CaptureMetrics {
             events: counters(registry, CAPTURE_EVENTS, "Change events handed to Kafka.", &["table", "op"])?,
             bytes: counters(registry, CAPTURE_BYTES, "Bytes of keys, values and headers handed to Kafka.", &["table"])?,
             snapshot_rows: counters(registry, CAPTURE_SNAPSHOT_ROWS, "Rows read by the initial snapshot.", &["table"])?,
+            snapshot_chunks: registered(registry, IntGaugeVec::new(chunks, &["table", "state"])?)?,
             received,
             flush,
             confirmed,
@@ -202,6 +207,13 @@ impl CaptureMetrics {
     #[must_use]
     pub fn snapshot_rows(&self, table: &str) -> IntCounter {
         self.snapshot_rows.with_label_values(&[table])
+    }
+
+    /// How many chunks a table's snapshot has, and how many of them Kafka has.
+    pub fn snapshot_chunks(&self, table: &str, planned: i64, acknowledged: i64) {
+        for (state, chunks) in [("planned", planned), ("acknowledged", acknowledged)] {
+            self.snapshot_chunks.with_label_values(&[table, state]).set(chunks);
+        }
     }
 }
 
@@ -362,11 +374,12 @@ mod tests {
         let capture = CaptureMetrics::new(&registry).unwrap();
         let apply = ApplyMetrics::new(&registry).unwrap();
         let _ = (capture.table("t"), capture.snapshot_rows("t"), apply.table("t"));
+        capture.snapshot_chunks("t", 1, 0);
         capture.errors.count(Severity::Fatal);
         apply.errors.count(Severity::Fatal);
         apply.applied("t", 0, Position::default(), 0);
         let families = registry.gather();
-        assert_eq!(families.len(), 25);
+        assert_eq!(families.len(), 26);
         for family in families {
             assert!(page.contains(&format!("`{}`", family.name())), "{} is not in docs/operations.md", family.name());
         }

@@ -75,12 +75,8 @@ impl BlockRange {
 /// Cuts tables into chunks of about so many bytes; in the order of the tables, and of blocks. To be asked for in the snapshot's own
 /// transaction, under locks on the tables.
 pub(super) async fn plan(client: &Client, tables: &[PublishedTable], chunk_bytes: u64) -> Result<Vec<Chunk>, Error> {
-    let failed = |error| Error::statement("reading the sizes of the snapshot's tables", error);
-    let oids = |partitioned: bool| {
-        let tables = tables.iter().filter(|table| table.partitioned || !partitioned);
-        tables.map(|table| table.relation.oid).collect::<Vec<u32>>()
-    };
-    let rows = client.query(LEAVES, &[&oids(false), &oids(true)]).await.map_err(failed)?;
+    let (all, partitioned) = oids(tables);
+    let rows = client.query(&leaves(LEAF), &[&all, &partitioned]).await.map_err(failed)?;
     let found = rows.iter().map(Found::read).collect::<Result<Vec<_>, _>>().map_err(failed)?;
     let mut chunks = Vec::new();
     for (index, table) in tables.iter().enumerate() {
@@ -99,20 +95,46 @@ pub(super) async fn plan(client: &Client, tables: &[PublishedTable], chunk_bytes
     Ok(chunks)
 }
 
-/// The tree as the snapshot knows it; names, sizes and rights as they are by now. `$2`: those that have their rows below.
-const LEAVES: &str = "WITH RECURSIVE tree(root, oid) AS ( \
-        SELECT t, t FROM unnest($1::oid[]) t \
-        UNION ALL \
-        SELECT t.root, i.inhrelid FROM pg_inherits i JOIN tree t ON i.inhparent = t.oid WHERE t.root = ANY($2) \
-           AND NOT coalesce((to_jsonb(i) ->> 'inhdetachpending')::bool, false)) \
-    SELECT t.root, c.oid, nullif(c.relfilenode, 0), c.oid::regclass::text, \
-           c.relkind = 'r' AND coalesce(a.amname = 'heap', false), coalesce(pg_relation_size(c.oid), 0), \
-           coalesce(has_table_privilege(c.oid, 'SELECT') AND has_schema_privilege(c.relnamespace, 'USAGE') AND NOT row_security_active(c.oid), false), \
-           current_setting('block_size')::bigint \
-    FROM tree t JOIN pg_class c ON c.oid = t.oid LEFT JOIN pg_am a ON a.oid = c.relam \
-    WHERE c.relkind <> 'p' ORDER BY t.root, c.oid";
+/// What tables occupy, out-of-line values included, in bytes.
+pub(super) async fn size(client: &Client, tables: &[PublishedTable]) -> Result<u64, Error> {
+    let (all, partitioned) = oids(tables);
+    let sizes = leaves("coalesce(pg_table_size(c.oid), 0) AS bytes");
+    let sql = format!("SELECT coalesce(sum(bytes), 0)::bigint FROM ({sizes}) s");
+    let row = client.query_one(&sql, &[&all, &partitioned]).await.map_err(failed)?;
+    row.try_get::<_, i64>(0).map(|bytes| u64::try_from(bytes).unwrap_or(0)).map_err(failed)
+}
 
-/// A row of [`LEAVES`].
+fn failed(error: tokio_postgres::Error) -> Error {
+    Error::statement("reading the sizes of the snapshot's tables", error)
+}
+
+/// All tables, and those that have their rows below.
+fn oids(tables: &[PublishedTable]) -> (Vec<u32>, Vec<u32>) {
+    let partitioned = tables.iter().filter(|table| table.partitioned).map(|table| table.relation.oid);
+    (tables.iter().map(|table| table.relation.oid).collect(), partitioned.collect())
+}
+
+/// A query of the leaves of [`oids`]: the tree as the snapshot knows it; names, sizes and rights as they are by now.
+fn leaves(columns: &str) -> String {
+    format!(
+        "WITH RECURSIVE tree(root, oid) AS ( \
+             SELECT t, t FROM unnest($1::oid[]) t \
+             UNION ALL \
+             SELECT t.root, i.inhrelid FROM pg_inherits i JOIN tree t ON i.inhparent = t.oid WHERE t.root = ANY($2) \
+                AND NOT coalesce((to_jsonb(i) ->> 'inhdetachpending')::bool, false)) \
+         SELECT {columns} FROM tree t JOIN pg_class c ON c.oid = t.oid LEFT JOIN pg_am a ON a.oid = c.relam \
+         WHERE c.relkind <> 'p' ORDER BY t.root, c.oid"
+    )
+}
+
+/// The columns of [`Found`].
+const LEAF: &str = "t.root, c.oid, nullif(c.relfilenode, 0), c.oid::regclass::text, \
+    c.relkind = 'r' AND coalesce(a.amname = 'heap', false), coalesce(pg_relation_size(c.oid), 0), \
+    coalesce(has_table_privilege(c.oid, 'SELECT') AND has_schema_privilege(c.relnamespace, 'USAGE') \
+             AND NOT row_security_active(c.oid), false), \
+    current_setting('block_size')::bigint";
+
+/// A row of [`leaves`].
 struct Found {
     root: u32,
     leaf: Arc<Leaf>,

@@ -147,6 +147,11 @@ impl SnapshotReader {
         &self.info
     }
 
+    /// What locked tables occupy, out-of-line values included, in bytes.
+    pub async fn size(&self, tables: &[PublishedTable]) -> Result<u64, Error> {
+        chunk::size(&self.client, tables).await
+    }
+
     /// Starts to read a chunk of a table; one at a time.
     pub async fn read<'a>(
         &'a self,

@@ -175,7 +175,7 @@ async fn a_slot_that_is_lost_during_the_snapshot_is_noticed_before_its_end() {
 
 /// An address of the registry that answers what holds this text from the moment on when the gate opens; it ends with the test's
 /// runtime.
-async fn gated_registry(registry: &str, held: &'static str) -> (String, watch::Sender<bool>) {
+pub async fn gated_registry(registry: &str, held: &'static str) -> (String, watch::Sender<bool>) {
     let (authority, path) = registry.strip_prefix("http://").unwrap().split_once('/').unwrap();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}/{path}", listener.local_addr().unwrap());

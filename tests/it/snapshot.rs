@@ -11,8 +11,9 @@ use walrelay::{
 };
 
 use crate::{
+    gap::gated_registry,
     sink_support::Database,
-    support::{Consumed, LIMIT, Scenario, await_condition},
+    support::{Consumed, LIMIT, PrivateParts, Scenario, await_condition},
 };
 
 /// Text that TOAST stores out of line and cannot compress.
@@ -92,6 +93,9 @@ async fn tables_of_many_chunks_come_once_and_whole_over_several_connections() {
     }
     // The first table is empty.
     assert_eq!((marked(&all, "first"), marked(&all, "last")), (0, 1));
+    let samples = scenario.metrics("capture").await;
+    let chunks = |state| samples.sum_where("walrelay_capture_snapshot_chunks", "state", state);
+    assert!(chunks("planned") > 50.0 && chunks("planned") - chunks("acknowledged") < 0.5, "{}", chunks("acknowledged"));
     assert_eq!(read_as(&scenario, "connections"), 4);
     assert!(read_as(&scenario, "chunks") > 50, "{}", read_as(&scenario, "chunks"));
     scenario.source("INSERT INTO parts (id, n) VALUES (7000, 1); UPDATE big SET n = 7 WHERE id % 100 = 1").await;
@@ -467,5 +471,42 @@ async fn a_snapshot_is_taken_again_when_it_is_needed() {
     scenario.source("DELETE FROM things WHERE id % 3 = 0").await;
     let _capture = scenario.capture().await;
     scenario.await_equal("things").await;
+    scenario.verify();
+}
+
+/// Trap T13: little room for the log is told before the first row, and a slot that is lost on the way is found before the end.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_slot_that_may_be_lost_is_told_beforehand_and_one_that_is_lost_is_found_on_the_way() {
+    let settings = "max_slot_wal_keep_size = 16MB; min_wal_size = 32MB; max_wal_size = 64MB";
+    let private = tokio::task::block_in_place(|| PrivateParts::with_source_settings(settings));
+    let mut scenario = Scenario::on(&private.parts, "little").await;
+    scenario
+        .source(
+            "CREATE TABLE things (id int PRIMARY KEY, body text);
+             INSERT INTO things SELECT i, repeat('x', 1500) FROM generate_series(1, 30000) i",
+        )
+        .await;
+    scenario.settings.set("capture.snapshot_guard", "stop");
+    let outcome = scenario.run_to_end("capture").await;
+    assert_eq!(outcome.code, Some(3), "{}", outcome.text);
+    assert!(outcome.text.contains("max_slot_wal_keep_size"), "{}", outcome.text);
+    let slots = "SELECT count(*) FROM pg_replication_slots";
+    assert_eq!(scenario.source_value(slots).await.as_deref(), Some("0"), "no slot stays for nobody");
+
+    scenario.settings.set("capture.snapshot_guard", "warn");
+    let (url, gate) = gated_registry(&scenario.parts.registry, "").await;
+    scenario.settings.set("registry.urls", vec![url]);
+    let mut capture = scenario.spawn_capture();
+    scenario.await_log(&mut capture, "WARN the server keeps").await;
+    for _ in 0..4 {
+        scenario.source("SELECT pg_logical_emit_message(false, 'x', 'y')").await;
+        scenario.source_value_as_superuser("SELECT pg_switch_wal()").await;
+    }
+    scenario.source_value_as_superuser("CHECKPOINT").await;
+    scenario.await_log(&mut capture, "was lost while it was in use").await;
+    gate.send_replace(true);
+    let _apply = scenario.apply().await;
+    scenario.await_equal("things").await;
+    capture.await_ready(LIMIT).await.unwrap_or_else(|error| panic!("{error}"));
     scenario.verify();
 }

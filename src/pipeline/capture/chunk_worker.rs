@@ -63,7 +63,7 @@ impl RowSender {
                 }
                 None => self.close(task.unit),
             }
-            if let Some((index, last)) = copied.end_chunk(task.table)
+            if let Some((index, last)) = copied.end_chunk(task)
                 && let Some(table) = copied.tables.get(index)
             {
                 self.held(table, last, true).await?;

@@ -15,7 +15,7 @@ use std::{
 
 use prometheus::IntCounter;
 
-use super::routes::Running;
+use super::{figures::Figures, routes::Running};
 use crate::{
     event::{SnapshotMark, Tuple},
     pipeline::ack::Sequence,
@@ -49,7 +49,8 @@ pub(super) struct CopiedTable {
 
 /// What is left to do of a table.
 struct Rest {
-    chunks: usize,
+    chunks: u64,
+    figures: Figures,
     held: Option<Held>,
 }
 
@@ -70,7 +71,7 @@ impl CopiedTable {
             stopped: AtomicBool::new(false),
             rows: AtomicU64::new(0),
             since: Instant::now(),
-            rest: Mutex::new(Rest { chunks: 0, held: None }),
+            rest: Mutex::new(Rest { chunks: 0, figures: Figures::default(), held: None }),
         }
     }
 
@@ -112,15 +113,23 @@ impl CopiedTable {
     }
 
     /// A chunk is through. Once all are, the table's last row, if it has any.
-    fn end_chunk(&self) -> Option<Held> {
+    fn end_chunk(&self, bytes: u64) -> Option<Held> {
         let mut rest = lock(&self.rest);
         rest.chunks = rest.chunks.saturating_sub(1);
+        rest.figures.bytes[1] += bytes;
         if rest.chunks > 0 {
             return None;
         }
         let last = rest.held.take();
         self.tell(u64::from(last.is_some()));
         last
+    }
+
+    /// How far it has come.
+    pub(super) fn figures(&self) -> Figures {
+        let rest = lock(&self.rest);
+        let Figures { chunks: [chunks, _], bytes, .. } = rest.figures;
+        Figures { rows: self.rows.load(Ordering::Relaxed), chunks: [chunks, chunks - rest.chunks.min(chunks)], bytes }
     }
 
     /// `held`: rows that are still to be sent.
@@ -161,7 +170,10 @@ impl Copied {
     pub(super) fn new(tables: Vec<CopiedTable>, tasks: Vec<Task>) -> Self {
         for task in &tasks {
             if let Some(table) = tables.get(task.table) {
-                lock(&table.rest).chunks += 1;
+                let mut rest = lock(&table.rest);
+                rest.chunks += 1;
+                rest.figures.chunks[0] += 1;
+                rest.figures.bytes[0] += task.chunk.bytes;
             }
         }
         Self { tables, tasks, next: AtomicUsize::new(0), last: Mutex::new(None) }
@@ -174,10 +186,16 @@ impl Copied {
     }
 
     /// A chunk of the table is through. Gives the last row of a table, with the table's index, that is not the last of all.
-    pub(super) fn end_chunk(&self, index: usize) -> Option<(usize, Held)> {
+    pub(super) fn end_chunk(&self, task: &Task) -> Option<(usize, Held)> {
+        let index = task.table;
         let table = self.tables.get(index)?;
-        let row = table.end_chunk()?;
+        let row = table.end_chunk(task.chunk.bytes)?;
         if table.is_stopped() { Some((index, row)) } else { self.end_table(index, row) }
+    }
+
+    /// The units of work of a table's chunks.
+    pub(super) fn units_of(&self, table: usize) -> impl Iterator<Item = Sequence> {
+        self.tasks.iter().filter(move |task| task.table == table).map(|task| task.unit)
     }
 
     /// Of two last rows that of the later table may be the last of all; gives the other one.

@@ -336,6 +336,18 @@ pub enum Error {
     /// The stream's task is gone.
     #[error("the replication stream ended")]
     StreamEnded,
+    /// The slot may be lost before the snapshot is through.
+    #[error(
+        "the server keeps {safe} bytes of log for replication slot {slot}, and the tables of the snapshot have {expected}: the slot may be lost before it is through"
+    )]
+    LittleWal {
+        /// The slot.
+        slot: String,
+        /// What it may keep, in bytes.
+        safe: u64,
+        /// What the tables occupy, in bytes.
+        expected: u64,
+    },
     /// A snapshot that is to be all ended without some of its tables.
     #[error("the snapshot lacks {}", tables.join(", "))]
     SnapshotLacks {
@@ -442,6 +454,7 @@ impl Classify for Error {
             Self::HalfWithoutSnapshot { .. } => "Sinks may wait for the rest, and the begin of a new snapshot lets them go on: set [capture] snapshot = \"initial\" for this start.".into(),
             Self::YoungPublication { former, .. } => format!("Keep publication {former} until the log says \"found the configured publication\"."),
             Self::BatchTooLarge { .. } => "The next session makes smaller ones.".into(),
+            Self::LittleWal { .. } => "Raise max_slot_wal_keep_size on the source for the time of the snapshot (ALTER SYSTEM SET max_slot_wal_keep_size = '…'; SELECT pg_reload_conf();), or, where little is written meanwhile, set [capture] snapshot_guard = \"off\".".into(),
             Self::SnapshotLacks { .. } => "The log says why each of them stopped. Mend that, or exclude them in [capture] exclude, and start again: the snapshot begins anew.".into(),
             Self::TooManyTopics { .. } | Self::StateMoved { .. } | Self::StreamEnded | Self::SnapshotTask => return None,
         })

@@ -18,6 +18,7 @@ use super::{
     barrier::Broadcast,
     chunk_worker::RowSender,
     copied::{Copied, CopiedTable, Task},
+    copy_progress::{CopyProgress, measure},
     publisher::Publisher,
     readers::Readers,
     routes::Running,
@@ -90,11 +91,15 @@ impl<'a> Copy<'a> {
             let members = running.iter().map(|(running, _)| Arc::clone(running)).chain(emptied);
             self.begin(members.collect()).await?;
         }
-        if let Some(readers) = readers {
-            self.rows(readers, tables, running).await?;
-        }
+        let copied = match readers {
+            Some(readers) => Some(self.rows(readers, tables, running).await?),
+            None => None,
+        };
         self.publisher.deliveries().tracker(|tracker| tracker.close(self.unit, self.meta.commit));
         self.publisher.drained().await?;
+        if let Some(copied) = copied {
+            measure(&copied, self.session, self.publisher);
+        }
         Ok(self.admitted)
     }
 
@@ -104,8 +109,8 @@ impl<'a> Copy<'a> {
         readers: Readers,
         tables: &[PublishedTable],
         running: Vec<(Arc<Running>, usize)>,
-    ) -> Result<(), Error> {
-        let Readers { readers, chunks, info } = readers;
+    ) -> Result<Arc<Copied>, Error> {
+        let Readers { readers, chunks, info, .. } = readers;
         self.meta.commit_us = info.read_us;
         self.meta.xid = info.newest();
         let meta = Arc::new(self.meta.clone());
@@ -124,6 +129,7 @@ impl<'a> Copy<'a> {
             }
         }
         let copied = Arc::new(Copied::new(copied, tasks));
+        measure(&copied, self.session, self.publisher);
         let (wider, mut requests) = Wider::new();
         let (session, publisher) = (self.session, self.publisher);
         let sender = || RowSender::new(session, publisher, &copied, &meta, &wider);
@@ -134,7 +140,8 @@ impl<'a> Copy<'a> {
         self.join(reading, &copied, &mut requests).await?;
         let mut ending = JoinSet::new();
         ending.spawn(sender().last_of_all());
-        self.join(ending, &copied, &mut requests).await
+        self.join(ending, &copied, &mut requests).await?;
+        Ok(copied)
     }
 
     /// Waits for tasks, and makes the versions that they ask for. The first error ends them all.
@@ -144,12 +151,17 @@ impl<'a> Copy<'a> {
         copied: &Copied,
         requests: &mut mpsc::Receiver<Request>,
     ) -> Result<(), Error> {
+        let mut progress = CopyProgress::new();
         loop {
             tokio::select! {
                 Some(Request { table, beyond, answer }) = requests.recv() => {
                     let wider = self.widen(copied, table, beyond).await;
                     // Nobody waits any more where the task has been given up.
                     let _gone = answer.send(wider);
+                }
+                () = progress.tick() => {
+                    progress.tell(copied, self.session);
+                    measure(copied, self.session, self.publisher);
                 }
                 ended = tasks.join_next() => match ended {
                     Some(Ok(Ok(()))) => {}

@@ -15,10 +15,13 @@ mod beside;
 mod boundaries;
 mod chunk_worker;
 mod copied;
+mod copy_progress;
 mod departed;
 mod destinations;
 mod error;
 mod extent;
+mod figures;
+mod guard;
 mod heartbeat;
 mod in_progress;
 mod initial;
@@ -49,5 +52,7 @@ mod versions;
 mod wider;
 
 pub use error::Error;
-pub use settings::{CaptureDeps, CaptureSettings, GapPolicy, OriginFilter, SnapshotMode, UnloggedPolicy};
+pub use settings::{
+    CaptureDeps, CaptureSettings, GapPolicy, OriginFilter, SnapshotGuard, SnapshotMode, UnloggedPolicy,
+};
 pub use supervisor::run;

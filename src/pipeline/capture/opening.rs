@@ -7,7 +7,7 @@ use tokio::sync::{Mutex, mpsc, watch};
 use super::{
     Error, beside,
     destinations::Destinations,
-    in_progress,
+    guard, in_progress,
     initial::{Copy, Earlier},
     options::{EventOptions, OptionHistory},
     position::PositionRecord,
@@ -365,12 +365,20 @@ impl Opening<'_> {
                 Some(snapshot) => Some(Readers::open(&session.settings, &snapshot, &tables).await?),
                 None => None,
             };
+            if let Some(readers) = readers.as_ref().filter(|_| streaming) {
+                guard::check(&session, readers.bytes).await?;
+            }
             Copy::new(&session, &publisher, at).run(readers, &tables, begin).await
         };
-        let admitted = tokio::select! {
-            copied = copied => copied?,
+        let copied = tokio::select! {
+            copied = copied => copied,
             lost = slot_watch::until_lost(&session) => return Err(lost),
         };
+        if let Err(Error::LittleWal { .. }) = &copied {
+            // It would keep log for nobody.
+            replication.drop_slot(&session.settings.slot).await?;
+        }
+        let admitted = copied?;
         let mut lacking = session.health.snapshot().stopped;
         lacking.retain(|name, _| session.topics.keys().any(|table| table.to_string() == *name));
         if !streaming && !lacking.is_empty() {

@@ -23,6 +23,8 @@ pub(super) struct Readers {
     pub(super) readers: Vec<SnapshotReader>,
     /// In the order of the tables.
     pub(super) chunks: Vec<Chunk>,
+    /// What the tables occupy, out-of-line values included.
+    pub(super) bytes: u64,
     /// What is known of the snapshot.
     pub(super) info: SnapshotInfo,
 }
@@ -38,6 +40,7 @@ impl Readers {
         first.lock(tables).await?;
         first.check_unaltered(&settings.publication.name, tables).await?;
         let chunks = first.plan(tables, settings.snapshot_chunk_bytes).await?;
+        let bytes = first.size(tables).await?;
         let info = first.info().clone();
         let mut readers = vec![first];
         while readers.len() < settings.snapshot_connections.min(chunks.len()) {
@@ -56,7 +59,6 @@ impl Readers {
                 }
             }
         }
-        let bytes: u64 = chunks.iter().map(|chunk| chunk.bytes).sum();
         tracing::info!(
             tables = tables.len(),
             chunks = chunks.len(),
@@ -64,7 +66,7 @@ impl Readers {
             connections = readers.len(),
             "reading the snapshot"
         );
-        Ok(Self { readers, chunks, info })
+        Ok(Self { readers, chunks, bytes, info })
     }
 }
 

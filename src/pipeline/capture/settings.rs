@@ -35,6 +35,18 @@ impl SnapshotMode {
     }
 }
 
+/// What to do when the server may not keep the log until a snapshot is through.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum SnapshotGuard {
+    /// Say so, and begin.
+    #[default]
+    Warn,
+    /// Exit with an error.
+    Stop,
+    /// Nothing.
+    Off,
+}
+
 /// What to do when the WAL between the recorded position and the slot is gone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -100,6 +112,8 @@ pub struct CaptureSettings {
     pub snapshot_connections: usize,
     /// What a connection reads of a table at a time, in bytes of the table.
     pub snapshot_chunk_bytes: u64,
+    /// What to do when the slot may be lost before it is through.
+    pub snapshot_guard: SnapshotGuard,
     /// What to do when WAL is missing.
     pub on_gap: GapPolicy,
     /// What to do when rows changed without an event.
