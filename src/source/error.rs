@@ -192,6 +192,14 @@ impl Error {
         Self::Postgres(postgres::Error::statement(doing, error))
     }
 
+    /// The same of the spool, with a transaction more that it could not keep.
+    pub(super) fn with_open(mut self, xid: u32) -> Self {
+        if let Self::Spool { open, .. } = &mut self {
+            open.push(xid);
+        }
+        self
+    }
+
     /// Where in the WAL the change is whose publication was not there, if the server told.
     #[must_use]
     pub fn change(&self) -> Option<Lsn> {

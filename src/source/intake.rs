@@ -71,8 +71,11 @@ impl Intake {
     pub fn take(&mut self, wal_start: Lsn, data: Bytes) -> Result<Taken, pgoutput::Error> {
         self.arrival += 1;
         let Some(spool) = &mut self.spool else {
-            let message = self.parser.parse(data)?;
-            return Ok(Taken::Deliver(StreamItem::Message { wal_start, message }));
+            return Ok(match self.parser.parse(data)? {
+                // Some servers tell of transactions that they have not sent, also who did not ask for them (18.0 to 18.3).
+                Message::StreamAbort { .. } => Taken::Kept,
+                message => Taken::Deliver(StreamItem::Message { wal_start, message }),
+            });
         };
         if let Some(xid) = self.block
             && owner(&data).is_some()

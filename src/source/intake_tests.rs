@@ -222,4 +222,7 @@ fn without_a_spool_all_is_delivered_as_it_comes() {
     let taken = intake.take(Lsn(1), start(10, true).into()).unwrap();
     let Taken::Deliver(StreamItem::Message { message, .. }) = taken else { panic!("{taken:?}") };
     assert_eq!(message, Message::StreamStart { xid: 10, first: true });
+    let mut intake = Intake::new(None, false);
+    let taken = intake.take(Lsn(1), abort(10, 11).into()).unwrap();
+    assert!(matches!(taken, Taken::Kept), "a server may tell of what it has not sent: {taken:?}");
 }

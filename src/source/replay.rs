@@ -86,6 +86,12 @@ impl Replay {
         }
     }
 
+    /// The transaction's id.
+    #[must_use]
+    pub const fn xid(&self) -> u32 {
+        self.committed.xid
+    }
+
     /// Reads until so many bytes are there, or all.
     pub fn feed(&mut self, spool: &mut Spool, bytes: usize) -> Result<(), Problem> {
         spool.read(&mut self.stored, &mut self.buffer, bytes)?;

@@ -392,6 +392,7 @@ impl Task {
     /// Delivers a transaction of the spool; `false` when it is time to stop.
     async fn replay(&mut self, mut replay: Replay) -> Result<bool, Error> {
         let mut pending = Pending::default();
+        let xid = replay.xid();
         loop {
             match replay.step(self.intake.announced()).map_err(|source| self.unreadable(source))? {
                 Step::Item(item, weight) => pending.push(item, weight),
@@ -402,7 +403,8 @@ impl Task {
                         let fed = replay.feed(&mut spool, bytes).map(|()| replay);
                         (spool, fed)
                     });
-                    let Some(fed) = read.await? else { return Ok(false) };
+                    // What cannot be read back once may not be the next time: the server is to keep it.
+                    let Some(fed) = read.await.map_err(|error| error.with_open(xid))? else { return Ok(false) };
                     replay = fed;
                     self.publish_status();
                 }

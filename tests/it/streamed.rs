@@ -21,6 +21,7 @@ async fn prepared(mut scenario: Scenario) -> Scenario {
     scenario.source("CREATE TABLE things (id int PRIMARY KEY, body text); INSERT INTO things VALUES (0)").await;
     let folder = scenario.folder().join("spool");
     fs::create_dir(&folder).expect("a folder for the spool");
+    scenario.settings.set("capture.streaming", true);
     scenario.settings.set("capture.spool.directory", folder.to_str().expect("a plain path"));
     scenario
 }
@@ -150,8 +151,40 @@ async fn a_damaged_spool_is_told_and_read_anew_from_the_server() {
     run(&session, "COMMIT").await;
     scenario.await_log(&mut capture, "does not hold what was written to it: a block has another checksum").await;
     scenario.await_equal("things").await;
-    assert!(scenario.metrics("capture").await.sum(CAPTURE_STREAMING) > 0.0);
+    let streams = |metrics: &walrelay::cli::demo::scrape::Samples| metrics.sum(CAPTURE_STREAMING) > 0.0;
+    await_metric(&scenario, "streaming is on again", streams).await;
     scenario.verify();
+}
+
+/// Trap T38: what an open transaction had below the slot's position when capture connects, the server reads again and puts into a
+/// file, then sends with what comes behind it.
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_of_a_savepoint_that_is_rolled_back_after_a_restart_do_not_arrive() {
+    let scenario = scenario("spilled").await;
+    let (mut capture, _apply) = (scenario.capture().await, scenario.apply().await);
+    let session = scenario.source_session().await;
+    run(&session, "BEGIN; SAVEPOINT s").await;
+    insert(&session, 1000, 3000).await;
+    let decoded = scenario.source_value("SELECT pg_current_wal_insert_lsn()::text").await.expect("a position");
+    scenario.source("INSERT INTO things VALUES (-1)").await;
+    let slot = &scenario.name;
+    let read =
+        format!("SELECT confirmed_flush_lsn >= '{decoded}' FROM pg_replication_slots WHERE slot_name = '{slot}'");
+    let is_read = async || scenario.source_value(&read).await.as_deref() == Some("t");
+    await_condition("the slot is past the savepoint", LIMIT, is_read).await;
+    capture.kill_9().expect("capture can be killed");
+    let _capture = scenario.capture().await;
+    insert(&session, 4000, 4000).await;
+    let decoded = scenario.source_value("SELECT pg_current_wal_insert_lsn()::text").await.expect("a position");
+    scenario.source("INSERT INTO things VALUES (-2)").await;
+    let read =
+        format!("SELECT confirmed_flush_lsn >= '{decoded}' FROM pg_replication_slots WHERE slot_name = '{slot}'");
+    let is_read = async || scenario.source_value(&read).await.as_deref() == Some("t");
+    await_condition("the server has read it", LIMIT, is_read).await;
+    run(&session, "ROLLBACK TO s; INSERT INTO things VALUES (3, 'kept'); COMMIT").await;
+    scenario.await_equal("things").await;
+    let rows = scenario.topics().read("public.things").len();
+    assert_eq!(rows, 4, "of the snapshot and of three transactions");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -162,6 +162,7 @@ async fn streamed(scenario: &Scenario, slot: &str) -> u32 {
 /// Traps T32, T36, T38, T40.
 async fn give_the_same(name: &str, binary: bool) {
     let mut scenario = Scenario::new(name).await;
+    scenario.settings.set("capture.streaming", true);
     scenario.settings.set("capture.transactions", true);
     scenario.settings.set("capture.binary", binary);
     // The id of the key's schema, which is another for each capture, chooses the partition.

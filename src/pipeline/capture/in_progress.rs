@@ -1,6 +1,6 @@
 //! Whether the server is asked to send transactions that are in progress, and when again after they could not be kept.
 //!
-//! It is asked for by default; the stream keeps them in its spool until they commit, so events are the same either way. Where the
+//! It is asked for where the configuration wants it; the stream keeps them in its spool until they commit, so events are the same either way. Where the
 //! spool cannot be made the session goes without. Where it fails, or is full of open transactions, waiting would be for ever
 //! (trap T80): the session ends, and the next ones go without, so the server keeps large transactions itself. That lasts until
 //! those that were open have ended and are published; then a session ends between two transactions, and the next one asks again.
@@ -23,7 +23,6 @@ use crate::{
     source::{
         self,
         connection::{StreamOptions, Streaming},
-        spool::Problem,
         xids,
     },
 };
@@ -81,11 +80,7 @@ pub(super) fn note(error: &Error, tables: &Tables, health: &Health) {
         Error::YoungPublication { source, .. } => source,
         _ => return,
     };
-    let open = match source {
-        source::Error::Spool { source: Problem::Corrupt { .. }, .. } => return,
-        source::Error::Spool { open, .. } | source::Error::PublicationAbsent { open, .. } => open,
-        _ => return,
-    };
+    let (source::Error::Spool { open, .. } | source::Error::PublicationAbsent { open, .. }) = source else { return };
     if !open.is_empty() {
         let reason = chain(source);
         tell(health, Some(&reason));

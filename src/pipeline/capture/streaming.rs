@@ -181,6 +181,8 @@ async fn follow(
                     () = token.cancelled() => return Ok(Ended::Cancelled),
                 }
                 drop(permit);
+                // Of a transaction that comes from the spool nothing else is heard until its end.
+                session.health.heard();
             }
             // The server reads on behind the session's end, where its publication need not be.
             Err(error) if error.change().is_some_and(|change| streamer.failed_at(change)) => {}
