@@ -1,8 +1,8 @@
 //! A second capture of one slot stands by, and takes over when the first one is gone (traps T14, T17).
 //!
 //! The first one holds an advisory lock through an ordinary connection and, while it streams, the slot itself. A killed process
-//! leaves neither behind. Where its host or its network is gone, the server ends both connections when the peer has been
-//! silent for half a minute ([`PINNED`](crate::postgres::session::PINNED)). If the lock is free and a capture's walsender
+//! leaves neither behind. Where its host or its network is gone, the server ends the idle one when the peer has been silent for half
+//! a minute ([`PINNED`](crate::postgres::session::PINNED)), and the walsender after its own time-out. If the lock is free and a capture's walsender
 //! still holds the slot, that capture cannot go on: its session ends with either connection. What it may still have on its way
 //! to the state is fenced there.
 
