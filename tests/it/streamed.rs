@@ -192,9 +192,11 @@ async fn without_a_folder_for_the_spool_the_server_keeps_large_transactions() {
     let mut scenario = scenario("no_spool").await;
     scenario.settings.set("capture.spool.directory", "/nowhere/at/all");
     let (_capture, _apply) = (scenario.capture().await, scenario.apply().await);
+    // It is ready while it reads the snapshot, and asks for the stream behind that.
+    let told = "the spool in /nowhere/at/all cannot be made";
+    let is_told = async || scenario.page("capture", "/").await.contains(told);
+    await_condition("the page tells of the spool", LIMIT, is_told).await;
     assert!(scenario.metrics("capture").await.sum(CAPTURE_STREAMING) < 1.0);
-    let page = scenario.page("capture", "/").await;
-    assert!(page.contains("the spool in /nowhere/at/all cannot be made"), "{page}");
     insert(&scenario.source, 1, 5000).await;
     scenario.await_equal("things").await;
 }
