@@ -325,7 +325,7 @@ pub enum Error {
         /// The table.
         table: String,
     },
-    /// The stream is not what protocol 1 promises.
+    /// The stream is not what the protocol promises.
     #[error("unexpected {what} in the replication stream at {lsn}")]
     Protocol {
         /// The message.
