@@ -27,15 +27,17 @@ pub fn long(value: i64, out: &mut Vec<u8>) {
     }
 }
 
+/// The number without a sign that stands for one: small where the other is near zero.
 #[inline]
-const fn zig_zag(value: i64) -> u64 {
+#[must_use]
+pub const fn zig_zag(value: i64) -> u64 {
     (value << 1 ^ value >> 63).cast_unsigned()
 }
 
 /// Bytes of a word.
 const WORD: usize = 8;
 /// The bit of each byte that says that more follow.
-const MORE: u64 = 0x8080_8080_8080_8080;
+pub const MORE: u64 = 0x8080_8080_8080_8080;
 
 /// A number of at least eight bits.
 fn append_sevens(number: u64, out: &mut Vec<u8>) {
@@ -57,23 +59,10 @@ const fn sevens(number: u64) -> ([u8; 2 * WORD], usize) {
     (((rest as u128) << 64 | word as u128).to_le_bytes(), count)
 }
 
-/// A moment in milliseconds, microseconds and nanoseconds, each of them a union `["null", "long"]`.
-pub fn moments(nanoseconds: i64, out: &mut Vec<u8>) {
-    /// Branch and number of each.
-    const MOST: usize = 3 * (1 + 10);
-    let (mut bytes, mut end) = ([0; MOST + 2 * WORD], 0);
-    for moment in [nanoseconds.div_euclid(1_000_000), nanoseconds.div_euclid(1_000), nanoseconds] {
-        let (number, count) = sevens(zig_zag(moment));
-        bytes[end] = SECOND_BRANCH;
-        bytes[end + 1..][..number.len()].copy_from_slice(&number);
-        end += 1 + count;
-    }
-    out.extend_from_slice(&bytes[..end]);
-}
-
 /// The lower 56 bits, seven to a byte.
 #[inline]
-const fn spread_sevens(number: u64) -> u64 {
+#[must_use]
+pub const fn spread_sevens(number: u64) -> u64 {
     let halves = number & 0x0FFF_FFFF | (number & 0x00FF_FFFF_F000_0000) << 4;
     let quarters = halves & 0x0000_3FFF_0000_3FFF | (halves & 0x0FFF_C000_0FFF_C000) << 2;
     quarters & 0x007F_007F_007F_007F | (quarters & 0x3F80_3F80_3F80_3F80) << 1
@@ -164,7 +153,25 @@ pub fn simple(value: Simple<'_>, out: &mut Vec<u8>) {
     match value {
         Simple::Text(text) => string(text, out),
         Simple::Number(number) => long(number, out),
+        Simple::Decimal(number) => unscaled(number, out),
+        Simple::Moment(moment) => {
+            let text = moment.iso();
+            length(text.len(), out);
+            out.extend_from_slice(&text);
+        }
     }
+}
+
+/// `bytes` of a number in two's complement, the highest first, as few as hold it.
+#[expect(clippy::cast_possible_truncation, reason = "at most eight bytes")]
+#[inline]
+fn unscaled(number: i64, out: &mut Vec<u8>) {
+    let bits = 1 + u64::BITS - (number ^ number >> 63).leading_zeros();
+    let count = bits.div_ceil(8);
+    let [first, second, third, fourth, fifth, sixth, seventh, eighth] =
+        (number << (u64::BITS - 8 * count)).to_be_bytes();
+    let block = [2 * count as u8, first, second, third, fourth, fifth, sixth, seventh, eighth];
+    append_begin(&block, 1 + count as usize, out);
 }
 
 /// A column's value; `scratch` is any buffer, its content is lost.
@@ -274,18 +281,6 @@ mod tests {
             string(&text, &mut plain);
             composed(&mut out, |out| out.extend_from_slice(text.as_bytes()));
             assert_eq!(out, plain, "{size}");
-        }
-    }
-
-    #[test]
-    fn moments_are_three_optional_numbers() {
-        for nanoseconds in [0, 1, -1, 63, 64, 999_999_999, 1_795_000_000_123_456_789, i64::MAX, i64::MIN, -1_000_000] {
-            let (mut plain, mut out) = (b"before".to_vec(), b"before".to_vec());
-            for divisor in [1_000_000, 1_000, 1] {
-                optional_long(Some(nanoseconds.div_euclid(divisor)), &mut plain);
-            }
-            moments(nanoseconds, &mut out);
-            assert_eq!(out, plain, "{nanoseconds}");
         }
     }
 

@@ -23,7 +23,8 @@ use crate::{
         plan::{MessagePlan, Plan, PlanColumn, RegisteredSchema, codecs, read_columns},
         row::{self, RowSource},
         scratch::{Scratch, push_chosen_header, push_header},
-        source::{Blocks, SourceConstants, append_position, is_streamed},
+        source::{SourceConstants, append_position, is_streamed},
+        tail::Tail,
         topic::TopicNames,
     },
     schema::Relation,
@@ -66,7 +67,7 @@ impl EncoderSettings {
 pub struct Encoder {
     settings: EncoderSettings,
     context: ContextHeaders,
-    blocks: Blocks,
+    tail: Tail,
     scratch: Scratch,
 }
 
@@ -97,7 +98,7 @@ impl Encoder {
     #[must_use]
     pub fn new(settings: EncoderSettings) -> Self {
         let context = ContextHeaders::new(settings.content.context_headers, &settings.prefix);
-        Self { settings, context, blocks: Blocks::default(), scratch: Scratch::default() }
+        Self { settings, context, tail: Tail::default(), scratch: Scratch::default() }
     }
 
     /// Registers the relation's schemas and compiles its plan. To be called before the first event of a relation version.
@@ -262,9 +263,9 @@ impl Encoder {
         bytes.extend_from_slice(&plan.value_prefix);
         encode::string(Op::Message.code(), bytes);
         encode::optional_long(Some(event.processed_ns.div_euclid(1_000_000)), bytes);
-        self.blocks.append_source(&plan.source, meta, &event, bytes);
+        self.tail.append_source(&plan.source, meta, &event, bytes);
         if message.transactional && self.settings.content.transaction.is_written(true) {
-            self.blocks.append_transaction(self.settings.content.transaction_id, meta, &event, bytes);
+            self.tail.append_transaction(self.settings.content.transaction_id, meta, &event, bytes);
         } else {
             encode::null(bytes);
         }
@@ -494,16 +495,7 @@ impl Encoder {
     /// The envelope's fields behind its rows.
     fn append_rest(&mut self, event: &Event<'_>, out: &mut RecordBuf) {
         let Event { plan, transaction, own, op, .. } = event;
-        let bytes = &mut out.bytes;
-        self.blocks.append_source(&plan.source, transaction, own, bytes);
-        let Content { transaction: written, transaction_id, .. } = self.settings.content;
-        if written.is_written(is_streamed(transaction, own.ordinal)) {
-            self.blocks.append_transaction(transaction_id, transaction, own, bytes);
-        } else {
-            encode::null(bytes);
-        }
-        encode::string(op.code(), bytes);
-        encode::moments(own.processed_ns, bytes);
+        self.tail.append(self.settings.content, &plan.source, transaction, (own, *op), &mut out.bytes);
     }
 
     /// The position of an event without a transaction block, or whose block or schema does not tell that it is ours.

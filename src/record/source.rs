@@ -9,6 +9,7 @@ use crate::{
     avro::{content::TransactionId, encode},
     event::{EventMeta, SnapshotMark, TransactionMeta},
     lsn::{Lsn, Position},
+    record::place::Place,
 };
 
 /// The parts of the source block that never change for a table, encoded.
@@ -41,6 +42,31 @@ impl SourceConstants {
             table: join(&[schema, table]),
         }
     }
+
+    /// Tells the plans of this process apart.
+    pub(super) const fn serial(&self) -> u64 {
+        self.serial
+    }
+}
+
+/// Where an event's own LSN stands in a block `source`.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct SourcePlaces {
+    /// Its decimal digits, at the end of the sequence.
+    digits: (usize, usize),
+    lsn: Place,
+}
+
+impl SourcePlaces {
+    /// Puts another LSN there in a copy of the bytes; `false` if it is not as long.
+    pub(super) fn put(&self, lsn: Lsn, original: &[u8], copy: &mut [u8]) -> bool {
+        let mut buffer = itoa::Buffer::new();
+        let digits = buffer.format(lsn.0).as_bytes();
+        let (start, end) = self.digits;
+        let Some(place) = copy.get_mut(start..end).filter(|place| place.len() == digits.len()) else { return false };
+        place.copy_from_slice(digits);
+        self.lsn.put(lsn.0.cast_signed(), original, copy)
+    }
 }
 
 /// The blocks `source` and `transaction` of the events of one transaction: what they have in common is kept, encoded.
@@ -62,6 +88,11 @@ pub(super) struct Blocks {
 }
 
 impl Blocks {
+    /// Whether what is kept is this transaction's.
+    pub(super) fn are_of(&self, meta: &TransactionMeta) -> bool {
+        self.of.as_ref() == Some(meta)
+    }
+
     /// Appends the block `source` in the order of its schema (`avro/source.avsc`).
     pub(super) fn append_source(
         &mut self,
@@ -69,44 +100,49 @@ impl Blocks {
         meta: &TransactionMeta,
         event: &EventMeta,
         out: &mut Vec<u8>,
-    ) {
+    ) -> SourcePlaces {
         self.refresh(meta);
         if self.runs_of != Some((table.serial, event.snapshot)) {
             self.compose_runs(table, meta, event.snapshot);
         }
         out.extend_from_slice(&self.until_sequence);
+        let mut count = 0;
         encode::composed(out, |out| {
             out.extend_from_slice(&self.sequence);
+            count = out.len();
             end_sequence(event.lsn, out);
+            count = out.len() - count;
         });
+        let digits = (out.len() - count, out.len() - SEQUENCE_END.len());
         out.extend_from_slice(&self.until_lsn);
-        encode::long(event.lsn.0.cast_signed(), out);
+        let lsn = Place::append(event.lsn.0.cast_signed(), out);
         // xmin
         encode::null(out);
         out.extend_from_slice(&self.origin);
+        SourcePlaces { digits, lsn }
     }
 
-    /// Appends the nullable transaction block, behind the block `source` of the same event, which knows its transaction.
+    /// Appends the nullable transaction block, behind the block `source` of the same event, which knows its transaction. Gives the
+    /// places of the total order and the collection order.
     pub(super) fn append_transaction(
         &mut self,
         form: TransactionId,
         meta: &TransactionMeta,
         event: &EventMeta,
         out: &mut Vec<u8>,
-    ) {
+    ) -> [Place; 2] {
         if form == TransactionId::Commit && is_streamed(meta, event.ordinal) {
             out.extend_from_slice(&self.id);
         } else {
             encode::present(out);
             encode::composed(out, |out| append_id(form, meta, (event.ordinal, event.lsn), out));
         }
-        encode::long(event.total_order.cast_signed(), out);
-        encode::long(event.collection_order.cast_signed(), out);
+        [event.total_order, event.collection_order].map(|order| Place::append(order.cast_signed(), out))
     }
 
     /// Makes what is kept that of a transaction, if it is another's.
     fn refresh(&mut self, meta: &TransactionMeta) {
-        if self.of.as_ref() == Some(meta) {
+        if self.are_of(meta) {
             return;
         }
         begin_sequence(meta.previous_commit, &mut self.sequence);
@@ -162,9 +198,12 @@ fn begin_sequence(previous: Option<Lsn>, text: &mut Vec<u8>) {
     }
 }
 
+/// What follows the event's LSN there.
+const SEQUENCE_END: &[u8] = b"\"]";
+
 fn end_sequence(lsn: Lsn, text: &mut Vec<u8>) {
     encode::digits(lsn.0, text);
-    text.extend_from_slice(b"\"]");
+    text.extend_from_slice(SEQUENCE_END);
 }
 
 /// Whether the event is one of the stream: a snapshot's has the ordinal 0.

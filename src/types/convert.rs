@@ -10,7 +10,11 @@ use super::{
     decimal_form::{self, Origin},
     float, hstore, integer, interval,
     modes::{BinaryMode, HstoreMode, TimetzMode},
-    money, numeric, point, text, time, timestamp, timestamptz, timetz,
+    money, numeric,
+    plain_moment::UsualMoment,
+    point,
+    special::Special,
+    text, time, timestamp, timestamptz, timetz,
     unsent::Placeholder,
     value::{ByteString, Element, Parsed, RenderError, Simple, Value},
 };
@@ -81,12 +85,13 @@ impl Codec {
         })
     }
 
-    /// What [`Self::parse`] gives, where that is a text as it is or a whole number: most columns are, and so small a value costs
-    /// less.
+    /// What [`Self::parse`] gives, where that is a text as it is, a number or a moment of the usual form: most values are, and so
+    /// small a value costs less.
     ///
     /// # Errors
     /// As [`Self::parse`].
-    #[inline]
+    #[expect(clippy::inline_always, reason = "a value that goes through memory costs more than it took to read")]
+    #[inline(always)]
     pub fn parse_simple<'a>(&self, text: &'a [u8]) -> Result<Option<Simple<'a>>, Utf8Error> {
         Ok(match &self.0 {
             Family::Text(kind) if *kind != TextKind::Bpchar => Some(Simple::Text(std::str::from_utf8(text)?)),
@@ -94,6 +99,10 @@ impl Codec {
                 integer::number(text).filter(|n| i32::try_from(*n).is_ok()).map(Simple::Number)
             }
             Family::Int8 | Family::Oid => integer::number(text).map(Simple::Number),
+            Family::Decimal { scale, .. } => numeric::usual(text, *scale).map(Simple::Decimal),
+            Family::Timestamptz { digits: 6, special } if *special != Special::Item => {
+                UsualMoment::of_utc(text).map(Simple::Moment)
+            }
             _ => None,
         })
     }
@@ -282,8 +291,13 @@ impl Codec {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashSet;
+
     use super::*;
-    use crate::types::{ColumnType, DecimalMode, IntervalMode, Modes, TimeMode, TrailingZeros, TypeKind};
+    use crate::types::{
+        ColumnType, DecimalMode, IntervalMode, Modes, TimeMode, TrailingZeros, TypeKind,
+        value::{ShortText, Unscaled},
+    };
 
     /// Columns of every family, by OID and modifier, and of every kind.
     fn columns() -> Vec<ColumnType> {
@@ -353,7 +367,20 @@ mod tests {
             "a  ",
             "é",
             "t",
+            "0.00",
+            "-0.01",
+            "12345678.90",
+            "1.5",
+            ".50",
+            "1.2a",
+            "1234567890123456.78",
+            "12345678901234567.89",
+            "NaN",
+            "2026-11-24 10:11:12.345678+00",
+            "2026-11-24 10:11:12.345678+01",
+            "2026-11-24 10:11:12.34567+00",
         ];
+        let mut seen = HashSet::new();
         every_codec(|ty, codec| {
             for text in texts.iter().chain(&more) {
                 let value = match codec.parse_simple(text.as_bytes()).unwrap() {
@@ -362,13 +389,21 @@ mod tests {
                         Ok(number) if matches!(codec.0, Family::Int2 | Family::Int4) => Value::Int(number),
                         _ => Value::Long(number),
                     },
+                    Some(Simple::Decimal(number)) => Value::Decimal(Unscaled::Small(i128::from(number).into())),
+                    Some(Simple::Moment(moment)) => {
+                        let mut text = ShortText::new();
+                        text.push_bytes(&moment.iso()).unwrap();
+                        Value::Short(text)
+                    }
                     None => continue,
                 };
+                seen.insert(std::mem::discriminant(&value));
                 for parsed in [codec.parse(text.as_bytes()), codec.parse_key(text.as_bytes())] {
                     assert_eq!(parsed.unwrap(), Parsed::Value(value), "{ty:?} {codec:?}: {text:?}");
                 }
             }
         });
+        assert_eq!(seen.len(), 5, "texts, integers, longs, decimals and moments");
         let bad = Codec::of_column(&ColumnType::base(25, -1, "text"), Modes::default());
         assert!(bad.parse_simple(b"\xff").is_err());
     }

@@ -18,6 +18,7 @@ pub use labels::Unknown;
 pub use modes::{
     BinaryMode, DecimalMode, HstoreMode, IntervalMode, Modes, SpecialValues, TimeMode, TimetzMode, TrailingZeros,
 };
+pub use plain_moment::UsualMoment;
 pub(crate) use point::well_known_binary;
 pub use unsent::{Placeholder, PlaceholderError};
 pub use value::{
@@ -56,6 +57,7 @@ mod moment;
 mod money;
 mod numeric;
 mod other;
+mod plain_moment;
 mod point;
 mod scan;
 mod semantic;

@@ -2,6 +2,7 @@
 
 use super::{
     calendar::{Clock, DAY, IsoDate, MICROS, Moment, PgDate, fraction_digits, moment, scan_iso_date, scan_time},
+    plain_moment::{DATE_LENGTH, SECONDS_LENGTH, is_plain},
     scan::Scan,
     value::{RenderError, ShortText},
 };
@@ -79,24 +80,6 @@ pub(super) fn append_plain(text: &[u8], suffix: &str, out: &mut Vec<u8>) -> bool
     true
 }
 
-/// Bytes of `YYYY-MM-DD`.
-const DATE_LENGTH: usize = 10;
-/// Bytes of `YYYY-MM-DD HH:MM:SS`.
-const SECONDS_LENGTH: usize = 19;
-
-/// Whether these are the digits of a date and a time of day that are the same in every calendar.
-fn is_plain(text: &[u8; SECONDS_LENGTH]) -> bool {
-    const FORM: &[u8; SECONDS_LENGTH] = b"0000-00-00 00:00:00";
-    let fits = |(byte, form): (&u8, &u8)| if *form == b'0' { byte.is_ascii_digit() } else { byte == form };
-    if !text.iter().zip(FORM).fold(true, |all, pair| all & fits(pair)) {
-        return false;
-    }
-    let two = |at: usize| (text[at] - b'0') * 10 + text[at + 1] - b'0';
-    let (month, day, hour, minute, second) = (two(5), two(8), two(11), two(14), two(17));
-    let is_date = text[..4] != *b"0000" && (1..=12).contains(&month) && (1..=28).contains(&day);
-    is_date && hour < 24 && minute < 60 && second < 60
-}
-
 /// Reads what [`iso`] writes.
 pub(super) fn scan_iso(text: &[u8]) -> Option<Moment> {
     let mut scan = Scan(text);
@@ -112,7 +95,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::types::calendar::scan_moment;
+    use crate::types::{calendar::scan_moment, plain_moment::UsualMoment};
 
     proptest! {
         /// What takes the short way is what the long way gives, and comes back as it was.
@@ -127,6 +110,9 @@ mod tests {
                 let long = scan_moment(text.as_bytes(), true).and_then(|moment| iso(moment, digits));
                 prop_assert_eq!(Some(short), long);
             }
+            let usual = UsualMoment::of_utc(text.as_bytes()).map(|moment| moment.iso().to_vec());
+            let short = iso_of_utc(text.as_bytes(), 6).filter(|_| fraction.len() == 7).map(|iso| iso.as_bytes().to_vec());
+            prop_assert_eq!(usual, short);
             let text = format!("{}{fraction}Z", clock.replace(' ', "T"));
             let (mut short, mut long) = (Vec::new(), Vec::new());
             if append_plain(text.as_bytes(), "+00", &mut short) {

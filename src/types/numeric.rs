@@ -44,6 +44,35 @@ pub(super) fn parse_decimal(text: &[u8], precision: u32, scale: u32) -> Parsed<'
     value.map_or_else(|| Parsed::Unrepresentable { stand_in: Value::Decimal(beyond(text, precision)) }, Parsed::Value)
 }
 
+/// The unscaled number of [`parse_decimal`] for a text of the usual form: all digits of the scale, and no more in all than any word
+/// holds.
+pub(super) fn usual(text: &[u8], scale: u32) -> Option<i64> {
+    let (negative, digits) = match text {
+        [b'-', digits @ ..] => (true, digits),
+        digits => (false, digits),
+    };
+    let scale = scale as usize;
+    let (whole, fraction) = match digits.len().checked_sub(scale + 1)? {
+        _ if scale == 0 => (digits, &[][..]),
+        whole => match digits.split_at(whole) {
+            (whole, [b'.', fraction @ ..]) => (whole, fraction),
+            _ => return None,
+        },
+    };
+    if whole.is_empty() || whole.len() + scale > DIGITS_OF_LONG {
+        return None;
+    }
+    let (mut number, mut are_digits) = (0, true);
+    for part in [whole, fraction] {
+        for digit in part {
+            let digit = digit.wrapping_sub(b'0');
+            are_digits &= digit < 10;
+            number = number * 10 + i64::from(digit);
+        }
+    }
+    are_digits.then_some(if negative { -number } else { number })
+}
+
 /// A number of a column without a scale.
 pub(super) fn parse_variable(text: &[u8], zeros: TrailingZeros) -> Parsed<'_> {
     let Some(number) = split(text) else { return not_a_number(text) };

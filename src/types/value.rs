@@ -12,6 +12,7 @@ use super::{
     hstore_json::HstoreText,
     magnitude,
     modes::BinaryMode,
+    plain_moment::UsualMoment,
 };
 
 /// A non-null column value in the shape of its Avro type.
@@ -97,6 +98,10 @@ pub enum Simple<'a> {
     Text(&'a str),
     /// [`Value::Int`] or [`Value::Long`]
     Number(i64),
+    /// [`Value::Decimal`]
+    Decimal(i64),
+    /// [`Value::Short`]
+    Moment(UsualMoment<'a>),
 }
 
 impl Parsed<'_> {

@@ -46,6 +46,8 @@ pub(super) struct Streamer {
     extent: Extent,
     /// Everything inside of the extent was taken.
     through: bool,
+    /// When the batch at hand was begun: its row changes have one time of processing.
+    processed_ns: i64,
 }
 
 impl Streamer {
@@ -68,11 +70,13 @@ impl Streamer {
             ceiling: Lsn::ZERO,
             extent,
             through: false,
+            processed_ns: 0,
         }
     }
 
     /// Takes the items of one batch, as far as the session's options hold.
     pub(super) async fn take_all(&mut self, items: Vec<StreamItem>) -> Result<(), Error> {
+        self.processed_ns = now_ns();
         for item in items {
             self.through |= self.open.is_none() && self.extent.ends_before(&item);
             if self.through {
@@ -223,7 +227,7 @@ impl Streamer {
             }
             None => return Err(Error::Protocol { what: "change of an unannounced relation", lsn }),
         };
-        let event = EventMeta { lsn, processed_ns: now_ns(), ..self.boundaries.next(open, relation) };
+        let event = EventMeta { lsn, processed_ns: self.processed_ns, ..self.boundaries.next(open, relation) };
         let ordinal = event.ordinal;
         self.records.clear();
         let encoded = self.encoder.encode(&running.plan, &open.meta, event, &change, &mut self.records);
