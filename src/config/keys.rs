@@ -94,8 +94,8 @@ pub const KEYS: &[Key] = &[
     key(
         "capture.streaming",
         Kind::Bool,
-        Some("false"),
-        "Ask the server for large transactions while they run, and keep them in the spool until they commit; else the server keeps them. Not by default, since the server is said not to tell of every savepoint that is rolled back (docs/operations.md).",
+        Some("true"),
+        "Ask the server for large transactions while they run, and keep them in the spool until they commit; else the server keeps them (docs/operations.md).",
     ),
     key(
         "capture.memory",

@@ -175,6 +175,7 @@ impl ReplicationConnection {
             if frame.tag == b'W' {
                 return Ok(ReplicationStream {
                     wire: self.wire,
+                    settings: self.settings,
                     slot: slot.to_owned(),
                     start,
                     sender_timeout,
@@ -316,6 +317,8 @@ async fn until_ready(wire: &mut Wire, settings: &Settings) -> Result<(i32, i32),
 #[derive(Debug)]
 pub struct ReplicationStream {
     pub(super) wire: Wire,
+    /// Of the server, for questions that a stream has no answer to.
+    pub(super) settings: Settings,
     pub(super) slot: String,
     pub(super) start: Lsn,
     pub(super) sender_timeout: Option<Duration>,

@@ -247,6 +247,9 @@ impl Classify for Error {
                 "Nothing is lost: the server sends the transactions again. Look after the disk that the spool's folder is on."
                     .to_owned()
             }
+            Self::Spool { source: Problem::Untold { .. }, .. } => {
+                "Nothing is lost: the server sends the transaction again, when it knows what counts of it.".to_owned()
+            }
             Self::Spool { .. } => {
                 "Nothing is lost: the server keeps large transactions itself until these have ended. Give the spool a folder with \
                  more room and a higher limit by [capture.spool] directory and limit, or end transactions that are idle."

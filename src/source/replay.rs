@@ -92,6 +92,17 @@ impl Replay {
         self.committed.xid
     }
 
+    /// Its subtransactions that are only known to have begun.
+    #[must_use]
+    pub fn untold(&self) -> Vec<u32> {
+        self.stored.untold()
+    }
+
+    /// These of them were rolled back.
+    pub fn roll_back(&mut self, subxids: &[u32]) {
+        self.stored.roll_back_too(subxids);
+    }
+
     /// Reads until so many bytes are there, or all.
     pub fn feed(&mut self, spool: &mut Spool, bytes: usize) -> Result<(), Problem> {
         spool.read(&mut self.stored, &mut self.buffer, bytes)?;

@@ -37,6 +37,7 @@ use super::{
     replay::{Replay, Step},
     spool::{Problem, Spool},
     wire::{RawFrame, Wire, log_notice},
+    xids,
 };
 pub use super::{item::StreamItem, spool::SpoolSettings, stream_status::StreamStatus};
 use crate::{
@@ -140,6 +141,7 @@ pub fn spawn(
         held_back_interval: stream.sender_timeout.unwrap_or(settings.receive_timeout) / 3,
         feedback: Feedback::new(stream.start, confirmed, now),
         wire: stream.wire,
+        server: stream.settings,
         slot: stream.slot,
         intake: Intake::new(stream.streams.then(|| Spool::new(settings.spool.clone())), stream.tells_empty),
         settings,
@@ -183,6 +185,7 @@ enum Collected {
 #[derive(Debug)]
 struct Task {
     wire: Wire,
+    server: postgres::Settings,
     slot: String,
     intake: Intake,
     settings: StreamSettings,
@@ -389,8 +392,33 @@ impl Task {
         Ok(settled.is_some())
     }
 
+    /// Finds out what counts of a transaction; `false` when it is time to stop.
+    ///
+    /// The server tells of a subtransaction that it was rolled back only where it knows that it has sent something of it. It forgets
+    /// that where it had put the changes into a file first, as it does with large ones of which it meets a part of a row (versions 14
+    /// to 18, seen).
+    async fn ask_untold(&mut self, replay: &mut Replay) -> Result<bool, Error> {
+        let untold = replay.untold();
+        if untold.is_empty() {
+            return Ok(true);
+        }
+        let server = self.server.clone();
+        let asked = async { Some(xids::rolled_back(&server, &untold).await) };
+        let Some(answer) = self.meanwhile(asked).await? else { return Ok(false) };
+        let xid = replay.xid();
+        let Some(rolled_back) = answer? else {
+            let source = Problem::Untold { xid };
+            return Err(Error::Spool { slot: self.slot.clone(), open: vec![xid], source });
+        };
+        replay.roll_back(&rolled_back);
+        Ok(true)
+    }
+
     /// Delivers a transaction of the spool; `false` when it is time to stop.
     async fn replay(&mut self, mut replay: Replay) -> Result<bool, Error> {
+        if !self.ask_untold(&mut replay).await? {
+            return Ok(false);
+        }
         let mut pending = Pending::default();
         let xid = replay.xid();
         loop {

@@ -21,7 +21,6 @@ async fn prepared(mut scenario: Scenario) -> Scenario {
     scenario.source("CREATE TABLE things (id int PRIMARY KEY, body text); INSERT INTO things VALUES (0)").await;
     let folder = scenario.folder().join("spool");
     fs::create_dir(&folder).expect("a folder for the spool");
-    scenario.settings.set("capture.streaming", true);
     scenario.settings.set("capture.spool.directory", folder.to_str().expect("a plain path"));
     scenario
 }
@@ -185,6 +184,29 @@ async fn rows_of_a_savepoint_that_is_rolled_back_after_a_restart_do_not_arrive()
     scenario.await_equal("things").await;
     let rows = scenario.topics().read("public.things").len();
     assert_eq!(rows, 4, "of the snapshot and of three transactions");
+}
+
+/// Trap T38: of changes that the server had put into a file before it sent them it does not tell that they were rolled back. It puts
+/// them there when it meets its limit within a row, and forgets when there are more than it reads back at once.
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_of_a_savepoint_that_the_server_does_not_tell_of_do_not_arrive() {
+    let scenario = scenario("untold").await;
+    let memory = format!("ALTER DATABASE {} SET logical_decoding_work_mem = '10MB'", scenario.name);
+    scenario.source(&format!("{memory}; ALTER TABLE things ALTER body SET STORAGE EXTERNAL")).await;
+    let (_capture, _apply) = (scenario.capture().await, scenario.apply().await);
+    let session = scenario.source_session().await;
+    let insert = |from: i32, to: i32| {
+        format!("INSERT INTO things SELECT n, repeat('x', 16000) FROM generate_series({from}, {to}) n;")
+    };
+    run(&session, &format!("BEGIN; SAVEPOINT told; {} ROLLBACK TO told", insert(1, 10))).await;
+    run(&session, &format!("SAVEPOINT kept; INSERT INTO things VALUES (20, 'kept'); {} RELEASE kept", insert(21, 30)))
+        .await;
+    run(&session, &format!("SAVEPOINT untold; {}", insert(1000, 2000))).await;
+    await_metric(&scenario, "it is in progress", |metrics| metrics.sum(CAPTURE_IN_PROGRESS) > 0.0).await;
+    run(&session, "ROLLBACK TO untold; INSERT INTO things VALUES (3, 'kept'); COMMIT").await;
+    scenario.await_equal("things").await;
+    let rows = scenario.topics().read("public.things").len();
+    assert_eq!(rows, 1 + 11 + 1, "the snapshot's and what was kept");
 }
 
 #[tokio::test(flavor = "multi_thread")]

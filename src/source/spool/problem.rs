@@ -25,6 +25,12 @@ pub enum Problem {
         /// Why not.
         source: io::Error,
     },
+    /// Nobody knows which messages of a transaction count.
+    #[error("the server does not know any more whether subtransactions of {xid} were rolled back")]
+    Untold {
+        /// The transaction.
+        xid: u32,
+    },
     /// What is read is not what was written.
     #[error("the spool in {} does not hold what was written to it: {reason}", folder.display())]
     Corrupt {

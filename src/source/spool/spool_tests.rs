@@ -174,3 +174,26 @@ fn a_spool_that_needs_no_disk_touches_none() {
     let stored = spool.take(1).unwrap();
     assert_eq!(read(&mut spool, stored), [(5, b"content".to_vec())]);
 }
+
+#[test]
+fn subtransactions_with_messages_are_known_until_they_are_told_of() {
+    let (_folder, mut spool) = spool(1 << 20, 1 << 30);
+    spool.begin(1);
+    let message = |spool: &mut Spool, xid: u32| {
+        let data = [&b"I"[..], &xid.to_be_bytes()].concat();
+        assert!(spool.append(1, Entry { wal_start: Lsn(0), arrival: 0, data: &data }));
+    };
+    // Two of them take turns, as the transaction itself does with them.
+    for turn in 0..1000 {
+        message(&mut spool, turn % 4);
+        message(&mut spool, 1);
+    }
+    assert!(spool.roll_back(1, 2));
+    assert!(spool.roll_back(1, 9));
+    assert!(spool.held().memory < 200_000, "{:?}", spool.held());
+    let mut stored = spool.take(1).unwrap();
+    assert_eq!(stored.untold(), [0, 3]);
+    stored.roll_back_too(&[0]);
+    assert_eq!([0, 1, 2, 3].map(|xid| stored.is_rolled_back(xid)), [true, false, true, false]);
+    assert_eq!(stored.untold(), [3]);
+}

@@ -6,6 +6,7 @@ use super::{
     entry::Entry,
     file::{Block, CAPACITY, Place},
 };
+use crate::pgoutput::streamed::{Owner, owner};
 
 /// What a transaction takes beside its messages: this, its place in the map, and what the allocator adds.
 const OVERHEAD: usize = 512;
@@ -20,6 +21,8 @@ pub struct Stored {
     in_memory: VecDeque<Vec<u8>>,
     /// Behind all blocks.
     tail: Vec<u8>,
+    /// Subtransactions that have messages, some more than once until it is sealed.
+    subtransactions: Vec<u32>,
     /// Subtransactions that were rolled back.
     rolled_back: Vec<u32>,
     /// The number of the first block that is still there.
@@ -41,6 +44,7 @@ impl Stored {
             on_disk: VecDeque::new(),
             in_memory: VecDeque::new(),
             tail: Vec::new(),
+            subtransactions: Vec::new(),
             rolled_back: Vec::new(),
             first: 0,
             len: 0,
@@ -50,8 +54,8 @@ impl Stored {
     /// Bytes that it takes in memory.
     pub(super) fn memory(&self) -> usize {
         let blocks = self.in_memory.len() * CAPACITY + self.in_memory.capacity() * size_of::<Vec<u8>>();
-        let ids = (self.on_disk.capacity() + self.rolled_back.capacity()) * size_of::<u32>();
-        OVERHEAD + blocks + ids + self.tail.capacity()
+        let ids = self.on_disk.capacity() + self.subtransactions.capacity() + self.rolled_back.capacity();
+        OVERHEAD + blocks + ids * size_of::<u32>() + self.tail.capacity()
     }
 
     /// Bytes of its messages that are still to be read, or a little more.
@@ -60,8 +64,24 @@ impl Stored {
     }
 
     pub(super) fn append(&mut self, entry: Entry<'_>) {
+        if let Some(Owner::Transaction(xid)) = owner(entry.data)
+            && xid != self.xid
+            && self.subtransactions.last() != Some(&xid)
+        {
+            self.belongs_to(xid);
+        }
         self.extend(&entry.header());
         self.extend(entry.data);
+    }
+
+    /// A message of a subtransaction; where they take turns, each of them would be noted again and again.
+    fn belongs_to(&mut self, subxid: u32) {
+        if self.subtransactions.len() == self.subtransactions.capacity() {
+            self.subtransactions.sort_unstable();
+            self.subtransactions.dedup();
+            self.subtransactions.reserve(self.subtransactions.len());
+        }
+        self.subtransactions.push(subxid);
     }
 
     fn extend(&mut self, mut bytes: &[u8]) {
@@ -88,6 +108,21 @@ impl Stored {
 
     /// Nothing is added any more.
     pub(super) fn seal(&mut self) {
+        self.rolled_back.sort_unstable();
+        self.subtransactions.sort_unstable();
+        self.subtransactions.dedup();
+    }
+
+    /// The subtransactions that have messages and of which nobody has said that they were rolled back. Only of a transaction that
+    /// was taken.
+    #[must_use]
+    pub fn untold(&self) -> Vec<u32> {
+        self.subtransactions.iter().copied().filter(|subxid| !self.is_rolled_back(*subxid)).collect()
+    }
+
+    /// These were rolled back too.
+    pub fn roll_back_too(&mut self, subxids: &[u32]) {
+        self.rolled_back.extend_from_slice(subxids);
         self.rolled_back.sort_unstable();
     }
 
