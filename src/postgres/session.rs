@@ -28,6 +28,9 @@ pub const PINNED: [(&str, &str); 16] = [
     ("tcp_keepalives_count", "4"),
 ];
 
+/// The first server version with `transaction_timeout`; others refuse a session that names it at start-up.
+pub const TRANSACTION_TIMEOUT_SINCE: u32 = 170_000;
+
 /// The pinned settings and `extra` as the start-up parameter `options`: `-c name=value …`.
 #[must_use]
 pub fn options(extra: &[(&str, &str)]) -> String {

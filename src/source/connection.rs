@@ -216,6 +216,10 @@ impl ReplicationConnection {
         let rows = connection.query("reading the server version", "SHOW server_version_num").await?;
         let version = rows.first("server_version_num").and_then(|text| text.parse().ok());
         connection.server_version = version.ok_or_else(|| connection.wire.protocol("no server version"))?;
+        if connection.server_version >= session::TRANSACTION_TIMEOUT_SINCE {
+            // What is decoded is decoded in transactions, which last as long as Kafka lets them.
+            connection.query("setting transaction_timeout", "SET transaction_timeout = 0").await?;
+        }
         Ok(connection)
     }
 

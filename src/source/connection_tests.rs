@@ -27,6 +27,16 @@ async fn a_clear_text_password_is_sent_when_asked_for() {
 }
 
 #[tokio::test]
+async fn no_limit_of_a_transaction_cuts_the_stream() {
+    let connection = connect(async |peer| {
+        peer.log_in_to("170004").await;
+        peer.expect_query("SET transaction_timeout = 0").await;
+        peer.row("none", "").await;
+    });
+    assert_eq!(connection.await.unwrap().server_version(), 170_004);
+}
+
+#[tokio::test]
 async fn an_md5_password_is_salted() {
     let connection = connect(async |peer| {
         peer.send(b'R', &[0, 0, 0, 5, 1, 2, 3, 4]).await;

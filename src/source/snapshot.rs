@@ -27,12 +27,9 @@ use super::{
 };
 use crate::{
     event::{Datum, Tuple},
-    postgres::{self, Client, Settings},
+    postgres::{self, Client, Settings, session},
     schema::{TableName, quote_identifier, quote_literal},
 };
-
-/// The first server version that limits the time of a transaction.
-const TRANSACTION_TIMEOUT_SINCE: u32 = 170_000;
 
 /// What is known of the snapshot itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -85,8 +82,11 @@ impl SnapshotReader {
     pub async fn open(settings: &Settings, snapshot: &str, batch_bytes: usize) -> Result<Self, Error> {
         let client = catalog::connect(settings, "walrelay snapshot").await?;
         // What a role or the server has set must not cut a transaction of hours, nor make each chunk a walk over the whole table.
-        let own =
-            if client.server_version() >= TRANSACTION_TIMEOUT_SINCE { "; SET transaction_timeout = 0" } else { "" };
+        let own = if client.server_version() >= session::TRANSACTION_TIMEOUT_SINCE {
+            "; SET transaction_timeout = 0"
+        } else {
+            ""
+        };
         let set = format!("SET enable_tidscan = on{own}");
         client.batch_execute(&set).await.map_err(|error| Error::statement("preparing the snapshot", error))?;
         let begin = "BEGIN TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY";
