@@ -1,10 +1,13 @@
-//! Logging to standard error: for people on a terminal, one JSON object per line otherwise.
+//! Logging to standard error: for people on a terminal, above the bars there, one JSON object per line otherwise.
 
 use std::io::IsTerminal as _;
 
 use tracing_subscriber::{EnvFilter, layer::SubscriberExt as _, util::SubscriberInitExt as _};
 
-use crate::config::LogFormat;
+use crate::{
+    config::LogFormat,
+    pipeline::bars::{self, AboveBars},
+};
 
 /// The environment variable that overrides `log.level`.
 pub const LEVEL_VARIABLE: &str = "WALRELAY_LOG";
@@ -18,11 +21,12 @@ pub fn init(format: LogFormat, level: &str) {
     let filter = EnvFilter::try_new(overridden.as_deref().unwrap_or(level)).unwrap_or_else(|_| EnvFilter::new("info"));
     let terminal = std::io::stderr().is_terminal();
     let registry = tracing_subscriber::registry().with(filter);
-    let layer = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+    let layer = tracing_subscriber::fmt::layer().with_writer(|| AboveBars);
     let started = if is_human(format, terminal) {
         let ansi = terminal && colours_wanted();
         registry.with(layer.compact().with_target(false).with_ansi(ansi)).try_init()
     } else {
+        bars::hide();
         registry.with(layer.json().flatten_event(true).with_current_span(false)).try_init()
     };
     // refused only when a subscriber is there already

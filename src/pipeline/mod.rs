@@ -3,6 +3,7 @@
 pub mod ack;
 pub mod applied;
 pub mod apply;
+pub mod bars;
 pub mod capture;
 pub mod check;
 pub mod health;

@@ -16,6 +16,18 @@ pub(super) struct Figures {
 }
 
 impl Figures {
+    /// These and others.
+    pub(super) fn and(self, other: Self) -> Self {
+        let sum = |[of, read]: [u64; 2], [more_of, more_read]: [u64; 2]| {
+            [of.saturating_add(more_of), read.saturating_add(more_read)]
+        };
+        Self {
+            rows: self.rows.saturating_add(other.rows),
+            chunks: sum(self.chunks, other.chunks),
+            bytes: sum(self.bytes, other.bytes),
+        }
+    }
+
     /// Hundredths of the bytes that were read; of the chunks where they have none.
     pub(super) fn percent(&self) -> u64 {
         let [whole, done] = if self.bytes[0] > 0 { self.bytes } else { self.chunks };

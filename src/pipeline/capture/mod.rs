@@ -15,6 +15,7 @@ mod beside;
 mod boundaries;
 mod chunk_worker;
 mod copied;
+mod copy_bars;
 mod copy_progress;
 mod departed;
 mod destinations;
