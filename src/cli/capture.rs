@@ -7,7 +7,7 @@ use crate::{
     kafka::ProducerSettings,
     pipeline::{
         capture::{
-            self, CaptureDeps, CaptureSettings, GapPolicy, OriginFilter, SnapshotGuard, SnapshotMode, UnloggedPolicy,
+            self, CaptureDeps, CaptureSettings, Delivery, GapPolicy, OriginFilter, SnapshotGuard, SnapshotMode, UnloggedPolicy,
         },
         health::Half,
         metrics::CaptureMetrics,
@@ -46,7 +46,14 @@ fn settings(config: &CaptureConfig) -> Result<CaptureSettings, source::Error> {
             compression: kafka.compression.clone(),
             queue_bytes: share,
             linger_ms: LINGER_MS,
+            transactional: None,
         },
+        delivery: match capture.delivery {
+            config::Delivery::AtLeastOnce => Delivery::AtLeastOnce,
+            config::Delivery::ExactlyOnce => Delivery::ExactlyOnce,
+        },
+        commit_interval: capture.commit_interval.0,
+        transaction_timeout: capture.transaction_timeout.0,
         topics: settings::topics(kafka),
         create_topics: kafka.topics.create,
         registry: settings::registry(&config.registry),

@@ -35,7 +35,7 @@ pub use self::{
     layers::{Entry, Layers},
     problem::{Error, Origin, Problem},
     sections::{
-        Apply, Capture, FlatRecords, Format, Kafka, Log, LogFormat, OnGap, OnUnlogged, Origins, RecordsKind, Registry,
+        Apply, Capture, Delivery, FlatRecords, Format, Kafka, Log, LogFormat, OnGap, OnUnlogged, Origins, RecordsKind, Registry,
         SnapshotGuard, SnapshotMode, SubjectStrategy, Topics,
     },
     value::{Bound, ByteSize, ParseError, Period, Secret},

@@ -65,6 +65,16 @@ pub enum SnapshotGuard {
     Off,
 }
 
+/// How often a change may come into Kafka.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Delivery {
+    /// Again after a crash.
+    AtLeastOnce,
+    /// Once, for readers of committed records.
+    ExactlyOnce,
+}
+
 /// What to do when WAL that was not captured is gone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -114,6 +124,9 @@ pub struct Capture {
     pub origin: Origins,
     pub streaming: bool,
     pub memory: ByteSize,
+    pub delivery: Delivery,
+    pub commit_interval: Period,
+    pub transaction_timeout: Period,
     pub on_gap: OnGap,
     pub on_unlogged: OnUnlogged,
     pub status_interval: Period,

@@ -1,5 +1,7 @@
 //! Errors of the Kafka adapter and what to do about them.
 
+use std::time::Duration;
+
 use rdkafka::{error::KafkaError, types::RDKafkaErrorCode};
 
 use crate::retry::{Classify, Severity};
@@ -96,6 +98,34 @@ pub enum Error {
         /// The state topic.
         topic: String,
     },
+    /// A transaction of the producer of events failed.
+    #[error("cannot {operation} under transactional id {id}")]
+    Transaction {
+        /// What was tried.
+        operation: &'static str,
+        /// The transactional id.
+        id: String,
+        /// The brokers' or librdkafka's error.
+        #[source]
+        source: KafkaError,
+    },
+    /// The brokers leave no transaction open for so long.
+    #[error("the brokers leave no transaction open for {wanted:?}, as transactional id {id} asks for")]
+    TransactionTimeout {
+        /// The transactional id.
+        id: String,
+        /// What was asked for.
+        wanted: Duration,
+    },
+    /// Another process has taken over the transactional id.
+    #[error("another capture has taken over transactional id {id}")]
+    Superseded {
+        /// The transactional id.
+        id: String,
+    },
+    /// The records of a change were handed over by half.
+    #[error("the records of a change were handed over by half when the session was cut: their transaction is given up")]
+    Torn,
     /// The consumer failed.
     #[error("consuming from kafka at {brokers} failed")]
     Consume {
@@ -137,12 +167,30 @@ impl Error {
     /// Whether the producer takes nothing more since the delivery of an earlier record failed, whose report tells of which.
     #[must_use]
     pub fn is_of_earlier_record(&self) -> bool {
-        matches!(self, Self::Produce { source, .. } if code(source) == Some(RDKafkaErrorCode::Fatal))
+        // A transaction that failed takes none either, and that is told as a wrong state.
+        let tells = |code| matches!(code, RDKafkaErrorCode::Fatal | RDKafkaErrorCode::State);
+        matches!(self, Self::Produce { source, .. } if code(source).is_some_and(tells))
+    }
+
+    /// Whether a record was given up over another one's failure, or that of their transaction.
+    #[must_use]
+    pub fn is_of_other_record(&self) -> bool {
+        let tells = |code| matches!(code, RDKafkaErrorCode::PurgeQueue | RDKafkaErrorCode::PurgeInflight);
+        matches!(self, Self::Delivery { source, .. } if code(source).is_some_and(tells))
     }
 }
 
 fn code(error: &KafkaError) -> Option<RDKafkaErrorCode> {
     error.rdkafka_error_code()
+}
+
+/// Error codes by which brokers refuse a transaction, and not a record.
+fn is_refused(code: RDKafkaErrorCode) -> bool {
+    use RDKafkaErrorCode as Code;
+    matches!(
+        code,
+        Code::TransactionalIdAuthorizationFailed | Code::ClusterAuthorizationFailed | Code::TopicAuthorizationFailed
+    )
 }
 
 impl Classify for Error {
@@ -161,6 +209,9 @@ impl Classify for Error {
                     Severity::Transient
                 }
             }
+            Self::TransactionTimeout { .. } => Severity::Fatal,
+            Self::Transaction { source, .. } if code(source).is_some_and(is_refused) => Severity::Fatal,
+            Self::Transaction { .. } | Self::Superseded { .. } | Self::Torn => Severity::Transient,
             Self::Unreachable { .. } | Self::Fenced { .. } | Self::Consume { .. } | Self::Closed => Severity::Transient,
         }
     }
@@ -174,10 +225,12 @@ impl Classify for Error {
             Self::Topic { topic, source, .. } | Self::Delivery { topic, source, .. } | Self::Produce { topic, source } => return delivery_hint(topic, source),
             Self::MissingTopic { topic } => format!("Create topic {topic}, or let capture create it (kafka.topics.create = true)."),
             Self::PartitionCount { found, .. } => format!("Set kafka.topics.partitions = {found} if the topic always had so many. If its count was changed, keys have moved to other partitions and lost their order: publish under a new prefix with a new slot, and empty the tables at the targets first (docs/operations.md, \"A new prefix\")."),
-            Self::Fenced { .. } => "Run one capture per slot; this one starts again and waits for the slot.".into(),
+            Self::Transaction { id, source, .. } if code(source).is_some_and(is_refused) => format!("Grant the configured principal Write and Describe on TransactionalId {id}, and Write on every topic that it publishes to; librdkafka's log (WALRELAY_LOG=walrelay::librdkafka=debug) names the topic."),
+            Self::TransactionTimeout { wanted, .. } => format!("Set [capture] transaction_timeout to less than the brokers' transaction.max.timeout.ms, or raise that above {} ms.", wanted.as_millis()),
+            Self::Fenced { .. } | Self::Superseded { .. } => "Run one capture per slot; this one starts again and waits for the slot.".into(),
             Self::OffsetOutOfRange { .. } => "Records that were never applied are gone from the topic (retention, or the topic was recreated): take a new snapshot into a new prefix and empty the tables at the targets first (docs/operations.md, \"A new prefix\"), or restore the topic.".into(),
             Self::Consume { source, .. } if code(source).is_some_and(is_definite) => "Check that every topic and partition in [apply] partitions exists, and that the user may read it.".into(),
-            Self::State { .. } | Self::Consume { .. } | Self::Closed => return None,
+            Self::State { .. } | Self::Transaction { .. } | Self::Torn | Self::Consume { .. } | Self::Closed => return None,
         })
     }
 }

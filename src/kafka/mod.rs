@@ -12,8 +12,10 @@ mod recovery;
 mod scripted;
 mod settings;
 mod state;
+mod tail;
 mod topic;
 mod topic_id;
+mod transaction;
 mod unpolled;
 
 pub use consumer::{
@@ -21,7 +23,9 @@ pub use consumer::{
     TopicPartition,
 };
 pub use error::Error;
-pub use producer::{Delivery, DeliveryObserver, Producer, ProducerSettings};
+pub use producer::{Delivery, DeliveryObserver, Producer, ProducerSettings, Transactional};
 pub use settings::Settings;
 pub use state::{StateEntry, StateTopic};
+pub use tail::ends_of_records;
 pub use topic::{Admin, TopicDescription, TopicSettings};
+pub use transaction::fence;

@@ -17,6 +17,15 @@ use rdkafka::{
 use super::{Error, Settings, context::ClientLog};
 use crate::event::Record;
 
+/// Of all producers with one id the newest alone may write, and its records become visible by commits.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Transactional {
+    /// `transactional.id`.
+    pub id: String,
+    /// How long the brokers leave a transaction open, from its first record on.
+    pub timeout: Duration,
+}
+
 /// What the producer adds to the shared settings.
 #[derive(Clone, Debug, Default)]
 pub struct ProducerSettings {
@@ -28,6 +37,8 @@ pub struct ProducerSettings {
     pub queue_bytes: usize,
     /// How long a batch waits to fill, in milliseconds.
     pub linger_ms: u32,
+    /// Whether it writes in transactions.
+    pub transactional: Option<Transactional>,
 }
 
 /// One delivery report.
@@ -51,8 +62,9 @@ pub trait DeliveryObserver: Send + Sync + 'static {
     fn delivered(&self, delivery: Delivery<'_>);
 }
 
-struct Context<O> {
-    log: ClientLog,
+/// What librdkafka tells a producer's client.
+pub(super) struct Context<O> {
+    pub(super) log: ClientLog,
     observer: O,
 }
 
@@ -85,8 +97,9 @@ const RECORD_SHARE: usize = 512;
 
 /// Sends records; reports go to the [`DeliveryObserver`].
 pub struct Producer<O: DeliveryObserver> {
-    inner: ThreadedProducer<Context<O>>,
-    brokers: Arc<str>,
+    pub(super) inner: ThreadedProducer<Context<O>>,
+    pub(super) brokers: Arc<str>,
+    pub(super) transactional: Option<Transactional>,
 }
 
 impl<O: DeliveryObserver> Producer<O> {
@@ -113,11 +126,14 @@ impl<O: DeliveryObserver> Producer<O> {
             .set("acks", "all")
             .set("message.timeout.ms", "0")
             .set("partitioner", "murmur2_random");
+        if let Some(transactional) = &own.transactional {
+            transactional.set(&mut config);
+        }
         let context = Context { log: ClientLog::default(), observer };
         let inner = config
             .create_with_context(context)
             .map_err(|source| Error::Configuration { reason: source.to_string() })?;
-        Ok(Self { inner, brokers: settings.address().into() })
+        Ok(Self { inner, brokers: settings.address().into(), transactional: own.transactional.clone() })
     }
 
     /// Hands a record over; `false` when the queue is full and the caller has to wait for deliveries (trap T76).

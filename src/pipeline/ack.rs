@@ -61,8 +61,13 @@ impl AckTracker {
 
     /// One record of the unit was acknowledged.
     pub fn acknowledge(&mut self, sequence: Sequence) {
+        self.acknowledge_many(sequence, 1);
+    }
+
+    /// So many records of the unit were acknowledged.
+    pub fn acknowledge_many(&mut self, sequence: Sequence, records: u64) {
         let Some(unit) = self.unit(sequence) else { return };
-        unit.outstanding = unit.outstanding.saturating_sub(1);
+        unit.outstanding = unit.outstanding.saturating_sub(records);
         if unit.outstanding == 0 && unit.end.is_some() {
             self.retire();
         }

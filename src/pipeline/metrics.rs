@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 
 use prometheus::{
-    Gauge, GaugeVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
+    Gauge, GaugeVec, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
     core::{Collector, Desc},
     proto::MetricFamily,
 };
@@ -40,6 +40,12 @@ pub const CAPTURE_STREAMING: &str = "walrelay_capture_streaming";
 pub const CAPTURE_IN_PROGRESS: &str = "walrelay_capture_in_progress_transactions";
 /// Bytes of the spool, by `where`: `memory`, `disk`.
 pub const CAPTURE_SPOOL: &str = "walrelay_capture_spool_bytes";
+/// 1 under exactly-once delivery, else 0.
+pub const CAPTURE_EXACTLY_ONCE: &str = "walrelay_capture_exactly_once";
+/// Kafka transactions of exactly-once delivery, by `outcome`: `committed`, or `aborted` by capture itself.
+pub const CAPTURE_TRANSACTIONS: &str = "walrelay_capture_kafka_transactions_total";
+/// Histogram of how long commits of Kafka transactions took, in seconds.
+pub const CAPTURE_COMMITS: &str = "walrelay_capture_commit_seconds";
 /// Errors, by `kind`: `transient`, `definite`, `fatal`.
 pub const CAPTURE_ERRORS: &str = "walrelay_capture_errors_total";
 
@@ -133,6 +139,11 @@ pub struct CaptureMetrics {
     bytes: IntCounterVec,
     snapshot_rows: IntCounterVec,
     snapshot_chunks: IntGaugeVec,
+    transactions: IntCounterVec,
+    /// Whether delivery is exactly once.
+    pub exactly_once: IntGauge,
+    /// Seconds that commits of Kafka transactions took.
+    pub commit_seconds: Histogram,
     /// WAL position that the server told last.
     pub received: IntGauge,
     /// LSN that is recorded and sent as flushed.
@@ -171,6 +182,8 @@ impl CaptureMetrics {
         )?;
         let chunks = Opts::new(CAPTURE_SNAPSHOT_CHUNKS, "Chunks of the initial snapshot.");
         let [received, flush, confirmed, restart] = POSITIONS.map(|name| position.with_label_values(&[name]));
+        let commits = HistogramOpts::new(CAPTURE_COMMITS, "Seconds that commits of Kafka transactions took.")
+            .buckets(vec![0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 5.0, 30.0]);
         let spool = Opts::new(CAPTURE_SPOOL, "Bytes kept of transactions in progress.");
         let spool = registered(registry, IntGaugeVec::new(spool, &["where"])?)?;
         Ok(Self {
@@ -178,6 +191,14 @@ impl CaptureMetrics {
             bytes: counters(registry, CAPTURE_BYTES, "Bytes of keys, values and headers handed to Kafka.", &["table"])?,
             snapshot_rows: counters(registry, CAPTURE_SNAPSHOT_ROWS, "Rows read by the initial snapshot.", &["table"])?,
             snapshot_chunks: registered(registry, IntGaugeVec::new(chunks, &["table", "state"])?)?,
+            transactions: counters(
+                registry,
+                CAPTURE_TRANSACTIONS,
+                "Kafka transactions of exactly-once delivery.",
+                &["outcome"],
+            )?,
+            exactly_once: gauge(registry, CAPTURE_EXACTLY_ONCE, "1 under exactly-once delivery, else 0.")?,
+            commit_seconds: registered(registry, Histogram::with_opts(commits)?)?,
             received,
             flush,
             confirmed,
@@ -201,6 +222,12 @@ impl CaptureMetrics {
     #[must_use]
     pub fn table(&self, table: &str) -> TableMetrics {
         TableMetrics::new(&self.events, &self.bytes, table)
+    }
+
+    /// The counter of Kafka transactions that ended so: `committed` or `aborted`.
+    #[must_use]
+    pub fn transactions(&self, outcome: &str) -> IntCounter {
+        self.transactions.with_label_values(&[outcome])
     }
 
     /// The counter of a table's snapshot rows.
@@ -375,11 +402,12 @@ mod tests {
         let apply = ApplyMetrics::new(&registry).unwrap();
         let _ = (capture.table("t"), capture.snapshot_rows("t"), apply.table("t"));
         capture.snapshot_chunks("t", 1, 0);
+        capture.transactions("committed").inc();
         capture.errors.count(Severity::Fatal);
         apply.errors.count(Severity::Fatal);
         apply.applied("t", 0, Position::default(), 0);
         let families = registry.gather();
-        assert_eq!(families.len(), 26);
+        assert_eq!(families.len(), 29);
         for family in families {
             assert!(page.contains(&format!("`{}`", family.name())), "{} is not in docs/operations.md", family.name());
         }

@@ -18,7 +18,7 @@ pub use encoder::{Encoder, EncoderSettings, LogicalMessage};
 pub use error::{DecodeError, EncodeError};
 pub use heartbeat::Heartbeat;
 pub use key_form::KeyForm;
-pub use own_topic::{is_own_topic, own_topic_patterns, state_topic};
+pub use own_topic::{is_own_topic, own_topic_patterns, position_topic, state_topic};
 pub use plan::{MessagePlan, Plan};
 pub use topic::{TopicNameError, TopicNames};
 pub use topic_template::TemplateError;

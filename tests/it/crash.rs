@@ -12,7 +12,7 @@ use crate::support::{LIMIT, Load, Scenario, await_condition};
 const SEED: &str = "WALRELAY_TEST_SEED";
 
 /// A seed from the environment, else one of the clock; a failure shows it.
-fn seed() -> u64 {
+pub fn seed() -> u64 {
     let given = std::env::var(SEED).ok().and_then(|text| text.parse().ok());
     let seed = given.unwrap_or_else(|| {
         SystemTime::now()

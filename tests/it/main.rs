@@ -25,6 +25,7 @@ mod debezium;
 mod declared;
 mod encoded_bytes;
 mod evolution;
+mod exactly_once;
 mod flat;
 mod gap;
 mod half_sent;

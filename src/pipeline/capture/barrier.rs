@@ -2,11 +2,14 @@
 //!
 //! A TRUNCATE is one, and so is the begin of a new snapshot over what was published before. The sink applies it once all
 //! partitions have come to it (PROTOCOL, "Barriers"; trap T32). The barrier is in the state before its first copy, and its
-//! unit of work is acknowledged when all copies are, so a half broadcast is always repeated by the replay.
+//! unit of work is acknowledged when all copies are, so a half broadcast is always repeated by the replay. Under exactly-once delivery
+//! all copies lie in one Kafka transaction, and there is no half.
 
 use std::sync::Arc;
 
-use super::{Error, publisher::Publisher, routes::Running, session::Session, state::OpenBarrier};
+use super::{
+    Error, publisher::Publisher, routes::Running, session::Session, state::OpenBarrier, transactions::Scope,
+};
 use crate::{
     avro::content::Truncates,
     event::{Barrier, EventMeta, Op, RecordBuf, TransactionMeta},
@@ -32,6 +35,7 @@ impl Broadcast {
     /// single records is a barrier where every topic has one partition; else its records do not say which copies it has.
     pub(super) async fn send(
         self,
+        scope: &mut Scope,
         session: &Session,
         encoder: &mut Encoder,
         publisher: &Publisher,
@@ -44,33 +48,36 @@ impl Broadcast {
         }
         let is_single = is_truncate && settings.content.truncates == Truncates::Single;
         if is_single && self.members.iter().any(|(running, _)| running.topic.partitions > 1) {
-            return self.send_copies(1, None, encoder, publisher, transaction).await;
+            return self.send_copies(scope, (1, None), encoder, publisher, transaction).await;
         }
         let topics = self.members.iter().map(|(running, _)| running.topic.label());
         let barrier = Barrier { topics: sorted(topics), stopped: sorted(self.stopped.iter().cloned()) };
         let open = OpenBarrier { position: self.position, topics: barrier.topics.clone() };
         let forms = self.members.iter().map(|(running, _)| (running.topic.name.to_string(), running.plan.key_form()));
         session.open_barrier(open, forms.collect()).await?;
-        self.send_copies(i32::MAX, Some(&barrier), encoder, publisher, transaction).await
+        self.send_copies(scope, (i32::MAX, Some(&barrier)), encoder, publisher, transaction).await
     }
 
     /// Sends the records to the first partitions of each topic.
     async fn send_copies(
         &self,
-        most: i32,
-        barrier: Option<&Barrier>,
+        scope: &mut Scope,
+        (most, barrier): (i32, Option<&Barrier>),
         encoder: &mut Encoder,
         publisher: &Publisher,
         transaction: &TransactionMeta,
     ) -> Result<(), Error> {
         let mut records = RecordBuf::default();
         for (running, event) in &self.members {
+            let mut sent = false;
             for partition in 0..running.topic.partitions.min(most) {
                 records.clear();
                 encoder.encode_truncate(&running.plan, transaction, *event, barrier, partition, &mut records);
-                publisher.send(&running.topic, &records, self.unit).await?;
+                sent |= publisher.send(scope, &running.topic, &records, self.unit).await?;
             }
-            running.metrics.events(Op::Truncate).inc();
+            if sent {
+                running.metrics.events(Op::Truncate).inc();
+            }
         }
         Ok(())
     }

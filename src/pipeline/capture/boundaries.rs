@@ -9,14 +9,16 @@ use std::{collections::HashMap, sync::Arc};
 
 use super::{
     Error, beside,
-    publisher::{Publisher, Topic},
+    publisher::Publisher,
     session::Session,
+    topic::Topic,
     transaction::{MESSAGES, Open},
+    transactions::Scope,
 };
 use crate::{
     avro::content::{Content, EmptyTransactions, TotalOrder},
     event::{EventMeta, Op, RecordBuf, RowChange},
-    lsn::Lsn,
+    lsn::{Lsn, Position},
     record::{EventCounts, TransactionRecords},
     schema::TableName,
 };
@@ -80,7 +82,7 @@ impl Boundaries {
     /// records may have no deletes, and a moved key is one and a create.
     pub(super) async fn took(
         &mut self,
-        open: &mut Open,
+        (open, scope): (&mut Open, &mut Scope),
         relation: u32,
         change: &RowChange,
         ordinals: u64,
@@ -88,17 +90,17 @@ impl Boundaries {
         open.took(relation, ordinals);
         let deletes = u64::from(matches!(change, RowChange::Delete(_)) || ordinals > 1);
         let events = if self.records_have(Op::Delete) { ordinals } else { ordinals - deletes };
-        self.count(open, relation, events).await
+        self.count((open, scope), relation, events).await
     }
 
     /// A truncate is one event of each of its tables.
-    pub(super) async fn truncated(&mut self, open: &Open, relation: u32) -> Result<(), Error> {
-        self.count(open, relation, u64::from(self.records_have(Op::Truncate))).await
+    pub(super) async fn truncated(&mut self, (open, scope): (&Open, &mut Scope), relation: u32) -> Result<(), Error> {
+        self.count((open, scope), relation, u64::from(self.records_have(Op::Truncate))).await
     }
 
     /// A logical message is one event.
-    pub(super) async fn said(&mut self, open: &Open) -> Result<(), Error> {
-        self.count(open, MESSAGES, 1).await
+    pub(super) async fn said(&mut self, open: &Open, scope: &mut Scope) -> Result<(), Error> {
+        self.count((open, scope), MESSAGES, 1).await
     }
 
     fn records_have(&self, op: Op) -> bool {
@@ -106,63 +108,82 @@ impl Boundaries {
     }
 
     /// So many events of a relation come next: before the first one of its transaction, that begins.
-    async fn count(&mut self, open: &Open, relation: u32, events: u64) -> Result<(), Error> {
+    async fn count(
+        &mut self,
+        (open, scope): (&Open, &mut Scope),
+        relation: u32,
+        events: u64,
+    ) -> Result<(), Error> {
         if !self.numbers && self.topic.is_none() {
             return Ok(());
         }
         let Some(name) = self.names.get(&relation) else { return Ok(()) };
         let is_first = self.counts.is_empty();
         self.counts.add(relation, name, events);
-        if is_first && !self.counts.is_empty() { self.send(open, (0, open.first)).await } else { Ok(()) }
+        if is_first && !self.counts.is_empty() { self.send(open, scope, (0, open.first)).await } else { Ok(()) }
     }
 
     /// All events of the transaction are sent; it ends before this LSN.
     pub(super) async fn end(&mut self, open: &Open, end: Lsn) -> Result<(), Error> {
-        let told = self.tell_end(open, end).await;
+        let ordinal = open.ordinal + 1;
+        let mut scope = self.publisher.enter(Some(open.position(ordinal))).await;
+        let told = self.tell_end(open, &mut scope, (ordinal, end)).await;
         self.counts.clear();
+        if told.is_ok() {
+            scope.done(ordinal);
+        }
         told
     }
 
-    async fn tell_end(&mut self, open: &Open, end: Lsn) -> Result<(), Error> {
+    /// Waits for what begins and ends of transactions are written with, before anything of this one is sent.
+    pub(super) async fn make_ready(&mut self, open: &Open) -> Result<(), Error> {
+        let (Some(topic), None) = (&self.topic, &self.writer) else { return Ok(()) };
+        let (settings, name) = (&self.session.settings.encoder, &topic.name);
+        let prepared =
+            self.session.patiently(async |registry| TransactionRecords::prepare(settings, name, registry).await);
+        match prepared.await {
+            Ok(writer) => {
+                self.writer = Some(writer);
+                Ok(())
+            }
+            Err(error) if error.is_of_one_row() => self.stop(open.position(0), &error).await,
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn stop(&mut self, position: Position, error: &Error) -> Result<(), Error> {
+        self.topic = None;
+        let name = beside::transactions(&self.session.settings.prefix);
+        self.session.stop_table(&name, position, error, &self.publisher).await
+    }
+
+    async fn tell_end(
+        &mut self,
+        open: &Open,
+        scope: &mut Scope,
+        (ordinal, end): (u64, Lsn),
+    ) -> Result<(), Error> {
         if self.counts.is_empty() {
             if !self.empty {
                 return Ok(());
             }
-            self.send(open, (0, open.first)).await?;
+            self.send(open, scope, (0, open.first)).await?;
         }
-        self.send(open, (open.ordinal + 1, end)).await
+        self.send(open, scope, (ordinal, end)).await
     }
 
     /// Sends the record at this ordinal of the transaction. A topic that is refused for good stops alone, as a table does.
-    async fn send(&mut self, open: &Open, (ordinal, lsn): (u64, Lsn)) -> Result<(), Error> {
-        match self.publish(open, (ordinal, lsn)).await {
-            Err(error) if error.is_of_one_row() => {
-                self.topic = None;
-                let name = beside::transactions(&self.session.settings.prefix);
-                self.session.stop_table(&name, open.position(ordinal), &error, &self.publisher).await
-            }
-            sent => sent,
-        }
-    }
-
-    async fn publish(&mut self, open: &Open, (ordinal, lsn): (u64, Lsn)) -> Result<(), Error> {
-        let Some(topic) = &self.topic else { return Ok(()) };
-        let writer = match &mut self.writer {
-            Some(writer) => writer,
-            absent => {
-                let (settings, name) = (&self.session.settings.encoder, &topic.name);
-                let prepared = self
-                    .session
-                    .patiently(async |registry| TransactionRecords::prepare(settings, name, registry).await);
-                absent.insert(prepared.await?)
-            }
-        };
+    async fn send(&mut self, open: &Open, scope: &mut Scope, (ordinal, lsn): (u64, Lsn)) -> Result<(), Error> {
+        let (Some(topic), Some(writer)) = (&self.topic, &mut self.writer) else { return Ok(()) };
         self.records.clear();
         if ordinal == 0 {
             writer.encode_begin(&open.meta, lsn, &mut self.records);
         } else {
             writer.encode_end(&open.meta, (ordinal, lsn), &self.counts, &mut self.records);
         }
-        self.publisher.send(topic, &self.records, open.unit).await
+        match self.publisher.send(scope, topic, &self.records, open.unit).await {
+            Err(error) if error.is_of_one_row() => self.stop(open.position(ordinal), &error).await,
+            sent => sent.map(drop),
+        }
     }
 }

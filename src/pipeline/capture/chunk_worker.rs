@@ -176,7 +176,10 @@ impl RowSender {
         let event = EventMeta { lsn: self.meta.commit, processed_ns: now_ns(), snapshot, ..EventMeta::default() };
         self.records.clear();
         self.encoder.encode(&running.plan, &self.meta, event, change, &mut self.records)?;
-        self.publisher.send(&running.topic, &self.records, unit).await
+        let mut scope = self.publisher.enter(None).await;
+        self.publisher.send(&mut scope, &running.topic, &self.records, unit).await?;
+        scope.done(0);
+        Ok(())
     }
 
     /// The catalog was read before the snapshot, and a constraint need not hold for rows that were there before it. What one

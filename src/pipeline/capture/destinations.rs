@@ -4,15 +4,18 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use super::{
     Error, beside,
+    delivered::{self, Delivered},
     publisher::Publisher,
-    settings::{CaptureDeps, CaptureSettings},
-    state::{State, StoppedTable},
+    settings::{CaptureDeps, CaptureSettings, Delivery},
+    state::{Checkpoint, State, StoppedTable, TopicRecord, blocking},
     survey::Survey,
     tables::Tables,
     topics::{DataTopic, Topics},
 };
 use crate::{
+    kafka::{self, ProducerSettings, StateTopic},
     lsn::{Lsn, Position},
+    record::position_topic,
     retry::{Classify as _, Severity, chain},
     schema::TableName,
 };
@@ -30,7 +33,13 @@ pub(super) struct Destinations<'a> {
 
 impl Destinations<'_> {
     /// A publisher for which everything below `start` is acknowledged. A table whose topic is refused for good is stopped.
-    pub(super) async fn publisher(&self, state: &State, start: Lsn) -> Result<Publisher, Error> {
+    /// What is in Kafka already is left out, where that is known.
+    pub(super) async fn publisher(
+        &self,
+        state: &State,
+        start: Lsn,
+        checkpoint: &Checkpoint,
+    ) -> Result<Publisher, Error> {
         let settings = &self.deps.settings;
         for (topic, record) in &state.topics {
             self.tables.count_partitions(topic, record.partitions);
@@ -39,8 +48,10 @@ impl Destinations<'_> {
         ready.extend(self.topics_beside(state).await?);
         let (departed, refused) = self.departed(state).await?;
         let smallest = ready.iter().chain(&departed).map(|topic| topic.max_message_bytes).min().unwrap_or(usize::MAX);
-        let unacknowledged = self.deps.metrics.unacknowledged.clone();
-        let mut publisher = Publisher::new(&settings.kafka, &settings.producer, start, smallest, unacknowledged)?;
+        let is_exact = settings.delivery == Delivery::ExactlyOnce;
+        let transactional = is_exact.then(|| settings.transactional());
+        let producer = ProducerSettings { transactional, ..settings.producer.clone() };
+        let mut publisher = Publisher::new(&settings.kafka, &producer, start, smallest, &self.deps.metrics)?;
         for topic in ready {
             let topic = publisher.add_topic(&topic)?;
             self.tables.count_partitions(&topic.name, topic.partitions);
@@ -52,7 +63,61 @@ impl Destinations<'_> {
         if let Some(lowest) = self.tables.lowest_stop() {
             publisher.deliveries().tracker(|tracker| tracker.hold(lowest));
         }
+        self.deps.metrics.exactly_once.set(i64::from(is_exact));
+        self.go_on(&mut publisher, state, checkpoint).await?;
         Ok(publisher)
+    }
+
+    /// Fences earlier producers, and then sees how far they came. One that delivers at least once does so too, where an earlier one
+    /// delivered exactly once: it must not repeat what that one has committed.
+    async fn go_on(&self, publisher: &mut Publisher, state: &State, checkpoint: &Checkpoint) -> Result<(), Error> {
+        let settings = &self.deps.settings;
+        let is_exact = settings.delivery == Delivery::ExactlyOnce;
+        let topic = position_topic(&settings.prefix);
+        if is_exact {
+            self.cluster.ensure_position(&settings.prefix).await?;
+            publisher.fence().await?;
+        } else if self.cluster.has_position(&settings.prefix).await? {
+            let (kafka, transactional) = (settings.kafka.clone(), settings.transactional());
+            blocking(move || kafka::fence(&kafka, &transactional)).await?;
+        } else {
+            return Ok(());
+        }
+        let (kafka, name) = (settings.kafka.clone(), topic.clone());
+        let found = blocking(move || StateTopic::read(&kafka, &name)).await?;
+        let wrong = |source| Error::State { topic: topic.clone(), key: delivered::KEY.to_owned(), source };
+        let mut before =
+            Delivered::new(found.get(delivered::KEY).map(Vec::as_slice), checkpoint).map_err(wrong)?;
+        self.find_ends(publisher, state).await?;
+        let stopped = self.tables.stops();
+        let stopped: Vec<_> =
+            stopped.iter().filter_map(|(table, _)| Some(self.tables.topic_of(table)?.0)).collect();
+        before.keep(|topic| publisher.topic(topic).is_some(), &stopped);
+        if is_exact {
+            before.at_least(checkpoint.epoch, checkpoint.flush);
+            publisher.transact(before, topic, settings.commit_interval)?;
+        } else {
+            publisher.leave_out(before);
+        }
+        Ok(())
+    }
+
+    /// A log's end counts the markers of transactions, which sinks are never given: where records end is told to them.
+    async fn find_ends(&self, publisher: &Publisher, state: &State) -> Result<(), Error> {
+        let mut known = BTreeMap::new();
+        for topic in publisher.topics() {
+            let Some(TopicRecord { ends, .. }) = state.topics.get(&*topic.name) else { continue };
+            let ends = ends.iter().enumerate().filter_map(|(n, end)| Some((i32::try_from(n).ok()?, (*end).max(0))));
+            known.extend(ends.map(|(partition, end)| ((topic.name.to_string(), partition), end)));
+        }
+        let kafka = self.deps.settings.kafka.clone();
+        let ends = blocking(move || kafka::ends_of_records(&kafka, &known)).await?;
+        for ((topic, partition), end) in ends {
+            if let (Some(topic), Ok(partition)) = (publisher.topic(&topic), usize::try_from(partition)) {
+                topic.ends_at(partition, end);
+            }
+        }
+        Ok(())
     }
 
     /// Makes the topics of tables known for the begin alone that stopped in an earlier session of this snapshot: that one may have

@@ -198,7 +198,10 @@ impl<'a> Copy<'a> {
         let event = EventMeta { processed_ns: now_ns(), lsn: self.meta.commit, ..EventMeta::default() };
         let members = members.into_iter().map(|running| (running, event)).collect();
         let barrier = Broadcast { members, stopped, position: self.position(), unit: self.unit };
-        barrier.send(self.session, &mut self.encoder, self.publisher, &self.meta).await
+        let mut scope = self.publisher.enter(None).await;
+        barrier.send(&mut scope, self.session, &mut self.encoder, self.publisher, &self.meta).await?;
+        scope.done(0);
+        Ok(())
     }
 
     /// A table that stops before its rows is emptied too, like one that stops among them: by a version that its topic has

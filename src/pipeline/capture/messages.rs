@@ -4,8 +4,10 @@ use std::sync::Arc;
 
 use super::{
     Error, beside,
-    publisher::{Publisher, Topic},
+    publisher::Publisher,
     session::Session,
+    topic::Topic,
+    transactions::Scope,
 };
 use crate::{
     event::{EventMeta, RecordBuf, TransactionMeta},
@@ -38,27 +40,36 @@ impl Messages {
         &mut self,
         message: &LogicalMessage<'_>,
         (meta, event): (&TransactionMeta, EventMeta),
-        unit: Sequence,
+        (unit, scope): (Sequence, &mut Scope),
         encoder: &mut Encoder,
     ) -> Result<(), Error> {
-        let Some(topic) = self.topic.clone() else { return Ok(()) };
-        let sent = match self.plan(encoder).await {
-            Ok(plan) => {
-                self.records.clear();
-                encoder.encode_message(&plan, meta, event, message, &mut self.records);
-                self.publisher.send(&topic, &self.records, unit).await
-            }
-            Err(error) => Err(error),
-        };
-        match sent {
-            Err(error) if error.is_of_one_row() || error.is_of_keys() => {
-                self.topic = None;
+        let (Some(topic), Some(plan)) = (self.topic.clone(), self.plan.clone()) else { return Ok(()) };
+        self.records.clear();
+        encoder.encode_message(&plan, meta, event, message, &mut self.records);
+        match self.publisher.send(scope, &topic, &self.records, unit).await {
+            Err(error) if error.is_of_one_row() => {
                 let position = Position { epoch: meta.epoch, commit: meta.commit, ordinal: event.ordinal };
-                let name = beside::messages(&self.session.settings.prefix);
-                self.session.stop_table(&name, position, &error, &self.publisher).await
+                self.stop(position, &error).await
             }
-            sent => sent,
+            sent => sent.map(drop),
         }
+    }
+
+    /// Waits for what messages are written with, before anything of the one at this position is sent.
+    pub(super) async fn make_ready(&mut self, position: Position, encoder: &mut Encoder) -> Result<(), Error> {
+        if self.topic.is_none() {
+            return Ok(());
+        }
+        match self.plan(encoder).await {
+            Err(error) if error.is_of_one_row() || error.is_of_keys() => self.stop(position, &error).await,
+            ready => ready.map(drop),
+        }
+    }
+
+    async fn stop(&mut self, position: Position, error: &Error) -> Result<(), Error> {
+        self.topic = None;
+        let name = beside::messages(&self.session.settings.prefix);
+        self.session.stop_table(&name, position, error, &self.publisher).await
     }
 
     async fn plan(&mut self, encoder: &mut Encoder) -> Result<Arc<MessagePlan>, Error> {

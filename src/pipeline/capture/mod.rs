@@ -17,6 +17,8 @@ mod chunk_worker;
 mod copied;
 mod copy_bars;
 mod copy_progress;
+mod delivered;
+mod deliveries;
 mod departed;
 mod destinations;
 mod error;
@@ -45,8 +47,10 @@ mod streaming;
 mod supervisor;
 mod survey;
 mod tables;
+mod topic;
 mod topics;
 mod transaction;
+mod transactions;
 mod tuple_format;
 mod unlogged;
 mod versions;
@@ -54,6 +58,6 @@ mod wider;
 
 pub use error::Error;
 pub use settings::{
-    CaptureDeps, CaptureSettings, GapPolicy, OriginFilter, SnapshotGuard, SnapshotMode, UnloggedPolicy,
+    CaptureDeps, CaptureSettings, Delivery, GapPolicy, OriginFilter, SnapshotGuard, SnapshotMode, UnloggedPolicy,
 };
 pub use supervisor::run;

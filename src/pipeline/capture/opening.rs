@@ -274,7 +274,7 @@ impl Opening<'_> {
         if below.is_none() {
             report_withheld(&self.deps, withheld);
         }
-        let publisher = Arc::new(self.destinations().publisher(&state, from).await?);
+        let publisher = Arc::new(self.destinations().publisher(&state, from, &checkpoint).await?);
         let members = self.survey.members(&state);
         let session = Arc::new(self.session(store, &state, checkpoint, flush).await?);
         session.position.record(&members).await?;
@@ -346,7 +346,7 @@ impl Opening<'_> {
                 .map(|(key, relation)| Update::Relation { key: key.clone(), relation: Arc::clone(relation) }),
         );
         store.write(&updates).await?;
-        let mut publisher = self.destinations().publisher(&state, at).await?;
+        let mut publisher = self.destinations().publisher(&state, at, &checkpoint).await?;
         if begin.is_some() {
             self.destinations().add_stopped(&state, &mut publisher).await?;
         }

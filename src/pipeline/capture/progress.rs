@@ -13,9 +13,10 @@ use tokio::time::MissedTickBehavior;
 
 use super::{
     Error,
-    publisher::{Publisher, Topic},
+    publisher::Publisher,
     session::Session,
     state::{TopicRecord, Update},
+    topic::Topic,
 };
 use crate::{
     event::{RecordBuf, RecordSpans},

@@ -1,146 +1,35 @@
-//! From encoded records to acknowledged transactions: the producer, its delivery reports and the topics they go to.
+//! From encoded records to acknowledged transactions: the producers and the topics that they write to.
 //!
-//! Reports arrive on librdkafka's thread and only touch [`Deliveries`]; the capture task waits on its `changed` bell. The
-//! first failed report ends the session: later acknowledgements no longer count (PROTOCOL, "Producing without gaps").
+//! Under exactly-once delivery records of units go through a transactional producer, and others through one of its own: they tell
+//! of what is committed, so they are true whenever they come, and an idle stream opens no transaction for them.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicI64, AtomicUsize, Ordering},
-    },
+    sync::Arc,
     time::{Duration, Instant},
 };
 
-use prometheus::IntGauge;
-use tokio::sync::Notify;
+use tokio_util::task::AbortOnDropHandle;
 
-use super::{Error, topics::DataTopic};
+use super::{
+    Error,
+    delivered::Delivered,
+    deliveries::{Beside, Deliveries, NO_UNIT, Observer, TOPIC_BITS, token},
+    topic::Topic,
+    topics::DataTopic,
+    transactions::{Committer, Scope, Transactions},
+};
 use crate::{
     event::{Record, RecordBuf},
-    kafka::{self, Delivery, DeliveryObserver, Producer, ProducerSettings},
-    lsn::Lsn,
-    pipeline::ack::{AckTracker, Sequence},
+    kafka::{self, DeliveryObserver, Producer, ProducerSettings},
+    lsn::{Lsn, Position},
+    pipeline::{ack::Sequence, metrics::CaptureMetrics},
 };
 
-/// Token of records that belong to no unit of work (progress records).
-const NO_UNIT: usize = usize::MAX;
 /// Size of a record batch where the topics take it, in bytes.
 const DEFAULT_BATCH_BYTES: usize = 1_000_000;
 /// How long the report is waited for that tells why the producer takes nothing more.
 const REPORT_LIMIT: Duration = Duration::from_secs(2);
-/// Bits of a token that name the topic; the rest names the unit.
-const TOPIC_BITS: u32 = 16;
-
-/// A topic that records go to.
-#[derive(Debug)]
-pub(super) struct Topic {
-    /// Its index in the tokens.
-    index: usize,
-    /// Its name.
-    pub(super) name: Arc<str>,
-    /// Its id, where the broker gives one.
-    pub(super) id: Option<String>,
-    /// Its partitions.
-    pub(super) partitions: i32,
-    /// Largest record batch that it takes, in bytes.
-    max_message_bytes: AtomicUsize,
-    /// Per partition: offset of the last acknowledged record plus one; −1 while nothing is known.
-    ends: Vec<AtomicI64>,
-}
-
-impl Topic {
-    /// Room that a record batch's framing may take beside the record itself.
-    const FRAMING_BYTES: usize = 256;
-
-    fn new(index: usize, topic: &DataTopic) -> Self {
-        Self {
-            index,
-            name: topic.name.as_str().into(),
-            id: topic.id.clone(),
-            partitions: i32::try_from(topic.ends.len()).unwrap_or(i32::MAX),
-            max_message_bytes: AtomicUsize::new(topic.max_message_bytes),
-            ends: topic.ends.iter().map(|end| AtomicI64::new(*end)).collect(),
-        }
-    }
-
-    /// Largest record that it takes, in bytes.
-    fn max_record_bytes(&self) -> usize {
-        self.max_message_bytes.load(Ordering::Relaxed).saturating_sub(Self::FRAMING_BYTES)
-    }
-
-    /// Name and partition count, as barriers have them.
-    pub(super) fn label(&self) -> (String, i32) {
-        (self.name.to_string(), self.partitions)
-    }
-
-    /// Next offset of each partition, as far as records are acknowledged.
-    pub(super) fn ends(&self) -> Vec<i64> {
-        self.ends.iter().map(|end| end.load(Ordering::Acquire)).collect()
-    }
-}
-
-/// What the delivery reports have told.
-#[derive(Debug)]
-pub(super) struct Deliveries {
-    inner: Mutex<Inner>,
-    changed: Notify,
-    unacknowledged: IntGauge,
-}
-
-#[derive(Debug)]
-struct Inner {
-    tracker: AckTracker,
-    topics: Vec<Arc<Topic>>,
-    failure: Option<kafka::Error>,
-    /// There was a failure: nothing that is acknowledged later counts.
-    has_failed: bool,
-}
-
-impl Deliveries {
-    fn lock(&self) -> MutexGuard<'_, Inner> {
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Works on the tracker.
-    pub(super) fn tracker<T>(&self, work: impl FnOnce(&mut AckTracker) -> T) -> T {
-        work(&mut self.lock().tracker)
-    }
-
-    /// Waits until a report has come since the last wait.
-    pub(super) async fn changed(&self) {
-        self.changed.notified().await;
-    }
-
-    /// The failed delivery, once.
-    pub(super) fn take_failure(&self) -> Option<kafka::Error> {
-        self.lock().failure.take()
-    }
-}
-
-/// The observer that the producer calls.
-pub(super) struct Observer(Arc<Deliveries>);
-
-impl DeliveryObserver for Observer {
-    fn delivered(&self, delivery: Delivery<'_>) {
-        let mut inner = self.0.lock();
-        if let Some(error) = delivery.error {
-            if !std::mem::replace(&mut inner.has_failed, true) {
-                inner.failure = Some(error);
-            }
-        } else if !inner.has_failed && delivery.token != NO_UNIT {
-            let topic = delivery.token & ((1 << TOPIC_BITS) - 1);
-            let end = usize::try_from(delivery.partition).ok().and_then(|n| inner.topics.get(topic)?.ends.get(n));
-            if let Some(end) = end {
-                end.fetch_max(delivery.offset + 1, Ordering::AcqRel);
-            }
-            inner.tracker.acknowledge((delivery.token >> TOPIC_BITS) as Sequence);
-        }
-        drop(inner);
-        self.0.unacknowledged.dec();
-        self.0.changed.notify_one();
-    }
-}
 
 /// Size of record batches that are no larger than what a topic takes, in bytes.
 fn batch_bytes(settings: &ProducerSettings, max_message_bytes: usize) -> usize {
@@ -151,8 +40,15 @@ fn batch_bytes(settings: &ProducerSettings, max_message_bytes: usize) -> usize {
 
 /// Sends records of units of work.
 pub(super) struct Publisher {
-    producer: Producer<Observer>,
+    producer: Arc<Producer<Observer>>,
+    /// What records go through that no unit waits for, where they must not open transactions.
+    beside: Option<Producer<Beside>>,
     deliveries: Arc<Deliveries>,
+    /// What was there before the session, where that is known.
+    before: Option<Delivered>,
+    /// Exactly-once delivery.
+    transactions: Option<Arc<Transactions>>,
+    committer: Option<AbortOnDropHandle<()>>,
     by_name: BTreeMap<Arc<str>, Arc<Topic>>,
     /// Those that only barriers go to.
     departed: BTreeSet<Arc<str>>,
@@ -160,6 +56,7 @@ pub(super) struct Publisher {
     refused: BTreeMap<String, String>,
     /// Size of a record batch.
     batch_bytes: usize,
+    metrics: CaptureMetrics,
 }
 
 impl Publisher {
@@ -170,16 +67,87 @@ impl Publisher {
         settings: &ProducerSettings,
         start: Lsn,
         max_message_bytes: usize,
-        unacknowledged: IntGauge,
+        metrics: &CaptureMetrics,
     ) -> Result<Self, Error> {
-        let inner = Inner { tracker: AckTracker::new(start), topics: Vec::new(), failure: None, has_failed: false };
-        let deliveries = Arc::new(Deliveries { inner: Mutex::new(inner), changed: Notify::new(), unacknowledged });
         let batch_bytes = batch_bytes(settings, max_message_bytes);
         let mut settings = settings.clone();
         settings.properties.insert("batch.size".to_owned(), batch_bytes.to_string());
-        let producer = Producer::new(kafka, &settings, Observer(Arc::clone(&deliveries)))?;
-        let (by_name, departed, refused) = (BTreeMap::new(), BTreeSet::new(), BTreeMap::new());
-        Ok(Self { producer, deliveries, by_name, departed, refused, batch_bytes })
+        let is_transactional = settings.transactional.is_some();
+        let deliveries = Arc::new(Deliveries::new(start, is_transactional, metrics.unacknowledged.clone()));
+        let producer = Arc::new(Producer::new(kafka, &settings, Observer(Arc::clone(&deliveries)))?);
+        settings.transactional = None;
+        let beside = is_transactional.then(|| Producer::new(kafka, &settings, Beside(Arc::clone(&deliveries))));
+        Ok(Self {
+            producer,
+            beside: beside.transpose()?,
+            deliveries,
+            before: None,
+            transactions: None,
+            committer: None,
+            by_name: BTreeMap::new(),
+            departed: BTreeSet::new(),
+            refused: BTreeMap::new(),
+            batch_bytes,
+            metrics: metrics.clone(),
+        })
+    }
+
+    /// What is `before` the session is not sent again.
+    pub(super) fn leave_out(&mut self, before: Delivered) {
+        self.before = Some(before);
+    }
+
+    /// Ends the transactions of earlier producers, which write nothing more.
+    pub(super) async fn fence(&self) -> Result<(), Error> {
+        let producer = Arc::clone(&self.producer);
+        let fenced = tokio::task::spawn_blocking(move || producer.fence());
+        Ok(fenced.await.map_err(|_stopped| kafka::Error::Closed)??)
+    }
+
+    /// Begins exactly-once delivery behind what is there already; how far transactions go is recorded in the topic.
+    pub(super) fn transact(&mut self, before: Delivered, topic: String, interval: Duration) -> Result<(), Error> {
+        self.producer.begin()?;
+        let transactions = Arc::new(Transactions::new(before.clone(), interval));
+        let committer = Committer {
+            transactions: Arc::clone(&transactions),
+            producer: Arc::clone(&self.producer),
+            deliveries: Arc::clone(&self.deliveries),
+            topic,
+            metrics: self.metrics.clone(),
+        };
+        self.committer = Some(AbortOnDropHandle::new(tokio::spawn(committer.run())));
+        self.transactions = Some(transactions);
+        self.leave_out(before);
+        Ok(())
+    }
+
+    /// Gives up what is not committed, at the end of a session.
+    pub(super) async fn give_up(&self) {
+        if let Some(transactions) = &self.transactions {
+            transactions.give_up(&self.producer, &self.metrics).await;
+        }
+    }
+
+    /// Begins to send the records of one event, at this position, or of what has none. They become visible together where
+    /// that is promised.
+    pub(super) async fn enter(&self, at: Option<Position>) -> Scope {
+        match &self.transactions {
+            Some(transactions) => Scope::enter(transactions, at).await,
+            None => Scope::free(at),
+        }
+    }
+
+    /// Whether a topic has the events of this position from before the session.
+    fn has(&self, topic: &Topic, at: Option<Position>) -> bool {
+        let (Some(before), Some(at)) = (&self.before, at) else { return false };
+        before.covers(&topic.name, at)
+    }
+
+    /// The table of a topic stops at this position.
+    pub(super) fn stop(&self, topic: &str, at: Position) {
+        if let Some(transactions) = &self.transactions {
+            transactions.stop(topic, at);
+        }
     }
 
     /// Makes a topic known.
@@ -187,14 +155,8 @@ impl Publisher {
         if let Some(topic) = self.by_name.get(topic.name.as_str()) {
             return Ok(Arc::clone(topic));
         }
-        let mut inner = self.deliveries.lock();
-        let index = inner.topics.len();
-        if index >= 1 << TOPIC_BITS {
-            return Err(Error::TooManyTopics { limit: 1 << TOPIC_BITS });
-        }
-        let topic = Arc::new(Topic::new(index, topic));
-        inner.topics.push(Arc::clone(&topic));
-        drop(inner);
+        let made = self.deliveries.add_topic(|index| Topic::new(index, topic));
+        let topic = made.ok_or(Error::TooManyTopics { limit: 1 << TOPIC_BITS })?;
         self.by_name.insert(Arc::clone(&topic.name), Arc::clone(&topic));
         Ok(topic)
     }
@@ -231,7 +193,7 @@ impl Publisher {
     pub(super) fn fit(&self, limits: &BTreeMap<String, usize>) -> Result<(), Error> {
         for (name, limit) in limits {
             let Some(topic) = self.by_name.get(name.as_str()) else { continue };
-            let before = topic.max_message_bytes.swap(*limit, Ordering::Relaxed);
+            let before = topic.takes(*limit);
             if before != *limit {
                 tracing::info!(topic = name, bytes = limit, before, "the topic takes records of another size");
             }
@@ -247,45 +209,69 @@ impl Publisher {
         &self.deliveries
     }
 
-    /// Sends all records of a buffer to one topic as part of a unit. Waits while the queue is full (trap T76).
+    /// Sends all records of a buffer to one topic as part of a unit; `false` where they were there before the session. Waits while the
+    /// queue is full (trap T76).
     ///
     /// Every record's size is checked before the first is sent, so that an oversized row leaves nothing half done and never
     /// enters the producer (trap T50).
-    pub(super) async fn send(&self, topic: &Topic, records: &RecordBuf, unit: Sequence) -> Result<(), Error> {
+    pub(super) async fn send(
+        &self,
+        scope: &mut Scope,
+        topic: &Topic,
+        records: &RecordBuf,
+        unit: Sequence,
+    ) -> Result<bool, Error> {
+        if self.has(topic, scope.at()) {
+            return Ok(false);
+        }
         let limit = topic.max_record_bytes();
         if let Some(record) = records.iter().find(|record| record.size() > limit) {
             return Err(Error::RecordTooLarge { topic: topic.name.to_string(), size: record.size(), limit });
         }
-        #[expect(clippy::cast_possible_truncation, reason = "only 64-bit targets are built; a unit has 48 bits")]
-        let token = (unit as usize) << TOPIC_BITS | topic.index;
         for record in records.iter() {
             self.deliveries.tracker(|tracker| tracker.sending(unit));
-            self.hand_over(&topic.name, &record, token).await?;
+            scope.sending(record.size());
+            self.hand_over(&self.producer, &topic.name, &record, token(unit, topic.index)).await?;
         }
-        Ok(())
+        Ok(true)
     }
 
     /// Sends records that no unit waits for.
     pub(super) async fn send_apart(&self, topic: &str, records: &RecordBuf) -> Result<(), Error> {
         for record in records.iter() {
-            self.hand_over(topic, &record, NO_UNIT).await?;
+            match &self.beside {
+                Some(beside) => self.hand_over(beside, topic, &record, NO_UNIT).await?,
+                None => self.hand_over(&self.producer, topic, &record, NO_UNIT).await?,
+            }
         }
         Ok(())
     }
 
-    async fn hand_over(&self, topic: &str, record: &Record<'_>, token: usize) -> Result<(), Error> {
+    async fn hand_over<O: DeliveryObserver>(
+        &self,
+        producer: &Producer<O>,
+        topic: &str,
+        record: &Record<'_>,
+        token: usize,
+    ) -> Result<(), Error> {
         // The report may come before the call is back.
         self.deliveries.unacknowledged.inc();
-        let sent = self.enqueue(topic, record, token).await;
+        let sent = self.enqueue(producer, topic, record, token).await;
         if sent.is_err() {
             self.deliveries.unacknowledged.dec();
         }
         sent
     }
 
-    async fn enqueue(&self, topic: &str, record: &Record<'_>, token: usize) -> Result<(), Error> {
+    async fn enqueue<O: DeliveryObserver>(
+        &self,
+        producer: &Producer<O>,
+        topic: &str,
+        record: &Record<'_>,
+        token: usize,
+    ) -> Result<(), Error> {
         loop {
-            match self.producer.try_send(topic, record, token) {
+            match producer.try_send(topic, record, token) {
                 Ok(true) => return Ok(()),
                 Ok(false) => self.check()?,
                 Err(error) if error.is_of_earlier_record() => return Err(self.cause(error).await),
@@ -313,13 +299,17 @@ impl Publisher {
         let _elapsed = tokio::time::timeout(Duration::from_millis(50), self.deliveries.changed()).await;
     }
 
-    /// The failed delivery or refused log-in, if there is one.
+    /// What failed, or the refused log-in, if there is any.
     pub(super) fn check(&self) -> Result<(), Error> {
         if let Some(failure) = self.deliveries.take_failure() {
+            let reason = if failure.is_of_other_record() { self.producer.transaction_failure() } else { None };
             self.producer.purge();
-            return Err(failure.into());
+            return Err(reason.unwrap_or(failure).into());
         }
         self.producer.recover();
+        if let Some(beside) = &self.beside {
+            beside.recover();
+        }
         self.producer.authentication_failure().map_or(Ok(()), |error| Err(error.into()))
     }
 
@@ -334,10 +324,18 @@ impl Publisher {
 
     /// Waits until no record is on its way, whether its unit is complete or not.
     pub(super) async fn settled(&self) -> Result<(), Error> {
-        while self.producer.in_flight() > 0 {
+        while self.is_under_way() {
             self.check()?;
             self.reported().await;
         }
         self.check()
+    }
+
+    fn is_under_way(&self) -> bool {
+        let uncommitted = self.transactions.as_ref().is_some_and(|transactions| {
+            transactions.hurry();
+            !transactions.is_empty()
+        });
+        uncommitted || self.producer.in_flight() > 0 || self.beside.as_ref().is_some_and(|beside| beside.in_flight() > 0)
     }
 }

@@ -7,9 +7,10 @@ use std::{
 
 use super::{
     Error,
-    publisher::{Publisher, Topic},
+    publisher::Publisher,
     session::Session,
     state::Update,
+    topic::Topic,
     versions::Versions,
 };
 use crate::{

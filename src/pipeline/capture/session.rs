@@ -11,10 +11,11 @@ use super::{
     Error, beside,
     departed::Departed,
     position::PositionRecord,
-    publisher::{Publisher, Topic},
+    publisher::Publisher,
     settings::CaptureSettings,
     state::{OpenBarrier, State, StoppedTable, Update},
     tables::Tables,
+    topic::Topic,
     topics::Topics,
 };
 use crate::{
@@ -265,6 +266,9 @@ impl Session {
     ) -> Result<(), Error> {
         let reason = chain(error);
         publisher.deliveries().tracker(|tracker| tracker.hold(position.commit));
+        if let Some((topic, _)) = self.tables.topic_of(table) {
+            publisher.stop(&topic, position);
+        }
         let stopped = StoppedTable { position, reason: reason.clone() };
         self.position.record(&[Update::Stopped { table: table.to_string(), stopped: stopped.clone() }]).await?;
         tracing::error!(table = %table, %position, reason, hint = error.hint(), "table stopped");

@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    kafka::{self, ProducerSettings, TopicSettings},
+    kafka::{self, ProducerSettings, TopicSettings, Transactional},
     pipeline::{health::Health, metrics::CaptureMetrics},
     postgres, record,
     registry::RegistrySettings,
@@ -83,6 +83,16 @@ pub enum OriginFilter {
     None,
 }
 
+/// How often a change may come into Kafka.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Delivery {
+    /// Again after a crash, as a run of events that are there already.
+    #[default]
+    AtLeastOnce,
+    /// Once, for readers of committed records.
+    ExactlyOnce,
+}
+
 /// What a capture is made of.
 #[derive(Clone, Debug)]
 pub struct CaptureSettings {
@@ -92,6 +102,12 @@ pub struct CaptureSettings {
     pub kafka: kafka::Settings,
     /// The producer of change events.
     pub producer: ProducerSettings,
+    /// How often a change may come into Kafka.
+    pub delivery: Delivery,
+    /// Under exactly-once delivery: how long a Kafka transaction is filled.
+    pub commit_interval: Duration,
+    /// How long the brokers leave one open.
+    pub transaction_timeout: Duration,
     /// How data topics are created.
     pub topics: TopicSettings,
     /// Whether missing topics are created.
@@ -132,6 +148,20 @@ pub struct CaptureSettings {
     pub heartbeat_interval: Option<Duration>,
     /// The topic in which begins and ends of transactions are told, if they are.
     pub transactions: Option<String>,
+}
+
+impl CaptureSettings {
+    /// Who writes the events of the slot under exactly-once delivery.
+    pub(super) fn transactional(&self) -> Transactional {
+        let Self { prefix, slot, transaction_timeout, .. } = self;
+        Transactional { id: transactional_id(prefix, slot), timeout: *transaction_timeout }
+    }
+}
+
+/// The `transactional.id` of the producer of a slot's events.
+#[must_use]
+pub fn transactional_id(prefix: &str, slot: &str) -> String {
+    format!("{prefix}.{slot}")
 }
 
 /// What [`run`] works with.

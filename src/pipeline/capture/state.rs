@@ -243,7 +243,8 @@ impl StateStore {
     }
 }
 
-async fn blocking<T: Send + 'static>(
+/// Runs a blocking call to Kafka.
+pub(super) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, kafka::Error> + Send + 'static,
 ) -> Result<T, Error> {
     match tokio::task::spawn_blocking(work).await {

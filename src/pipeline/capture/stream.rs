@@ -186,8 +186,8 @@ impl Streamer {
             ..TransactionMeta::default()
         };
         let unit = self.publisher.deliveries().tracker(AckTracker::open);
-        self.open = Some(Open::new(meta, unit, first));
-        Ok(())
+        let open = self.open.insert(Open::new(meta, unit, first));
+        self.boundaries.make_ready(open).await
     }
 
     async fn commit(&mut self, lsn: Lsn, commit: Lsn, end: Lsn) -> Result<(), Error> {
@@ -211,6 +211,7 @@ impl Streamer {
     async fn change(&mut self, lsn: Lsn, relation: u32, change: RowChange) -> Result<(), Error> {
         self.admit(relation, &change).await?;
         let open = self.open.as_mut().ok_or(Error::Protocol { what: "row change outside of a transaction", lsn })?;
+        let mut scope = self.publisher.enter(Some(open.position(open.ordinal + 1))).await;
         let running = match self.routes.find(relation) {
             Some(Route::Running(running)) => running,
             Some(Route::Stopped { plan, .. } | Route::Ignored { plan, .. }) => {
@@ -223,7 +224,9 @@ impl Streamer {
                     return Err(error.into());
                 }
                 let taken = counted.and_then(Result::ok).unwrap_or(1);
-                return self.boundaries.took(open, relation, &change, taken).await;
+                self.boundaries.took((open, &mut scope), relation, &change, taken).await?;
+                scope.done(open.ordinal);
+                return Ok(());
             }
             None => return Err(Error::Protocol { what: "change of an unannounced relation", lsn }),
         };
@@ -231,22 +234,24 @@ impl Streamer {
         let ordinal = event.ordinal;
         self.records.clear();
         let encoded = self.encoder.encode(&running.plan, &open.meta, event, &change, &mut self.records);
-        self.boundaries.took(open, relation, &change, *encoded.as_ref().unwrap_or(&1)).await?;
+        let taken = *encoded.as_ref().unwrap_or(&1);
+        self.boundaries.took((open, &mut scope), relation, &change, taken).await?;
         let sent = match encoded {
-            Ok(_) => self.publisher.send(&running.topic, &self.records, open.unit).await,
+            Ok(_) => self.publisher.send(&mut scope, &running.topic, &self.records, open.unit).await,
             Err(error) => Err(error.into()),
         };
+        let last = open.ordinal;
         match sent {
-            Ok(()) => {
-                count(running, &change, &self.records);
-                Ok(())
-            }
+            Ok(true) => count(running, &change, &self.records),
+            Ok(false) => {}
             Err(error) if error.is_of_one_row() => {
                 let position = open.position(ordinal);
-                self.stop(relation, position, &error).await
+                self.stop(relation, position, &error).await?;
             }
-            Err(error) => Err(error),
+            Err(error) => return Err(error),
         }
+        scope.done(last);
+        Ok(())
     }
 
     /// What the relation's version has no room for goes on under one that has it; if the registry refuses that, the table stops
@@ -276,11 +281,12 @@ impl Streamer {
         let open = self.open.as_mut().ok_or(Error::Protocol { what: "truncate outside of a transaction", lsn })?;
         let (ordinal, orders) = open.took_together(relations);
         let (position, processed_ns) = (open.position(ordinal), now_ns());
+        let mut scope = self.publisher.enter(Some(position)).await;
         let (mut members, mut stopped) = (Vec::new(), Vec::new());
         for (relation, order) in relations.iter().zip(orders) {
             let own = EventMeta { ordinal, total_order: ordinal, collection_order: order, ..EventMeta::default() };
             let event = EventMeta { lsn, processed_ns, ..self.boundaries.numbered(own, *relation) };
-            self.boundaries.truncated(open, *relation).await?;
+            self.boundaries.truncated((open, &mut scope), *relation).await?;
             match self.routes.find(*relation) {
                 Some(Route::Running(running)) => members.push((Arc::clone(running), event)),
                 Some(Route::Stopped { topic, .. }) => stopped.extend(topic.clone()),
@@ -294,7 +300,9 @@ impl Streamer {
             }
         }
         let barrier = Broadcast { members, stopped, position, unit: open.unit };
-        barrier.send(&self.session, &mut self.encoder, &self.publisher, &open.meta).await
+        barrier.send(&mut scope, &self.session, &mut self.encoder, &self.publisher, &open.meta).await?;
+        scope.done(ordinal);
+        Ok(())
     }
 
     /// A message inside a transaction is one of its events.
@@ -310,11 +318,18 @@ impl Streamer {
         let open = self.open.as_mut().ok_or(Error::Protocol { what, lsn })?;
         let event = EventMeta { lsn: message.lsn, processed_ns, ..self.boundaries.next(open, MESSAGES) };
         open.took(MESSAGES, 1);
-        self.boundaries.said(open).await?;
-        self.messages.publish(&body, (&open.meta, event), open.unit, &mut self.encoder).await
+        let position = open.position(open.ordinal);
+        self.messages.make_ready(position, &mut self.encoder).await?;
+        let mut scope = self.publisher.enter(Some(position)).await;
+        self.boundaries.said(open, &mut scope).await?;
+        let unit = (open.unit, &mut scope);
+        self.messages.publish(&body, (&open.meta, event), unit, &mut self.encoder).await?;
+        scope.done(open.ordinal);
+        Ok(())
     }
 
-    /// Another message has no position, and the flush LSN waits for it.
+    /// Another message has no position, and the flush LSN waits for it. Its place in the WAL is that of no commit, and the stream comes
+    /// in the order of both.
     async fn message_apart(&mut self, body: &LogicalMessage<'_>, event: EventMeta) -> Result<(), Error> {
         if self.messages.are_stopped() {
             return Ok(());
@@ -331,8 +346,12 @@ impl Streamer {
             previous_commit: Some(event.lsn),
             ..TransactionMeta::default()
         };
+        let place = Position { epoch: meta.epoch, commit: event.lsn, ordinal: 1 };
+        self.messages.make_ready(Position { ordinal: 0, ..place }, &mut self.encoder).await?;
         let unit = self.publisher.deliveries().tracker(AckTracker::open);
-        self.messages.publish(body, (&meta, event), unit, &mut self.encoder).await?;
+        let mut scope = self.publisher.enter(Some(place)).await;
+        self.messages.publish(body, (&meta, event), (unit, &mut scope), &mut self.encoder).await?;
+        scope.done(place.ordinal);
         self.publisher.deliveries().tracker(|tracker| tracker.close(unit, Lsn::ZERO));
         Ok(())
     }

@@ -16,7 +16,7 @@ use super::{
     publisher::Publisher,
     routes::Routes,
     session::Session,
-    settings::{CaptureDeps, CaptureSettings},
+    settings::{CaptureDeps, CaptureSettings, Delivery},
     slot_watch,
     stream::Streamer,
     tables::Tables,
@@ -63,7 +63,10 @@ pub(super) async fn run(deps: &CaptureDeps, tables: &Arc<Tables>, token: &Cancel
     let Opened { session, publisher, mut batches, handle, versions, below } = opened;
     session.health.set_started();
     session.health.recovered();
-    session.health.set_phase("streaming");
+    session.health.set_phase(match session.settings.delivery {
+        Delivery::AtLeastOnce => "streaming",
+        Delivery::ExactlyOnce => "streaming, exactly once",
+    });
     let routes = Routes::new(Arc::clone(&session), versions, session.position.ceiling().await);
     let streamer = streamer(&session, routes, &publisher, below);
     // The stream lives as long as its receiver: it has to confirm what is recorded last.
@@ -75,6 +78,7 @@ pub(super) async fn run(deps: &CaptureDeps, tables: &Arc<Tables>, token: &Cancel
         outcome => outcome,
     };
     let finished = outcome.is_ok() && finish(&session, &publisher).await;
+    publisher.give_up().await;
     // An error of the stream would wait for room in the channel.
     drop(batches);
     handle.stop().await;

@@ -9,7 +9,7 @@ use super::{
 use crate::{
     kafka::{self, Admin, TopicDescription, TopicSettings},
     progress::progress_topic,
-    record::state_topic,
+    record::{position_topic, state_topic},
 };
 
 /// The cluster side of a capture's topics.
@@ -38,18 +38,7 @@ impl Topics {
 
     /// The two topics that capture keeps for itself: state and progress.
     pub(super) async fn ensure_own(&self, prefix: &str) -> Result<(), Error> {
-        let state = BTreeMap::from([
-            ("cleanup.policy".to_owned(), "compact".to_owned()),
-            ("min.cleanable.dirty.ratio".to_owned(), "0.1".to_owned()),
-            ("segment.ms".to_owned(), "600000".to_owned()),
-        ]);
-        let topic = state_topic(prefix);
-        let settings = TopicSettings { partitions: 1, config: state, ..self.settings.clone() };
-        let found = self.ensure(&topic, &settings).await?;
-        let policy = found.config.get("cleanup.policy").map_or("", String::as_str);
-        if policy != "compact" {
-            return Err(Error::StateNotCompacted { topic, policy: policy.to_owned() });
-        }
+        self.ensure_compacted(state_topic(prefix)).await?;
         let progress = BTreeMap::from([
             ("cleanup.policy".to_owned(), "compact,delete".to_owned()),
             ("retention.ms".to_owned(), "3600000".to_owned()),
@@ -57,6 +46,28 @@ impl Topics {
         ]);
         let progress = TopicSettings { partitions: 1, config: progress, ..self.settings.clone() };
         self.ensure(&progress_topic(prefix), &progress).await.map(drop)
+    }
+
+    /// Makes the topic ready in which Kafka transactions record how far they go.
+    pub(super) async fn ensure_position(&self, prefix: &str) -> Result<(), Error> {
+        self.ensure_compacted(position_topic(prefix)).await
+    }
+
+    /// Whether it is there: deliveries were exactly once, now or before.
+    pub(super) async fn has_position(&self, prefix: &str) -> Result<bool, Error> {
+        Ok(self.admin.describe(&position_topic(prefix)).await?.is_some())
+    }
+
+    async fn ensure_compacted(&self, topic: String) -> Result<(), Error> {
+        let config = BTreeMap::from([
+            ("cleanup.policy".to_owned(), "compact".to_owned()),
+            ("min.cleanable.dirty.ratio".to_owned(), "0.1".to_owned()),
+            ("segment.ms".to_owned(), "600000".to_owned()),
+        ]);
+        let settings = TopicSettings { partitions: 1, config, ..self.settings.clone() };
+        let found = self.ensure(&topic, &settings).await?;
+        let policy = found.config.get("cleanup.policy").map_or("", String::as_str);
+        if policy == "compact" { Ok(()) } else { Err(Error::StateNotCompacted { topic, policy: policy.to_owned() }) }
     }
 
     /// Makes the topic of heartbeats ready: old ones say nothing.

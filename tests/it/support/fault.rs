@@ -25,6 +25,11 @@ impl Fault {
         Self::begin("pause", ["resume", part])
     }
 
+    /// Kills a part, as a crash does.
+    pub fn kill(part: &'static str) -> Self {
+        Self::begin("kill", ["start", part])
+    }
+
     fn begin(command: &str, heal: [&'static str; 2]) -> Self {
         let control = control();
         run(&control, &[command, heal[1]], &[]).unwrap_or_else(|error| panic!("{error}"));

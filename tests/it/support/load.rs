@@ -1,9 +1,12 @@
 //! A mixed write load on the source that a seed repeats: inserts, updates, deletes, key moves, swaps of a secondary unique
 //! value, updates that leave a large value unchanged, and TRUNCATE.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, AtomicU64, Ordering},
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::Duration,
 };
 
 use tokio::task::JoinHandle;
@@ -42,8 +45,13 @@ impl Load {
         scenario.source(&fill).await;
     }
 
-    /// Starts writing.
+    /// Starts writing as fast as the source takes it.
     pub async fn start(scenario: &Scenario, seed: u64) -> Self {
+        Self::start_paced(scenario, seed, Duration::ZERO).await
+    }
+
+    /// Starts writing with a pause between transactions, so that a capture which is killed all the time can follow.
+    pub async fn start_paced(scenario: &Scenario, seed: u64, pause: Duration) -> Self {
         let (stop, done) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
         let (parts, database) = (scenario.parts.clone(), scenario.name.clone());
         let client = parts.source.connect(&database, &parts.user, &parts.password).await;
@@ -63,6 +71,7 @@ impl Load {
                         }
                         Err(error) => panic!("the load ended: {}", chain(&error)),
                     };
+                    tokio::time::sleep(pause).await;
                 }
             }
         });

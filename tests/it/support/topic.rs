@@ -73,6 +73,7 @@ impl Topics {
             .set("group.id", format!("{}-look", self.prefix))
             .set("enable.auto.commit", "false")
             .set("enable.partition.eof", "true")
+            .set("isolation.level", "read_committed")
             .create()
             .expect("a consumer")
     }

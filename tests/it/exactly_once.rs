@@ -1,0 +1,403 @@
+//! `capture.delivery = "exactly-once"`: whoever reads committed records sees each change once and in order, whatever is killed.
+//!
+//! The judge reads the topics with a consumer of its own and decodes them with another library than walrelay's: in every partition
+//! positions rise, every transaction has as many events as its one end tells, every truncate has a copy in every partition, and
+//! what is left of all events is what the source has.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
+
+use apache_avro::{Schema, reader::datum::GenericDatumReader, types::Value};
+use walrelay::cli::demo::{process::Process, random::Random, scrape::Samples, settings::free_port};
+
+use crate::{
+    crash::seed,
+    support::{Consumed, Fault, LIMIT, Load, Scenario, await_condition, schema_of},
+};
+
+const PARTITIONS: usize = 3;
+const PACE: Duration = Duration::from_millis(15);
+const THINGS: &str = "CREATE TABLE things (id int PRIMARY KEY, n int NOT NULL DEFAULT 0, body text);
+    ALTER TABLE things REPLICA IDENTITY FULL; CREATE TABLE others (id int PRIMARY KEY, n int NOT NULL DEFAULT 0)";
+
+/// Epoch, commit LSN and ordinal.
+type At = (u64, u64, u64);
+
+/// Makes every record tell its position, and every transaction how many events it has.
+fn set(scenario: &mut Scenario) {
+    scenario.settings.set("capture.delivery", "exactly-once");
+    scenario.settings.set("capture.transactions", true);
+    scenario.settings.set("format.parameters", "source-type");
+    scenario.settings.set("kafka.topics.partitions", i64::try_from(PARTITIONS).expect("a small number"));
+}
+
+async fn exactly_once(name: &str) -> Scenario {
+    let mut scenario = Scenario::new(name).await;
+    set(&mut scenario);
+    scenario
+}
+
+fn position(record: &Consumed) -> At {
+    let text = record.headers.get("walrelay.pos").expect("every record with a value tells its position");
+    let numbers: Vec<u64> = text.split(':').map(|part| part.parse().expect("a number")).collect();
+    (numbers[0], numbers[1], numbers[2])
+}
+
+fn field<'a>(value: &'a Value, name: &str) -> &'a Value {
+    let Value::Record(fields) = value else { panic!("{value:?} is no record") };
+    let (_, field) = fields.iter().find(|(known, _)| known == name).unwrap_or_else(|| panic!("no field {name}"));
+    if let Value::Union(_, inner) = field { inner } else { field }
+}
+
+fn text(value: &Value) -> &str {
+    let (Value::String(text) | Value::Enum(_, text)) = value else { panic!("{value:?} is no text") };
+    text
+}
+
+fn number(value: &Value) -> i64 {
+    match value {
+        Value::Int(number) => i64::from(*number),
+        Value::Long(number) => *number,
+        other => panic!("{other:?} is no number"),
+    }
+}
+
+/// Reads the topics as any consumer does.
+struct Judge<'a> {
+    scenario: &'a Scenario,
+    schemas: BTreeMap<u32, Schema>,
+    /// Ordinals of each transaction's events, by collection.
+    events: BTreeMap<(u64, u64), BTreeMap<String, BTreeSet<u64>>>,
+}
+
+impl<'a> Judge<'a> {
+    const fn new(scenario: &'a Scenario) -> Self {
+        Self { scenario, schemas: BTreeMap::new(), events: BTreeMap::new() }
+    }
+
+    async fn decode(&mut self, value: &[u8]) -> Value {
+        let id = u32::from_be_bytes(value[1..5].try_into().expect("four bytes"));
+        if !self.schemas.contains_key(&id) {
+            let schema = Schema::parse(&schema_of(self.scenario, id).await).expect("a schema");
+            self.schemas.insert(id, schema);
+        }
+        let reader = GenericDatumReader::builder(&self.schemas[&id]).build().expect("a reader");
+        reader.read_value(&mut &value[5..]).expect("a value of its schema")
+    }
+
+    /// The events of a table, in order and once; gives what is left of its rows.
+    async fn rows(&mut self, table: &str) -> BTreeSet<String> {
+        let (mut rows, mut last) = (BTreeMap::<(i32, Vec<u8>), String>::new(), BTreeMap::<i32, At>::new());
+        let mut copies = BTreeMap::<At, usize>::new();
+        for record in self.scenario.topics().read(&format!("public.{table}")) {
+            let (Some(value), partition) = (&record.value, record.partition) else { continue };
+            let at = position(&record);
+            if at.2 > 0 {
+                let before = last.insert(partition, at);
+                assert!(before.is_none_or(|before| before < at), "{table} {partition}: {at:?} behind {before:?}");
+                let of_transaction = self.events.entry((at.0, at.1)).or_default();
+                of_transaction.entry(format!("public.{table}")).or_default().insert(at.2);
+            }
+            let event = self.decode(value).await;
+            match text(field(&event, "op")) {
+                "t" => {
+                    *copies.entry(at).or_default() += 1;
+                    rows.retain(|(of, _), _| *of != partition);
+                }
+                "d" => drop(rows.remove(&(partition, record.key.clone().expect("a key")))),
+                _ => {
+                    let after = field(&event, "after");
+                    let row = format!("{} {}", number(field(after, "id")), number(field(after, "n")));
+                    rows.insert((partition, record.key.clone().expect("a key")), row);
+                }
+            }
+        }
+        assert!(copies.values().all(|copies| *copies == PARTITIONS), "{table}: copies of truncates: {copies:?}");
+        rows.into_values().collect()
+    }
+
+    /// Messages are events of their transactions, each once.
+    fn messages(&mut self) {
+        let topics = self.scenario.topics();
+        for (epoch, commit, ordinal) in topics.read("message").iter().map(position) {
+            let of_transaction = self.events.entry((epoch, commit)).or_default();
+            let is_new = of_transaction.entry(topics.name("message")).or_default().insert(ordinal);
+            assert!(is_new, "the message at {commit}, {ordinal} came twice");
+        }
+    }
+
+    /// Each transaction has one begin and one end, which counts the events that were found.
+    async fn transactions(&mut self) {
+        let (mut begins, mut ends) = (BTreeSet::new(), BTreeSet::new());
+        for record in self.scenario.topics().read("transaction") {
+            let (epoch, commit, _) = position(&record);
+            let told = self.decode(record.value.as_deref().expect("a value")).await;
+            if text(field(&told, "status")) == "BEGIN" {
+                assert!(begins.insert((epoch, commit)), "two begins at {commit}");
+                continue;
+            }
+            assert!(ends.insert((epoch, commit)), "two ends at {commit}");
+            let Value::Array(items) = field(&told, "data_collections") else { panic!("no collections: {told:?}") };
+            let items = items.iter().map(|item| if let Value::Union(_, inner) = item { &**inner } else { item });
+            let counts: BTreeMap<_, _> = items
+                .map(|item| (text(field(item, "data_collection")).to_owned(), number(field(item, "event_count"))))
+                .collect();
+            let found = self.events.remove(&(epoch, commit)).unwrap_or_default();
+            let found = found.into_iter().map(|(table, ordinals)| (table, i64::try_from(ordinals.len()).unwrap()));
+            assert_eq!(found.collect::<BTreeMap<_, _>>(), counts, "events of the transaction at {commit}");
+        }
+        assert_eq!(begins, ends, "begins and ends");
+        assert!(self.events.is_empty(), "events of transactions without an end: {:?}", self.events.keys());
+    }
+}
+
+/// Waits until everything is confirmed to the source, and judges.
+async fn judge(scenario: &Scenario, tables: &[&str]) {
+    await_confirmed(scenario).await;
+    let mut judge = Judge::new(scenario);
+    for table in tables {
+        let left = judge.rows(table).await;
+        let list = format!("SELECT string_agg(id || ' ' || n, ',') FROM {table}");
+        let list = scenario.source_value(&list).await.unwrap_or_default();
+        let expected: BTreeSet<String> = list.split(',').filter(|row| !row.is_empty()).map(str::to_owned).collect();
+        assert!(left == expected, "{table}: {:?}", left.symmetric_difference(&expected).take(9).collect::<Vec<_>>());
+    }
+    judge.messages();
+    judge.transactions().await;
+}
+
+async fn await_confirmed(scenario: &Scenario) {
+    let position = scenario.source_value("SELECT pg_current_wal_flush_lsn()").await.expect("a position");
+    // Its commit lies above.
+    scenario.source("SELECT pg_logical_emit_message(true, 'mark', '')").await;
+    let confirmed = async || {
+        let confirmed = scenario.confirmed_flush().await.expect("the slot exists");
+        scenario.source_value(&format!("SELECT '{confirmed}'::pg_lsn > '{position}'::pg_lsn")).await.as_deref() == Some("t")
+    };
+    await_condition("everything is confirmed", LIMIT, confirmed).await;
+}
+
+/// Starts capture, and waits until its snapshot is through: rows of one that is cut may come twice.
+async fn streaming(scenario: &Scenario) -> Process {
+    let capture = scenario.capture().await;
+    await_streaming(scenario).await;
+    capture
+}
+
+async fn await_streaming(scenario: &Scenario) {
+    let streams = async || scenario.page("capture", "/").await.contains("streaming");
+    await_condition("capture streams", LIMIT, streams).await;
+}
+
+/// Waits until the running capture has handed so many events over.
+async fn await_events(scenario: &Scenario, events: u64) {
+    #[expect(clippy::cast_precision_loss, reason = "a small number")]
+    let sent = async || scenario.metrics("capture").await.sum("walrelay_capture_events_total") >= events as f64;
+    await_condition("events are sent", LIMIT, sent).await;
+}
+
+/// Traps T1, T17, T49.
+#[tokio::test(flavor = "multi_thread")]
+async fn each_change_comes_once_however_often_capture_is_killed_under_load() {
+    let mut scenario = exactly_once("once_killed").await;
+    scenario.settings.set("capture.commit_interval", "20ms");
+    Load::prepare(&scenario, 300).await;
+    scenario.source("ALTER TABLE marks ADD n int NOT NULL DEFAULT 0").await;
+    let mut random = Random::new(seed());
+    let mut capture = streaming(&scenario).await;
+    let load = Load::start_paced(&scenario, random.number(), PACE).await;
+    for _ in 0..30 {
+        // Also while it starts.
+        let events = if random.below(5) == 0 { 0 } else { random.below(400) };
+        await_events(&scenario, events).await;
+        capture.kill_9().expect("capture can be killed");
+        capture = scenario.spawn_capture();
+    }
+    let transactions = load.stop().await;
+    println!("{transactions} transactions");
+    capture.await_ready(LIMIT).await.unwrap_or_else(|error| panic!("{error}"));
+    judge(&scenario, &Load::TABLES).await;
+}
+
+/// A source transaction that lies in many Kafka transactions: what is committed of it is not sent again.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_large_transaction_that_is_cut_again_and_again_comes_once() {
+    let mut scenario = exactly_once("once_large").await;
+    scenario.settings.set("capture.commit_interval", "5ms");
+    scenario.source(THINGS).await;
+    let mut capture = streaming(&scenario).await;
+    let sql = "BEGIN; INSERT INTO others VALUES (1); INSERT INTO things SELECT i, 0 FROM generate_series(1, 12000) i;
+        TRUNCATE others; UPDATE things SET n = 1; UPDATE things SET id = -id WHERE id % 50 = 0;
+        INSERT INTO others VALUES (2); COMMIT";
+    scenario.source(sql).await;
+    let mut seen = 0;
+    for _ in 0..4 {
+        await_events(&scenario, 1500).await;
+        capture.kill_9().expect("capture can be killed");
+        let committed = scenario.topics().read("public.things").len();
+        assert!(committed > seen, "nothing more of it was committed: {committed} records after {seen}");
+        seen = committed;
+        capture = scenario.spawn_capture();
+    }
+    assert!(seen < 24_000, "it was not cut in its midst: {seen} records");
+    judge(&scenario, &["things", "others"]).await;
+}
+
+/// Traps T10, T48: commits are asked for again until the broker is back.
+#[tokio::test(flavor = "multi_thread")]
+async fn each_change_comes_once_when_the_broker_is_killed_under_load() {
+    let mut scenario = Scenario::alone("once_broker").await;
+    set(&mut scenario);
+    Load::prepare(&scenario, 300).await;
+    scenario.source("ALTER TABLE marks ADD n int NOT NULL DEFAULT 0").await;
+    let mut capture = streaming(&scenario).await;
+    let load = Load::start_paced(&scenario, seed(), PACE).await;
+    for round in 1..=3 {
+        await_events(&scenario, 300 * round).await;
+        let fault = Fault::kill("kafka");
+        let before = load.transactions();
+        await_condition("the load goes on", LIMIT, async || load.transactions() > before + 30).await;
+        fault.heal();
+    }
+    load.stop().await;
+    judge(&scenario, &Load::TABLES).await;
+    capture.check_alive().unwrap_or_else(|error| panic!("{error}"));
+}
+
+/// Traps T14, T17: what a frozen capture has sent and not committed is seen by nobody, also when it wakes up.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_capture_that_was_frozen_in_a_transaction_writes_nothing_that_is_seen() {
+    let scenario = exactly_once("once_frozen").await;
+    scenario.source(THINGS).await;
+    let mut slow = scenario.settings.clone();
+    // It is frozen in a transaction, and would like to commit it when it wakes up.
+    slow.set("capture.commit_interval", "3s");
+    slow.set("http.capture", format!("127.0.0.1:{}", free_port()));
+    let first = scenario.capture_with(&slow, "first").await;
+    let streams = format!("SELECT active_pid::text FROM pg_replication_slots WHERE slot_name = '{}'", scenario.name);
+    await_condition("it streams", LIMIT, async || scenario.source_value(&streams).await.is_some()).await;
+    // The settings file names the page of the second one.
+    let second = scenario.spawn_capture();
+    scenario.source("INSERT INTO things SELECT i, 0 FROM generate_series(1, 500) i").await;
+    let address = slow.text("http.capture").to_owned();
+    let sent = async || {
+        let samples = Samples::fetch(&address).await.unwrap_or_default();
+        samples.sum("walrelay_capture_events_total") >= 100.0
+    };
+    await_condition("the first one sends", LIMIT, sent).await;
+    first.signal("STOP").expect("capture can be frozen");
+    assert_eq!(scenario.topics().read("public.things").len(), 0, "it was to be frozen before its commit");
+    let unlock = "SELECT bool_and(pg_terminate_backend(pid, 10000))::text FROM pg_locks l \
+                  JOIN pg_database d ON d.oid = l.database \
+                  WHERE locktype = 'advisory' AND granted AND datname = current_database()";
+    assert_eq!(scenario.source_value_as_superuser(unlock).await.as_deref(), Some("true"));
+    scenario.source("UPDATE things SET n = 1; TRUNCATE others").await;
+    await_confirmed(&scenario).await;
+
+    first.signal("CONT").expect("capture can go on");
+    let woke = async || scenario.log_text("first").contains("capture session ended");
+    await_condition("the frozen one notices", LIMIT, woke).await;
+    scenario.source("UPDATE things SET n = 2 WHERE id < 100").await;
+    judge(&scenario, &["things", "others"]).await;
+    drop(second);
+}
+
+/// A table that stops in the midst of a transaction, and goes on later: it lacks nothing then, and the others have nothing twice.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_table_that_stopped_in_a_transaction_goes_on_where_it_stopped_and_the_others_where_they_were() {
+    let scenario = exactly_once("once_stopped").await;
+    scenario.source(THINGS).await;
+    let mut capture = streaming(&scenario).await;
+    let large = "(SELECT string_agg(md5(random()::text), '') FROM generate_series(1, 60000))";
+    let sql = format!(
+        "BEGIN; INSERT INTO things SELECT i, 0 FROM generate_series(1, 50) i; INSERT INTO others VALUES (1);
+         INSERT INTO things VALUES (51, 0, {large}); INSERT INTO things VALUES (52); INSERT INTO others VALUES (2); COMMIT"
+    );
+    scenario.source(&sql).await;
+    scenario.source("TRUNCATE others; INSERT INTO others VALUES (3); UPDATE things SET n = 2 WHERE id < 9").await;
+    let stopped = async || scenario.readiness("capture").await.1.contains("public.things");
+    await_condition("the table stops", LIMIT, stopped).await;
+    let others = async || scenario.topics().read("public.others").len() >= 2 + PARTITIONS + 1;
+    await_condition("the other table goes on", LIMIT, others).await;
+    assert_eq!(scenario.topics().read("public.things").len(), 50);
+
+    scenario.topics().set("public.things", "max.message.bytes", "9000000").await;
+    for events in [1, 3, 0] {
+        capture.kill_9().expect("capture can be killed");
+        capture = scenario.spawn_capture();
+        await_events(&scenario, events).await;
+        scenario.source("INSERT INTO others SELECT max(id) + 1 FROM others; UPDATE things SET n = n + 1 WHERE id = 1").await;
+    }
+    judge(&scenario, &["things", "others"]).await;
+}
+
+/// Whoever comes behind exactly-once delivery does not repeat what is committed, however it delivers itself.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_delivery_may_be_another_at_each_start() {
+    let mut scenario = exactly_once("once_mode").await;
+    // Nothing is recorded but by the Kafka transactions themselves.
+    scenario.settings.set("capture.checkpoint_interval", "1h");
+    scenario.source(THINGS).await;
+    scenario.source("INSERT INTO things SELECT i, 0 FROM generate_series(1, 50) i").await;
+    let mut from = 100;
+    let mut capture: Option<Process> = None;
+    for (delivery, kill) in
+        [("exactly-once", true), ("at-least-once", false), ("exactly-once", true), ("exactly-once", false), ("at-least-once", false)]
+    {
+        drop(capture.take());
+        scenario.settings.set("capture.delivery", delivery);
+        let mut next = streaming(&scenario).await;
+        let rows = format!("INSERT INTO things SELECT i, 0 FROM generate_series({from}, {from} + 39) i; TRUNCATE others;
+             INSERT INTO others VALUES ({from})");
+        scenario.source(&rows).await;
+        let there = async || scenario.topics().read("public.others").iter().filter(|r| r.value.is_some()).count() >= (from / 100) * (PARTITIONS + 1);
+        await_condition("the rows are there", LIMIT, there).await;
+        if kill {
+            next.kill_9().expect("capture can be killed");
+        } else {
+            next.stop(LIMIT).await.unwrap_or_else(|error| panic!("{error}"));
+        }
+        capture = Some(next);
+        from += 100;
+    }
+    scenario.settings.set("capture.checkpoint_interval", "100ms");
+    let _capture = scenario.capture().await;
+    judge(&scenario, &["things", "others"]).await;
+}
+
+/// What is asked for must be possible: a longer time than the brokers allow is told, and by `check` beforehand.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_time_out_that_the_brokers_do_not_allow_is_refused() {
+    let mut scenario = exactly_once("once_timeout").await;
+    scenario.source(THINGS).await;
+    scenario.settings.set("capture.transaction_timeout", "20m");
+    let found = tokio::task::block_in_place(|| scenario.run(&["check"]));
+    assert!(found.code == Some(1) && found.text.contains("transaction.max.timeout.ms"), "{}", found.text);
+    let outcome = scenario.run_to_end("capture").await;
+    assert_eq!(outcome.code, Some(3), "{}", outcome.text);
+    assert!(outcome.text.contains("transaction_timeout"), "{}", outcome.text);
+}
+
+/// Progress lists offsets that sinks come to: an idle stream opens no transaction, and markers are counted by nobody.
+#[tokio::test(flavor = "multi_thread")]
+async fn apply_comes_to_the_end_of_partitions_that_end_with_markers() {
+    let scenario = exactly_once("once_idle").await;
+    scenario.source(THINGS).await;
+    scenario.source("INSERT INTO things SELECT i, 0 FROM generate_series(1, 9) i").await;
+    let (mut capture, _apply) = (scenario.capture().await, scenario.apply().await);
+    scenario.await_equal("things").await;
+    scenario.source("UPDATE things SET n = 5; TRUNCATE others").await;
+    scenario.await_equal("things").await;
+    scenario.verify();
+    capture.kill_9().expect("capture can be killed");
+    let _capture = scenario.capture().await;
+    // Nothing was changed since: what is said of idle partitions has to do.
+    scenario.verify();
+    let committed = async || scenario.metrics("capture").await.sum("walrelay_capture_kafka_transactions_total");
+    let before = committed().await;
+    let told = async || scenario.page("capture", "/").await.contains("exactly once");
+    await_condition("the page tells of it", Duration::from_secs(9), told).await;
+    assert!(committed().await <= before, "an idle stream opens transactions");
+}
