@@ -6,9 +6,13 @@ use serde_json::json;
 
 use super::{output, settings};
 use crate::{
-    config::{CheckConfig, Layers, RecordsKind},
+    config::{CheckConfig, Delivery, Layers, RecordsKind},
     error::{Error, Exit},
-    pipeline::check::{self, CheckDeps, Finding, KafkaDeps, SourceDeps, TargetDeps, Verdict},
+    kafka::Transactional,
+    pipeline::{
+        capture::transactional_id,
+        check::{self, CheckDeps, Finding, KafkaDeps, SourceDeps, TargetDeps, Verdict},
+    },
     source::{self, publication::TablePatterns},
     telemetry,
 };
@@ -51,6 +55,10 @@ fn deps(config: &CheckConfig) -> Result<CheckDeps, source::Error> {
         prefix: config.kafka.prefix.clone(),
         names,
         topics: settings::topics(&config.kafka),
+        transactional: (capture.delivery == Delivery::ExactlyOnce).then(|| Transactional {
+            id: transactional_id(&config.kafka.prefix, &capture.slot),
+            timeout: capture.transaction_timeout.0,
+        }),
         flat: config.format.records == RecordsKind::Flat,
         content: settings::content(&config.format),
     });

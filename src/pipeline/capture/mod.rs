@@ -59,5 +59,6 @@ mod wider;
 pub use error::Error;
 pub use settings::{
     CaptureDeps, CaptureSettings, Delivery, GapPolicy, OriginFilter, SnapshotGuard, SnapshotMode, UnloggedPolicy,
+    transactional_id,
 };
 pub use supervisor::run;

@@ -48,6 +48,8 @@ pub struct KafkaDeps {
     pub names: TopicNames,
     /// How topics are created.
     pub topics: kafka::TopicSettings,
+    /// Who writes under exactly-once delivery, where that is wanted.
+    pub transactional: Option<kafka::Transactional>,
     /// Capture writes flat records, which apply does not read.
     pub flat: bool,
     /// What capture says around the values.

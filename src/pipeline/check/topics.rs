@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     avro::content::{OwnHeaders, Truncates},
-    kafka::{Admin, TopicDescription},
+    kafka::{Admin, TopicDescription, Transactional},
     record::state_topic,
 };
 
@@ -32,6 +32,7 @@ pub(super) async fn check(deps: &KafkaDeps) -> Vec<Finding> {
         }
     };
     findings.ok(&brokers, format!("answers; topics: {}", topics.len()));
+    delivery(&mut findings, deps, &admin).await;
     forms(&mut findings, deps);
     let beside = [deps.names.messages(), deps.names.transactions()];
     let is_own = |topic: &&String| deps.names.table_of(topic).is_some() || beside.contains(&topic.as_str());
@@ -48,6 +49,31 @@ pub(super) async fn check(deps: &KafkaDeps) -> Vec<Finding> {
     }
     state(&mut findings, deps, &admin, topics.keys()).await;
     findings.into_list()
+}
+
+/// Brokers refuse a transactional producer whose time-out is longer than theirs.
+async fn delivery(findings: &mut Findings, deps: &KafkaDeps, admin: &Admin) {
+    const LONGEST: &str = "transaction.max.timeout.ms";
+    let Some(Transactional { id, timeout }) = &deps.transactional else {
+        findings.ok("capture.delivery", "at least once");
+        return;
+    };
+    let shown = match admin.broker_settings(LONGEST).await {
+        Ok(shown) => shown,
+        Err(error) => {
+            findings.failed("capture.delivery", &error);
+            return;
+        }
+    };
+    let longest = shown.iter().filter_map(|text| text.parse::<u128>().ok()).min();
+    match longest.filter(|longest| *longest < timeout.as_millis()) {
+        Some(longest) => findings.problem(
+            "capture.transaction_timeout",
+            format!("is {timeout:?}, the brokers allow {longest} ms ({LONGEST})"),
+            format!("Set it to {longest}ms or less, or raise {LONGEST} of the brokers."),
+        ),
+        None => findings.ok("capture.delivery", format!("exactly once, under transactional id {id}")),
+    }
 }
 
 /// What apply does without.
