@@ -7,7 +7,8 @@ use crate::{
     kafka::ProducerSettings,
     pipeline::{
         capture::{
-            self, CaptureDeps, CaptureSettings, Delivery, GapPolicy, OriginFilter, SnapshotGuard, SnapshotMode, UnloggedPolicy,
+            self, CaptureDeps, CaptureSettings, Delivery, GapPolicy, OriginFilter, SnapshotGuard, SnapshotMode,
+            UnloggedPolicy,
         },
         health::Half,
         metrics::CaptureMetrics,

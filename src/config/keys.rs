@@ -107,20 +107,10 @@ pub const KEYS: &[Key] = &[
         "capture.delivery",
         Kind::Choice(&["at-least-once", "exactly-once"]),
         Some("\"at-least-once\""),
-        "How often a change may come into Kafka: again after a crash, or once for consumers that read committed records only (isolation.level = read_committed), by Kafka transactions.",
+        "How often a change may come into Kafka: again after a crash, or once for consumers that read committed records only (isolation.level = read_committed), by Kafka transactions (docs/guarantees.md).",
     ),
-    key(
-        "capture.commit_interval",
-        Kind::Period,
-        Some("\"50ms\""),
-        "With exactly-once: how long a Kafka transaction is filled, whatever source transactions are in it. Consumers see events that much later.",
-    ),
-    key(
-        "capture.transaction_timeout",
-        Kind::Period,
-        Some("\"10m\""),
-        "With exactly-once: how long brokers leave a Kafka transaction open. A longer outage makes capture send it again; consumers wait so long for one that a lost capture left open, unless another takes over. At most the brokers' transaction.max.timeout.ms.",
-    ),
+    key("capture.commit_interval", Kind::Period, Some("\"50ms\""), "How long a Kafka transaction of it is filled."),
+    key("capture.transaction_timeout", Kind::Period, Some("\"10m\""), "How long the brokers leave one open."),
     key(
         "capture.on_gap",
         Kind::Choice(&["stop", "trust-slot", "resnapshot"]),

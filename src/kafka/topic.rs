@@ -203,7 +203,8 @@ impl Admin {
     /// What each of the brokers has of a setting, as far as they show it.
     pub async fn broker_settings(&self, name: &str) -> Result<Vec<String>, Error> {
         let metadata = tokio::task::block_in_place(|| self.metadata(None, REQUEST_TIMEOUT))?;
-        let resources: Vec<_> = metadata.brokers().iter().map(|broker| ResourceSpecifier::Broker(broker.id())).collect();
+        let resources: Vec<_> =
+            metadata.brokers().iter().map(|broker| ResourceSpecifier::Broker(broker.id())).collect();
         let answers = self.client.describe_configs(&resources, &options()).await;
         let answers = answers.map_err(|source| self.unreachable(source))?;
         let shown = answers.into_iter().filter_map(Result::ok).flat_map(|resource| resource.entries);

@@ -52,8 +52,8 @@ mod tests {
             assert!(!is_own_topic(other), "{other}");
         }
         let patterns: Vec<_> = own_topic_patterns().collect();
-        let expected =
-            ["walrelay\\.state", "walrelay\\.position", "walrelay\\.progress", "__debezium-heartbeat"].map(|name| format!("^{name}\\..*$"));
+        let expected = ["walrelay\\.state", "walrelay\\.position", "walrelay\\.progress", "__debezium-heartbeat"]
+            .map(|name| format!("^{name}\\..*$"));
         assert_eq!(patterns, expected);
     }
 }

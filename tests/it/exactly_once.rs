@@ -174,7 +174,8 @@ async fn await_confirmed(scenario: &Scenario) {
     scenario.source("SELECT pg_logical_emit_message(true, 'mark', '')").await;
     let confirmed = async || {
         let confirmed = scenario.confirmed_flush().await.expect("the slot exists");
-        scenario.source_value(&format!("SELECT '{confirmed}'::pg_lsn > '{position}'::pg_lsn")).await.as_deref() == Some("t")
+        scenario.source_value(&format!("SELECT '{confirmed}'::pg_lsn > '{position}'::pg_lsn")).await.as_deref()
+            == Some("t")
     };
     await_condition("everything is confirmed", LIMIT, confirmed).await;
 }
@@ -319,7 +320,7 @@ async fn a_table_that_stopped_in_a_transaction_goes_on_where_it_stopped_and_the_
     scenario.source("TRUNCATE others; INSERT INTO others VALUES (3); UPDATE things SET n = 2 WHERE id < 9").await;
     let stopped = async || scenario.readiness("capture").await.1.contains("public.things");
     await_condition("the table stops", LIMIT, stopped).await;
-    let others = async || scenario.topics().read("public.others").len() >= 2 + PARTITIONS + 1;
+    let others = async || scenario.topics().read("public.others").len() > 2 + PARTITIONS;
     await_condition("the other table goes on", LIMIT, others).await;
     assert_eq!(scenario.topics().read("public.things").len(), 50);
 
@@ -328,7 +329,9 @@ async fn a_table_that_stopped_in_a_transaction_goes_on_where_it_stopped_and_the_
         capture.kill_9().expect("capture can be killed");
         capture = scenario.spawn_capture();
         await_events(&scenario, events).await;
-        scenario.source("INSERT INTO others SELECT max(id) + 1 FROM others; UPDATE things SET n = n + 1 WHERE id = 1").await;
+        scenario
+            .source("INSERT INTO others SELECT max(id) + 1 FROM others; UPDATE things SET n = n + 1 WHERE id = 1")
+            .await;
     }
     judge(&scenario, &["things", "others"]).await;
 }
@@ -343,16 +346,25 @@ async fn the_delivery_may_be_another_at_each_start() {
     scenario.source("INSERT INTO things SELECT i, 0 FROM generate_series(1, 50) i").await;
     let mut from = 100;
     let mut capture: Option<Process> = None;
-    for (delivery, kill) in
-        [("exactly-once", true), ("at-least-once", false), ("exactly-once", true), ("exactly-once", false), ("at-least-once", false)]
-    {
+    for (delivery, kill) in [
+        ("exactly-once", true),
+        ("at-least-once", false),
+        ("exactly-once", true),
+        ("exactly-once", false),
+        ("at-least-once", false),
+    ] {
         drop(capture.take());
         scenario.settings.set("capture.delivery", delivery);
         let mut next = streaming(&scenario).await;
-        let rows = format!("INSERT INTO things SELECT i, 0 FROM generate_series({from}, {from} + 39) i; TRUNCATE others;
-             INSERT INTO others VALUES ({from})");
+        let rows = format!(
+            "INSERT INTO things SELECT i, 0 FROM generate_series({from}, {from} + 39) i; TRUNCATE others;
+             INSERT INTO others VALUES ({from})"
+        );
         scenario.source(&rows).await;
-        let there = async || scenario.topics().read("public.others").iter().filter(|r| r.value.is_some()).count() >= (from / 100) * (PARTITIONS + 1);
+        let there = async || {
+            scenario.topics().read("public.others").iter().filter(|r| r.value.is_some()).count()
+                >= (from / 100) * (PARTITIONS + 1)
+        };
         await_condition("the rows are there", LIMIT, there).await;
         if kill {
             next.kill_9().expect("capture can be killed");

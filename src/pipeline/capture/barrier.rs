@@ -7,9 +7,7 @@
 
 use std::sync::Arc;
 
-use super::{
-    Error, publisher::Publisher, routes::Running, session::Session, state::OpenBarrier, transactions::Scope,
-};
+use super::{Error, publisher::Publisher, routes::Running, session::Session, state::OpenBarrier, transactions::Scope};
 use crate::{
     avro::content::Truncates,
     event::{Barrier, EventMeta, Op, RecordBuf, TransactionMeta},

@@ -108,12 +108,7 @@ impl Boundaries {
     }
 
     /// So many events of a relation come next: before the first one of its transaction, that begins.
-    async fn count(
-        &mut self,
-        (open, scope): (&Open, &mut Scope),
-        relation: u32,
-        events: u64,
-    ) -> Result<(), Error> {
+    async fn count(&mut self, (open, scope): (&Open, &mut Scope), relation: u32, events: u64) -> Result<(), Error> {
         if !self.numbers && self.topic.is_none() {
             return Ok(());
         }
@@ -157,12 +152,7 @@ impl Boundaries {
         self.session.stop_table(&name, position, error, &self.publisher).await
     }
 
-    async fn tell_end(
-        &mut self,
-        open: &Open,
-        scope: &mut Scope,
-        (ordinal, end): (u64, Lsn),
-    ) -> Result<(), Error> {
+    async fn tell_end(&mut self, open: &Open, scope: &mut Scope, (ordinal, end): (u64, Lsn)) -> Result<(), Error> {
         if self.counts.is_empty() {
             if !self.empty {
                 return Ok(());

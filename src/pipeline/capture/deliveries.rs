@@ -214,12 +214,8 @@ mod tests {
     fn deliveries(transactional: bool) -> (Arc<Deliveries>, Arc<Topic>) {
         let gauge = IntGauge::new("unacknowledged", "records").unwrap();
         let deliveries = Arc::new(Deliveries::new(Lsn(10), transactional, gauge));
-        let described = super::super::topics::DataTopic {
-            name: "t".into(),
-            id: None,
-            ends: vec![5, 7],
-            max_message_bytes: 1000,
-        };
+        let described =
+            super::super::topics::DataTopic { name: "t".into(), id: None, ends: vec![5, 7], max_message_bytes: 1000 };
         let topic = deliveries.add_topic(|index| Topic::new(index, &described)).unwrap();
         (deliveries, topic)
     }

@@ -86,12 +86,10 @@ impl Destinations<'_> {
         let (kafka, name) = (settings.kafka.clone(), topic.clone());
         let found = blocking(move || StateTopic::read(&kafka, &name)).await?;
         let wrong = |source| Error::State { topic: topic.clone(), key: delivered::KEY.to_owned(), source };
-        let mut before =
-            Delivered::new(found.get(delivered::KEY).map(Vec::as_slice), checkpoint).map_err(wrong)?;
+        let mut before = Delivered::new(found.get(delivered::KEY).map(Vec::as_slice), checkpoint).map_err(wrong)?;
         self.find_ends(publisher, state).await?;
         let stopped = self.tables.stops();
-        let stopped: Vec<_> =
-            stopped.iter().filter_map(|(table, _)| Some(self.tables.topic_of(table)?.0)).collect();
+        let stopped: Vec<_> = stopped.iter().filter_map(|(table, _)| Some(self.tables.topic_of(table)?.0)).collect();
         before.keep(|topic| publisher.topic(topic).is_some(), &stopped);
         if is_exact {
             before.at_least(checkpoint.epoch, checkpoint.flush);

@@ -2,13 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{
-    Error, beside,
-    publisher::Publisher,
-    session::Session,
-    topic::Topic,
-    transactions::Scope,
-};
+use super::{Error, beside, publisher::Publisher, session::Session, topic::Topic, transactions::Scope};
 use crate::{
     event::{EventMeta, RecordBuf, TransactionMeta},
     lsn::Position,

@@ -336,6 +336,8 @@ impl Publisher {
             transactions.hurry();
             !transactions.is_empty()
         });
-        uncommitted || self.producer.in_flight() > 0 || self.beside.as_ref().is_some_and(|beside| beside.in_flight() > 0)
+        uncommitted
+            || self.producer.in_flight() > 0
+            || self.beside.as_ref().is_some_and(|beside| beside.in_flight() > 0)
     }
 }

@@ -5,14 +5,7 @@ use std::{
     sync::Arc,
 };
 
-use super::{
-    Error,
-    publisher::Publisher,
-    session::Session,
-    state::Update,
-    topic::Topic,
-    versions::Versions,
-};
+use super::{Error, publisher::Publisher, session::Session, state::Update, topic::Topic, versions::Versions};
 use crate::{
     avro::store::{SchemaStore, StoreError},
     lsn::{Lsn, Position},
