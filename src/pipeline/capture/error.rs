@@ -52,7 +52,7 @@ pub enum Error {
         reason: String,
     },
     /// The state topic would lose what is recorded.
-    #[error("cleanup.policy of topic {topic} is {policy}: it would forget what is recorded there")]
+    #[error("cleanup.policy of state topic {topic} is {policy}: it would forget what is recorded there")]
     StateNotCompacted {
         /// The topic.
         topic: String,
