@@ -130,6 +130,8 @@ pub enum SnapshotMark {
     LastInCollection,
     /// Last row of the whole snapshot.
     Last,
+    /// A row that was read beside the stream.
+    Incremental,
 }
 
 impl SnapshotMark {
@@ -143,6 +145,7 @@ impl SnapshotMark {
             Self::True => "true",
             Self::LastInCollection => "last_in_data_collection",
             Self::Last => "last",
+            Self::Incremental => "incremental",
         }
     }
 }
@@ -182,6 +185,8 @@ pub struct EventMeta {
     pub processed_ns: i64,
     /// Place inside a snapshot.
     pub snapshot: SnapshotMark,
+    /// Rows of the table are still to come that were there before it: the row that it changes may be one of them.
+    pub backfilling: bool,
 }
 
 /// Records of one encoding step, in one arena that is reused: nothing is allocated per record in steady state.
@@ -352,6 +357,8 @@ pub struct ChangeEvent {
     pub key_move: bool,
     /// This delete's row has columns that the create half of the key move does not carry: indices into the shape.
     pub moved_columns: Vec<usize>,
+    /// The source's snapshot of the table goes on: that there is no row to change means that it is still to come.
+    pub backfilling: bool,
     /// Set on op `t`: the barrier that it is.
     pub barrier: Option<Barrier>,
 }

@@ -28,13 +28,15 @@ pub struct AckTracker {
     acknowledged: Lsn,
     /// The flush LSN stays at or below it while a table is stopped.
     hold: Option<Lsn>,
+    /// The same while rows of a snapshot are read beside the stream.
+    snapshot: Option<Lsn>,
 }
 
 impl AckTracker {
     /// Everything below `start` is confirmed already.
     #[must_use]
     pub const fn new(start: Lsn) -> Self {
-        Self { units: VecDeque::new(), first: 0, acknowledged: start, hold: None }
+        Self { units: VecDeque::new(), first: 0, acknowledged: start, hold: None, snapshot: None }
     }
 
     /// Opens the next unit. Units may close in any order; they are through in the order in which they were opened.
@@ -98,6 +100,23 @@ impl AckTracker {
         self.hold = Some(self.hold.map_or(lsn, |held| held.min(lsn)));
     }
 
+    /// Keeps the flush LSN at or below the point of a snapshot that goes on beside the stream.
+    pub const fn hold_for_snapshot(&mut self, lsn: Lsn) {
+        self.snapshot = Some(lsn);
+    }
+
+    /// The snapshot is complete.
+    pub const fn release_snapshot(&mut self) {
+        self.snapshot = None;
+    }
+
+    /// Below this everything is acknowledged, the rows that were there before included: nothing above a snapshot's point while it
+    /// goes on.
+    #[must_use]
+    pub fn complete(&self) -> Lsn {
+        self.snapshot.map_or(self.acknowledged, |snapshot| snapshot.min(self.acknowledged))
+    }
+
     /// Below this every record of every unit is acknowledged.
     #[must_use]
     pub const fn acknowledged(&self) -> Lsn {
@@ -107,7 +126,7 @@ impl AckTracker {
     /// What may be confirmed to the server.
     #[must_use]
     pub fn flush(&self) -> Lsn {
-        self.hold.map_or(self.acknowledged, |hold| hold.min(self.acknowledged))
+        self.hold.map_or(self.complete(), |hold| hold.min(self.complete()))
     }
 
     /// Units that are open or not wholly acknowledged.
@@ -171,6 +190,17 @@ mod tests {
         let unit = tracker.open();
         tracker.close(unit, Lsn(30));
         assert_eq!((tracker.flush(), tracker.acknowledged()), (Lsn(15), Lsn(30)));
+    }
+
+    #[test]
+    fn nothing_is_complete_while_a_snapshot_goes_on() {
+        let mut tracker = AckTracker::new(Lsn(10));
+        tracker.hold_for_snapshot(Lsn(10));
+        let unit = tracker.open();
+        tracker.close(unit, Lsn(30));
+        assert_eq!((tracker.flush(), tracker.complete(), tracker.acknowledged()), (Lsn(10), Lsn(10), Lsn(30)));
+        tracker.release_snapshot();
+        assert_eq!((tracker.flush(), tracker.complete()), (Lsn(30), Lsn(30)));
     }
 
     #[test]

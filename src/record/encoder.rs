@@ -240,7 +240,7 @@ impl Encoder {
         if let Some(barrier) = barrier.filter(|_| has_headers) {
             push_header(header::BARRIER, &header::barrier(barrier), out);
         }
-        self.push_position(meta, event.ordinal, out);
+        self.push_position(meta, event, out);
         self.context.push(out);
         let headers = first..out.headers.len();
         out.records.push(RecordSpans { key: None, value: Some(value), headers, partition: Some(partition) });
@@ -275,7 +275,7 @@ impl Encoder {
         let value = key.end..out.bytes.len();
         let first = out.headers.len();
         if message.transactional {
-            self.push_position(meta, event.ordinal, out);
+            self.push_position(meta, event, out);
         }
         // Debezium's have no headers of the context: its messages come from elsewhere than its rows.
         let headers = first..out.headers.len();
@@ -464,8 +464,11 @@ impl Encoder {
         };
         if self.settings.content.own_headers == OwnHeaders::Written {
             self.scratch.push_headers(out);
+            if event.own.backfilling && !self.scratch.unchanged.is_empty() {
+                push_header(header::BACKFILLING, b"true", out);
+            }
         }
-        self.push_position(event.transaction, event.own.ordinal, out);
+        self.push_position(event.transaction, event.own, out);
         let partition = event.plan.one_partition.then_some(0);
         let headers = first_header..out.headers.len();
         out.records.push(RecordSpans { key, value, headers, partition });
@@ -499,7 +502,7 @@ impl Encoder {
     }
 
     /// The position of an event without a transaction block, or whose block or schema does not tell that it is ours.
-    fn push_position(&mut self, meta: &TransactionMeta, ordinal: u64, out: &mut RecordBuf) {
+    fn push_position(&mut self, meta: &TransactionMeta, event: EventMeta, out: &mut RecordBuf) {
         let Content { transaction, transaction_id, total_order, parameters, own_headers, .. } = self.settings.content;
         if own_headers == OwnHeaders::LeftOut {
             return;
@@ -508,10 +511,10 @@ impl Encoder {
             && parameters == Parameters::All
             && transaction_id == TransactionId::Commit
             && total_order == TotalOrder::Delivered;
-        if tells && transaction.is_written(is_streamed(meta, ordinal)) {
+        if tells && transaction.is_written(is_streamed(meta, &event)) {
             return;
         }
-        let position = Position { epoch: meta.epoch, commit: meta.commit, ordinal };
+        let position = Position { epoch: meta.epoch, commit: meta.commit, ordinal: event.ordinal };
         append_position(position, &mut self.scratch.value);
         push_header(header::POSITION, &self.scratch.value, out);
     }

@@ -158,7 +158,7 @@ impl Envelope<'_> {
     }
 
     fn say_of_transaction<'b>(&self, part: TransactionPart, scratch: &'b mut Vec<u8>) -> Said<'b> {
-        if !self.content.transaction.is_written(is_streamed(self.transaction, self.own.ordinal)) {
+        if !self.content.transaction.is_written(is_streamed(self.transaction, &self.own)) {
             return Said::Nothing;
         }
         match part {

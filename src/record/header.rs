@@ -12,6 +12,9 @@ pub const TEXT: &str = "walrelay.text";
 pub const POSITION: &str = "walrelay.pos";
 /// The barrier that an op `t` is part of: JSON of [`Barrier`].
 pub const BARRIER: &str = "walrelay.barrier";
+/// On an event that lacks columns, while rows of its table that were there before it are still to come: `true`. Its row may be one of
+/// them, and comes whole then.
+pub const BACKFILLING: &str = "walrelay.backfilling";
 /// On the delete and the tombstone of a key move: the new key as JSON.
 pub const NEW_KEY: &str = "__debezium.newkey";
 /// On the create of a key move: the old key as JSON.

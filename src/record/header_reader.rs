@@ -15,6 +15,8 @@ pub(super) struct Headers {
     pub(super) texts: Option<Texts>,
     pub(super) position: Option<Position>,
     pub(super) barrier: Option<Barrier>,
+    /// Its row may still be to come.
+    pub(super) backfilling: bool,
     /// The record is one half of a key move.
     pub(super) key_move: bool,
 }
@@ -47,6 +49,7 @@ impl Headers {
                     let position = std::str::from_utf8(value).ok().and_then(position_of_header);
                     read.position = Some(position.ok_or_else(|| unreadable(topic, header::POSITION))?);
                 }
+                header::BACKFILLING => read.backfilling = true,
                 header::NEW_KEY | header::OLD_KEY => read.key_move = true,
                 _ => {}
             }

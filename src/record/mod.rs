@@ -12,6 +12,7 @@
 //! [`SchemaStore`](crate::avro::store::SchemaStore).
 
 pub use beyond::Beyond;
+pub use changed_row::{ChangedRow, PartialRow};
 pub use column_plan::Found;
 pub use decoder::{Decoded, Decoder, View};
 pub use encoder::{Encoder, EncoderSettings, LogicalMessage};
@@ -26,6 +27,7 @@ pub use transaction::{EventCounts, TransactionRecords};
 pub use view::{EventView, RowView};
 
 mod beyond;
+mod changed_row;
 mod column_plan;
 mod context;
 mod decode_plan;

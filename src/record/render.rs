@@ -48,6 +48,7 @@ impl EventView<'_> {
             // Nobody sends the other half of a foreign move what it lacks.
             key_move: reading.headers.key_move && !reading.is_foreign(),
             moved_columns: if op == Op::Delete { unchanged } else { Vec::new() },
+            backfilling: reading.headers.backfilling && !reading.is_foreign(),
             barrier: reading.headers.barrier.clone(),
         })
     }

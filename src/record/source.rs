@@ -131,7 +131,7 @@ impl Blocks {
         event: &EventMeta,
         out: &mut Vec<u8>,
     ) -> [Place; 2] {
-        if form == TransactionId::Commit && is_streamed(meta, event.ordinal) {
+        if form == TransactionId::Commit && is_of_transaction(meta, event.ordinal) {
             out.extend_from_slice(&self.id);
         } else {
             encode::present(out);
@@ -206,8 +206,13 @@ fn end_sequence(lsn: Lsn, text: &mut Vec<u8>) {
     text.extend_from_slice(SEQUENCE_END);
 }
 
-/// Whether the event is one of the stream: a snapshot's has the ordinal 0.
-pub(super) const fn is_streamed(meta: &TransactionMeta, ordinal: u64) -> bool {
+/// Whether the event is one of its transaction's: a snapshot's has the ordinal 0, and a row that was read beside the stream counts in
+/// no transaction, as with Debezium.
+pub(super) const fn is_streamed(meta: &TransactionMeta, event: &EventMeta) -> bool {
+    matches!(event.snapshot, SnapshotMark::False) && is_of_transaction(meta, event.ordinal)
+}
+
+const fn is_of_transaction(meta: &TransactionMeta, ordinal: u64) -> bool {
     ordinal != 0 && meta.xid.is_some()
 }
 
@@ -220,7 +225,7 @@ pub(super) fn append_position(position: Position, out: &mut Vec<u8>) {
 
 /// Appends the `id` of an event's transaction, with the commit's LSN.
 fn append_transaction_id(meta: &TransactionMeta, ordinal: u64, text: &mut Vec<u8>) {
-    match meta.xid.filter(|_| is_streamed(meta, ordinal)) {
+    match meta.xid.filter(|_| is_of_transaction(meta, ordinal)) {
         None => text.extend_from_slice(b"snapshot"),
         Some(xid) => encode::digits(u64::from(xid), text),
     }
@@ -241,7 +246,7 @@ fn append_debezium_id(xid: u32, lsn: Lsn, text: &mut Vec<u8>) {
 
 /// Appends the `id` of an event's transaction in the form that consumers want.
 pub(super) fn append_id(form: TransactionId, meta: &TransactionMeta, (ordinal, lsn): (u64, Lsn), text: &mut Vec<u8>) {
-    match meta.xid.filter(|_| form == TransactionId::Event && is_streamed(meta, ordinal)) {
+    match meta.xid.filter(|_| form == TransactionId::Event && is_of_transaction(meta, ordinal)) {
         Some(xid) => append_debezium_id(xid, lsn, text),
         None => append_transaction_id(meta, ordinal, text),
     }

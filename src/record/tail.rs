@@ -56,7 +56,7 @@ impl Tail {
         (event, op): (&EventMeta, Op),
         out: &mut Vec<u8>,
     ) {
-        let is_streamed = is_streamed(meta, event.ordinal);
+        let is_streamed = is_streamed(meta, event);
         let has_transaction = content.transaction.is_written(is_streamed);
         let of = Of { table: table.serial(), mark: event.snapshot, op, is_streamed, has_transaction };
         let Self { blocks, kept, bytes } = &*self;

@@ -178,6 +178,16 @@ pub struct PartialGroup {
     pub present: Vec<usize>,
     /// How many rows there are.
     pub rows: u64,
+    /// The target may lack some of them, of which nothing is written then.
+    pub may_be_missing: bool,
+}
+
+impl PartialGroup {
+    /// How many rows of the target a statement must meet, where that is known.
+    #[must_use]
+    pub fn met(&self) -> Option<u64> {
+        (!self.may_be_missing).then_some(self.rows)
+    }
 }
 
 /// Folds a run of a keyed table into rows to stage.
@@ -204,7 +214,7 @@ pub fn fold<'p>(
         }
     }
     let mut staged = Staged { plan: Arc::clone(plan), deletes: 0, wholes: 0, partial: Vec::new(), last };
-    let mut groups: HashMap<Vec<usize>, usize> = HashMap::new();
+    let mut groups: HashMap<(Vec<usize>, bool), usize> = HashMap::new();
     let mut rows = StagedRows::new(&plan.staging);
     for (number, outcome) in (0..).zip(fold.outcomes()) {
         let (tag, row) = match outcome {
@@ -216,7 +226,8 @@ pub fn fold<'p>(
                 staged.wholes += 1;
                 (group::WHOLE, row)
             }
-            Outcome::Row(row) => (partial_group(plan, row, &mut groups, &mut staged.partial), row),
+            Outcome::Row(row) => (partial_group(plan, (row, false), &mut groups, &mut staged.partial), row),
+            Outcome::Perhaps(row) => (partial_group(plan, (row, true), &mut groups, &mut staged.partial), row),
         };
         rows.push(tag, number, |index| match row.get(index) {
             Some(cell) if tag != group::DELETE || plan.shape.key.contains(&index) => cell,
@@ -229,14 +240,14 @@ pub fn fold<'p>(
 
 fn partial_group(
     plan: &Plan,
-    row: &[Cell],
-    groups: &mut HashMap<Vec<usize>, usize>,
+    (row, may_be_missing): (&[Cell], bool),
+    groups: &mut HashMap<(Vec<usize>, bool), usize>,
     partial: &mut Vec<PartialGroup>,
 ) -> i64 {
     let present = |index: &&usize| row.get(**index).is_some_and(|cell| *cell != Cell::Unchanged);
     let present: Vec<usize> = plan.staged.iter().filter(present).copied().collect();
-    let at = *groups.entry(present.clone()).or_insert_with(|| {
-        partial.push(PartialGroup { present, rows: 0 });
+    let at = *groups.entry((present.clone(), may_be_missing)).or_insert_with(|| {
+        partial.push(PartialGroup { present, rows: 0, may_be_missing });
         partial.len() - 1
     });
     if let Some(group) = partial.get_mut(at) {
@@ -269,7 +280,7 @@ pub fn bag<'p>(run: &'p Run<'_>, blocked: &mut [Option<usize>]) -> Result<(Stage
         }
     }
     if changes > 0 {
-        staged.partial.push(PartialGroup { present: plan.staged.clone(), rows: changes });
+        staged.partial.push(PartialGroup { present: plan.staged.clone(), rows: changes, may_be_missing: false });
     }
     Ok((staged, rows))
 }

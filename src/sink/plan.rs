@@ -299,6 +299,13 @@ impl Plan {
         self.staging.update(&target, &of_group, value)
     }
 
+    /// Removes those of a group's staged rows that the target does not have.
+    #[must_use]
+    pub fn leave_out_missing(&self, number: i64) -> String {
+        let (table, keys, join) = (self.table().quoted(), self.staging.keys(), &self.join);
+        format!("DELETE FROM {keys} WHERE s.g = {number} AND NOT EXISTS (SELECT FROM {table} AS t WHERE {join})")
+    }
+
     /// Numbers the equality classes of the staged keys.
     #[must_use]
     pub fn classes(&self) -> String {

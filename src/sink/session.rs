@@ -375,8 +375,11 @@ impl Session {
         if plan.is_keyed() {
             if plan.replaces(manner) {
                 for (number, group) in (group::PARTIAL..).zip(&staged.partial) {
+                    if group.may_be_missing {
+                        statements.push((plan.leave_out_missing(number), None));
+                    }
                     let complete = plan.complete(number, &group.present).into_iter().enumerate();
-                    statements.extend(complete.map(|(at, sql)| (sql, (at == 0).then_some(group.rows))));
+                    statements.extend(complete.map(|(at, sql)| (sql, group.met().filter(|_| at == 0))));
                 }
             }
             if staged.deletes > 0 {
@@ -409,7 +412,7 @@ impl Session {
         if plan.is_keyed() && !replaces {
             for (number, group) in (group::PARTIAL..).zip(&staged.partial) {
                 if let Some(sql) = plan.write_partial(number, &group.present) {
-                    statements.push((sql, Some(group.rows)));
+                    statements.push((sql, group.met()));
                 }
             }
         }

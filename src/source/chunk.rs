@@ -46,6 +46,8 @@ pub struct Leaf {
     pub name: String,
     /// Read without what is below it: children of a plain table are tables of their own.
     pub only: bool,
+    /// How many blocks it has; `None` where rows are not found by their blocks.
+    pub blocks: Option<u32>,
 }
 
 /// Blocks of a leaf.
@@ -74,22 +76,26 @@ impl BlockRange {
 
 /// Cuts tables into chunks of about so many bytes; in the order of the tables, and of blocks. To be asked for in the snapshot's own
 /// transaction, under locks on the tables.
-pub(super) async fn plan(client: &Client, tables: &[PublishedTable], chunk_bytes: u64) -> Result<Vec<Chunk>, Error> {
+pub async fn plan(client: &Client, tables: &[PublishedTable], chunk_bytes: u64) -> Result<Vec<Chunk>, Error> {
     let (all, partitioned) = oids(tables);
     let rows = client.query(&leaves(LEAF), &[&all, &partitioned]).await.map_err(failed)?;
-    let found = rows.iter().map(Found::read).collect::<Result<Vec<_>, _>>().map_err(failed)?;
+    let found = rows
+        .iter()
+        .map(|row| Found::read(row, client.server_version()))
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(failed)?;
     let mut chunks = Vec::new();
     for (index, table) in tables.iter().enumerate() {
         let mut leaves: Vec<_> = found.iter().filter(|found| found.root == table.relation.oid).collect();
         let whole = table.partitioned && leaves.iter().any(|found| !found.readable) || leaves.is_empty();
         if whole {
             let name = table.relation.name.quoted();
-            let leaf = Leaf { oid: table.relation.oid, file: None, name, only: !table.partitioned };
+            let leaf = Leaf { oid: table.relation.oid, file: None, name, only: !table.partitioned, blocks: None };
             let bytes = leaves.drain(..).map(|found| found.bytes).sum();
             chunks.push(Chunk { table: index, leaf: Arc::new(leaf), range: BlockRange::WHOLE, bytes });
         }
         for found in leaves {
-            chunks.extend(found.chunks(index, client.server_version(), chunk_bytes));
+            chunks.extend(found.chunks(index, chunk_bytes));
         }
     }
     Ok(chunks)
@@ -138,31 +144,24 @@ const LEAF: &str = "t.root, c.oid, nullif(c.relfilenode, 0), c.oid::regclass::te
 struct Found {
     root: u32,
     leaf: Arc<Leaf>,
-    is_heap: bool,
     bytes: u64,
     readable: bool,
     block_bytes: u64,
 }
 
 impl Found {
-    fn read(row: &Row) -> Result<Self, tokio_postgres::Error> {
+    fn read(row: &Row, server_version: u32) -> Result<Self, tokio_postgres::Error> {
         let number = |index: usize| row.try_get::<_, i64>(index).map(|number| u64::try_from(number).unwrap_or(0));
-        let leaf = Leaf { oid: row.try_get(1)?, file: row.try_get(2)?, name: row.try_get(3)?, only: true };
-        Ok(Self {
-            root: row.try_get(0)?,
-            leaf: Arc::new(leaf),
-            is_heap: row.try_get(4)?,
-            bytes: number(5)?,
-            readable: row.try_get(6)?,
-            block_bytes: number(7)?.max(1),
-        })
+        let (bytes, block_bytes) = (number(5)?, number(7)?.max(1));
+        let in_blocks = row.try_get(4)? && server_version >= RANGES_SINCE;
+        let blocks = in_blocks.then(|| u32::try_from(bytes / block_bytes).unwrap_or(u32::MAX));
+        let leaf = Leaf { oid: row.try_get(1)?, file: row.try_get(2)?, name: row.try_get(3)?, only: true, blocks };
+        Ok(Self { root: row.try_get(0)?, leaf: Arc::new(leaf), bytes, readable: row.try_get(6)?, block_bytes })
     }
 
-    fn chunks(&self, table: usize, server_version: u32, chunk_bytes: u64) -> Vec<Chunk> {
+    fn chunks(&self, table: usize, chunk_bytes: u64) -> Vec<Chunk> {
         let per_chunk = match chunk_bytes / self.block_bytes {
-            blocks if self.is_heap && server_version >= RANGES_SINCE => {
-                blocks.max((self.bytes / self.block_bytes).div_ceil(MOST_RANGES))
-            }
+            blocks if self.leaf.blocks.is_some() => blocks.max((self.bytes / self.block_bytes).div_ceil(MOST_RANGES)),
             _ => u64::MAX,
         };
         let ranges = ranges(self.bytes / self.block_bytes, per_chunk);

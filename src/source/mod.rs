@@ -4,7 +4,7 @@
 //! connection ─► stream ──────────► batches of pgoutput messages        the walsender's side
 //!   (wire, authentication, command, feedback, timeline)
 //!        └► intake ─► spool ─► replay                                    transactions that are in progress
-//! slot, publication, catalog (key, identity), version, layout (unlogged), snapshot (chunk, copy_text, copy_binary)  ordinary connections
+//! slot, publication, catalog (key, identity), version, layout (unlogged), snapshot (chunk, copy_text, copy_binary), window (visible)  ordinary connections
 //! ```
 //!
 //! Nothing here knows Kafka: the flush LSN comes in through a watch channel, and is what the pipeline has recorded.
@@ -39,7 +39,9 @@ mod stream_status;
 pub mod timeline;
 pub mod unlogged;
 pub mod version;
+pub mod visible;
 pub mod wal;
+pub mod window;
 pub mod wire;
 pub mod xids;
 

@@ -280,16 +280,34 @@ fn is_same(seen: &PublishedTable, table: &PublishedTable) -> bool {
         && columns(seen) == columns(table)
 }
 
-/// Columns by name, and the leaf under the name of its table: a row filter may have either.
 fn copy_statement(table: &PublishedTable, chunk: &Chunk, format: CopyFormat) -> String {
-    let columns: Vec<String> = table.relation.columns.iter().map(|column| quote_identifier(&column.name)).collect();
     let only = if chunk.leaf.only { "ONLY " } else { "" };
-    let filter = table.row_filter.as_ref().map(|filter| format!("({filter})"));
-    let conditions: Vec<String> = filter.into_iter().chain(chunk.range.condition()).collect();
-    let filter = if conditions.is_empty() { String::new() } else { format!(" WHERE {}", conditions.join(" AND ")) };
-    let format = if format == CopyFormat::Binary { " (FORMAT binary)" } else { "" };
-    let (leaf, name) = (&chunk.leaf.name, quote_identifier(&table.relation.name.table));
-    format!("COPY (SELECT {} FROM {only}{leaf} AS {name}{filter}) TO STDOUT{format}", columns.join(", "))
+    let from = format!("{only}{}", chunk.leaf.name);
+    Select { table, from, condition: chunk.range.condition(), format }.statement()
+}
+
+/// Some rows of a table, as the publication has them.
+pub(super) struct Select<'a> {
+    pub(super) table: &'a PublishedTable,
+    /// Where the rows lie, as SQL.
+    pub(super) from: String,
+    /// Beside the row filter, as SQL.
+    pub(super) condition: Option<String>,
+    pub(super) format: CopyFormat,
+}
+
+impl Select<'_> {
+    /// Columns by name, and the leaf under the name of its table: a row filter may have either.
+    pub(super) fn statement(&self) -> String {
+        let Self { table, from, condition, format } = self;
+        let columns: Vec<String> = table.relation.columns.iter().map(|column| quote_identifier(&column.name)).collect();
+        let filter = table.row_filter.as_ref().map(|filter| format!("({filter})"));
+        let conditions: Vec<String> = filter.into_iter().chain(condition.clone()).collect();
+        let filter = if conditions.is_empty() { String::new() } else { format!(" WHERE {}", conditions.join(" AND ")) };
+        let format = if *format == CopyFormat::Binary { " (FORMAT binary)" } else { "" };
+        let name = quote_identifier(&table.relation.name.table);
+        format!("COPY (SELECT {} FROM {from} AS {name}{filter}) TO STDOUT{format}", columns.join(", "))
+    }
 }
 
 async fn read_info(client: &Client) -> Result<SnapshotInfo, tokio_postgres::Error> {

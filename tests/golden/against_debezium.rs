@@ -212,6 +212,7 @@ pub fn metadata(golden: &GoldenEvent) -> (TransactionMeta, EventMeta) {
         lsn,
         processed_ns: golden.value["ts_ns"].as_i64().unwrap_or_default(),
         snapshot: snapshot.into_iter().find(|mark| source["snapshot"] == mark.as_str()).unwrap(),
+        backfilling: false,
     };
     (meta, event)
 }

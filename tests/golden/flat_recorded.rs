@@ -122,6 +122,7 @@ fn metadata(event: &GoldenEvent) -> (TransactionMeta, EventMeta) {
         lsn,
         processed_ns: 1,
         snapshot: mark.unwrap_or(if is_snapshot { SnapshotMark::True } else { SnapshotMark::False }),
+        backfilling: false,
     };
     (meta, event)
 }

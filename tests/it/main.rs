@@ -47,6 +47,7 @@ mod recorded;
 mod recreated;
 mod registry;
 mod registry_tls;
+mod resume;
 mod round_trip;
 mod sink_barriers;
 mod sink_batch;

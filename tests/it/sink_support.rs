@@ -174,6 +174,7 @@ fn event(op: Op, shape: &Arc<TableShape>, position: Position) -> ChangeEvent {
         after: None,
         key_move: false,
         moved_columns: Vec::new(),
+        backfilling: false,
         barrier: None,
     }
 }

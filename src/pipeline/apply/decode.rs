@@ -93,6 +93,7 @@ mod tests {
             after: None,
             key_move: false,
             moved_columns: Vec::new(),
+            backfilling: false,
             barrier: None,
         }
     }

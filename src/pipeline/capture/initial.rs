@@ -11,19 +11,21 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use tokio::{sync::mpsc, task::JoinSet};
+use tokio::{sync::mpsc, task::JoinSet, time::MissedTickBehavior};
 
 use super::{
     Error,
     barrier::Broadcast,
+    chunk_record::{self, ChunkRecord},
     chunk_worker::RowSender,
+    chunks::SnapshotPlan,
     copied::{Copied, CopiedTable, Task},
     copy_progress::{CopyProgress, measure},
     publisher::Publisher,
     readers::Readers,
     routes::Running,
     session::Session,
-    state::SNAPSHOT_VERSION,
+    state::{SNAPSHOT_VERSION, Update},
     stream::now_ns,
     tuple_format::copy_format,
     wider::{Request, Wider},
@@ -40,6 +42,14 @@ use crate::{
 
 /// What was recorded of tables before a new snapshot.
 pub(super) type Earlier = BTreeMap<TableName, Vec<Arc<Relation>>>;
+
+/// What is recorded when the begin of a snapshot is acknowledged: from there on it is the snapshot of these topics.
+pub(super) struct Beginning {
+    /// Beside the plan.
+    pub(super) updates: Vec<Update>,
+    /// Of the snapshot.
+    pub(super) plan: SnapshotPlan,
+}
 
 /// Reads all tables once.
 pub(super) struct Copy<'a> {
@@ -77,6 +87,7 @@ impl<'a> Copy<'a> {
         readers: Option<Readers>,
         tables: &[PublishedTable],
         begin: Option<Earlier>,
+        beginning: Beginning,
     ) -> Result<BTreeMap<String, Arc<Relation>>, Error> {
         let (mut running, mut emptied) = (Vec::new(), Vec::new());
         // Without rows and without a barrier there is nothing to prepare for: the stream comes to each table.
@@ -92,7 +103,7 @@ impl<'a> Copy<'a> {
             self.begin(members.collect()).await?;
         }
         let copied = match readers {
-            Some(readers) => Some(self.rows(readers, tables, running).await?),
+            Some(readers) => Some(self.rows(readers, tables, running, beginning).await?),
             None => None,
         };
         self.publisher.deliveries().tracker(|tracker| tracker.close(self.unit, self.meta.commit));
@@ -109,8 +120,10 @@ impl<'a> Copy<'a> {
         readers: Readers,
         tables: &[PublishedTable],
         running: Vec<(Arc<Running>, usize)>,
+        beginning: Beginning,
     ) -> Result<Arc<Copied>, Error> {
         let Readers { readers, chunks, info, .. } = readers;
+        let mut record = ChunkRecord::new(&chunks, tables);
         self.meta.commit_us = info.read_us;
         self.meta.xid = info.newest();
         let meta = Arc::new(self.meta.clone());
@@ -125,11 +138,13 @@ impl<'a> Copy<'a> {
             for chunk in chunks.iter().filter(|chunk| chunk.table == index) {
                 // All at once, so that a number means one chunk for ever.
                 let unit = self.publisher.deliveries().tracker(AckTracker::open);
+                record.watch(table.relation.oid, place, chunk, unit);
                 tasks.push(Task { chunk: chunk.clone(), table: place, unit });
             }
         }
         let copied = Arc::new(Copied::new(copied, tasks));
         measure(&copied, self.session, self.publisher);
+        self.record_begin(&record, beginning).await?;
         let (wider, mut requests) = Wider::new();
         let (session, publisher) = (self.session, self.publisher);
         let sender = || RowSender::new(session, publisher, &copied, &meta, &wider);
@@ -137,21 +152,35 @@ impl<'a> Copy<'a> {
         for reader in readers {
             reading.spawn(sender().read_all(reader));
         }
-        self.join(reading, &copied, &mut requests).await?;
+        self.join(reading, (&copied, &mut record), &mut requests).await?;
         let mut ending = JoinSet::new();
         ending.spawn(sender().last_of_all());
-        self.join(ending, &copied, &mut requests).await?;
+        self.join(ending, (&copied, &mut record), &mut requests).await?;
         Ok(copied)
     }
 
-    /// Waits for tasks, and makes the versions that they ask for. The first error ends them all.
+    /// From here on a snapshot that is cut can go on: every copy of its begin is acknowledged.
+    async fn record_begin(
+        &self,
+        record: &ChunkRecord,
+        Beginning { mut updates, plan }: Beginning,
+    ) -> Result<(), Error> {
+        self.publisher.settled().await?;
+        updates.extend(record.begin(plan));
+        updates.extend(self.session.barriers.lock().await.drain(..).map(Update::CloseBarrier));
+        self.session.position.record(&updates).await
+    }
+
+    /// Waits for tasks, makes the versions that they ask for, and records which chunks are through. The first error ends them all.
     async fn join(
         &mut self,
         mut tasks: JoinSet<Result<(), Error>>,
-        copied: &Copied,
+        (copied, record): (&Copied, &mut ChunkRecord),
         requests: &mut mpsc::Receiver<Request>,
     ) -> Result<(), Error> {
         let mut progress = CopyProgress::new();
+        let mut recording = tokio::time::interval(chunk_record::INTERVAL);
+        recording.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
                 Some(Request { table, beyond, answer }) = requests.recv() => {
@@ -163,6 +192,7 @@ impl<'a> Copy<'a> {
                     progress.tell(copied, self.session);
                     measure(copied, self.session, self.publisher);
                 }
+                _ = recording.tick() => record.advance(copied, self.session, self.publisher).await?,
                 ended = tasks.join_next() => match ended {
                     Some(Ok(Ok(()))) => {}
                     Some(Ok(Err(error))) => return Err(end(tasks, error).await),

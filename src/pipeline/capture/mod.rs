@@ -10,10 +10,13 @@
 //! Every session starts from the recorded position, so an error loses nothing: at worst records are published again, and
 //! the sink skips what it has.
 
+mod backfill;
 mod barrier;
 mod beside;
 mod boundaries;
+mod chunk_record;
 mod chunk_worker;
+mod chunks;
 mod copied;
 mod copy_bars;
 mod copy_progress;
@@ -52,9 +55,12 @@ mod topics;
 mod transaction;
 mod transactions;
 mod tuple_format;
+mod unfinished;
 mod unlogged;
+mod unread;
 mod versions;
 mod wider;
+mod windows;
 
 pub use error::Error;
 pub use settings::{

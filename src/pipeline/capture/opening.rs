@@ -5,10 +5,13 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use tokio::sync::{Mutex, mpsc, watch};
 
 use super::{
-    Error, beside,
+    Error,
+    backfill::Rest,
+    beside,
+    chunks::SnapshotPlan,
     destinations::Destinations,
     guard, in_progress,
-    initial::{Copy, Earlier},
+    initial::{Beginning, Copy, Earlier},
     options::{EventOptions, OptionHistory},
     position::PositionRecord,
     progress::topic_update,
@@ -23,6 +26,8 @@ use super::{
     tables::Tables,
     topics::Topics,
     tuple_format::stream_options,
+    unfinished::{forget_chunks, forget_former, rest, without_stops},
+    unread::{self, Unread},
 };
 use crate::{
     lsn::Lsn,
@@ -52,6 +57,8 @@ pub(super) struct Opened {
     pub(super) versions: BTreeMap<String, Arc<Relation>>,
     /// The commit LSN at which the options of this session end.
     pub(super) below: Option<Lsn>,
+    /// What is left of a snapshot.
+    pub(super) rest: Option<Rest>,
 }
 
 /// How a stream goes on.
@@ -126,7 +133,20 @@ impl Opening<'_> {
                     }
                     None => Survey::for_stream(&self.deps, self.tables, &self.client).await?,
                 };
-                self.resume(replication, peeked, going_on).await.map(Some)
+                self.resume(replication, peeked, going_on, None).await.map(Some)
+            }
+            Start::Unfinished { at, timeline, drop_slot, epoch } => {
+                let found = match at {
+                    Ok(at) => self.unfinished(&peeked, at, timeline).await?,
+                    Err(reason) => Err(reason.to_owned()),
+                };
+                match found {
+                    Ok((going_on, unread)) => self.resume(replication, peeked, going_on, Some(unread)).await.map(Some),
+                    Err(reason) => {
+                        tracing::warn!(reason, "the snapshot was cut and cannot go on: it starts over");
+                        self.again(replication, peeked, (server, drop_slot), epoch).await
+                    }
+                }
             }
             Start::Fresh { drop_slot } => {
                 self.survey = Survey::for_snapshot(&self.deps, self.tables, &self.client).await?;
@@ -134,16 +154,45 @@ impl Opening<'_> {
                 let intent = self.intent(server, 0, Phase::Intent, Lsn::ZERO);
                 Box::pin(self.copy(replication, peeked, (server, drop_slot), intent)).await
             }
-            Start::Again { drop_slot, epoch } => {
-                check_barriers(&settings, &peeked)?;
-                self.survey = Survey::for_snapshot(&self.deps, self.tables, &self.client).await?;
-                // Until the new slot is there, what was published tells a fork.
-                let published = peeked.checkpoint.as_ref().filter(|recorded| recorded.epoch == epoch);
-                let ceiling = published.map_or(Lsn::ZERO, |recorded| recorded.ceiling);
-                let intent = self.intent(server, epoch, Phase::Snapshot, ceiling);
-                Box::pin(self.copy(replication, peeked, (server, drop_slot), intent)).await
-            }
+            Start::Again { drop_slot, epoch } => self.again(replication, peeked, (server, drop_slot), epoch).await,
         }
+    }
+
+    async fn again(
+        mut self,
+        replication: ReplicationConnection,
+        peeked: State,
+        found: (Server, bool),
+        epoch: u32,
+    ) -> Result<Option<Opened>, Error> {
+        check_barriers(&self.deps.settings, &peeked)?;
+        self.survey = Survey::for_snapshot(&self.deps, self.tables, &self.client).await?;
+        // Until the new slot is there, what was published tells a fork.
+        let published = peeked.checkpoint.as_ref().filter(|recorded| recorded.epoch == epoch);
+        let ceiling = published.map_or(Lsn::ZERO, |recorded| recorded.ceiling);
+        let intent = self.intent(found.0, epoch, Phase::Snapshot, ceiling);
+        Box::pin(self.copy(replication, peeked, found, intent)).await
+    }
+
+    /// How a cut snapshot goes on, or why it cannot.
+    async fn unfinished(
+        &mut self,
+        peeked: &State,
+        at: Lsn,
+        timeline: u32,
+    ) -> Result<Result<(GoingOn, Vec<Unread>), String>, Error> {
+        if self.deps.settings.snapshot == SnapshotMode::Only {
+            return Ok(Err("no stream is wanted".to_owned()));
+        }
+        let configured = self.deps.settings.clone();
+        let going_on = self.going_on(peeked, at, timeline)?;
+        if going_on.below.is_some() {
+            self.deps.settings = configured;
+            return Ok(Err("the options of its events are others by now".to_owned()));
+        }
+        self.survey = Survey::for_stream(&self.deps, self.tables, &self.client).await?;
+        let unread = unread::look(&self.client, &self.deps.settings, &self.survey.published, peeked).await?;
+        Ok(unread.map(|unread| (going_on, unread)))
     }
 
     /// From where the stream goes on, and under which options: what may have been published is published again as it was.
@@ -254,6 +303,7 @@ impl Opening<'_> {
         replication: ReplicationConnection,
         peeked: State,
         going_on: GoingOn,
+        unread: Option<Vec<Unread>>,
     ) -> Result<Opened, Error> {
         let GoingOn { checkpoint, from, below } = going_on;
         let publication = self.deps.settings.publication.name.clone();
@@ -264,22 +314,37 @@ impl Opening<'_> {
         // From here on keepalives are answered, however long Kafka takes (trap T10).
         let (flush, confirmed) = watch::channel(checkpoint.flush);
         let (batches, handle) = spawn(stream, self.deps.settings.stream.clone(), confirmed);
-        let (store, state) = self.fence(&peeked).await?;
+        let (store, mut state) = self.fence(&peeked).await?;
+        if unread.is_some() {
+            forget_former(&store, &mut state).await?;
+        }
         if state.checkpoint.as_ref() != Some(&checkpoint) {
             store.write(&[Update::Checkpoint(Box::new(checkpoint.clone()))]).await?;
         }
         let names = &self.deps.settings.encoder.topics;
-        let withheld = self.survey.withhold(names, &state, checkpoint.consistent_point);
+        let withheld = match &unread {
+            // What stopped in a snapshot that goes on is tried again with it.
+            Some(unread) => self.survey.withhold(names, &without_stops(&state, unread), checkpoint.consistent_point),
+            None => self.survey.withhold(names, &state, checkpoint.consistent_point),
+        };
         self.survey.depart(names, &state, from)?;
         if below.is_none() {
             report_withheld(&self.deps, withheld);
         }
         let publisher = Arc::new(self.destinations().publisher(&state, from, &checkpoint).await?);
         let members = self.survey.members(&state);
+        let consistent_point = checkpoint.consistent_point;
         let session = Arc::new(self.session(store, &state, checkpoint, flush).await?);
         session.position.record(&members).await?;
         session.forget_topics(&state, below.is_some()).await?;
-        Ok(Opened { session, publisher, batches, handle, versions: versions(&state), below })
+        let rest = match unread {
+            Some(unread) => {
+                publisher.deliveries().tracker(|tracker| tracker.hold_for_snapshot(consistent_point));
+                Some(rest(&session, &state, unread, consistent_point).await?)
+            }
+            None => None,
+        };
+        Ok(Opened { session, publisher, batches, handle, versions: versions(&state), below, rest })
     }
 
     /// A new slot, and what was committed before it.
@@ -301,6 +366,7 @@ impl Opening<'_> {
         let copying = settings.snapshot.copies();
         let streaming = settings.snapshot != SnapshotMode::Only;
         let mut updates = vec![Update::Checkpoint(Box::new(checkpoint.clone()))];
+        updates.extend(forget_chunks(&state));
         // The new snapshot reads the tables as they are: a key that changed since is theirs from its begin. What is known of them
         // from before stays until it is through, and that of tables which it leaves out for good: a later one must know which of
         // their fields were optional.
@@ -311,7 +377,7 @@ impl Opening<'_> {
         // next session needs that one.
         let former = self.survey.former(&state);
         let forgotten = taken.into_keys().filter(|key| !versions.contains_key(*key)).chain(former.keys());
-        let forgotten: Vec<_> = forgotten.map(|key| Update::ForgetRelation { key: key.clone() }).collect();
+        let forgotten: Vec<_> = forgotten.cloned().collect();
         let left: Vec<_> = left.into_iter().map(|(key, relation)| (key.clone(), Arc::new(relation.clone()))).collect();
         let begin = (again && copying).then(|| earlier_versions(&state));
         if copying {
@@ -351,9 +417,18 @@ impl Opening<'_> {
             self.destinations().add_stopped(&state, &mut publisher).await?;
         }
         let publisher = Arc::new(publisher);
-        let tables = self.survey.published.clone();
+        let mut tables = self.survey.published.clone();
+        // A snapshot that is cut cannot go on in the midst of these.
+        tables.sort_by_key(|table| !table.relation.key.is_empty());
         let publication = settings.publication.name.clone();
-        let members = self.survey.members(&state);
+        // A table that was left out is not whole any longer, whatever its topic held before.
+        let left_out = state.topics.keys().filter(|name| !publisher.topics().any(|topic| *topic.name == ***name));
+        let mut recorded: Vec<_> = left_out.map(|name| Update::ForgetTopic { name: name.clone() }).collect();
+        recorded.extend(self.survey.members(&state));
+        let beginning = Beginning {
+            updates: publisher.topics().map(|topic| topic_update(topic)).chain(recorded.iter().cloned()).collect(),
+            plan: SnapshotPlan { forget: forgotten.clone() },
+        };
         let (flush, confirmed) = watch::channel(at);
         let session = Arc::new(self.session(store, &state, checkpoint, flush).await?);
         session.forget_topics(&state, false).await?;
@@ -368,7 +443,7 @@ impl Opening<'_> {
             if let Some(readers) = readers.as_ref().filter(|_| streaming) {
                 guard::check(&session, readers.bytes).await?;
             }
-            Copy::new(&session, &publisher, at).run(readers, &tables, begin).await
+            Copy::new(&session, &publisher, at).run(readers, &tables, begin, beginning).await
         };
         let copied = tokio::select! {
             copied = copied => copied,
@@ -387,10 +462,10 @@ impl Opening<'_> {
         }
         versions.extend(admitted);
         let mut copied: Vec<_> = publisher.topics().map(|topic| topic_update(topic)).collect();
-        // A table that was left out is not whole any longer, whatever its topic held before.
-        let left_out = state.topics.keys().filter(|name| !publisher.topics().any(|topic| *topic.name == ***name));
-        copied.extend(left_out.map(|name| Update::ForgetTopic { name: name.clone() }));
-        copied.extend(forgotten.into_iter().chain(members));
+        copied.extend(recorded);
+        copied.extend(forgotten.into_iter().map(|key| Update::ForgetRelation { key }));
+        copied.push(Update::Plan(None));
+        copied.extend(tables.iter().map(|table| Update::ForgetChunks { oid: table.relation.oid }));
         copied.extend(session.barriers.lock().await.drain(..).map(Update::CloseBarrier));
         session.position.finish_snapshot(copied).await?;
         if !streaming {
@@ -403,7 +478,7 @@ impl Opening<'_> {
         let options = in_progress::with_streaming(options, &deps, &session.client, &session.tables);
         let stream = start_stream(&session.settings, &session.client, &publication, (replication, options), at).await?;
         let (batches, handle) = spawn(stream, session.settings.stream.clone(), confirmed);
-        Ok(Some(Opened { session, publisher, batches, handle, versions, below: None }))
+        Ok(Some(Opened { session, publisher, batches, handle, versions, below: None, rest: None }))
     }
 
     /// Fences earlier writers; what they recorded must be what the decision was made on.

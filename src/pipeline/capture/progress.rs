@@ -38,6 +38,8 @@ const REPEAT: Duration = Duration::from_secs(5);
 #[derive(Default)]
 struct Told {
     acknowledged: Lsn,
+    /// As far as sinks may rely on it.
+    complete: Lsn,
     flush: Lsn,
     ends: BTreeMap<Arc<str>, Vec<i64>>,
     stopped: BTreeMap<String, Position>,
@@ -47,7 +49,7 @@ struct Told {
 
 impl Told {
     fn is_news(&self, before: &Self) -> bool {
-        (self.acknowledged, self.flush) != (before.acknowledged, before.flush)
+        (self.acknowledged, self.complete, self.flush) != (before.acknowledged, before.complete, before.flush)
             || self.ends != before.ends
             || self.stopped != before.stopped
     }
@@ -72,10 +74,10 @@ impl Checkpointer {
 
     async fn checkpoint(&self, told: Told) -> Result<Told, Error> {
         self.publisher.check()?;
-        let (acknowledged, flush, in_flight) = self
+        let (acknowledged, complete, flush, in_flight) = self
             .publisher
             .deliveries()
-            .tracker(|tracker| (tracker.acknowledged(), tracker.flush(), tracker.in_flight()));
+            .tracker(|tracker| (tracker.acknowledged(), tracker.complete(), tracker.flush(), tracker.in_flight()));
         self.session.metrics.in_flight.set(i64::try_from(in_flight).unwrap_or(i64::MAX));
         if in_flight == 0 {
             self.session.health.caught_up();
@@ -85,7 +87,7 @@ impl Checkpointer {
             self.publisher.topics().map(|topic| (Arc::clone(&topic.name), topic.ends())).collect();
         let stopped = self.session.stopped_topics();
         let topic = progress_topic(&self.session.settings.prefix);
-        let now = Told { acknowledged, flush, ends, stopped, at: Some(Instant::now()) };
+        let now = Told { acknowledged, complete, flush, ends, stopped, at: Some(Instant::now()) };
         if !now.is_news(&told) {
             if told.at.is_some_and(|at| at.elapsed() < REPEAT) {
                 return Ok(told);
@@ -114,7 +116,7 @@ impl Checkpointer {
     fn record(&self, told: &Told) -> RecordBuf {
         let offsets = told.ends.iter().map(|(topic, ends)| (topic.to_string(), ends.clone())).collect();
         let progress =
-            Progress { epoch: self.session.epoch, lsn: told.acknowledged, offsets, stopped: told.stopped.clone() };
+            Progress { epoch: self.session.epoch, lsn: told.complete, offsets, stopped: told.stopped.clone() };
         let mut records = RecordBuf::default();
         records.bytes.extend_from_slice(b"progress");
         let key = 0..records.bytes.len();

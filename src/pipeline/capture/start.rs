@@ -44,6 +44,17 @@ pub(super) enum Start {
         /// Epoch of the new snapshot.
         epoch: u32,
     },
+    /// The snapshot was cut: go on with it beside the stream, or take another.
+    Unfinished {
+        /// From where the stream goes on, or why it cannot.
+        at: Result<Lsn, &'static str>,
+        /// The timeline that the ceiling lies on from now on.
+        timeline: u32,
+        /// The old slot is still there.
+        drop_slot: bool,
+        /// Epoch of the snapshot.
+        epoch: u32,
+    },
     /// Stream on from the slot's position.
     Resume {
         /// `confirmed_flush_lsn`.
@@ -99,7 +110,10 @@ pub(super) fn decide(
     }
     let (trouble, epoch) = match gap(name, checkpoint, server, slot) {
         Ok(at) => return Ok(Start::Resume { at, timeline: server.timeline }),
-        Err(Trouble::Snapshot) => return Ok(Start::Again { drop_slot, epoch: checkpoint.epoch }),
+        Err(Trouble::Snapshot) => {
+            let (at, epoch) = (place_of_snapshot(checkpoint, slot), checkpoint.epoch);
+            return Ok(Start::Unfinished { at, timeline: server.timeline, drop_slot, epoch });
+        }
         Err(Trouble::Gap(error)) => (error, checkpoint.epoch),
         Err(Trouble::Fork(error)) => (error, checkpoint.epoch.saturating_add(1)),
     };
@@ -110,6 +124,16 @@ pub(super) fn decide(
         },
         GapPolicy::Stop => Err(trouble),
         GapPolicy::Resnapshot => Ok(Start::Again { drop_slot, epoch }),
+    }
+}
+
+/// Where the stream of a cut snapshot begins: at its point, which the slot must not have left.
+fn place_of_snapshot(checkpoint: &Checkpoint, slot: Option<Slot>) -> Result<Lsn, &'static str> {
+    match slot {
+        None => Err("its slot is gone"),
+        Some(slot) if slot.lost => Err("its slot was lost"),
+        Some(slot) if slot.confirmed_flush != checkpoint.consistent_point => Err("its slot is at another position"),
+        Some(slot) => Ok(slot.confirmed_flush),
     }
 }
 
@@ -214,11 +238,18 @@ mod tests {
     }
 
     #[test]
-    fn a_cut_snapshot_starts_over_behind_a_barrier() {
+    fn a_cut_snapshot_goes_on_where_its_slot_is_at_its_point() {
         let state = checkpoint(Phase::Snapshot);
-        let server = Server { wal_end: Lsn(400), ..SERVER };
-        let start = decide("s", Some(&state), server, slot(100), GapPolicy::Stop).unwrap();
-        assert_eq!(start, Start::Again { drop_slot: true, epoch: 3 });
+        let cut = |slot| decide("s", Some(&state), SERVER, slot, GapPolicy::Stop).unwrap();
+        let unfinished = |at, drop_slot| Start::Unfinished { at, timeline: 1, drop_slot, epoch: 3 };
+        assert_eq!(cut(slot(100)), unfinished(Ok(Lsn(100)), true));
+        assert_eq!(cut(slot(99)), unfinished(Err("its slot is at another position"), true));
+        assert_eq!(cut(slot(101)), unfinished(Err("its slot is at another position"), true));
+        assert_eq!(cut(None), unfinished(Err("its slot is gone"), false));
+        let lost = Some(Slot { confirmed_flush: Lsn(100), lost: true });
+        assert_eq!(cut(lost), unfinished(Err("its slot was lost"), true));
+        let behind = Server { wal_end: Lsn(299), ..SERVER };
+        assert!(matches!(decide("s", Some(&state), behind, slot(100), GapPolicy::Stop), Err(Error::Forked { .. })));
     }
 
     // trap T4

@@ -10,7 +10,11 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use super::{Error, options::OptionHistory};
+use super::{
+    Error,
+    chunks::{SnapshotPlan, TableChunks},
+    options::OptionHistory,
+};
 use crate::{
     kafka::{self, StateEntry, StateTopic},
     lsn::{Lsn, Position},
@@ -109,6 +113,10 @@ pub(super) struct State {
     pub(super) stopped: BTreeMap<String, StoppedTable>,
     /// How the publication had the tables, by topic.
     pub(super) members: BTreeMap<String, Membership>,
+    /// The snapshot that is under way, once its begin is acknowledged.
+    pub(super) plan: Option<SnapshotPlan>,
+    /// The chunks of its tables, by `pg_class.oid`.
+    pub(super) chunks: BTreeMap<u32, TableChunks>,
 }
 
 /// One change of the state.
@@ -147,6 +155,17 @@ pub(super) enum Update {
         topic: String,
         member: Membership,
     },
+    /// The snapshot under way; `None`: there is none any more.
+    Plan(Option<SnapshotPlan>),
+    /// What is done of a table of the snapshot.
+    Chunks {
+        oid: u32,
+        chunks: TableChunks,
+    },
+    /// A table of a snapshot that is over.
+    ForgetChunks {
+        oid: u32,
+    },
     Stopped {
         table: String,
         stopped: StoppedTable,
@@ -169,6 +188,9 @@ impl Update {
             Self::OpenBarrier(barrier) => (format!("barrier/{}", barrier.position), Some(serde_json::to_vec(barrier)?)),
             Self::CloseBarrier(position) => (format!("barrier/{position}"), None),
             Self::Member { topic, member } => (format!("member/{topic}"), Some(serde_json::to_vec(member)?)),
+            Self::Plan(plan) => ("snapshot".into(), plan.as_ref().map(serde_json::to_vec).transpose()?),
+            Self::Chunks { oid, chunks } => (format!("chunks/{oid}"), Some(serde_json::to_vec(chunks)?)),
+            Self::ForgetChunks { oid } => (format!("chunks/{oid}"), None),
             Self::Stopped { table, stopped } => (format!("table/{table}"), Some(serde_json::to_vec(stopped)?)),
             Self::Resumed { table } => (format!("table/{table}"), None),
         })
@@ -184,6 +206,7 @@ impl State {
                 None if key == "position" => {
                     state.checkpoint = Some(serde_json::from_slice(value).map_err(wrong)?);
                 }
+                None if key == "snapshot" => state.plan = Some(serde_json::from_slice(value).map_err(wrong)?),
                 Some(("relation", name)) => {
                     state.relations.insert(name.to_owned(), serde_json::from_slice(value).map_err(wrong)?);
                 }
@@ -195,6 +218,10 @@ impl State {
                 }
                 Some(("member", name)) => {
                     state.members.insert(name.to_owned(), serde_json::from_slice(value).map_err(wrong)?);
+                }
+                Some(("chunks", oid)) => {
+                    let oid = oid.parse().map_err(|_| (key.clone(), serde::de::Error::custom("no OID")))?;
+                    state.chunks.insert(oid, serde_json::from_slice(value).map_err(wrong)?);
                 }
                 Some(("barrier", _)) => state.barriers.push(serde_json::from_slice(value).map_err(wrong)?),
                 Some(("table", name)) => {

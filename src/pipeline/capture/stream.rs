@@ -17,16 +17,17 @@ use super::{
     session::Session,
     settings::OriginFilter,
     transaction::{MESSAGES, Open},
+    windows::{BroughtUp, Closed, Outcome, Windows},
 };
 use crate::{
-    event::{EventMeta, Op, RecordBuf, RowChange, TransactionMeta},
+    event::{EventMeta, Op, RecordBuf, RowChange, SnapshotMark, TransactionMeta},
     lsn::{Lsn, Position},
-    pgoutput::message::{self, Message},
+    pgoutput::message::{self, ColumnBody, Message, RelationBody},
     pipeline::ack::AckTracker,
-    record::{EncodeError, Encoder, LogicalMessage},
+    record::{ChangedRow, EncodeError, Encoder, LogicalMessage},
     retry::{Classify as _, Severity},
-    schema::TableName,
-    source::stream::StreamItem,
+    schema::{Relation, ReplicaIdentity, TableName},
+    source::{stream::StreamItem, window},
 };
 
 /// Follows the stream of one session.
@@ -38,6 +39,8 @@ pub(super) struct Streamer {
     records: RecordBuf,
     messages: Messages,
     boundaries: Boundaries,
+    /// Of a snapshot that goes on beside the stream.
+    windows: Option<Arc<Windows>>,
     open: Option<Open>,
     /// End and commit time of the last transaction, or of what counts as one.
     last: Option<(Lsn, i64)>,
@@ -56,6 +59,7 @@ impl Streamer {
         (routes, messages, boundaries): (Routes, Messages, Boundaries),
         publisher: Arc<Publisher>,
         extent: Extent,
+        windows: Option<Arc<Windows>>,
     ) -> Self {
         Self {
             encoder: session.encoder(),
@@ -65,6 +69,7 @@ impl Streamer {
             records: RecordBuf::default(),
             messages,
             boundaries,
+            windows,
             open: None,
             last: None,
             ceiling: Lsn::ZERO,
@@ -191,6 +196,9 @@ impl Streamer {
     }
 
     async fn commit(&mut self, lsn: Lsn, commit: Lsn, end: Lsn) -> Result<(), Error> {
+        if let (Some(windows), Some(xid)) = (&self.windows, self.open.as_ref().and_then(|open| open.meta.xid)) {
+            windows.committed(xid);
+        }
         match self.open.take() {
             Some(open) if open.meta.commit == commit && open.left_out => {
                 self.publisher.deliveries().tracker(|tracker| tracker.close(open.unit, end));
@@ -230,7 +238,18 @@ impl Streamer {
             }
             None => return Err(Error::Protocol { what: "change of an unannounced relation", lsn }),
         };
-        let event = EventMeta { lsn, processed_ns: self.processed_ns, ..self.boundaries.next(open, relation) };
+        let backfilling = match &self.windows {
+            Some(windows) if windows.is_open(relation) => {
+                // What cannot be encoded stops the table below.
+                if let Ok(changed) = ChangedRow::of(&running.plan, &change) {
+                    windows.change(relation, open.meta.xid.unwrap_or_default(), changed);
+                }
+                true
+            }
+            _ => false,
+        };
+        let event =
+            EventMeta { lsn, processed_ns: self.processed_ns, backfilling, ..self.boundaries.next(open, relation) };
         let ordinal = event.ordinal;
         self.records.clear();
         let encoded = self.encoder.encode(&running.plan, &open.meta, event, &change, &mut self.records);
@@ -274,6 +293,9 @@ impl Streamer {
     /// Stops one table at an event; its changes stay in the WAL from there on.
     async fn stop(&mut self, relation: u32, position: Position, error: &Error) -> Result<(), Error> {
         let Some(table) = self.routes.stop(relation) else { return Ok(()) };
+        if let Some(windows) = &self.windows {
+            windows.stop(relation, &crate::retry::chain(error));
+        }
         self.session.stop_table(&table, position, error, &self.publisher).await
     }
 
@@ -316,6 +338,9 @@ impl Streamer {
         }
         let what = "transactional message outside of a transaction";
         let open = self.open.as_mut().ok_or(Error::Protocol { what, lsn })?;
+        if &*message.prefix == window::PREFIX {
+            return self.marker(lsn, &message.content).await;
+        }
         let event = EventMeta { lsn: message.lsn, processed_ns, ..self.boundaries.next(open, MESSAGES) };
         open.took(MESSAGES, 1);
         let position = open.position(open.ordinal);
@@ -326,6 +351,100 @@ impl Streamer {
         self.messages.publish(&body, (&open.meta, event), unit, &mut self.encoder).await?;
         scope.done(open.ordinal);
         Ok(())
+    }
+
+    /// A marker of a window is one of its transaction's events, and nobody else's message.
+    async fn marker(&mut self, lsn: Lsn, content: &[u8]) -> Result<(), Error> {
+        if let Some(open) = &mut self.open {
+            open.took(MESSAGES, 1);
+        }
+        let Some(windows) = self.windows.clone() else { return Ok(()) };
+        let Some(closed) = windows.marker(content) else { return Ok(()) };
+        let number = closed.number;
+        let outcome = self.window(lsn, &windows, closed).await?;
+        windows.end(number, outcome);
+        Ok(())
+    }
+
+    /// Publishes the rows of a window, as they are here.
+    async fn window(&mut self, lsn: Lsn, windows: &Windows, closed: Closed) -> Result<Outcome, Error> {
+        let table = Arc::clone(&closed.rows.table);
+        let (relation, oid) = (&table.relation, table.relation.oid);
+        let Some(commit) = self.open.as_ref().map(|open| open.meta.commit) else { return Ok(Outcome::Void) };
+        if !matches!(self.routes.find(oid), Some(Route::Running(running)) if has_columns(&running.relation, relation)) {
+            self.announce(relation).await?;
+        }
+        let running = match self.routes.find(oid) {
+            Some(Route::Running(running)) if has_columns(&running.relation, relation) => Arc::clone(running),
+            // Its description in the stream is another: the catalog of the next window's time tells more.
+            Some(Route::Running(_)) => return Ok(Outcome::Void),
+            _ => {
+                windows.stop(oid, "its changes cannot be published");
+                return Ok(Outcome::Stopped);
+            }
+        };
+        let keys = closed.rows.rows.iter().map(|row| ChangedRow::key(&running.plan, row)).collect::<Result<_, _>>()?;
+        let Some(BroughtUp { rows, gone }) = closed.bring_up(keys) else { return Ok(Outcome::Void) };
+        let counter = self.session.metrics.snapshot_rows(&relation.name.to_string());
+        for (number, (key, row)) in rows.into_iter().enumerate() {
+            if !self.row(lsn, oid, RowChange::Read(row)).await? {
+                return Ok(Outcome::Stopped);
+            }
+            counter.inc();
+            windows.paid(oid, std::iter::once(&*key));
+            if number % 256 == 255 {
+                self.session.health.heard();
+                tokio::task::yield_now().await;
+            }
+        }
+        windows.paid(oid, gone.iter().map(|key| &**key));
+        Ok(Outcome::Published(commit))
+    }
+
+    /// Rows may come before the stream has told of their table: it is announced as the server would do it.
+    async fn announce(&mut self, relation: &Relation) -> Result<(), Error> {
+        let Some(open) = &self.open else { return Ok(()) };
+        let position = open.position(open.ordinal + 1);
+        self.boundaries.announce(relation.oid, &relation.name);
+        self.routes.announce(body_of(relation), position, &mut self.encoder, &self.publisher).await
+    }
+
+    /// Publishes a row of a window; `false` if its table has stopped.
+    async fn row(&mut self, lsn: Lsn, relation: u32, change: RowChange) -> Result<bool, Error> {
+        self.admit(relation, &change).await?;
+        let (Some(Route::Running(running)), Some(open)) = (self.routes.find(relation), &mut self.open) else {
+            return Ok(false);
+        };
+        let ordinal = open.ordinal + 1;
+        let numbers = EventMeta {
+            ordinal,
+            total_order: ordinal,
+            collection_order: open.next(relation).1,
+            ..EventMeta::default()
+        };
+        let event = EventMeta { lsn, processed_ns: now_ns(), snapshot: SnapshotMark::Incremental, ..numbers };
+        self.records.clear();
+        let encoded = self.encoder.encode(&running.plan, &open.meta, event, &change, &mut self.records);
+        open.took(relation, 1);
+        let position = open.position(ordinal);
+        let mut scope = self.publisher.enter(Some(position)).await;
+        let sent = match encoded {
+            Ok(_) => self.publisher.send(&mut scope, &running.topic, &self.records, open.unit).await,
+            Err(error) => Err(error.into()),
+        };
+        let goes_on = match sent {
+            Ok(_) => {
+                count(running, &change, &self.records);
+                true
+            }
+            Err(error) if error.is_of_one_row() => {
+                self.stop(relation, position, &error).await?;
+                false
+            }
+            Err(error) => return Err(error),
+        };
+        scope.done(ordinal);
+        Ok(goes_on)
     }
 
     /// Another message has no position, and the flush LSN waits for it. Its place in the WAL is that of no commit, and the stream comes
@@ -354,6 +473,36 @@ impl Streamer {
         scope.done(place.ordinal);
         self.publisher.deliveries().tracker(|tracker| tracker.close(unit, Lsn::ZERO));
         Ok(())
+    }
+}
+
+/// Whether rows that were read by one version's columns have the other's.
+fn has_columns(version: &Relation, read: &Relation) -> bool {
+    let column = |relation: &Relation| {
+        relation
+            .columns
+            .iter()
+            .map(|column| (Arc::clone(&column.name), column.ty.oid, column.ty.typmod))
+            .collect::<Vec<_>>()
+    };
+    version.name == read.name && column(version) == column(read)
+}
+
+/// What the server would tell of a relation.
+fn body_of(relation: &Relation) -> RelationBody {
+    let column = |(index, column): (usize, &crate::schema::Column)| ColumnBody {
+        identity: relation.identity == ReplicaIdentity::Full || relation.is_key(index),
+        name: Arc::clone(&column.name),
+        type_oid: column.ty.oid,
+        typmod: column.ty.typmod,
+    };
+    RelationBody {
+        xid: None,
+        oid: relation.oid,
+        schema: Arc::clone(&relation.name.schema),
+        table: Arc::clone(&relation.name.table),
+        identity: relation.identity,
+        columns: relation.columns.iter().enumerate().map(column).collect(),
     }
 }
 

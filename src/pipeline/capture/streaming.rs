@@ -6,7 +6,9 @@ use tokio::sync::mpsc;
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
 use super::{
-    Error, beside,
+    Error,
+    backfill::{Backfill, Rest},
+    beside,
     boundaries::Boundaries,
     extent::Extent,
     heartbeat, in_progress,
@@ -20,6 +22,7 @@ use super::{
     slot_watch,
     stream::Streamer,
     tables::Tables,
+    windows::Windows,
 };
 use crate::{
     lsn::Lsn,
@@ -60,7 +63,7 @@ pub(super) async fn run(deps: &CaptureDeps, tables: &Arc<Tables>, token: &Cancel
         () = token.cancelled() => return Ok(Ended::Cancelled),
     };
     let Some(opened) = opened else { return Ok(Ended::SnapshotTaken) };
-    let Opened { session, publisher, mut batches, handle, versions, below } = opened;
+    let Opened { session, publisher, mut batches, handle, versions, below, rest } = opened;
     session.health.set_started();
     session.health.recovered();
     session.health.set_phase(match session.settings.delivery {
@@ -68,9 +71,10 @@ pub(super) async fn run(deps: &CaptureDeps, tables: &Arc<Tables>, token: &Cancel
         Delivery::ExactlyOnce => "streaming, exactly once",
     });
     let routes = Routes::new(Arc::clone(&session), versions, session.position.ceiling().await);
-    let streamer = streamer(&session, routes, &publisher, below);
+    let windows = rest.as_ref().map(|rest| Arc::clone(&rest.windows));
+    let streamer = streamer(&session, routes, &publisher, (below, windows));
     // The stream lives as long as its receiver: it has to confirm what is recorded last.
-    let outcome = follow(&session, &publisher, streamer, &mut batches, &handle, token).await;
+    let outcome = follow((&session, &publisher), (streamer, rest), &mut batches, &handle, token).await;
     let outcome = match outcome {
         Err(Error::Source(absent @ source::Error::PublicationAbsent { .. })) => {
             Err(bridge(&session, below, absent).await)
@@ -93,7 +97,12 @@ pub(super) async fn run(deps: &CaptureDeps, tables: &Arc<Tables>, token: &Cancel
     outcome
 }
 
-fn streamer(session: &Arc<Session>, routes: Routes, publisher: &Arc<Publisher>, below: Option<Lsn>) -> Streamer {
+fn streamer(
+    session: &Arc<Session>,
+    routes: Routes,
+    publisher: &Arc<Publisher>,
+    (below, windows): (Option<Lsn>, Option<Arc<Windows>>),
+) -> Streamer {
     let CaptureSettings { prefix, encoder, transactions, .. } = &session.settings;
     let running = |name: &TableName, topic: &str| publisher.topic(topic).filter(|_| !session.tables.is_stopped(name));
     let messages = running(&beside::messages(prefix), encoder.topics.messages());
@@ -101,7 +110,7 @@ fn streamer(session: &Arc<Session>, routes: Routes, publisher: &Arc<Publisher>, 
     let messages = Messages::new(Arc::clone(session), Arc::clone(publisher), messages);
     let boundaries = Boundaries::new(Arc::clone(session), Arc::clone(publisher), transactions);
     let publisher = Arc::clone(publisher);
-    Streamer::new(Arc::clone(session), (routes, messages, boundaries), publisher, Extent::new(below))
+    Streamer::new(Arc::clone(session), (routes, messages, boundaries), publisher, Extent::new(below), windows)
 }
 
 /// The server has a change, but no publication of its time: the former one has it, if this one is younger than the change. The
@@ -139,9 +148,8 @@ fn hand_on(deps: &CaptureDeps, tables: &Tables, below: Lsn) {
 }
 
 async fn follow(
-    session: &Arc<Session>,
-    publisher: &Arc<Publisher>,
-    mut streamer: Streamer,
+    (session, publisher): (&Arc<Session>, &Arc<Publisher>),
+    (mut streamer, rest): (Streamer, Option<Rest>),
     batches: &mut mpsc::Receiver<Result<Batch, source::Error>>,
     handle: &StreamHandle,
     token: &CancellationToken,
@@ -156,6 +164,8 @@ async fn follow(
     let mut heartbeats = AbortOnDropHandle::new(tokio::spawn(heartbeats));
     let again = Arc::clone(session);
     let mut again = AbortOnDropHandle::new(tokio::spawn(async move { in_progress::until_possible(&again).await }));
+    let mut backfill = AbortOnDropHandle::new(tokio::spawn(backfill(Arc::clone(session), Arc::clone(publisher), rest)));
+    let mut is_whole = false;
     let mut ask_again = false;
     loop {
         if ask_again && streamer.is_between() {
@@ -168,6 +178,13 @@ async fn follow(
             ended = &mut slot => return Err(end_of(ended)),
             ended = &mut topics => return Err(end_of(ended)),
             ended = &mut heartbeats => return Err(end_of(ended)),
+            read = &mut backfill, if !is_whole => match read {
+                Ok(Ok(())) => {
+                    is_whole = true;
+                    continue;
+                }
+                ended => return Err(end_of(ended)),
+            },
             asked = &mut again, if !ask_again => match asked {
                 Ok(Ok(())) => {
                     ask_again = true;
@@ -200,6 +217,14 @@ async fn follow(
             }
             return Ok(Ended::OptionsEnd);
         }
+    }
+}
+
+/// Reads what is left of a snapshot, if there is something.
+async fn backfill(session: Arc<Session>, publisher: Arc<Publisher>, rest: Option<Rest>) -> Result<(), Error> {
+    match rest {
+        Some(rest) => Backfill::connect(&session, &publisher, rest).await?.run().await,
+        None => Ok(()),
     }
 }
 

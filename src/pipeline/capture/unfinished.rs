@@ -1,0 +1,62 @@
+//! A snapshot that was cut: what its session needs beside the stream's, and what is forgotten when.
+
+use std::{
+    hash::{BuildHasher as _, RandomState},
+    sync::Arc,
+};
+
+use super::{
+    Error,
+    backfill::Rest,
+    session::Session,
+    state::{State, StateStore, Update},
+    unread::Unread,
+    windows::Windows,
+};
+use crate::{lsn::Lsn, source};
+
+/// What is left to read beside the stream. A table that has stopped in this process, or is left out, stays as it is.
+pub(super) async fn rest(
+    session: &Arc<Session>,
+    state: &State,
+    unread: Vec<Unread>,
+    consistent_point: Lsn,
+) -> Result<Rest, Error> {
+    let visible = source::window::visible(&session.client).await?;
+    let oids = unread.iter().map(|unread| unread.published.relation.oid);
+    let run = format!("{:016x}", RandomState::new().hash_one(consistent_point.0));
+    let windows = Windows::new(run, oids, visible);
+    for Unread { published, .. } in &unread {
+        let (oid, name) = (published.relation.oid, &published.relation.name);
+        if session.tables.is_stopped(name) || !session.topics.contains_key(name) {
+            windows.stop(oid, "it stopped before all its rows were read");
+        }
+    }
+    let planned = state.chunks.keys().copied().collect();
+    Ok(Rest { windows: Arc::new(windows), unread, planned, consistent_point })
+}
+
+/// The begin of the snapshot is behind every sink's records, so the versions from before it are of no use.
+pub(super) async fn forget_former(store: &StateStore, state: &mut State) -> Result<(), Error> {
+    let Some(plan) = state.plan.as_mut().filter(|plan| !plan.forget.is_empty()) else { return Ok(()) };
+    let forget = std::mem::take(&mut plan.forget);
+    state.relations.retain(|key, _| !forget.contains(key));
+    let mut updates: Vec<_> = forget.into_iter().map(|key| Update::ForgetRelation { key }).collect();
+    updates.push(Update::Plan(state.plan.clone()));
+    store.write(&updates).await
+}
+
+/// The state as if none of these tables had stopped.
+pub(super) fn without_stops(state: &State, unread: &[Unread]) -> State {
+    let mut state = state.clone();
+    for Unread { published, .. } in unread {
+        state.stopped.remove(&published.relation.name.to_string());
+    }
+    state
+}
+
+/// What was recorded of a snapshot that is given up.
+pub(super) fn forget_chunks(state: &State) -> Vec<Update> {
+    let tables = state.chunks.keys().map(|oid| Update::ForgetChunks { oid: *oid });
+    state.plan.iter().map(|_| Update::Plan(None)).chain(tables).collect()
+}

@@ -1,0 +1,95 @@
+//! What a snapshot that was cut has left to read, and whether that can be read beside the stream.
+
+use std::collections::BTreeMap;
+
+use super::{
+    chunks::{LeafChunks, TableChunks},
+    settings::CaptureSettings,
+    state::State,
+};
+use crate::{
+    avro::content::OwnHeaders,
+    postgres,
+    source::{self, catalog::PublishedTable, chunk::Leaf, window},
+};
+
+/// A table that is not whole.
+pub(super) struct Unread {
+    pub(super) published: PublishedTable,
+    /// What is recorded of it, with its leaves as they are now.
+    pub(super) chunks: TableChunks,
+    pub(super) leaves: Vec<UnreadLeaf>,
+}
+
+/// Blocks of a leaf that are to be read.
+pub(super) struct UnreadLeaf {
+    pub(super) oid: u32,
+    pub(super) name: String,
+    pub(super) file: Option<u32>,
+    pub(super) missing: Vec<(u32, u32)>,
+}
+
+/// The tables of a cut snapshot that are not whole, keyed ones alone; an error says why it cannot go on.
+pub(super) async fn look(
+    client: &postgres::Client,
+    settings: &CaptureSettings,
+    published: &[PublishedTable],
+    state: &State,
+) -> Result<Result<Vec<Unread>, String>, source::Error> {
+    if state.plan.is_none() {
+        return Ok(Err("it was cut before its first row, or by an earlier release".to_owned()));
+    }
+    if settings.encoder.content.own_headers == OwnHeaders::LeftOut {
+        return Ok(Err("without own_headers no record tells that its row is still to come".to_owned()));
+    }
+    if !window::takes_markers(client).await? {
+        return Ok(Err("the source is a stand-by, which takes no messages".to_owned()));
+    }
+    let known = |table: &&PublishedTable| state.chunks.contains_key(&table.relation.oid);
+    let published: Vec<_> = published.iter().filter(known).cloned().collect();
+    // Each leaf as a whole: what is left of it, the record tells.
+    let mut leaves = BTreeMap::<usize, Vec<Leaf>>::new();
+    for chunk in source::chunk::plan(client, &published, u64::MAX).await? {
+        leaves.entry(chunk.table).or_default().push((*chunk.leaf).clone());
+    }
+    let mut unread = Vec::new();
+    for (index, table) in published.into_iter().enumerate() {
+        let recorded = state.chunks.get(&table.relation.oid).cloned().unwrap_or_default();
+        let found = Unread::of(table, recorded, leaves.remove(&index).unwrap_or_default());
+        if let Err(reason) = found.may_go_on() {
+            return Ok(Err(reason));
+        }
+        unread.extend((!found.chunks.is_whole()).then_some(found));
+    }
+    Ok(Ok(unread))
+}
+
+impl Unread {
+    /// A leaf in another file is read from its begin: its rows lie elsewhere there. One that is no leaf any more is forgotten.
+    fn of(published: PublishedTable, recorded: TableChunks, leaves: Vec<Leaf>) -> Self {
+        let mut chunks = TableChunks { windows: recorded.windows, ..TableChunks::default() };
+        let mut unread = Vec::new();
+        for leaf in leaves {
+            let same = |known: &&LeafChunks| known.oid == leaf.oid && known.file == leaf.file;
+            let known = recorded.leaves.iter().find(same).cloned().unwrap_or_else(|| LeafChunks::new(&leaf));
+            let missing = known.missing();
+            unread.push(UnreadLeaf { oid: leaf.oid, name: leaf.name, file: leaf.file, missing });
+            chunks.leaves.push(known);
+        }
+        Self { published, chunks, leaves: unread }
+    }
+
+    fn may_go_on(&self) -> Result<(), String> {
+        let name = &self.published.relation.name;
+        if self.chunks.is_whole() {
+            return Ok(());
+        }
+        if self.published.relation.key.is_empty() {
+            return Err(format!(
+                "rows of table {name} are missing, which has no key: they cannot be told from those that are there"
+            ));
+        }
+        let whole = self.chunks.leaves.iter().any(|leaf| leaf.blocks.is_none() && !leaf.missing().is_empty());
+        if whole { Err(format!("table {name}, or a part of it, can only be read as a whole")) } else { Ok(()) }
+    }
+}

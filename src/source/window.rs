@@ -1,0 +1,279 @@
+//! Rows that are read beside the stream: between two markers in it (PROTOCOL, "Snapshot that resumes, and resync").
+//!
+//! ```text
+//! pg_logical_emit_message: low ── … the stream delivers it … ──► BEGIN; LOCK TABLE; the snapshot; the rows; high; COMMIT
+//! ```
+//!
+//! The markers are transactional messages, so the stream has them in the order of the commits. Everything that the stream delivered
+//! before the low one must be visible in the snapshot, which is asked for by the ids of transactions: a commit may be in the WAL, and
+//! delivered, before others see it (trap T78). The lock comes before the snapshot and is held until behind the high marker, so neither
+//! a TRUNCATE nor a rewrite falls between the rows and that marker (trap T79).
+
+use bytes::Bytes;
+use futures_util::TryStreamExt;
+use tokio_postgres::error::SqlState;
+
+use super::{
+    catalog::{self, PublishedTable},
+    copy_binary::BinaryRows,
+    copy_text::decode_row,
+    error::Error,
+    snapshot::{CopyFormat, Select},
+    visible::Visible,
+};
+use crate::{
+    event::{Datum, Tuple},
+    postgres::{Client, Settings},
+    schema::{quote_identifier, quote_literal},
+};
+
+/// The prefix of the markers' messages.
+pub const PREFIX: &str = "walrelay.window";
+
+/// The first server version that limits the time of a transaction.
+const TRANSACTION_TIMEOUT_SINCE: u32 = 170_000;
+
+/// A connection that reads windows, one at a time.
+#[derive(Debug)]
+pub struct WindowReader {
+    client: Client,
+}
+
+/// How a window begins.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Begun {
+    /// The snapshot is taken under the lock.
+    Reading(Visible),
+    /// A statement has the table, or waits for it: nothing is begun.
+    Busy,
+    /// There is no such table any more, or it may not be read: nothing is begun.
+    Gone,
+}
+
+/// What came of reading rows.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Taken {
+    /// All of them, and what they occupy, about.
+    Rows(Vec<Tuple>, usize),
+    /// More than was allowed; the window can only be given up.
+    TooMany,
+}
+
+/// A column of a table: number, name, type and its modifier.
+pub type Layout = Vec<(i16, String, u32, i32)>;
+
+/// Rows of a key: for each of its columns the index in the relation, and the value as text.
+pub type KeyTexts = Vec<(usize, String)>;
+
+impl WindowReader {
+    /// Connects.
+    pub async fn connect(settings: &Settings) -> Result<Self, Error> {
+        let client = catalog::connect(settings, "walrelay backfill").await?;
+        let own =
+            if client.server_version() >= TRANSACTION_TIMEOUT_SINCE { "; SET transaction_timeout = 0" } else { "" };
+        // A marker that waits for a stand-by would keep the window open meanwhile.
+        let set = format!("SET enable_tidscan = on; SET synchronous_commit = local{own}");
+        client
+            .batch_execute(&set)
+            .await
+            .map_err(|error| Error::statement("preparing to read beside the stream", error))?;
+        Ok(Self { client })
+    }
+
+    /// Puts a marker into the stream, in a transaction of its own.
+    pub async fn mark(&self, content: &str) -> Result<(), Error> {
+        self.client.batch_execute(&marker(content)).await.map_err(|error| Error::statement("writing a marker", error))
+    }
+
+    /// What is visible at present.
+    pub async fn visible(&self) -> Result<Visible, Error> {
+        visible(&self.client).await
+    }
+
+    /// Begins a transaction, locks the table and takes the snapshot.
+    pub async fn begin(&self, table: &PublishedTable) -> Result<Begun, Error> {
+        let doing = |error| Error::statement("beginning to read beside the stream", error);
+        let begin = "BEGIN TRANSACTION ISOLATION LEVEL REPEATABLE READ READ WRITE";
+        self.client.batch_execute(begin).await.map_err(doing)?;
+        let lock = format!("LOCK TABLE {} IN ACCESS SHARE MODE NOWAIT", table.relation.name.quoted());
+        let locked = self.client.batch_execute(&lock).await;
+        let begun = match locked {
+            Ok(()) => return Ok(Begun::Reading(self.visible().await?)),
+            Err(error) => match error.code() {
+                Some(&SqlState::LOCK_NOT_AVAILABLE) => Begun::Busy,
+                Some(
+                    &SqlState::UNDEFINED_TABLE | &SqlState::INVALID_SCHEMA_NAME | &SqlState::INSUFFICIENT_PRIVILEGE,
+                ) => Begun::Gone,
+                _ => return Err(doing(error)),
+            },
+        };
+        self.cancel().await?;
+        Ok(begun)
+    }
+
+    /// Ends a transaction without its marker.
+    pub async fn cancel(&self) -> Result<(), Error> {
+        self.client.batch_execute("ROLLBACK").await.map_err(|error| Error::statement("giving up a window", error))
+    }
+
+    /// Puts the high marker into the stream with the transaction's commit.
+    pub async fn end(&self, content: &str) -> Result<(), Error> {
+        let sql = format!("{}; COMMIT", marker(content));
+        self.client.batch_execute(&sql).await.map_err(|error| Error::statement("writing a marker", error))
+    }
+
+    /// The table's columns, as the transaction sees them.
+    pub async fn layout(&self, table: u32) -> Result<Layout, Error> {
+        let sql = "SELECT attnum, attname::text, atttypid, atttypmod FROM pg_attribute \
+                   WHERE attrelid = $1 AND attnum > 0 AND NOT attisdropped ORDER BY attnum";
+        let failed = |error| Error::statement("reading the columns of a table", error);
+        let rows = self.client.query(sql, &[&table]).await.map_err(failed)?;
+        let column =
+            |row: &tokio_postgres::Row| Ok((row.try_get(0)?, row.try_get(1)?, row.try_get(2)?, row.try_get(3)?));
+        rows.iter().map(column).collect::<Result<_, _>>().map_err(failed)
+    }
+
+    /// The file that the rows of a table's leaf lie in, and how many blocks it has; no file if it is none of its leaves any more.
+    pub async fn file(&self, table: u32, leaf: u32) -> Result<(Option<u32>, u32), Error> {
+        let sql = "SELECT CASE WHEN $1::oid = $2::oid OR $1 IN (SELECT relid::oid FROM pg_partition_ancestors($2)) \
+                               THEN pg_relation_filenode($2) END, \
+                          coalesce(pg_relation_size($2::oid) / current_setting('block_size')::bigint, 0)";
+        let failed = |error| Error::statement("looking for the file of a table", error);
+        let row = self.client.query_one(sql, &[&table, &leaf]).await.map_err(failed)?;
+        let blocks: i64 = row.try_get(1).map_err(failed)?;
+        Ok((row.try_get(0).map_err(failed)?, u32::try_from(blocks).unwrap_or(u32::MAX)))
+    }
+
+    /// The tables of a publication, as the transaction sees them.
+    pub async fn catalog(&self, publication: &str) -> Result<catalog::Catalog, Error> {
+        catalog::read(&self.client, publication).await
+    }
+
+    /// Reads the rows of a leaf whose place is in this range.
+    pub async fn range(
+        &self,
+        table: &PublishedTable,
+        (leaf, places): (&str, Places),
+        format: CopyFormat,
+        limit: usize,
+    ) -> Result<Taken, Error> {
+        let select = Select { table, from: format!("ONLY {leaf}"), condition: Some(places.condition()), format };
+        self.take(table, &select, limit).await
+    }
+
+    /// Reads the rows that have one of these keys.
+    pub async fn keys(
+        &self,
+        table: &PublishedTable,
+        keys: &[&KeyTexts],
+        format: CopyFormat,
+        limit: usize,
+    ) -> Result<Taken, Error> {
+        let only = if table.partitioned { "" } else { "ONLY " };
+        let from = format!("{only}{}", table.relation.name.quoted());
+        let select = Select { table, from, condition: Some(of_keys(table, keys)), format };
+        self.take(table, &select, limit).await
+    }
+
+    async fn take(&self, table: &PublishedTable, select: &Select<'_>, limit: usize) -> Result<Taken, Error> {
+        let name = &table.relation.name;
+        let columns = table.relation.columns.len();
+        let failed = |error| Error::statement(format!("reading table {name} beside the stream"), error);
+        let unreadable = |reason| Error::CopyRow { table: name.clone(), reason };
+        let stream = self.client.copy_out(&select.statement()).await.map_err(failed)?;
+        let mut stream = std::pin::pin!(stream);
+        let mut binary = (select.format == CopyFormat::Binary).then(|| BinaryRows::new(columns));
+        let (mut rows, mut bytes) = (Vec::new(), 0);
+        while let Some(row) = stream.try_next().await.map_err(failed)? {
+            push(&mut binary, &row, columns, &mut rows).map_err(unreadable)?;
+            bytes += row.len() + columns * size_of::<Datum>();
+            if bytes > limit && rows.len() > 1 {
+                return Ok(Taken::TooMany);
+            }
+        }
+        binary.as_ref().map_or(Ok(()), BinaryRows::end).map_err(unreadable)?;
+        Ok(Taken::Rows(rows, bytes))
+    }
+}
+
+fn push(
+    binary: &mut Option<BinaryRows>,
+    row: &Bytes,
+    columns: usize,
+    rows: &mut Vec<Tuple>,
+) -> Result<(), &'static str> {
+    match binary {
+        Some(binary) => binary.decode(row, rows),
+        None => decode_row(row, columns).map(|row| rows.push(row)),
+    }
+}
+
+/// What is visible at present, or in the client's transaction.
+pub async fn visible(client: &Client) -> Result<Visible, Error> {
+    let failed = |error| Error::statement("reading which transactions are visible", error);
+    let row = client.query_one("SELECT pg_current_snapshot()::text", &[]).await.map_err(failed)?;
+    let text: String = row.try_get(0).map_err(failed)?;
+    // A server that writes another form is none that is known; nothing is visible then, and nothing is read.
+    Ok(Visible::parse(&text).unwrap_or_default())
+}
+
+/// Whether the server takes markers: one that replays another's WAL writes none.
+pub async fn takes_markers(client: &Client) -> Result<bool, Error> {
+    let failed = |error| Error::statement("asking whether the server is a stand-by", error);
+    let row = client.query_one("SELECT NOT pg_is_in_recovery()", &[]).await.map_err(failed)?;
+    row.try_get(0).map_err(failed)
+}
+
+fn marker(content: &str) -> String {
+    format!("SELECT pg_logical_emit_message(true, {}, {})", quote_literal(PREFIX), quote_literal(content))
+}
+
+/// Places of rows in a leaf, block by block and item by item.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Places {
+    /// The first one.
+    pub from: u64,
+    /// The first one behind it.
+    pub to: u64,
+}
+
+impl Places {
+    /// Places of a block.
+    pub const PER_BLOCK: u64 = 1 << 16;
+
+    /// All places of these blocks.
+    #[must_use]
+    pub fn of_blocks((from, to): (u32, u32)) -> Self {
+        Self { from: u64::from(from) * Self::PER_BLOCK, to: u64::from(to) * Self::PER_BLOCK }
+    }
+
+    fn condition(self) -> String {
+        let place = |place: u64| format!("'({},{})'", place / Self::PER_BLOCK, place % Self::PER_BLOCK);
+        format!("ctid >= {} AND ctid < {}", place(self.from), place(self.to))
+    }
+}
+
+fn of_keys(table: &PublishedTable, keys: &[&KeyTexts]) -> String {
+    let columns = &table.relation.columns;
+    let names = table.relation.key.iter().filter_map(|index| columns.get(*index));
+    let names: Vec<_> = names.map(|column| quote_identifier(&column.name)).collect();
+    let value = |(index, text): &(usize, String)| {
+        let ty = columns.get(*index).map_or("text", |column| &*column.ty.sql);
+        format!("{}::{ty}", quote_literal(text))
+    };
+    let row = |key: &&KeyTexts| format!("({})", key.iter().map(value).collect::<Vec<_>>().join(", "));
+    let rows: Vec<_> = keys.iter().map(row).collect();
+    format!("({}) IN (VALUES {})", names.join(", "), rows.join(", "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn places_are_written_as_the_server_writes_them() {
+        let places = Places { from: Places::PER_BLOCK * 3, to: Places::PER_BLOCK * 3 + 7 };
+        assert_eq!(places.condition(), "ctid >= '(3,0)' AND ctid < '(3,7)'");
+        assert_eq!(Places::of_blocks((0, 2)).condition(), "ctid >= '(0,0)' AND ctid < '(2,0)'");
+    }
+}
