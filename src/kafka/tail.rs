@@ -36,10 +36,12 @@ pub fn ends_of_records(
         .map_err(|source| Error::Configuration { reason: source.to_string() })?;
     let (mut ends, mut open, mut assignment) = (from.clone(), BTreeMap::new(), TopicPartitionList::new());
     for ((topic, partition), offset) in from {
-        let (_, end) = consumer.fetch_watermarks(topic, *partition, TIMEOUT).map_err(failed)?;
-        if end > *offset {
+        let (first, end) = consumer.fetch_watermarks(topic, *partition, TIMEOUT).map_err(failed)?;
+        // Retention may have removed what was known, and even everything behind it.
+        let begin = first.max(*offset);
+        if end > begin {
             open.insert((topic.clone(), *partition), end);
-            assignment.add_partition_offset(topic, *partition, Offset::Offset(*offset)).map_err(failed)?;
+            assignment.add_partition_offset(topic, *partition, Offset::Offset(begin)).map_err(failed)?;
         }
     }
     consumer.assign(&assignment).map_err(failed)?;
@@ -56,10 +58,14 @@ pub fn ends_of_records(
         }
         // A client's position counts what it is not given, too.
         let positions = consumer.position().map_err(failed)?;
+        let before = open.len();
         open.retain(|(topic, partition), end| {
             let position = positions.find_partition(topic, *partition).map(|found| found.offset());
             !matches!(position, Some(Offset::Offset(position)) if position >= *end)
         });
+        if open.len() < before {
+            heard = Instant::now();
+        }
         if heard.elapsed() > TIMEOUT {
             return Err(failed(KafkaError::MessageConsumption(RDKafkaErrorCode::OperationTimedOut)));
         }

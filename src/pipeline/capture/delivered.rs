@@ -61,7 +61,7 @@ impl Delivered {
         if self.at < below {
             self.at = below;
         }
-        self.lagging.retain(|_, next| *next >= below);
+        self.lagging.values_mut().for_each(|next| *next = below.max(*next));
     }
 
     /// Goes on with these topics alone, of which the `stopped` ones stay where they are.
@@ -194,6 +194,27 @@ mod tests {
         assert!(third.covers("t", at(350, 7)) && !third.covers("t", at(350, 8)) && third.covers("o", at(400, 1)));
         third.reach(at(401, 1));
         assert!(restarted(&third).covers("t", at(401, 1)));
+    }
+
+    #[test]
+    fn a_table_that_is_behind_stays_so_when_the_flush_position_has_passed_its_place() {
+        let mut delivered = new();
+        delivered.reach(at(200, 3));
+        delivered.stop("t", at(300, 2));
+        delivered.reach(at(400, 1));
+        let mut again = restarted(&delivered);
+        again.reach(at(300, 9));
+        let mut third = restarted(&again);
+        third.at_least(0, Lsn(310));
+        assert!(!third.covers("t", at(350, 1)) && third.covers("t", at(309, 1)) && third.covers("o", at(400, 1)));
+    }
+
+    #[test]
+    fn a_table_that_is_stopped_before_anything_is_recorded_lacks_what_is_not_confirmed() {
+        let mut delivered = new();
+        delivered.keep(|_| true, &["t".to_owned()]);
+        delivered.reach(at(200, 1));
+        assert!(!restarted(&delivered).covers("t", at(150, 1)) && restarted(&delivered).covers("o", at(150, 1)));
     }
 
     #[test]

@@ -61,7 +61,9 @@ impl Destinations<'_> {
         }
         publisher.refuse(refused);
         if let Some(lowest) = self.tables.lowest_stop() {
-            publisher.deliveries().tracker(|tracker| tracker.hold(lowest));
+            // What lay before the stop may have been given up with the session in which it came, and is not sent until the table
+            // goes on.
+            publisher.deliveries().tracker(|tracker| tracker.hold(lowest.min(start)));
         }
         self.deps.metrics.exactly_once.set(i64::from(is_exact));
         self.go_on(&mut publisher, state, checkpoint).await?;
@@ -89,10 +91,12 @@ impl Destinations<'_> {
         let mut before = Delivered::new(found.get(delivered::KEY).map(Vec::as_slice), checkpoint).map_err(wrong)?;
         self.find_ends(publisher, state).await?;
         let stopped = self.tables.stops();
-        let stopped: Vec<_> = stopped.iter().filter_map(|(table, _)| Some(self.tables.topic_of(table)?.0)).collect();
-        before.keep(|topic| publisher.topic(topic).is_some(), &stopped);
+        let stopped: Vec<_> = stopped.iter().filter_map(|(table, _)| self.tables.topic_name_of(table)).collect();
         if is_exact {
             before.at_least(checkpoint.epoch, checkpoint.flush);
+        }
+        before.keep(|topic| publisher.topic(topic).is_some(), &stopped);
+        if is_exact {
             publisher.transact(before, topic, settings.commit_interval)?;
         } else {
             publisher.leave_out(before);

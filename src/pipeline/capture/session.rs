@@ -266,7 +266,7 @@ impl Session {
     ) -> Result<(), Error> {
         let reason = chain(error);
         publisher.deliveries().tracker(|tracker| tracker.hold(position.commit));
-        if let Some((topic, _)) = self.tables.topic_of(table) {
+        if let Some(topic) = self.tables.topic_name_of(table) {
             publisher.stop(&topic, position);
         }
         let stopped = StoppedTable { position, reason: reason.clone() };

@@ -150,6 +150,12 @@ impl Tables {
         Some((topic.clone(), *register.partitions.get(topic)?))
     }
 
+    /// The topic of a table, also while nothing else is known of it.
+    pub(super) fn topic_name_of(&self, table: &TableName) -> Option<String> {
+        let register = self.lock();
+        register.by_topic.iter().find(|(_, owner)| *owner == table).map(|(topic, _)| topic.clone())
+    }
+
     /// The table that a topic belongs to.
     pub(super) fn of_topic(&self, topic: &str) -> Option<TableName> {
         self.lock().by_topic.get(topic).cloned()
@@ -159,6 +165,13 @@ impl Tables {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_topic_that_is_refused_before_its_partitions_are_known_is_known_by_name() {
+        let (tables, table) = (Tables::default(), TableName::new("", "topic p.message"));
+        tables.name_topic("p.message", &table);
+        assert_eq!((tables.topic_of(&table), tables.topic_name_of(&table)), (None, Some("p.message".to_owned())));
+    }
 
     #[test]
     fn a_record_that_is_refused_after_its_table_stopped_holds_the_stream_where_it_was() {
