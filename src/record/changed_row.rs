@@ -26,8 +26,8 @@ pub struct ChangedRow {
 pub struct PartialRow {
     /// The columns that were.
     pub row: Tuple,
-    /// The key's columns by their indices, as text.
-    pub key: Vec<(usize, String)>,
+    /// The key's values as text, in key order.
+    pub key: Vec<String>,
 }
 
 impl PartialRow {
@@ -58,7 +58,8 @@ impl ChangedRow {
         match change {
             RowChange::Read(tuple) | RowChange::Insert(tuple) => {
                 let row = RowSource::new(plan, tuple, None)?;
-                Ok(Self { gone: None, key: Some(key_of(plan, row)?), partial: None })
+                let partial = is_partial(plan, row).then(|| partial(plan, row)).transpose()?;
+                Ok(Self { gone: None, key: Some(key_of(plan, row)?), partial })
             }
             RowChange::Delete(old) => {
                 let row = RowSource::new(plan, old.tuple(), None)?;
@@ -95,9 +96,10 @@ fn partial(plan: &Plan, row: RowSource<'_>) -> Result<PartialRow, EncodeError> {
         let text = match row.datum(part.index) {
             Datum::Text(bytes) => text(bytes)?,
             Datum::Binary(bytes) => with_text(plan, column, bytes, text)?,
-            Datum::Null | Datum::Unchanged => continue,
+            // Without a value the key could not be encoded either.
+            Datum::Null | Datum::Unchanged => String::new(),
         };
-        key.push((part.index, text));
+        key.push(text);
     }
     let row = (0..plan.columns.len()).map(|index| own(row.datum(index))).collect();
     Ok(PartialRow { row, key })

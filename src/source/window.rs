@@ -24,7 +24,7 @@ use super::{
 use crate::{
     event::{Datum, Tuple},
     postgres::{Client, Settings},
-    schema::{quote_identifier, quote_literal},
+    schema::{TableName, quote_identifier, quote_literal},
 };
 
 /// The prefix of the markers' messages.
@@ -62,8 +62,19 @@ pub enum Taken {
 /// A column of a table: number, name, type and its modifier.
 pub type Layout = Vec<(i16, String, u32, i32)>;
 
-/// Rows of a key: for each of its columns the index in the relation, and the value as text.
-pub type KeyTexts = Vec<(usize, String)>;
+/// The values of a row's key as text, in key order.
+pub type KeyTexts = Vec<String>;
+
+/// A leaf as it is under the lock.
+#[derive(Debug, PartialEq, Eq)]
+pub struct LeafNow {
+    /// Its name, quoted.
+    pub name: String,
+    /// Its file; `None` if it is none of the table's leaves any more.
+    pub file: Option<u32>,
+    /// How many blocks it has.
+    pub blocks: u32,
+}
 
 impl WindowReader {
     /// Connects.
@@ -133,15 +144,25 @@ impl WindowReader {
         rows.iter().map(column).collect::<Result<_, _>>().map_err(failed)
     }
 
-    /// The file that the rows of a table's leaf lie in, and how many blocks it has; no file if it is none of its leaves any more.
-    pub async fn file(&self, table: u32, leaf: u32) -> Result<(Option<u32>, u32), Error> {
+    /// Whether the table that is locked by this name is the one with this OID.
+    pub async fn is_called(&self, table: u32, name: &TableName) -> Result<bool, Error> {
+        let failed = |error| Error::statement(format!("looking for table {name}"), error);
+        let row = self.client.query_one("SELECT to_regclass($1)::oid", &[&name.quoted()]).await.map_err(failed)?;
+        let found: Option<u32> = row.try_get(0).map_err(failed)?;
+        Ok(found == Some(table))
+    }
+
+    /// A leaf of a table.
+    pub async fn leaf(&self, table: u32, leaf: u32) -> Result<LeafNow, Error> {
         let sql = "SELECT CASE WHEN $1::oid = $2::oid OR $1 IN (SELECT relid::oid FROM pg_partition_ancestors($2)) \
                                THEN pg_relation_filenode($2) END, \
-                          coalesce(pg_relation_size($2::oid) / current_setting('block_size')::bigint, 0)";
+                          coalesce(pg_relation_size($2::oid) / current_setting('block_size')::bigint, 0), \
+                          $2::oid::regclass::text";
         let failed = |error| Error::statement("looking for the file of a table", error);
         let row = self.client.query_one(sql, &[&table, &leaf]).await.map_err(failed)?;
         let blocks: i64 = row.try_get(1).map_err(failed)?;
-        Ok((row.try_get(0).map_err(failed)?, u32::try_from(blocks).unwrap_or(u32::MAX)))
+        let (file, name) = (row.try_get(0).map_err(failed)?, row.try_get(2).map_err(failed)?);
+        Ok(LeafNow { name, file, blocks: u32::try_from(blocks).unwrap_or(u32::MAX) })
     }
 
     /// The tables of a publication, as the transaction sees them.
@@ -217,10 +238,19 @@ pub async fn visible(client: &Client) -> Result<Visible, Error> {
     Ok(Visible::parse(&text).unwrap_or_default())
 }
 
-/// Whether the server takes markers: one that replays another's WAL writes none.
+/// Whether the server takes markers of this role: one that replays another's WAL writes none.
 pub async fn takes_markers(client: &Client) -> Result<bool, Error> {
     let failed = |error| Error::statement("asking whether the server is a stand-by", error);
-    let row = client.query_one("SELECT NOT pg_is_in_recovery()", &[]).await.map_err(failed)?;
+    let sql = "SELECT NOT pg_is_in_recovery() AND has_function_privilege('pg_logical_emit_message(bool, text, text)', 'EXECUTE')";
+    let row = client.query_one(sql, &[]).await.map_err(failed)?;
+    row.try_get(0).map_err(failed)
+}
+
+/// Whether a publication has every change that may move a row.
+pub async fn carries_all(client: &Client, publication: &str) -> Result<bool, Error> {
+    let failed = |error| Error::statement(format!("reading what publication {publication} publishes"), error);
+    let sql = "SELECT coalesce(bool_and(pubinsert AND pubupdate AND pubdelete), false) FROM pg_publication WHERE pubname = $1";
+    let row = client.query_one(sql, &[&publication]).await.map_err(failed)?;
     row.try_get(0).map_err(failed)
 }
 
@@ -255,13 +285,12 @@ impl Places {
 
 fn of_keys(table: &PublishedTable, keys: &[&KeyTexts]) -> String {
     let columns = &table.relation.columns;
-    let names = table.relation.key.iter().filter_map(|index| columns.get(*index));
-    let names: Vec<_> = names.map(|column| quote_identifier(&column.name)).collect();
-    let value = |(index, text): &(usize, String)| {
-        let ty = columns.get(*index).map_or("text", |column| &*column.ty.sql);
-        format!("{}::{ty}", quote_literal(text))
+    let key: Vec<_> = table.relation.key.iter().filter_map(|index| columns.get(*index)).collect();
+    let names: Vec<_> = key.iter().map(|column| quote_identifier(&column.name)).collect();
+    let row = |texts: &&KeyTexts| {
+        let values = key.iter().zip(*texts).map(|(column, text)| format!("{}::{}", quote_literal(text), column.ty.sql));
+        format!("({})", values.collect::<Vec<_>>().join(", "))
     };
-    let row = |key: &&KeyTexts| format!("({})", key.iter().map(value).collect::<Vec<_>>().join(", "));
     let rows: Vec<_> = keys.iter().map(row).collect();
     format!("({}) IN (VALUES {})", names.join(", "), rows.join(", "))
 }

@@ -205,7 +205,9 @@ async fn what_becomes_of_tables_while_their_snapshot_is_cut_is_seen() {
          CREATE TABLE e_2 (secret text, body text, part int NOT NULL, id int NOT NULL, PRIMARY KEY (id, part));
          ALTER TABLE e_parts ATTACH PARTITION e_2 FOR VALUES IN (2);
          INSERT INTO e_parts SELECT i, 1 + i % 2, 'e' || i, 'secret' FROM generate_series(1, 2000) i;
-         CREATE PUBLICATION {name} FOR TABLE a_rewritten, b_cleared, c_altered, d_dropped,
+         CREATE TABLE f_changed_and_cleared (id int PRIMARY KEY, n int, body text);
+         INSERT INTO f_changed_and_cleared SELECT i, 0, {LARGE_TEXT} FROM generate_series(1, 200) i;
+         CREATE PUBLICATION {name} FOR TABLE a_rewritten, b_cleared, c_altered, d_dropped, f_changed_and_cleared,
             e_parts (id, part, body) WHERE (id % 5 <> 0) WITH (publish_via_partition_root = true)"
     );
     scenario.source(&fill).await;
@@ -216,16 +218,18 @@ async fn what_becomes_of_tables_while_their_snapshot_is_cut_is_seen() {
          INSERT INTO b_cleared VALUES (1000, 'between');
          INSERT INTO c_altered VALUES (1000, 'before');
          UPDATE e_parts SET part = 3 - part, body = 'moved' WHERE id % 4 = 0; DELETE FROM e_parts WHERE id % 9 = 0;
-         DROP TABLE d_dropped";
+         UPDATE f_changed_and_cleared SET n = 1; DROP TABLE d_dropped";
     scenario.source(meanwhile).await;
     scenario.source("VACUUM FULL a_rewritten").await;
+    scenario.source("TRUNCATE f_changed_and_cleared").await;
     scenario.source("TRUNCATE b_cleared; INSERT INTO b_cleared VALUES (1, 'new')").await;
     scenario.source("ALTER TABLE c_altered ADD COLUMN more int; UPDATE c_altered SET more = 5 WHERE id < 10").await;
     let mut capture = go_on(&scenario).await;
     scenario.source("UPDATE a_rewritten SET n = 2 WHERE id % 5 = 0; ALTER TABLE c_altered ADD COLUMN last text").await;
     scenario.source("INSERT INTO c_altered VALUES (2000, 'after', 6, 'x')").await;
     let mut apply = scenario.spawn_apply();
-    settle(&scenario, &mut capture, &mut apply, &["a_rewritten", "b_cleared", "c_altered"]).await;
+    settle(&scenario, &mut capture, &mut apply, &["a_rewritten", "b_cleared", "c_altered", "f_changed_and_cleared"])
+        .await;
     let digest = "SELECT count(*) || md5(string_agg(id || ' ' || part || ' ' || body, ',' ORDER BY id)) FROM e_parts WHERE id % 5 <> 0";
     let expected = scenario.source_value(digest).await.expect("rows");
     scenario.await_target(digest, &expected).await;
@@ -249,4 +253,21 @@ async fn a_snapshot_that_is_cut_in_a_table_without_key_starts_over() {
     scenario.await_equal("a_keyed").await;
     capture.await_ready(LIMIT).await.unwrap_or_else(|error| panic!("{error}"));
     scenario.verify();
+}
+
+/// The row that a table without key ends with waits for no other table.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_snapshot_that_is_cut_behind_its_tables_without_key_goes_on() {
+    let scenario = scenario("behind", 1).await;
+    let fill = "CREATE TABLE a_keyed (id int PRIMARY KEY, body text);
+         INSERT INTO a_keyed SELECT i, repeat('a', 200) FROM generate_series(1, 30000) i;
+         CREATE TABLE z_keyless (n int); ALTER TABLE z_keyless REPLICA IDENTITY FULL;
+         INSERT INTO z_keyless SELECT i % 100 FROM generate_series(1, 1000) i";
+    scenario.source(fill).await;
+    let mut capture = scenario.spawn_capture();
+    assert!(cut(&scenario, &mut capture, 10_000.0).await > 0, "no chunk is recorded");
+    scenario.source("DELETE FROM z_keyless WHERE n = 7; DELETE FROM a_keyed WHERE id % 3 = 0").await;
+    let mut capture = go_on(&scenario).await;
+    let mut apply = scenario.spawn_apply();
+    settle(&scenario, &mut capture, &mut apply, &["a_keyed", "z_keyless"]).await;
 }

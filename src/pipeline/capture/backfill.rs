@@ -25,7 +25,7 @@ use crate::{
     schema::Relation,
     source::{
         catalog::PublishedTable,
-        window::{Begun, KeyTexts, Layout, Places, Taken, WindowReader},
+        window::{Begun, KeyTexts, Layout, LeafNow, Places, Taken, WindowReader},
     },
 };
 
@@ -78,6 +78,10 @@ struct ReadTable {
     left: VecDeque<(usize, Places)>,
     /// How many places a window has.
     places: u64,
+    /// It was read again from its begin, since too many rows were owed.
+    again: bool,
+    /// Windows of which nothing was published.
+    void: u64,
 }
 
 /// What a window is of.
@@ -169,19 +173,24 @@ impl Backfill {
             }
             if self.windows.take_again(oid) {
                 tracing::warn!(table = %table.published.relation.name, "too many rows changed meanwhile: reading the table from its begin");
+                if std::mem::replace(&mut table.again, true) {
+                    return self.outrun(index).await;
+                }
                 for leaf in 0..table.unread.leaves.len() {
                     self.read_anew(index, leaf).await?;
                 }
                 continue;
             }
-            if let Some((leaf, places)) = table.next() {
+            if let Some(indebted) = self.windows.indebted() {
+                self.settle_debts(indebted).await?;
+            } else if let Some((leaf, places)) = table.next() {
                 self.window(index, What::Places { leaf, places }).await?;
             } else {
                 self.windows.all_read(oid);
                 let owed = self.windows.owed(oid, self.keys);
                 if owed.is_empty() {
-                    if self.windows.close(oid) {
-                        self.unrecorded.push_back((self.last, index, Step::Whole));
+                    if let Some(at) = self.windows.close(oid) {
+                        self.unrecorded.push_back((self.last.max(at), index, Step::Whole));
                     }
                 } else {
                     self.window(index, What::Keys(owed)).await?;
@@ -192,6 +201,20 @@ impl Backfill {
                 self.tell("snapshot goes on beside the stream");
             }
         }
+    }
+
+    /// Reads some of the rows that a table owes, before there are too many.
+    async fn settle_debts(&mut self, oid: u32) -> Result<(), Error> {
+        let Some(index) = self.tables.iter().position(|table| table.oid() == oid) else { return Ok(()) };
+        let owed = self.windows.owed(oid, self.keys);
+        if owed.is_empty() { Ok(()) } else { self.window(index, What::Keys(owed)).await }
+    }
+
+    /// The snapshot starts over with the next session: nothing is recorded of it any more.
+    async fn outrun(&self, index: usize) -> Result<(), Error> {
+        self.session.position.record(&[Update::Plan(None)]).await?;
+        let table = self.tables.get(index).map(|table| table.published.relation.name.to_string());
+        Err(Error::Outrun { table: table.unwrap_or_default() })
     }
 
     /// Asks for the stream's place, and waits until it has come there.
@@ -229,7 +252,12 @@ impl Backfill {
             match self.attempt(index, &what).await? {
                 Attempt::Read => break,
                 Attempt::Elsewise => return Ok(()),
-                Attempt::Later => tokio::time::sleep(PAUSE).await,
+                Attempt::Later => {
+                    tokio::time::sleep(PAUSE).await;
+                    self.record(false).await?;
+                    let visible = self.reader.visible().await?;
+                    self.windows.sees_all(&visible);
+                }
             }
         }
         let read = begun.elapsed();
@@ -242,6 +270,11 @@ impl Backfill {
                 if let Some(table) = self.tables.get_mut(index) {
                     // The next window compares the columns with the catalog's, whatever has become of them.
                     table.layout = None;
+                    table.void += 1;
+                    if table.void.is_multiple_of(10) {
+                        let (name, windows) = (&table.published.relation.name, table.void);
+                        tracing::warn!(table = %name, windows, "rows are read again and again: too much changes meanwhile, or the stream describes other columns than the catalog");
+                    }
                 }
             }
             Outcome::Stopped => {}
@@ -268,6 +301,11 @@ impl Backfill {
             self.reader.cancel().await?;
             return Ok(Attempt::Later);
         }
+        if !self.reader.is_called(published.relation.oid, &published.relation.name).await? {
+            self.reader.cancel().await?;
+            self.give_up(index, "it was renamed or replaced before all its rows were read");
+            return Ok(Attempt::Elsewise);
+        }
         if !self.is_as_known(index).await? {
             self.reader.cancel().await?;
             return Ok(if self.windows.is_open(published.relation.oid) { Attempt::Later } else { Attempt::Elsewise });
@@ -279,12 +317,13 @@ impl Backfill {
                 let Some(leaf) = self.tables.get(index).and_then(|table| table.unread.leaves.get(*leaf)) else {
                     return Ok(Attempt::Elsewise);
                 };
-                if self.reader.file(published.relation.oid, leaf.oid).await?.0 != leaf.file {
+                let now = self.reader.leaf(published.relation.oid, leaf.oid).await?;
+                if now.file != leaf.file {
                     self.reader.cancel().await?;
                     self.rewritten(index, what).await?;
                     return Ok(Attempt::Elsewise);
                 }
-                self.reader.range(&published, (&leaf.name, *places), format, LIMIT_BYTES).await?
+                self.reader.range(&published, (&now.name, *places), format, LIMIT_BYTES).await?
             }
             What::Keys(owed) => {
                 let keys: Vec<_> = owed.iter().map(|(_, texts)| texts).collect();
@@ -340,7 +379,7 @@ impl Backfill {
         let oid = table.oid();
         table.left.retain(|(of, _)| *of != leaf);
         let Some(unread) = table.unread.leaves.get_mut(leaf) else { return Ok(()) };
-        let (file, blocks) = self.reader.file(oid, unread.oid).await?;
+        let LeafNow { file, blocks, .. } = self.reader.leaf(oid, unread.oid).await?;
         unread.file = file;
         let oid = unread.oid;
         let is_of_leaf = |step: &Step| matches!(step, Step::Blocks { leaf, .. } if *leaf == oid);
@@ -473,7 +512,7 @@ impl ReadTable {
         };
         let left = unread.leaves.iter().enumerate().flat_map(of_leaf).collect();
         let published = Arc::new(unread.published.clone());
-        Self { published, unread, layout: None, left, places: FIRST_BLOCKS * Places::PER_BLOCK }
+        Self { published, unread, layout: None, left, places: FIRST_BLOCKS * Places::PER_BLOCK, again: false, void: 0 }
     }
 
     fn oid(&self) -> u32 {

@@ -100,6 +100,11 @@ impl TableChunks {
         self.leaves.iter_mut().find(|leaf| leaf.oid == oid)
     }
 
+    /// Whether it knows all of these leaves; one that was attached since came with rows.
+    pub(super) fn has(&self, leaves: &[Leaf]) -> bool {
+        leaves.iter().all(|leaf| self.leaves.iter().any(|known| known.oid == leaf.oid))
+    }
+
     /// Whether all rows of the snapshot are known to be there.
     pub(super) fn is_whole(&self) -> bool {
         !self.windows && self.leaves.iter().all(|leaf| leaf.missing().is_empty())

@@ -190,12 +190,22 @@ impl Copied {
         let index = task.table;
         let table = self.tables.get(index)?;
         let row = table.end_chunk(task.chunk.bytes)?;
-        if table.is_stopped() { Some((index, row)) } else { self.end_table(index, row) }
+        if table.is_stopped() || self.is_not_last(table) { Some((index, row)) } else { self.end_table(index, row) }
     }
 
     /// The units of work of a table's chunks.
     pub(super) fn units_of(&self, table: usize) -> impl Iterator<Item = Sequence> {
         self.tasks.iter().filter(move |task| task.table == table).map(|task| task.unit)
+    }
+
+    /// Whether another table ends the snapshot: the row that a table without key ends with is not held back then, since no snapshot
+    /// goes on in the midst of its chunk.
+    fn is_not_last(&self, table: &CopiedTable) -> bool {
+        let has_rows = |later: &CopiedTable| {
+            let Figures { bytes: [bytes, _], .. } = later.figures();
+            bytes > 0 && !later.is_stopped() && !later.published.relation.key.is_empty()
+        };
+        table.published.relation.key.is_empty() && self.tables.iter().skip(table.index + 1).any(has_rows)
     }
 
     /// Of two last rows that of the later table may be the last of all; gives the other one.

@@ -354,6 +354,18 @@ pub enum Error {
         /// The tables.
         tables: Vec<String>,
     },
+    /// Rows that are read beside the stream are told apart by their encoded keys.
+    #[error("rows of table {table} have the same key in their records")]
+    SameKeys {
+        /// The table.
+        table: String,
+    },
+    /// A snapshot that goes on does not come to its end.
+    #[error("rows of table {table} change faster than the rest of its snapshot is read")]
+    Outrun {
+        /// The table.
+        table: String,
+    },
     /// A task that reads the snapshot is gone.
     #[error("a task of the snapshot ended before its time")]
     SnapshotTask,
@@ -390,6 +402,7 @@ impl Classify for Error {
             | Self::StateMoved { .. }
             | Self::StreamEnded
             | Self::SnapshotTask
+            | Self::Outrun { .. }
             | Self::SlotGone { .. }
             | Self::YoungPublication { .. }
             | Self::BatchTooLarge { .. } => Severity::Transient,
@@ -453,6 +466,8 @@ impl Classify for Error {
             Self::HalfBroadcast { topic, .. } => format!("Sinks wait for the rest. Put the table of topic {topic} into the publication again; if there is none any more, publish under a new [kafka] prefix with a new slot, and drop the old slot. {AT_THE_TARGETS}"),
             Self::HalfWithoutSnapshot { .. } => "Sinks may wait for the rest, and the begin of a new snapshot lets them go on: set [capture] snapshot = \"initial\" for this start.".into(),
             Self::YoungPublication { former, .. } => format!("Keep publication {former} until the log says \"found the configured publication\"."),
+            Self::SameKeys { .. } => "Another form of values tells them apart ([format]), or another key; a new snapshot takes the table in then.".into(),
+            Self::Outrun { .. } => "The snapshot starts over, and is not read beside the stream unless it is cut again.".into(),
             Self::BatchTooLarge { .. } => "The next session makes smaller ones.".into(),
             Self::LittleWal { .. } => "Raise max_slot_wal_keep_size on the source for the time of the snapshot (ALTER SYSTEM SET max_slot_wal_keep_size = '…'; SELECT pg_reload_conf();), or, where little is written meanwhile, set [capture] snapshot_guard = \"off\".".into(),
             Self::SnapshotLacks { .. } => "The log says why each of them stopped. Mend that, or exclude them in [capture] exclude, and start again: the snapshot begins anew.".into(),

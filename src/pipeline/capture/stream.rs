@@ -190,6 +190,9 @@ impl Streamer {
             previous_commit: self.last.map(|(end, _)| end),
             ..TransactionMeta::default()
         };
+        if let Some(windows) = &self.windows {
+            windows.begun(commit);
+        }
         let unit = self.publisher.deliveries().tracker(AckTracker::open);
         let open = self.open.insert(Open::new(meta, unit, first));
         self.boundaries.make_ready(open).await
@@ -383,7 +386,14 @@ impl Streamer {
                 return Ok(Outcome::Stopped);
             }
         };
-        let keys = closed.rows.rows.iter().map(|row| ChangedRow::key(&running.plan, row)).collect::<Result<_, _>>()?;
+        let keys =
+            closed.rows.rows.iter().map(|row| ChangedRow::key(&running.plan, row)).collect::<Result<Vec<_>, _>>();
+        let keys = match keys {
+            Ok(keys) if Closed::are_told_apart(&keys) => keys,
+            Ok(_) => return self.stop_window(oid, &Error::SameKeys { table: relation.name.to_string() }).await,
+            Err(error @ EncodeError::Binary { .. }) => return Err(error.into()),
+            Err(error) => return self.stop_window(oid, &error.into()).await,
+        };
         let Some(BroughtUp { rows, gone }) = closed.bring_up(keys) else { return Ok(Outcome::Void) };
         let counter = self.session.metrics.snapshot_rows(&relation.name.to_string());
         for (number, (key, row)) in rows.into_iter().enumerate() {
@@ -399,6 +409,12 @@ impl Streamer {
         }
         windows.paid(oid, gone.iter().map(|key| &**key));
         Ok(Outcome::Published(commit))
+    }
+
+    async fn stop_window(&mut self, relation: u32, error: &Error) -> Result<Outcome, Error> {
+        let position = self.open.as_ref().map(|open| open.position(open.ordinal + 1)).unwrap_or_default();
+        self.stop(relation, position, error).await?;
+        Ok(Outcome::Stopped)
     }
 
     /// Rows may come before the stream has told of their table: it is announced as the server would do it.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::{
     chunks::{LeafChunks, TableChunks},
-    settings::CaptureSettings,
+    settings::{CaptureSettings, OriginFilter},
     state::State,
 };
 use crate::{
@@ -24,7 +24,6 @@ pub(super) struct Unread {
 /// Blocks of a leaf that are to be read.
 pub(super) struct UnreadLeaf {
     pub(super) oid: u32,
-    pub(super) name: String,
     pub(super) file: Option<u32>,
     pub(super) missing: Vec<(u32, u32)>,
 }
@@ -45,6 +44,12 @@ pub(super) async fn look(
     if !window::takes_markers(client).await? {
         return Ok(Err("the source is a stand-by, which takes no messages".to_owned()));
     }
+    if settings.origin == OriginFilter::None || !window::carries_all(client, &settings.publication.name).await? {
+        return Ok(Err(
+            "the stream leaves out changes that move rows (capture.origin, or what the publication publishes)"
+                .to_owned(),
+        ));
+    }
     let known = |table: &&PublishedTable| state.chunks.contains_key(&table.relation.oid);
     let published: Vec<_> = published.iter().filter(known).cloned().collect();
     // Each leaf as a whole: what is left of it, the record tells.
@@ -55,11 +60,15 @@ pub(super) async fn look(
     let mut unread = Vec::new();
     for (index, table) in published.into_iter().enumerate() {
         let recorded = state.chunks.get(&table.relation.oid).cloned().unwrap_or_default();
+        // Also one of which nothing is left to read by now: what was missing is changed by events that come again.
+        if recorded.is_whole() && leaves.get(&index).is_some_and(|leaves| recorded.has(leaves)) {
+            continue;
+        }
         let found = Unread::of(table, recorded, leaves.remove(&index).unwrap_or_default());
-        if let Err(reason) = found.may_go_on() {
+        if let Err(reason) = found.may_go_on(settings, state) {
             return Ok(Err(reason));
         }
-        unread.extend((!found.chunks.is_whole()).then_some(found));
+        unread.push(found);
     }
     Ok(Ok(unread))
 }
@@ -70,19 +79,23 @@ impl Unread {
         let mut chunks = TableChunks { windows: recorded.windows, ..TableChunks::default() };
         let mut unread = Vec::new();
         for leaf in leaves {
-            let same = |known: &&LeafChunks| known.oid == leaf.oid && known.file == leaf.file;
+            // Where all its rows are there, it does not matter where they lie by now.
+            let same =
+                |known: &&LeafChunks| known.oid == leaf.oid && (known.file == leaf.file || known.missing().is_empty());
             let known = recorded.leaves.iter().find(same).cloned().unwrap_or_else(|| LeafChunks::new(&leaf));
             let missing = known.missing();
-            unread.push(UnreadLeaf { oid: leaf.oid, name: leaf.name, file: leaf.file, missing });
+            unread.push(UnreadLeaf { oid: leaf.oid, file: leaf.file, missing });
             chunks.leaves.push(known);
         }
         Self { published, chunks, leaves: unread }
     }
 
-    fn may_go_on(&self) -> Result<(), String> {
+    fn may_go_on(&self, settings: &CaptureSettings, state: &State) -> Result<(), String> {
         let name = &self.published.relation.name;
-        if self.chunks.is_whole() {
-            return Ok(());
+        let topic = settings.encoder.topics.of_table(name).ok();
+        let form = topic.and_then(|topic| state.keys.get(&topic));
+        if form.is_some_and(|form| form.one_partition) && !self.published.relation.key.is_empty() {
+            return Err(format!("rows of table {name} are missing, whose keys are not told apart by their bytes"));
         }
         if self.published.relation.key.is_empty() {
             return Err(format!(

@@ -125,6 +125,8 @@ struct Inner {
     /// The last low marker that was delivered.
     low: u64,
     closed: BTreeMap<u64, Outcome>,
+    /// The commit of the transaction at hand.
+    at: Lsn,
 }
 
 /// The windows of one session.
@@ -172,6 +174,11 @@ impl Windows {
     /// Whether rows of the table are still to come.
     pub(super) fn is_open(&self, table: u32) -> bool {
         self.lock().tables.get(&table).is_some_and(|table| !table.through)
+    }
+
+    /// The stream has come to a transaction that commits here.
+    pub(super) fn begun(&self, commit: Lsn) {
+        self.lock().at = commit;
     }
 
     /// A change of an open table, in the transaction with this id.
@@ -238,7 +245,8 @@ impl Windows {
         let owed = std::mem::take(&mut table.owed);
         table.through = true;
         table.stopped = Some(reason.to_owned());
-        inner.owed_bytes -= owed.iter().map(|(key, texts)| owed_weight(key, texts)).sum::<usize>();
+        let weight = owed.iter().map(|(key, texts)| owed_weight(key, texts)).sum::<usize>();
+        inner.owed_bytes = inner.owed_bytes.saturating_sub(weight);
     }
 
     // The side of who reads.
@@ -296,12 +304,22 @@ impl Windows {
         self.lock().tables.get_mut(&table).is_some_and(|table| std::mem::take(&mut table.again))
     }
 
-    /// All rows of a table are read: it is whole if none is owed.
-    pub(super) fn close(&self, table: u32) -> bool {
+    /// All rows of a table are read: it is whole if none is owed. Gives the commit that has to be acknowledged for that to hold: a
+    /// row may have come by any event so far.
+    pub(super) fn close(&self, table: u32) -> Option<Lsn> {
         let mut inner = self.lock();
-        let Some(table) = inner.tables.get_mut(&table) else { return true };
+        let at = inner.at;
+        let Some(table) = inner.tables.get_mut(&table) else { return Some(at) };
         table.through |= table.owed.is_empty() && !table.again;
-        table.through
+        table.through.then_some(at)
+    }
+
+    /// The table that owes most, once there is much.
+    pub(super) fn indebted(&self) -> Option<u32> {
+        let inner = self.lock();
+        let most =
+            inner.tables.iter().filter(|(_, table)| !table.owed.is_empty()).max_by_key(|(_, table)| table.owed.len());
+        most.filter(|_| inner.owed_bytes > OWED_BYTES / 2).map(|(oid, _)| *oid)
     }
 
     /// The tables of which rows are missing for good, with the reasons.
@@ -368,7 +386,7 @@ impl Inner {
 }
 
 fn owed_weight(key: &[u8], texts: &KeyTexts) -> usize {
-    OVERHEAD + key.len() + texts.iter().map(|(_, text)| text.len()).sum::<usize>()
+    OVERHEAD + key.len() + texts.iter().map(String::len).sum::<usize>()
 }
 
 fn weight(change: &ChangedRow) -> usize {
@@ -382,6 +400,11 @@ fn weight(change: &ChangedRow) -> usize {
 }
 
 impl Closed {
+    /// Whether each of the snapshot's rows has a key of its own.
+    pub(super) fn are_told_apart(keys: &[Vec<u8>]) -> bool {
+        keys.iter().collect::<BTreeSet<_>>().len() == keys.len()
+    }
+
     /// The rows as they are at the high marker; `None` if that is not known. `keys` are those of the snapshot's rows.
     pub(super) fn bring_up(self, keys: Vec<Vec<u8>>) -> Option<BroughtUp> {
         let Rows { rows, visible, asked, .. } = self.rows;
