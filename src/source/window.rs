@@ -241,7 +241,9 @@ pub async fn visible(client: &Client) -> Result<Visible, Error> {
 /// Whether the server takes markers of this role: one that replays another's WAL writes none.
 pub async fn takes_markers(client: &Client) -> Result<bool, Error> {
     let failed = |error| Error::statement("asking whether the server is a stand-by", error);
-    let sql = "SELECT NOT pg_is_in_recovery() AND has_function_privilege('pg_logical_emit_message(bool, text, text)', 'EXECUTE')";
+    // Its arguments differ by version.
+    let sql = "SELECT NOT pg_is_in_recovery() AND bool_and(has_function_privilege(oid, 'EXECUTE')) FROM pg_proc \
+               WHERE proname = 'pg_logical_emit_message' AND pronamespace = 'pg_catalog'::regnamespace";
     let row = client.query_one(sql, &[]).await.map_err(failed)?;
     row.try_get(0).map_err(failed)
 }
