@@ -230,6 +230,7 @@ pub fn problems(layers: &Layers, needed: &[&[&str]]) -> Vec<Problem> {
         .chain(pairs)
         .chain(gap_and_snapshot(layers))
         .chain(names_without_database(layers))
+        .chain(transactions_cut_by_time(layers))
         .chain(messages_in_an_own_topic(layers))
         .chain(transactions_without_blocks(layers))
         .chain(types_without_headers(layers))
@@ -252,6 +253,16 @@ fn gap_and_snapshot(layers: &Layers) -> Option<Problem> {
     };
     let (path, origin) = ("capture.on_gap".to_owned(), Some(gap.origin.clone()));
     Some(Problem { path, origin, message: message.to_owned() })
+}
+
+/// Kafka transactions that the brokers would give up before they are filled.
+fn transactions_cut_by_time(layers: &Layers) -> Option<Problem> {
+    let period = |path: &str| layers.entry(path)?.value.as_str()?.parse::<Period>().ok();
+    let interval = layers.entry("capture.commit_interval")?;
+    let message = "must be at most half of capture.transaction_timeout".to_owned();
+    let problem =
+        Problem { path: "capture.commit_interval".to_owned(), origin: Some(interval.origin.clone()), message };
+    (period("capture.commit_interval")?.0 > period("capture.transaction_timeout")?.0 / 2).then_some(problem)
 }
 
 /// Topics that are named by a database that nobody knows.
@@ -422,6 +433,17 @@ mod tests {
         {
             assert!(paths(Some(mode), Some(policy)).is_empty(), "{mode}");
         }
+    }
+
+    #[test]
+    fn a_kafka_transaction_is_filled_within_its_time() {
+        let paths = |interval: &str| -> Vec<_> {
+            let environment =
+                [("WALRELAY_CAPTURE__COMMIT_INTERVAL", interval), ("WALRELAY_CAPTURE__TRANSACTION_TIMEOUT", "10s")];
+            problems(&layers(&environment), &[]).into_iter().map(|problem| problem.path).collect()
+        };
+        assert!(paths("5s").is_empty());
+        assert_eq!(paths("6s"), ["capture.commit_interval"]);
     }
 
     #[test]

@@ -118,7 +118,7 @@ pub enum Error {
         wanted: Duration,
     },
     /// Another process has taken over the transactional id.
-    #[error("another capture has taken over transactional id {id}")]
+    #[error("another capture has taken over transactional id {id}, or a transaction was open longer than its time-out")]
     Superseded {
         /// The transactional id.
         id: String,
@@ -239,7 +239,9 @@ fn delivery_hint(topic: &str, source: &KafkaError) -> Option<String> {
     use RDKafkaErrorCode as Code;
     Some(match code(source)? {
         Code::TopicAuthorizationFailed => {
-            format!("Grant the configured principal the ACL operations Write, Describe and Create on topic {topic}.")
+            format!(
+                "Grant the configured principal the ACL operations Write, Describe and Create on topic {topic}, and Read with capture.delivery = \"exactly-once\"."
+            )
         }
         Code::MessageSizeTooLarge | Code::InvalidMessageSize => {
             format!("Raise max.message.bytes of topic {topic} (and message.max.bytes of the brokers).")

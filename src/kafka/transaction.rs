@@ -24,6 +24,8 @@ use super::{
 const FENCE_LIMIT: Duration = Duration::from_secs(30);
 /// How long one attempt of a commit may take.
 const COMMIT_ATTEMPT: Duration = Duration::from_secs(5);
+/// How often one is made at most.
+const RETRY: Duration = Duration::from_millis(100);
 /// librdkafka's own default, which it replaces by the transaction's time-out where none is set: a request to a broker that hangs
 /// would be waited for as long.
 const SOCKET_TIMEOUT: Duration = Duration::from_mins(1);
@@ -78,6 +80,7 @@ impl<O: DeliveryObserver> Producer<O> {
     pub fn commit(&self, given_up: &AtomicBool) -> Result<(), Error> {
         let (log, begun) = (&self.inner.context().log, Instant::now());
         loop {
+            let attempt = Instant::now();
             let error = match self.inner.commit_transaction(COMMIT_ATTEMPT) {
                 Ok(()) => {
                     log.heed(begun, None);
@@ -91,6 +94,8 @@ impl<O: DeliveryObserver> Producer<O> {
             }
             log.heed(begun, error.rdkafka_error_code());
             log.recover(self.inner.client(), &self.brokers);
+            // Not every answer that says "again" takes its time.
+            std::thread::sleep(RETRY.saturating_sub(attempt.elapsed()));
             tracing::warn!("kafka does not answer; waiting for a transaction to be committed");
         }
     }
@@ -98,16 +103,6 @@ impl<O: DeliveryObserver> Producer<O> {
     /// Gives the transaction up: no reader of committed records sees anything of it.
     pub fn abort(&self, limit: Duration) -> Result<(), Error> {
         self.inner.abort_transaction(limit).map_err(|source| self.failed("abort a transaction", source))
-    }
-
-    /// Why the transaction failed, where it has: the brokers may refuse it, and then no record's report tells of it.
-    #[must_use]
-    pub fn transaction_failure(&self) -> Option<Error> {
-        self.transactional.as_ref()?;
-        match self.inner.commit_transaction(Duration::ZERO) {
-            Err(error) if !is_unanswered(&error) => Some(self.failed("go on with a transaction", error)),
-            _ => None,
-        }
     }
 
     fn failed(&self, operation: &'static str, source: KafkaError) -> Error {

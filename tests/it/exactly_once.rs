@@ -159,13 +159,17 @@ async fn judge(scenario: &Scenario, tables: &[&str]) {
     let mut judge = Judge::new(scenario);
     for table in tables {
         let left = judge.rows(table).await;
-        let list = format!("SELECT string_agg(id || ' ' || n, ',') FROM {table}");
-        let list = scenario.source_value(&list).await.unwrap_or_default();
-        let expected: BTreeSet<String> = list.split(',').filter(|row| !row.is_empty()).map(str::to_owned).collect();
+        let expected = source_rows(scenario, table).await;
         assert!(left == expected, "{table}: {:?}", left.symmetric_difference(&expected).take(9).collect::<Vec<_>>());
     }
     judge.messages();
     judge.transactions().await;
+}
+
+async fn source_rows(scenario: &Scenario, table: &str) -> BTreeSet<String> {
+    let list = format!("SELECT string_agg(id || ' ' || n, ',') FROM {table}");
+    let list = scenario.source_value(&list).await.unwrap_or_default();
+    list.split(',').filter(|row| !row.is_empty()).map(str::to_owned).collect()
 }
 
 async fn await_confirmed(scenario: &Scenario) {
@@ -334,6 +338,85 @@ async fn a_table_that_stopped_in_a_transaction_goes_on_where_it_stopped_and_the_
             .await;
     }
     judge(&scenario, &["things", "others"]).await;
+}
+
+/// What the session had not committed when it was cut is not lost, though its table stops before it is sent again.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_stopped_table_had_in_a_transaction_that_was_given_up_comes_when_it_goes_on() {
+    let mut scenario = exactly_once("once_given_up").await;
+    scenario.settings.set("capture.commit_interval", "4s");
+    scenario.source(THINGS).await;
+    let mut capture = streaming(&scenario).await;
+    scenario.source("INSERT INTO things VALUES (1)").await;
+    let large = "(SELECT string_agg(md5(random()::text), '') FROM generate_series(1, 60000))";
+    scenario.source(&format!("INSERT INTO things VALUES (2, 0, {large})")).await;
+    let stopped = async || scenario.readiness("capture").await.1.contains("public.things");
+    await_condition("the table stops", LIMIT, stopped).await;
+    let slot = &scenario.name;
+    let cut = format!(
+        "SELECT pg_terminate_backend(active_pid, 10000)::text FROM pg_replication_slots WHERE slot_name = '{slot}'"
+    );
+    assert_eq!(scenario.source_value(&cut).await.as_deref(), Some("true"));
+    await_condition("the session is cut", LIMIT, async || scenario.log_text("capture").contains("session ended")).await;
+    assert_eq!(scenario.topics().read("public.things").len(), 0, "it was to be cut before its commit");
+    scenario.source("INSERT INTO others VALUES (1)").await;
+    let others = async || scenario.topics().read("public.others").len() == 1;
+    await_condition("the other table goes on", LIMIT, others).await;
+
+    scenario.topics().set("public.things", "max.message.bytes", "9000000").await;
+    capture.kill_9().expect("capture can be killed");
+    let _capture = scenario.spawn_capture();
+    judge(&scenario, &["things", "others"]).await;
+}
+
+/// A snapshot that was cut goes on beside the stream: of changes, and of rows that windows have read, none comes twice.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_snapshot_that_is_cut_under_load_leaves_each_change_once() {
+    let mut scenario = exactly_once("once_snapshot").await;
+    scenario.settings.set("capture.transactions", false);
+    scenario.settings.set("capture.snapshot_chunk_bytes", "64KiB");
+    scenario.source(THINGS).await;
+    scenario.source("INSERT INTO things SELECT i, 0, repeat('x', 200) FROM generate_series(1, 12000) i").await;
+    for round in 1..=3 {
+        let mut capture = scenario.spawn_capture();
+        let rows = async || {
+            let samples = scenario.metrics("capture").await;
+            samples.sum("walrelay_capture_snapshot_rows_total") + samples.sum("walrelay_capture_events_total") > 1000.0
+        };
+        await_condition("the snapshot goes on", LIMIT, rows).await;
+        scenario
+            .source(&format!(
+                "UPDATE things SET n = {round} WHERE id % 7 = {round}; DELETE FROM things WHERE id % 97 = {round}"
+            ))
+            .await;
+        capture.kill_9().expect("capture can be killed");
+    }
+    let _capture = scenario.spawn_capture();
+    scenario.source("UPDATE things SET n = 9 WHERE id % 11 = 3; INSERT INTO others VALUES (1)").await;
+    await_confirmed(&scenario).await;
+    let mut judge = Judge::new(&scenario);
+    for table in ["things", "others"] {
+        let left = judge.rows(table).await;
+        assert!(left == source_rows(&scenario, table).await, "{table} has other rows");
+    }
+}
+
+/// Trap T55, at capture: of a partition that retention has emptied nothing is left to read, and nothing is missing.
+#[tokio::test(flavor = "multi_thread")]
+async fn capture_starts_over_partitions_whose_records_are_gone() {
+    let scenario = exactly_once("once_emptied").await;
+    scenario.source(THINGS).await;
+    let mut capture = streaming(&scenario).await;
+    scenario.source("INSERT INTO things SELECT generate_series(1, 30)").await;
+    await_confirmed(&scenario).await;
+    capture.stop(LIMIT).await.unwrap_or_else(|error| panic!("{error}"));
+    for partition in 0..i32::try_from(PARTITIONS).expect("a small number") {
+        scenario.topics().delete_records("public.things", partition, rdkafka::topic_partition_list::Offset::End).await;
+    }
+    let _capture = streaming(&scenario).await;
+    scenario.source("INSERT INTO things VALUES (31)").await;
+    await_confirmed(&scenario).await;
+    assert_eq!(scenario.topics().read("public.things").len(), 1);
 }
 
 /// Whoever comes behind exactly-once delivery does not repeat what is committed, however it delivers itself.

@@ -23,6 +23,10 @@ use crate::{
     schema::TableName,
 };
 
+/// Where an end stands in what is delivered exactly once. A window's rows have ordinals that they have once only, so that an end which
+/// comes again may have a lower one than what was delivered before it.
+const BEHIND_ALL: u64 = u64::MAX - 1;
+
 /// Tells begins and ends, where they are wanted.
 pub(super) struct Boundaries {
     session: Arc<Session>,
@@ -121,11 +125,11 @@ impl Boundaries {
     /// All events of the transaction are sent; it ends before this LSN.
     pub(super) async fn end(&mut self, open: &Open, end: Lsn) -> Result<(), Error> {
         let ordinal = open.ordinal + 1;
-        let mut scope = self.publisher.enter(Some(open.position(ordinal))).await;
+        let mut scope = self.publisher.enter(Some(open.position(BEHIND_ALL))).await;
         let told = self.tell_end(open, &mut scope, (ordinal, end)).await;
         self.counts.clear();
         if told.is_ok() {
-            scope.done(ordinal);
+            scope.done(BEHIND_ALL);
         }
         told
     }

@@ -7,6 +7,7 @@
 use std::{
     collections::BTreeMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
 };
 
 use prometheus::IntGauge;
@@ -24,6 +25,11 @@ use crate::{
 pub(super) const NO_UNIT: usize = usize::MAX;
 /// Bits of a token that name the topic; the rest names the unit.
 pub(super) const TOPIC_BITS: u32 = 16;
+
+/// How long the reason may take to be told for which a transaction was given up.
+const PATIENCE: Duration = Duration::from_secs(1);
+/// How often it is looked whether a record failed.
+const LOOK: Duration = Duration::from_millis(20);
 
 /// The token of a unit's records in a topic.
 #[expect(clippy::cast_possible_truncation, reason = "only 64-bit targets are built; a unit has 48 bits")]
@@ -44,8 +50,8 @@ struct Inner {
     tracker: AckTracker,
     topics: Vec<Arc<Topic>>,
     failure: Option<kafka::Error>,
-    /// There was a failure: nothing that is acknowledged later counts.
-    has_failed: bool,
+    /// When there was a first failure: nothing that is acknowledged later counts.
+    failed: Option<Instant>,
     /// `None` where every record counts by itself.
     uncommitted: Option<Uncommitted>,
 }
@@ -59,16 +65,17 @@ struct Uncommitted {
     ends: BTreeMap<(usize, usize), i64>,
     /// Reports, those of records without a unit included.
     reports: u64,
+    /// One of them tells of a failure.
+    spoiled: bool,
 }
 
 impl Inner {
     fn fail(&mut self, error: kafka::Error) {
-        if !std::mem::replace(&mut self.has_failed, true) {
-            self.failure = Some(error);
-        } else if self.failure.as_ref().is_some_and(|first| first.severity() != Severity::Definite)
-            && error.severity() == Severity::Definite
-        {
-            // What was on its way beside the record at fault fails too, and says less.
+        let is_first = self.failed.is_none();
+        self.failed.get_or_insert_with(Instant::now);
+        // What was on its way beside the record at fault fails too, and says less.
+        let rank = |error: &kafka::Error| (error.severity() == Severity::Definite, !error.is_of_other_record());
+        if is_first || self.failure.as_ref().is_some_and(|kept| rank(kept) < rank(&error)) {
             self.failure = Some(error);
         }
     }
@@ -96,7 +103,7 @@ impl Deliveries {
             tracker: AckTracker::new(start),
             topics: Vec::new(),
             failure: None,
-            has_failed: false,
+            failed: None,
             uncommitted: transactional.then(Uncommitted::default),
         };
         Self { inner: Mutex::new(inner), changed: Notify::new(), unacknowledged }
@@ -133,12 +140,24 @@ impl Deliveries {
 
     /// Whether something failed.
     pub(super) fn has_failed(&self) -> bool {
-        self.lock().has_failed
+        self.lock().failed.is_some()
     }
 
-    /// What failed, once.
+    /// Waits until a record of the transaction failed, which therefore cannot be committed.
+    pub(super) async fn spoiled(&self) {
+        while !self.lock().uncommitted.as_ref().is_some_and(|uncommitted| uncommitted.spoiled) {
+            tokio::time::sleep(LOOK).await;
+        }
+    }
+
+    /// What failed, once. That a transaction was given up is told when nothing says why: its commit may.
     pub(super) fn take_failure(&self) -> Option<kafka::Error> {
-        self.lock().failure.take()
+        let mut inner = self.lock();
+        let may_be_told = inner.uncommitted.is_some() && inner.failed.is_some_and(|since| since.elapsed() < PATIENCE);
+        if may_be_told && inner.failure.as_ref().is_some_and(kafka::Error::is_of_other_record) {
+            return None;
+        }
+        inner.failure.take()
     }
 
     /// Reports since the last commit.
@@ -150,7 +169,7 @@ impl Deliveries {
     pub(super) fn committed(&self) {
         let mut inner = self.lock();
         let Some(uncommitted) = inner.uncommitted.as_mut().map(std::mem::take) else { return };
-        if inner.has_failed {
+        if inner.failed.is_some() {
             return;
         }
         for ((topic, partition), end) in uncommitted.ends {
@@ -180,10 +199,11 @@ impl DeliveryObserver for Observer {
         let mut inner = self.0.lock();
         if let Some(uncommitted) = &mut inner.uncommitted {
             uncommitted.reports += 1;
+            uncommitted.spoiled |= delivery.error.is_some();
         }
         if let Some(error) = delivery.error {
             inner.fail(error);
-        } else if !inner.has_failed
+        } else if inner.failed.is_none()
             && delivery.token != NO_UNIT
             && let Ok(partition) = usize::try_from(delivery.partition)
         {

@@ -108,9 +108,10 @@ impl Destinations<'_> {
     async fn find_ends(&self, publisher: &Publisher, state: &State) -> Result<(), Error> {
         let mut known = BTreeMap::new();
         for topic in publisher.topics() {
-            let Some(TopicRecord { ends, .. }) = state.topics.get(&*topic.name) else { continue };
-            let ends = ends.iter().enumerate().filter_map(|(n, end)| Some((i32::try_from(n).ok()?, (*end).max(0))));
-            known.extend(ends.map(|(partition, end)| ((topic.name.to_string(), partition), end)));
+            let recorded = state.topics.get(&*topic.name).map_or(&[][..], |TopicRecord { ends, .. }| ends);
+            let end =
+                |partition: i32| usize::try_from(partition).ok().and_then(|n| recorded.get(n)).map_or(0, |end| *end);
+            known.extend((0..topic.partitions).map(|n| ((topic.name.to_string(), n), end(n).max(0))));
         }
         let kafka = self.deps.settings.kafka.clone();
         let ends = blocking(move || kafka::ends_of_records(&kafka, &known)).await?;

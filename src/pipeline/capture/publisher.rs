@@ -302,9 +302,8 @@ impl Publisher {
     /// What failed, or the refused log-in, if there is any.
     pub(super) fn check(&self) -> Result<(), Error> {
         if let Some(failure) = self.deliveries.take_failure() {
-            let reason = if failure.is_of_other_record() { self.producer.transaction_failure() } else { None };
             self.producer.purge();
-            return Err(reason.unwrap_or(failure).into());
+            return Err(failure.into());
         }
         self.producer.recover();
         if let Some(beside) = &self.beside {
@@ -316,6 +315,9 @@ impl Publisher {
     /// Waits until every unit is acknowledged.
     pub(super) async fn drained(&self) -> Result<(), Error> {
         while self.deliveries.tracker(|tracker| tracker.in_flight()) > 0 {
+            if let Some(transactions) = &self.transactions {
+                transactions.hurry();
+            }
             self.check()?;
             self.reported().await;
         }
@@ -339,5 +341,14 @@ impl Publisher {
         uncommitted
             || self.producer.in_flight() > 0
             || self.beside.as_ref().is_some_and(|beside| beside.in_flight() > 0)
+    }
+}
+
+/// A session may be dropped wherever it is, as by a shutdown during its snapshot.
+impl Drop for Publisher {
+    fn drop(&mut self) {
+        if let Some(transactions) = &self.transactions {
+            transactions.drop_open(&self.producer, &self.metrics);
+        }
     }
 }

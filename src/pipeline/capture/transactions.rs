@@ -34,6 +34,8 @@ use crate::{
 const FULL_BYTES: usize = 32 << 20;
 /// How long the brokers may take to give a transaction up whose session has ended.
 const ABORT_LIMIT: Duration = Duration::from_secs(3);
+/// How long that may hold up whoever drops a session.
+const DROP_LIMIT: Duration = Duration::from_secs(1);
 
 /// The transaction that is open, and who may send.
 pub(super) struct Transactions {
@@ -165,6 +167,16 @@ impl Transactions {
         };
         let _elapsed = tokio::time::timeout(2 * ABORT_LIMIT, aborted).await;
     }
+
+    /// The same where nobody can wait.
+    pub(super) fn drop_open(&self, producer: &Producer<Observer>, metrics: &CaptureMetrics) {
+        if !self.given_up.swap(true, Ordering::Relaxed) && !self.is_empty() {
+            metrics.transactions("aborted").inc();
+            if let Err(error) = producer.abort(DROP_LIMIT) {
+                tracing::debug!(error = %crate::retry::chain(&error), "the brokers end the transaction later");
+            }
+        }
+    }
 }
 
 impl Drop for Transactions {
@@ -242,8 +254,15 @@ impl Committer {
     pub(super) async fn run(self) {
         loop {
             self.transactions.due().await;
-            let alone = self.transactions.gate.write().await;
-            if let Err(error) = self.commit().await {
+            // A sender that the producer refuses waits for the reason, which the refused commit of a spoiled transaction tells.
+            let alone = tokio::select! {
+                biased;
+                () = self.deliveries.spoiled() => None,
+                alone = self.transactions.gate.write() => Some(alone),
+            };
+            let outcome =
+                if alone.is_some() { self.commit().await } else { self.end().await.and(Err(kafka::Error::Torn)) };
+            if let Err(error) = outcome {
                 // Before the others may send: the producer refuses their records, and this says why.
                 self.deliveries.fail(error);
                 return;
@@ -266,9 +285,7 @@ impl Committer {
         if let Some(text) = &text {
             self.record(text).await?;
         }
-        let (producer, transactions) = (Arc::clone(&self.producer), Arc::clone(&self.transactions));
-        let committed = tokio::task::spawn_blocking(move || producer.commit(&transactions.given_up));
-        committed.await.map_err(|_stopped| kafka::Error::Closed)??;
+        self.end().await?;
         // The reports come from another thread than the commit.
         while self.deliveries.uncommitted() < records && !self.deliveries.has_failed() {
             tokio::task::yield_now().await;
@@ -283,6 +300,13 @@ impl Committer {
         (open.since, open.records, open.bytes, open.hurried) = (None, 0, 0, false);
         drop(open);
         self.producer.begin()
+    }
+
+    /// Lets the brokers commit what is sent.
+    async fn end(&self) -> Result<(), kafka::Error> {
+        let (producer, transactions) = (Arc::clone(&self.producer), Arc::clone(&self.transactions));
+        let committed = tokio::task::spawn_blocking(move || producer.commit(&transactions.given_up));
+        committed.await.map_err(|_stopped| kafka::Error::Closed)?
     }
 
     /// Sends the record of how far the transaction goes.
