@@ -85,7 +85,8 @@ async fn a_spool_that_is_full_of_open_transactions_leaves_them_to_the_server_for
     scenario.settings.set("capture.spool.memory", "256KiB");
     scenario.settings.set("capture.spool.limit", "1MiB");
     let (mut capture, _apply) = (scenario.capture().await, scenario.apply().await);
-    assert!(scenario.metrics("capture").await.sum(CAPTURE_STREAMING) > 0.0);
+    // It is ready while it reads the snapshot, and asks for the stream behind that.
+    await_metric(&scenario, "streaming is on", |metrics| metrics.sum(CAPTURE_STREAMING) > 0.0).await;
     let (one, two) = (scenario.source_session().await, scenario.source_session().await);
     for (session, from) in [(&one, 10_000), (&two, 20_000)] {
         run(session, "BEGIN").await;
