@@ -23,15 +23,12 @@ use super::{
 };
 use crate::{
     event::{Datum, Tuple},
-    postgres::{Client, Settings},
+    postgres::{Client, Settings, session},
     schema::{TableName, quote_identifier, quote_literal},
 };
 
 /// The prefix of the markers' messages.
 pub const PREFIX: &str = "walrelay.window";
-
-/// The first server version that limits the time of a transaction.
-const TRANSACTION_TIMEOUT_SINCE: u32 = 170_000;
 
 /// A connection that reads windows, one at a time.
 #[derive(Debug)]
@@ -80,10 +77,14 @@ impl WindowReader {
     /// Connects.
     pub async fn connect(settings: &Settings) -> Result<Self, Error> {
         let client = catalog::connect(settings, "walrelay backfill").await?;
-        let own =
-            if client.server_version() >= TRANSACTION_TIMEOUT_SINCE { "; SET transaction_timeout = 0" } else { "" };
-        // A marker that waits for a stand-by would keep the window open meanwhile.
-        let set = format!("SET enable_tidscan = on; SET synchronous_commit = local{own}");
+        let own = if client.server_version() >= session::TRANSACTION_TIMEOUT_SINCE {
+            "; SET transaction_timeout = 0"
+        } else {
+            ""
+        };
+        // A marker that waits for a stand-by would keep the window open meanwhile. A wait for a lock, while another is held, must end
+        // before the server looks for a deadlock (deadlock_timeout, 1 s), lest it end the other's statement.
+        let set = format!("SET enable_tidscan = on; SET synchronous_commit = local; SET lock_timeout = '500ms'{own}");
         client
             .batch_execute(&set)
             .await
@@ -165,9 +166,15 @@ impl WindowReader {
         Ok(LeafNow { name, file, blocks: u32::try_from(blocks).unwrap_or(u32::MAX) })
     }
 
-    /// The tables of a publication, as the transaction sees them.
-    pub async fn catalog(&self, publication: &str) -> Result<catalog::Catalog, Error> {
-        catalog::read(&self.client, publication).await
+    /// The tables of a publication, as the transaction sees them; `None` where a statement has one of them: from version 16 on the
+    /// server opens all of them for that.
+    pub async fn catalog(&self, publication: &str) -> Result<Option<catalog::Catalog>, Error> {
+        match catalog::read(&self.client, publication).await {
+            Err(error) if error.server_error().is_some_and(|error| error.is(SqlState::LOCK_NOT_AVAILABLE.code())) => {
+                Ok(None)
+            }
+            read => read.map(Some),
+        }
     }
 
     /// Reads the rows of a leaf whose place is in this range.

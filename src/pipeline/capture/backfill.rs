@@ -351,7 +351,9 @@ impl Backfill {
         if table.layout.as_ref() == Some(&layout) {
             return Ok(true);
         }
-        let catalog = self.reader.catalog(&self.session.settings.publication.name).await?;
+        let Some(catalog) = self.reader.catalog(&self.session.settings.publication.name).await? else {
+            return Ok(false);
+        };
         match catalog.by_oid(oid).filter(|found| found.relation.name == table.published.relation.name) {
             Some(found) if !found.relation.key.is_empty() => {
                 table.published = Arc::new(found.clone());
