@@ -32,6 +32,8 @@ use crate::{
 
 /// Bytes after which a transaction is committed before its time: so much comes again where a session is cut.
 const FULL_BYTES: usize = 32 << 20;
+/// How often it is looked whether the brokers have everything.
+const LOOK: Duration = Duration::from_millis(1);
 /// How long the brokers may take to give a transaction up whose session has ended.
 const ABORT_LIMIT: Duration = Duration::from_secs(3);
 /// How long that may hold up whoever drops a session.
@@ -302,8 +304,12 @@ impl Committer {
         self.producer.begin()
     }
 
-    /// Lets the brokers commit what is sent.
+    /// Lets the brokers commit what is sent, once they have it: the client's own wait for that takes a tenth of a second where another thread takes
+    /// the reports.
     async fn end(&self) -> Result<(), kafka::Error> {
+        while self.producer.in_flight() > 0 && !self.deliveries.has_failed() {
+            tokio::time::sleep(LOOK).await;
+        }
         let (producer, transactions) = (Arc::clone(&self.producer), Arc::clone(&self.transactions));
         let committed = tokio::task::spawn_blocking(move || producer.commit(&transactions.given_up));
         committed.await.map_err(|_stopped| kafka::Error::Closed)?
