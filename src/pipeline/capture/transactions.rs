@@ -304,8 +304,8 @@ impl Committer {
         self.producer.begin()
     }
 
-    /// Lets the brokers commit what is sent, once they have it: the client's own wait for that takes a tenth of a second where another thread takes
-    /// the reports.
+    /// Lets the brokers commit what is sent, once they have it: the client's own wait for that takes a tenth of a second where another
+    /// thread takes the reports.
     async fn end(&self) -> Result<(), kafka::Error> {
         while self.producer.in_flight() > 0 && !self.deliveries.has_failed() {
             tokio::time::sleep(LOOK).await;
