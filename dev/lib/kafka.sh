@@ -1,5 +1,36 @@
 # shellcheck shell=bash
-# Part kind: one Apache Kafka node, broker and KRaft controller in one process. Needs STATE.
+# Part kind: an Apache Kafka node, broker and KRaft controller in one process; one alone, or several that are a cluster.
+# Needs STATE.
+
+# Sets KAFKA_NODES, and adds nodes beyond the first to PARTS and PORTS: as many as the state was made with.
+kafka_choose_nodes() {
+  local nodes=${PARTS_KAFKA_NODES:-1} number
+  [[ ! -r $STATE/kafka.cluster ]] || read -r _ nodes <"$STATE/kafka.cluster"
+  KAFKA_NODES=(kafka)
+  for ((number = 2; number <= nodes; number++)); do
+    KAFKA_NODES+=("kafka$number")
+    PARTS+=("kafka$number")
+    PORTS+=("kafka$number" "kafka$number.sasl" "kafka$number.controller")
+  done
+}
+
+# A cluster id, a UUID of 16 bytes in URL-safe base64 without padding, and the number of nodes.
+kafka_name_cluster() {
+  [[ ! -e $STATE/kafka.cluster ]] || return 0
+  echo "$(head -c 16 /dev/urandom | base64 | tr '+/' 'AB' | tr -d '=') ${#KAFKA_NODES[@]}" >"$STATE/kafka.cluster"
+}
+
+kafka_addresses() {
+  local addresses
+  addresses=$(for node in "${KAFKA_NODES[@]}"; do address_of "$node"; done)
+  echo "${addresses//$'\n'/,}"
+}
+
+# kafka_node_id PART
+kafka_node_id() {
+  local number=${1#kafka}
+  echo "${number:-1}"
+}
 
 kafka_require() {
   require_java
@@ -41,8 +72,7 @@ kafka_format() {
   mkdir -p "$folder" "$STATE/log"
   rm -rf "$folder/data.new"
   kafka_configure "$part" data.new >"$folder/format.properties"
-  # A cluster id is a UUID of 16 bytes in URL-safe base64 without padding.
-  id=$(head -c 16 /dev/urandom | base64 | tr '+/' 'AB' | tr -d '=')
+  read -r id _ <"$STATE/kafka.cluster"
   kafka_java kafka.tools.StorageTool format -t "$id" -c "$folder/format.properties"
   if ! "${command[@]}" >>"$(log_file "$part")" 2>&1; then
     explain_failure "$part" "its storage could not be formatted"
@@ -54,11 +84,16 @@ kafka_format() {
 # kafka_configure PART [DATA]: a killed broker is let in again only when its old session has timed out, so that is short.
 kafka_configure() {
   local port sasl controller login=org.apache.kafka.common.security.plain.PlainLoginModule
+  local node voters='' replicas=${#KAFKA_NODES[@]} in_sync=1
   port=$(port_of "$1") sasl=$(port_of "$1.sasl") controller=$(port_of "$1.controller")
+  for node in "${KAFKA_NODES[@]}"; do
+    voters+="${voters:+,}$(kafka_node_id "$node")@127.0.0.1:$(port_of "$node.controller")"
+  done
+  ((replicas < 3)) || in_sync=2
   cat <<CONF
 process.roles=broker,controller
-node.id=1
-controller.quorum.voters=1@127.0.0.1:$controller
+node.id=$(kafka_node_id "$1")
+controller.quorum.voters=$voters
 listeners=PLAINTEXT://127.0.0.1:$port,SASL_PLAINTEXT://127.0.0.1:$sasl,CONTROLLER://127.0.0.1:$controller
 advertised.listeners=PLAINTEXT://127.0.0.1:$port,SASL_PLAINTEXT://127.0.0.1:$sasl
 listener.security.protocol.map=CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT,SASL_PLAINTEXT:SASL_PLAINTEXT
@@ -69,11 +104,12 @@ broker.session.timeout.ms=3000
 broker.heartbeat.interval.ms=500
 log.dirs=$STATE/$1/${2:-data}
 auto.create.topics.enable=false
-default.replication.factor=1
-offsets.topic.replication.factor=1
+default.replication.factor=$replicas
+min.insync.replicas=$in_sync
+offsets.topic.replication.factor=$replicas
 offsets.topic.num.partitions=5
-transaction.state.log.replication.factor=1
-transaction.state.log.min.isr=1
+transaction.state.log.replication.factor=$replicas
+transaction.state.log.min.isr=$in_sync
 transaction.state.log.num.partitions=5
 group.initial.rebalance.delay.ms=0
 log.retention.check.interval.ms=10000

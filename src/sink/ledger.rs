@@ -315,6 +315,16 @@ impl Ledger {
         self.mark_row(client, lane, &set).await
     }
 
+    /// The topics of which something was applied.
+    pub async fn topics(&self, client: &Client) -> Result<Vec<String>, Error> {
+        let sql = format!(
+            "SELECT DISTINCT topic FROM {} WHERE instance = $1 AND next_offset IS NOT NULL",
+            self.table("position")
+        );
+        let rows = client.query(&sql, &[&self.instance]).await.map_err(Error::query("read which topics were applied"))?;
+        Ok(rows.iter().map(|row| row.get(0)).collect())
+    }
+
     /// How far the partitions of these topics are, in whatever process they are applied.
     pub async fn standings(&self, client: &Client, topics: &[&str]) -> Result<Vec<Stand>, Error> {
         if topics.is_empty() {

@@ -12,6 +12,7 @@ use super::{
     error::Error,
     identity::IdentityProblem,
     key::{CatalogColumn, CatalogIndex, event_key, identity_problems},
+    published,
 };
 use crate::{
     lsn::Lsn,
@@ -66,7 +67,8 @@ pub async fn connect(settings: &Settings, application_name: &str) -> Result<Clie
 /// Reads the tables of a publication. `client` must come from [`connect`].
 pub async fn read(client: &Client, publication: &str) -> Result<Catalog, Error> {
     let failed = |error| Error::statement(format!("reading the tables of publication {publication}"), error);
-    let tables = client.query(&published_query(client.server_version()), &[&publication]).await.map_err(failed)?;
+    let sql = tables_query("p.attnames, p.rowfilter", &published::tables(client.server_version()));
+    let tables = client.query(&sql, &[&publication]).await.map_err(failed)?;
     describe(client, &tables).await.map_err(failed)
 }
 
@@ -75,7 +77,8 @@ pub async fn preview(client: &Client, tables: &[TableName]) -> Result<Catalog, E
     let failed = |error| Error::statement("reading the tables", error);
     let schemas: Vec<&str> = tables.iter().map(|table| &*table.schema).collect();
     let names: Vec<&str> = tables.iter().map(|table| &*table.table).collect();
-    let tables = client.query(&tables_query(WHOLE, LISTED), &[&schemas, &names]).await.map_err(failed)?;
+    let tables = client.query(&tables_query("NULL::text[], NULL::text", LISTED), &[&schemas, &names]).await;
+    let tables = tables.map_err(failed)?;
     describe(client, &tables).await.map_err(failed)
 }
 
@@ -107,34 +110,29 @@ pub async fn current_wal_lsn(client: &Client) -> Result<Lsn, Error> {
     Ok(text.parse().unwrap_or(Lsn::ZERO))
 }
 
-/// All columns and rows of a table.
-const WHOLE: &str = "NULL::text[], NULL::text";
-
 /// Tables by schemas (`$1`) and names (`$2`).
-const LISTED: &str = "unnest($1::text[], $2::text[]) AS p(schemaname, tablename)";
+const LISTED: &str = "(SELECT * FROM unnest($1::text[], $2::text[]) AS l(schemaname, tablename))";
 
-/// `attnames` and `rowfilter` exist from 15 on; before, whole tables are published.
-fn published_query(server_version: u32) -> String {
-    let columns = if server_version >= 150_000 { "p.attnames::text[], p.rowfilter" } else { WHOLE };
-    tables_query(columns, "(SELECT * FROM pg_publication_tables WHERE pubname = $1) p")
-}
-
+/// No function here opens a table, or this would wait while a statement has one for itself.
 fn tables_query(columns: &str, from: &str) -> String {
     format!(
         "SELECT c.oid, n.nspname::text, c.relname::text, c.relkind = 'p', c.relreplident::text, \
                 CASE WHEN c.relkind = 'p' \
-                     THEN (SELECT sum(nullif(l.reltuples, -1)) FROM pg_partition_tree(c.oid) t \
-                           JOIN pg_class l ON l.oid = t.relid WHERE t.isleaf) \
+                     THEN (WITH RECURSIVE t(oid) AS ( \
+                              SELECT c.oid UNION SELECT i.inhrelid FROM t JOIN pg_inherits i ON i.inhparent = t.oid) \
+                           SELECT sum(nullif(l.reltuples, -1)) FROM t JOIN pg_class l ON l.oid = t.oid \
+                           WHERE l.relkind <> 'p') \
                      ELSE nullif(c.reltuples, -1) END::float8, {columns}, pg_relation_filenode(c.oid) \
-         FROM {from} JOIN pg_namespace n ON n.nspname = p.schemaname \
+         FROM {from} p JOIN pg_namespace n ON n.nspname = p.schemaname \
          JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = p.tablename \
          ORDER BY 2, 3"
     )
 }
 
+/// A default names no column, so its expression is spelt without its table, which the server would open from 17 on.
 const COLUMNS: &str = "SELECT attrelid, attnum, attname::text, atttypid, atttypmod, attnotnull, attgenerated <> '', \
     NOT coalesce((SELECT collisdeterministic FROM pg_collation c WHERE c.oid = attcollation), true), \
-    (SELECT pg_get_expr(adbin, adrelid) FROM pg_attrdef WHERE adrelid = attrelid AND adnum = attnum AND attgenerated = '') \
+    (SELECT pg_get_expr(adbin, 0) FROM pg_attrdef WHERE adrelid = attrelid AND adnum = attnum AND attgenerated = '') \
     FROM pg_attribute \
     WHERE attrelid = ANY($1) AND attnum > 0 AND NOT attisdropped ORDER BY attrelid, attnum";
 

@@ -57,7 +57,7 @@ const COLUMNS: &str = "WITH RECURSIVE tree AS (SELECT $1::oid AS relid UNION ALL
     coalesce(a.attmissingval::text, (SELECT l.attmissingval::text FROM tree t \
         JOIN pg_attribute l ON l.attrelid = t.relid AND l.attname = a.attname WHERE l.atthasmissing LIMIT 1)), \
     pg_relation_filenode(a.attrelid), a.attgenerated <> '', \
-    (SELECT pg_get_expr(d.adbin, d.adrelid) FROM pg_attrdef d \
+    (SELECT pg_get_expr(d.adbin, 0) FROM pg_attrdef d \
         WHERE d.adrelid = a.attrelid AND d.adnum = a.attnum AND a.attgenerated = '') \
     FROM pg_attribute a WHERE a.attrelid = $1 AND a.attnum > 0 AND NOT a.attisdropped";
 

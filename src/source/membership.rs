@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::error::Error;
+use super::{error::Error, published};
 use crate::postgres::Client;
 
 /// How a publication has a table.
@@ -64,10 +64,10 @@ fn query(server_version: u32) -> String {
     format!(
         "SELECT c.oid, b.oid, ARRAY(SELECT r.oid FROM pg_publication_rel r WHERE r.prpubid = b.oid AND r.prrelid = c.oid {schemas} \
                 UNION ALL SELECT b.oid WHERE b.puballtables), coalesce({filter}, '') \
-         FROM pg_publication b JOIN pg_publication_tables p ON p.pubname = b.pubname \
-         JOIN pg_namespace n ON n.nspname = p.schemaname \
-         JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = p.tablename \
-         WHERE b.pubname = $1"
+         FROM pg_publication b CROSS JOIN {} p \
+         JOIN pg_class c ON c.oid = p.relid JOIN pg_namespace n ON n.oid = c.relnamespace \
+         WHERE b.pubname = $1",
+        published::tables(server_version)
     )
 }
 

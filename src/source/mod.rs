@@ -28,6 +28,7 @@ pub mod layout;
 pub mod lock;
 pub mod membership;
 pub mod publication;
+pub mod published;
 mod replay;
 #[cfg(test)]
 mod scripted;

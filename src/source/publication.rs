@@ -3,7 +3,7 @@
 use globset::{Glob, GlobBuilder, GlobSet, GlobSetBuilder};
 use tokio_postgres::Row;
 
-use super::error::Error;
+use super::{error::Error, published};
 use crate::{
     postgres::Client,
     schema::{TableName, quote_identifier},
@@ -251,8 +251,9 @@ pub async fn unpublished(client: &Client, spec: &PublicationSpec) -> Result<Vec<
 /// The tables that the publication publishes at present, sorted.
 pub async fn published(client: &Client, publication: &str) -> Result<Vec<TableName>, Error> {
     let failed = |error| Error::statement(format!("reading the tables of publication {publication}"), error);
-    let sql = "SELECT schemaname::text, tablename::text FROM pg_publication_tables WHERE pubname = $1 ORDER BY 1, 2";
-    let rows = client.query(sql, &[&publication]).await.map_err(failed)?;
+    let tables = published::tables(client.server_version());
+    let sql = format!("SELECT schemaname::text, tablename::text FROM {tables} p ORDER BY 1, 2");
+    let rows = client.query(&sql, &[&publication]).await.map_err(failed)?;
     let names: Result<Vec<_>, _> = rows.iter().map(|row| name_at(row, 0)).collect();
     Ok(names.map_err(failed)?.into_iter().flatten().collect())
 }

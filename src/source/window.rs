@@ -166,8 +166,8 @@ impl WindowReader {
         Ok(LeafNow { name, file, blocks: u32::try_from(blocks).unwrap_or(u32::MAX) })
     }
 
-    /// The tables of a publication, as the transaction sees them; `None` where a statement has one of them: from version 16 on the
-    /// server opens all of them for that.
+    /// The tables of a publication, as the transaction sees them; `None` where a statement has one of them that the
+    /// server opens for that: from version 17 on those with a row filter.
     pub async fn catalog(&self, publication: &str) -> Result<Option<catalog::Catalog>, Error> {
         match catalog::read(&self.client, publication).await {
             Err(error) if error.server_error().is_some_and(|error| error.is(SqlState::LOCK_NOT_AVAILABLE.code())) => {

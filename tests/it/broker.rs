@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::support::{Fault, LIMIT, Scenario, await_condition};
+use crate::support::{LIMIT, PrivateParts, Scenario, await_condition};
 
 /// Inserts a row in each of two transactions; gives the WAL position between them.
 async fn insert_two(scenario: &Scenario, first: i32) -> String {
@@ -26,7 +26,8 @@ async fn has_confirmed(scenario: &Scenario, position: &str) -> bool {
 /// Traps T1, T59.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_flush_lsn_stays_below_events_that_a_stopped_broker_has_not_acknowledged() {
-    let mut scenario = Scenario::alone("flush").await;
+    let private = PrivateParts::with_kafka();
+    let mut scenario = Scenario::on(&private.parts, "flush").await;
     scenario.settings.set("capture.status_interval", "200ms");
     // The server asks for an update after half of it.
     scenario.source(&format!("ALTER DATABASE {} SET wal_sender_timeout = '1s'", scenario.name)).await;
@@ -35,7 +36,7 @@ async fn the_flush_lsn_stays_below_events_that_a_stopped_broker_has_not_acknowle
     let acknowledged = insert_two(&scenario, 1).await;
     await_condition("the first rows are confirmed", LIMIT, || has_confirmed(&scenario, &acknowledged)).await;
 
-    let fault = Fault::stop("kafka");
+    let fault = private.stop();
     let pending = insert_two(&scenario, 10).await;
     let sent = format!(
         "SELECT pg_wal_lsn_diff(sent_lsn, '{pending}') >= 0 FROM pg_stat_replication WHERE pid = \
@@ -69,7 +70,8 @@ async fn the_flush_lsn_stays_below_events_that_a_stopped_broker_has_not_acknowle
 /// Traps T10, T76.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_replication_connection_outlives_a_broker_that_hangs() {
-    let mut scenario = Scenario::alone("hang").await;
+    let private = PrivateParts::with_kafka();
+    let mut scenario = Scenario::on(&private.parts, "hang").await;
     scenario.settings.set("capture.memory", "16MiB");
     scenario.source("CREATE TABLE things (id int PRIMARY KEY, body text)").await;
     scenario.source(&format!("ALTER DATABASE {} SET wal_sender_timeout = '3s'", scenario.name)).await;
@@ -78,7 +80,7 @@ async fn the_replication_connection_outlives_a_broker_that_hangs() {
     await_condition("capture streams", LIMIT, async || scenario.source_value(&sql).await.is_some()).await;
     let walsender = scenario.source_value(&sql).await.expect("it was there a moment ago");
 
-    let fault = Fault::pause("kafka");
+    let fault = private.pause();
     scenario.source("INSERT INTO things SELECT i, repeat(md5(i::text), 60) FROM generate_series(1, 20000) i").await;
     let begun = Instant::now();
     await_condition("three time-outs of the server have passed", LIMIT, async || {

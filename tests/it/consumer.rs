@@ -17,7 +17,7 @@ use walrelay::{
     retry::{Classify as _, Severity},
 };
 
-use crate::support::{Access, LIMIT, Scenario, Topics, await_condition, parts};
+use crate::support::{LIMIT, Scenario, Topics, await_condition, parts};
 
 const TABLE: &str = "public.things";
 
@@ -25,7 +25,6 @@ const TABLE: &str = "public.things";
 struct Topic {
     topics: Topics,
     group: String,
-    _access: Access,
 }
 
 impl Topic {
@@ -33,7 +32,7 @@ impl Topic {
         let group = format!("{name}_{}", process::id());
         let topics = Topics::new(&parts().kafka, &group);
         topics.create(TABLE, 3).await;
-        Self { topics, group, _access: Access::shared().await }
+        Self { topics, group }
     }
 
     fn consumer(&self, budget_bytes: usize) -> Member {

@@ -1,36 +1,26 @@
 //! `capture.delivery = "exactly-once"`: whoever reads committed records sees each change once and in order, whatever is killed.
 //!
-//! The judge reads the topics with a consumer of its own and decodes them with another library than walrelay's: in every partition
-//! positions rise, every transaction has as many events as its one end tells, every truncate has a copy in every partition, and
-//! what is left of all events is what the source has.
+//! The judge (`support/judge.rs`) is another consumer than walrelay's.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    time::Duration,
-};
+use std::time::Duration;
 
-use apache_avro::{Schema, reader::datum::GenericDatumReader, types::Value};
 use walrelay::cli::demo::{process::Process, random::Random, scrape::Samples, settings::free_port};
 
 use crate::{
     crash::seed,
-    support::{Consumed, Fault, LIMIT, Load, Scenario, await_condition, schema_of},
+    support::{
+        LIMIT, Load, PrivateParts, Scenario, await_condition,
+        judge::{self, Delivery, Judge, PARTITIONS, await_confirmed, make_judgeable, source_rows},
+    },
 };
 
-const PARTITIONS: usize = 3;
 const PACE: Duration = Duration::from_millis(15);
 const THINGS: &str = "CREATE TABLE things (id int PRIMARY KEY, n int NOT NULL DEFAULT 0, body text);
     ALTER TABLE things REPLICA IDENTITY FULL; CREATE TABLE others (id int PRIMARY KEY, n int NOT NULL DEFAULT 0)";
 
-/// Epoch, commit LSN and ordinal.
-type At = (u64, u64, u64);
-
-/// Makes every record tell its position, and every transaction how many events it has.
 fn set(scenario: &mut Scenario) {
+    make_judgeable(scenario);
     scenario.settings.set("capture.delivery", "exactly-once");
-    scenario.settings.set("capture.transactions", true);
-    scenario.settings.set("format.parameters", "source-type");
-    scenario.settings.set("kafka.topics.partitions", i64::try_from(PARTITIONS).expect("a small number"));
 }
 
 async fn exactly_once(name: &str) -> Scenario {
@@ -39,149 +29,9 @@ async fn exactly_once(name: &str) -> Scenario {
     scenario
 }
 
-fn position(record: &Consumed) -> At {
-    let text = record.headers.get("walrelay.pos").expect("every record with a value tells its position");
-    let numbers: Vec<u64> = text.split(':').map(|part| part.parse().expect("a number")).collect();
-    (numbers[0], numbers[1], numbers[2])
-}
-
-fn field<'a>(value: &'a Value, name: &str) -> &'a Value {
-    let Value::Record(fields) = value else { panic!("{value:?} is no record") };
-    let (_, field) = fields.iter().find(|(known, _)| known == name).unwrap_or_else(|| panic!("no field {name}"));
-    if let Value::Union(_, inner) = field { inner } else { field }
-}
-
-fn text(value: &Value) -> &str {
-    let (Value::String(text) | Value::Enum(_, text)) = value else { panic!("{value:?} is no text") };
-    text
-}
-
-fn number(value: &Value) -> i64 {
-    match value {
-        Value::Int(number) => i64::from(*number),
-        Value::Long(number) => *number,
-        other => panic!("{other:?} is no number"),
-    }
-}
-
-/// Reads the topics as any consumer does.
-struct Judge<'a> {
-    scenario: &'a Scenario,
-    schemas: BTreeMap<u32, Schema>,
-    /// Ordinals of each transaction's events, by collection.
-    events: BTreeMap<(u64, u64), BTreeMap<String, BTreeSet<u64>>>,
-}
-
-impl<'a> Judge<'a> {
-    const fn new(scenario: &'a Scenario) -> Self {
-        Self { scenario, schemas: BTreeMap::new(), events: BTreeMap::new() }
-    }
-
-    async fn decode(&mut self, value: &[u8]) -> Value {
-        let id = u32::from_be_bytes(value[1..5].try_into().expect("four bytes"));
-        if !self.schemas.contains_key(&id) {
-            let schema = Schema::parse(&schema_of(self.scenario, id).await).expect("a schema");
-            self.schemas.insert(id, schema);
-        }
-        let reader = GenericDatumReader::builder(&self.schemas[&id]).build().expect("a reader");
-        reader.read_value(&mut &value[5..]).expect("a value of its schema")
-    }
-
-    /// The events of a table, in order and once; gives what is left of its rows.
-    async fn rows(&mut self, table: &str) -> BTreeSet<String> {
-        let (mut rows, mut last) = (BTreeMap::<(i32, Vec<u8>), String>::new(), BTreeMap::<i32, At>::new());
-        let mut copies = BTreeMap::<At, usize>::new();
-        for record in self.scenario.topics().read(&format!("public.{table}")) {
-            let (Some(value), partition) = (&record.value, record.partition) else { continue };
-            let at = position(&record);
-            if at.2 > 0 {
-                let before = last.insert(partition, at);
-                assert!(before.is_none_or(|before| before < at), "{table} {partition}: {at:?} behind {before:?}");
-                let of_transaction = self.events.entry((at.0, at.1)).or_default();
-                of_transaction.entry(format!("public.{table}")).or_default().insert(at.2);
-            }
-            let event = self.decode(value).await;
-            match text(field(&event, "op")) {
-                "t" => {
-                    *copies.entry(at).or_default() += 1;
-                    rows.retain(|(of, _), _| *of != partition);
-                }
-                "d" => drop(rows.remove(&(partition, record.key.clone().expect("a key")))),
-                _ => {
-                    let after = field(&event, "after");
-                    let row = format!("{} {}", number(field(after, "id")), number(field(after, "n")));
-                    rows.insert((partition, record.key.clone().expect("a key")), row);
-                }
-            }
-        }
-        assert!(copies.values().all(|copies| *copies == PARTITIONS), "{table}: copies of truncates: {copies:?}");
-        rows.into_values().collect()
-    }
-
-    /// Messages are events of their transactions, each once.
-    fn messages(&mut self) {
-        let topics = self.scenario.topics();
-        for (epoch, commit, ordinal) in topics.read("message").iter().map(position) {
-            let of_transaction = self.events.entry((epoch, commit)).or_default();
-            let is_new = of_transaction.entry(topics.name("message")).or_default().insert(ordinal);
-            assert!(is_new, "the message at {commit}, {ordinal} came twice");
-        }
-    }
-
-    /// Each transaction has one begin and one end, which counts the events that were found.
-    async fn transactions(&mut self) {
-        let (mut begins, mut ends) = (BTreeSet::new(), BTreeSet::new());
-        for record in self.scenario.topics().read("transaction") {
-            let (epoch, commit, _) = position(&record);
-            let told = self.decode(record.value.as_deref().expect("a value")).await;
-            if text(field(&told, "status")) == "BEGIN" {
-                assert!(begins.insert((epoch, commit)), "two begins at {commit}");
-                continue;
-            }
-            assert!(ends.insert((epoch, commit)), "two ends at {commit}");
-            let Value::Array(items) = field(&told, "data_collections") else { panic!("no collections: {told:?}") };
-            let items = items.iter().map(|item| if let Value::Union(_, inner) = item { &**inner } else { item });
-            let counts: BTreeMap<_, _> = items
-                .map(|item| (text(field(item, "data_collection")).to_owned(), number(field(item, "event_count"))))
-                .collect();
-            let found = self.events.remove(&(epoch, commit)).unwrap_or_default();
-            let found = found.into_iter().map(|(table, ordinals)| (table, i64::try_from(ordinals.len()).unwrap()));
-            assert_eq!(found.collect::<BTreeMap<_, _>>(), counts, "events of the transaction at {commit}");
-        }
-        assert_eq!(begins, ends, "begins and ends");
-        assert!(self.events.is_empty(), "events of transactions without an end: {:?}", self.events.keys());
-    }
-}
-
-/// Waits until everything is confirmed to the source, and judges.
+/// Waits until everything is confirmed to the source, and judges that each event came once.
 async fn judge(scenario: &Scenario, tables: &[&str]) {
-    await_confirmed(scenario).await;
-    let mut judge = Judge::new(scenario);
-    for table in tables {
-        let left = judge.rows(table).await;
-        let expected = source_rows(scenario, table).await;
-        assert!(left == expected, "{table}: {:?}", left.symmetric_difference(&expected).take(9).collect::<Vec<_>>());
-    }
-    judge.messages();
-    judge.transactions().await;
-}
-
-async fn source_rows(scenario: &Scenario, table: &str) -> BTreeSet<String> {
-    let list = format!("SELECT string_agg(id || ' ' || n, ',') FROM {table}");
-    let list = scenario.source_value(&list).await.unwrap_or_default();
-    list.split(',').filter(|row| !row.is_empty()).map(str::to_owned).collect()
-}
-
-async fn await_confirmed(scenario: &Scenario) {
-    let position = scenario.source_value("SELECT pg_current_wal_flush_lsn()").await.expect("a position");
-    // Its commit lies above.
-    scenario.source("SELECT pg_logical_emit_message(true, 'mark', '')").await;
-    let confirmed = async || {
-        let confirmed = scenario.confirmed_flush().await.expect("the slot exists");
-        scenario.source_value(&format!("SELECT '{confirmed}'::pg_lsn > '{position}'::pg_lsn")).await.as_deref()
-            == Some("t")
-    };
-    await_condition("everything is confirmed", LIMIT, confirmed).await;
+    judge::judge(scenario, tables, Delivery::Once).await;
 }
 
 /// Starts capture, and waits until its snapshot is through: rows of one that is cut may come twice.
@@ -253,7 +103,8 @@ async fn a_large_transaction_that_is_cut_again_and_again_comes_once() {
 /// Traps T10, T48: commits are asked for again until the broker is back.
 #[tokio::test(flavor = "multi_thread")]
 async fn each_change_comes_once_when_the_broker_is_killed_under_load() {
-    let mut scenario = Scenario::alone("once_broker").await;
+    let private = PrivateParts::with_kafka();
+    let mut scenario = Scenario::on(&private.parts, "once_broker").await;
     set(&mut scenario);
     Load::prepare(&scenario, 300).await;
     scenario.source("ALTER TABLE marks ADD n int NOT NULL DEFAULT 0").await;
@@ -261,7 +112,7 @@ async fn each_change_comes_once_when_the_broker_is_killed_under_load() {
     let load = Load::start_paced(&scenario, seed(), PACE).await;
     for round in 1..=3 {
         await_events(&scenario, 300 * round).await;
-        let fault = Fault::kill("kafka");
+        let fault = private.kill();
         let before = load.transactions();
         await_condition("the load goes on", LIMIT, async || load.transactions() > before + 30).await;
         fault.heal();
@@ -394,7 +245,7 @@ async fn a_snapshot_that_is_cut_under_load_leaves_each_change_once() {
     let _capture = scenario.spawn_capture();
     scenario.source("UPDATE things SET n = 9 WHERE id % 11 = 3; INSERT INTO others VALUES (1)").await;
     await_confirmed(&scenario).await;
-    let mut judge = Judge::new(&scenario);
+    let mut judge = Judge::new(&scenario, Delivery::Once);
     for table in ["things", "others"] {
         let left = judge.rows(table).await;
         assert!(left == source_rows(&scenario, table).await, "{table} has other rows");

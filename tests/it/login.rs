@@ -8,7 +8,7 @@ use walrelay::{
     source::connection::ReplicationConnection,
 };
 
-use crate::support::{Access, LIMIT, Scenario};
+use crate::support::{LIMIT, Scenario};
 
 /// The addresses and files that `dev/parts env` prints.
 struct Server(HashMap<String, String>);
@@ -57,7 +57,7 @@ async fn log_in(settings: &Settings) -> Result<bool, String> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_password_method_of_the_server_is_answered() {
-    let (_access, server) = (Access::shared().await, Server::read());
+    let server = Server::read();
     for user in ["walrelay", "walrelay_md5", "walrelay_clear"] {
         for (mode, tls) in [(SslMode::Disable, false), (SslMode::Prefer, true), (SslMode::Require, true)] {
             assert_eq!(log_in(&server.settings(user, mode)).await, Ok(tls), "{user} {mode:?}");
@@ -69,7 +69,7 @@ async fn every_password_method_of_the_server_is_answered() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn prefer_takes_what_pg_hba_allows_and_require_insists_on_tls() {
-    let (_access, server) = (Access::shared().await, Server::read());
+    let server = Server::read();
     let outcome = async |user, mode| log_in(&server.settings(user, mode)).await;
     assert_eq!(outcome("walrelay_tls", SslMode::Prefer).await, Ok(true));
     assert_eq!(outcome("walrelay_notls", SslMode::Prefer).await, Ok(false));
@@ -81,7 +81,7 @@ async fn prefer_takes_what_pg_hba_allows_and_require_insists_on_tls() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn verify_ca_checks_the_authority_and_verify_full_the_host_too() {
-    let (_access, server) = (Access::shared().await, Server::read());
+    let server = Server::read();
     let settings =
         |mode, ca: &str| Settings { ssl_root_cert: Some(server.file(ca)), ..server.settings("walrelay", mode) };
     let elsewhere = |settings| Settings { host: server.value("SOURCE_OTHER_HOST"), ..settings };
@@ -98,7 +98,7 @@ async fn verify_ca_checks_the_authority_and_verify_full_the_host_too() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_client_certificate_logs_in_without_a_password() {
-    let (_access, server) = (Access::shared().await, Server::read());
+    let server = Server::read();
     let bare = Settings { password: None, ..server.settings("walrelay_cert", SslMode::Require) };
     assert!(log_in(&bare).await.is_err());
     let own = Settings { ssl_cert: Some(server.file("CLIENT_CERT")), ssl_key: Some(server.file("CLIENT_KEY")), ..bare };

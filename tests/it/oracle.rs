@@ -12,7 +12,7 @@ use walrelay::{
 };
 
 use crate::support::{
-    Access, Scenario,
+    PrivateParts, Scenario,
     generator::{COLUMN_TYPES, Generated, Generator},
 };
 
@@ -100,18 +100,19 @@ fn columns(rows: &str) -> Vec<Vec<serde_json::Value>> {
 /// Traps T43 to T46.
 #[tokio::test(flavor = "multi_thread")]
 async fn values_of_every_type_that_a_column_can_have_are_the_same_at_the_target() {
-    let _access = Access::alone().await;
-    let log = judge_all("oracle", &[], |_| true).await;
+    let private = PrivateParts::with_registry();
+    let log = judge_all(&private, "oracle", &[], |_| true).await;
     assert!(log.contains(r#"format="text""#) && !log.contains(r#"format="binary""#), "{log}");
 }
 
 /// Of the types that are read in binary; with the others the server is asked for text.
 #[tokio::test(flavor = "multi_thread")]
 async fn values_that_come_in_binary_are_the_same_at_the_target() {
-    let _access = Access::alone().await;
+    let private = PrivateParts::with_registry();
     let forms = [("format.decimal", "string"), ("format.time", "isostring"), ("format.hstore", "map")];
     let is_read = |ty: &ColumnType| BinaryCodec::of_column(ty).is_some();
-    let (plain, formed) = tokio::join!(judge_all("binary", &[], is_read), judge_all("formed", &forms, is_read));
+    let (plain, formed) =
+        tokio::join!(judge_all(&private, "binary", &[], is_read), judge_all(&private, "formed", &forms, is_read));
     for log in [plain, formed] {
         assert!(log.contains(r#"format="binary""#) && !log.contains(r#"format="text""#), "{log}");
     }
@@ -120,7 +121,7 @@ async fn values_that_come_in_binary_are_the_same_at_the_target() {
 /// Forms that lose something lose nothing on the way to the target.
 #[tokio::test(flavor = "multi_thread")]
 async fn values_are_the_same_in_whatever_form_consumers_want_them() {
-    let _access = Access::alone().await;
+    let private = PrivateParts::with_registry();
     let strings = [
         ("format.decimal", "string"),
         ("format.interval", "numeric"),
@@ -134,8 +135,11 @@ async fn values_are_the_same_in_whatever_form_consumers_want_them() {
     let debezium = [("format.compatibility", "debezium"), ("format.parameters", "source-type"), all];
     // A map is none.
     let bare = [("format.compatibility", "debezium"), ("format.hstore", "map"), all];
-    tokio::join!(judge_all("strings", &strings, |_| true), judge_all("doubles", &doubles, |_| true));
-    tokio::join!(judge_all("debezium", &debezium, |_| true), judge_all("bare", &bare, |_| true));
+    tokio::join!(
+        judge_all(&private, "strings", &strings, |_| true),
+        judge_all(&private, "doubles", &doubles, |_| true)
+    );
+    tokio::join!(judge_all(&private, "debezium", &debezium, |_| true), judge_all(&private, "bare", &bare, |_| true));
 }
 
 /// The types of a generator that are `wanted`.
@@ -164,12 +168,17 @@ fn defaults(table: &str) -> String {
     )
 }
 
-/// Values of all wanted types, on both paths; what capture logged. The test is alone: the test registry's database is locked for
+/// Values of all wanted types, on both paths; what capture logged. The registry is the test's own: its database is locked for
 /// minutes where many large schemas come at once.
-async fn judge_all(name: &str, settings: &[(&str, &str)], is_wanted: fn(&ColumnType) -> bool) -> String {
+async fn judge_all(
+    private: &PrivateParts,
+    name: &str,
+    settings: &[(&str, &str)],
+    is_wanted: fn(&ColumnType) -> bool,
+) -> String {
     let (seed, rows) = (setting("WALRELAY_ORACLE_SEED", 1), setting("WALRELAY_ORACLE_ROWS", 24));
     println!("WALRELAY_ORACLE_SEED={seed}");
-    let mut scenario = Scenario::held(name).await;
+    let mut scenario = Scenario::on(&private.parts, name).await;
     for (key, value) in settings {
         scenario.settings.set(key, *value);
     }

@@ -3,6 +3,7 @@
 use crate::support::{LIMIT, Scenario, await_condition};
 
 const AGAIN: &str = "was deleted and created again";
+const GONE: &str = "does not exist any more";
 
 /// A source and a target with the same thirty rows of `things`, and nobody who works.
 async fn applied(name: &str) -> Scenario {
@@ -62,14 +63,18 @@ async fn a_topic_that_was_recreated_beyond_the_stored_offset_is_not_applied() {
 async fn a_topic_that_is_deleted_while_it_is_applied_is_missed_and_not_applied_when_it_is_back() {
     let scenario = applied("deleted").await;
     let positions = scenario.target_value(POSITIONS).await;
-    let _apply = scenario.spawn_apply();
+    let mut apply = scenario.spawn_apply();
     let started = async || {
         let (status, body) = scenario.readiness("apply").await;
         status != 0 && !body.contains("not started")
     };
     await_condition("apply owns the partitions", LIMIT, started).await;
     scenario.topics().delete("public.things").await;
-    await_unready(&scenario, "does not exist any more").await;
+    await_unready(&scenario, GONE).await;
+    // A process that was given none of its partitions knows of it by the target.
+    apply.stop(LIMIT).await.unwrap_or_else(|error| panic!("{error}"));
+    let _apply = scenario.spawn_apply();
+    await_unready(&scenario, GONE).await;
     scenario.topics().create("public.things", 3).await;
     await_unready(&scenario, AGAIN).await;
     assert_eq!(scenario.target_value(POSITIONS).await, positions);

@@ -1,13 +1,14 @@
 //! The schema registry is away at the start, or in the middle.
 
-use crate::support::{Fault, LIMIT, Scenario, await_condition};
+use crate::support::{LIMIT, PrivateParts, Scenario, await_condition};
 
 /// Trap T56.
 #[tokio::test(flavor = "multi_thread")]
 async fn capture_waits_for_a_registry_that_is_down_at_the_start() {
-    let scenario = Scenario::alone("registry").await;
+    let private = PrivateParts::with_registry();
+    let scenario = Scenario::on(&private.parts, "registry").await;
     scenario.source("CREATE TABLE things (id int PRIMARY KEY); INSERT INTO things VALUES (1)").await;
-    let fault = Fault::stop("registry");
+    let fault = private.stop();
     let mut capture = scenario.spawn_capture();
     scenario.await_log(&mut capture, &scenario.parts.registry).await;
     capture.check_alive().unwrap_or_else(|error| panic!("{error}"));
@@ -23,12 +24,13 @@ async fn capture_waits_for_a_registry_that_is_down_at_the_start() {
 /// Trap T56.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_registry_that_is_down_in_the_middle_loses_nothing() {
-    let scenario = Scenario::alone("registry").await;
+    let private = PrivateParts::with_registry();
+    let scenario = Scenario::on(&private.parts, "registry").await;
     scenario.source("CREATE TABLE early (id int PRIMARY KEY); CREATE TABLE late (id int PRIMARY KEY, t text)").await;
     scenario.source("INSERT INTO early VALUES (0)").await;
     let (_capture, _apply) = (scenario.capture().await, scenario.apply().await);
     scenario.await_equal("early").await;
-    let fault = Fault::stop("registry");
+    let fault = private.stop();
     scenario.source("INSERT INTO early SELECT generate_series(1, 100)").await;
     // A new version of the table needs a new schema.
     scenario.source("ALTER TABLE late ADD COLUMN extra int").await;

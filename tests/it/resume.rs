@@ -12,7 +12,7 @@ use std::{
 use tokio::task::JoinHandle;
 use walrelay::cli::demo::{process::Process, random::Random};
 
-use crate::support::{Consumed, LIMIT, Scenario, await_condition};
+use crate::support::{Consumed, LIMIT, Network, Scenario, await_condition};
 
 /// What the log says when a snapshot goes on.
 const GOES_ON: &str = "going on with the snapshot beside the stream";
@@ -24,11 +24,15 @@ const STARTS_OVER: &str = "the snapshot was cut and cannot go on";
 /// Text that TOAST stores out of line and cannot compress.
 const LARGE_TEXT: &str = "(SELECT string_agg(md5(i::text || k::text), '') FROM generate_series(1, 90) k)";
 
-async fn scenario(name: &str, connections: i64) -> Scenario {
+/// A scenario whose capture reaches the source by a network that lets so many bytes of its first session through: fewer than the
+/// tables have.
+async fn scenario(name: &str, connections: i64, bytes: usize) -> (Scenario, Network) {
     let mut scenario = Scenario::new(name).await;
     scenario.settings.set("capture.snapshot_connections", connections);
     scenario.settings.set("capture.snapshot_chunk_bytes", "64KiB");
-    scenario
+    let network = Network::before_source(&mut scenario).await;
+    network.allow(bytes);
+    (scenario, network)
 }
 
 /// How many blocks of tables are recorded as done; `None` where no snapshot is under way.
@@ -48,10 +52,9 @@ fn done(scenario: &Scenario) -> Option<u64> {
     Some(chunks.map(of_table).sum())
 }
 
-/// Kills capture once it has read so many rows; gives how many blocks are recorded as done.
-async fn cut(scenario: &Scenario, capture: &mut Process, rows: f64) -> u64 {
-    let read = async || scenario.metrics("capture").await.sum("walrelay_capture_snapshot_rows_total") >= rows;
-    await_condition("rows are read", LIMIT, read).await;
+/// Kills capture once more than so many blocks are recorded as done; gives how many are.
+async fn cut(scenario: &Scenario, capture: &mut Process, blocks: u64) -> u64 {
+    await_condition("blocks are recorded", LIMIT, async || done(scenario) > Some(blocks)).await;
     capture.kill_9().expect("capture can be killed");
     done(scenario).expect("the snapshot was through before it was cut")
 }
@@ -130,7 +133,7 @@ impl Changes {
 /// killed again and again.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_snapshot_that_is_cut_again_and_again_under_load_leaves_the_target_equal() {
-    let scenario = scenario("resumed", 2).await;
+    let (scenario, network) = scenario("resumed", 2, 12_000_000).await;
     let rows = 12_000;
     let fill = format!(
         "CREATE TABLE items (id int PRIMARY KEY, n int NOT NULL, body text);
@@ -141,12 +144,11 @@ async fn a_snapshot_that_is_cut_again_and_again_under_load_leaves_the_target_equ
     scenario.source(&fill).await;
     let changes = Changes::start(&scenario, rows).await;
     let mut capture = scenario.spawn_capture();
-    let mut blocks = cut(&scenario, &mut capture, 4000.0).await;
+    let mut blocks = cut(&scenario, &mut capture, 0).await;
+    network.open();
     for _ in 0..2 {
         capture = go_on(&scenario).await;
-        let more = cut(&scenario, &mut capture, 5000.0).await;
-        assert!(more > blocks, "{blocks} blocks and then {more}");
-        blocks = more;
+        blocks = cut(&scenario, &mut capture, blocks).await;
     }
     let mut capture = go_on(&scenario).await;
     let mut apply = scenario.spawn_apply();
@@ -159,7 +161,7 @@ async fn a_snapshot_that_is_cut_again_and_again_under_load_leaves_the_target_equ
 /// What is done is not read again, and what is written meanwhile does not wait for the rest.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_snapshot_that_goes_on_reads_the_rest_alone_and_the_stream_does_not_wait_for_it() {
-    let scenario = scenario("rest", 1).await;
+    let (scenario, network) = scenario("rest", 1, 3_000_000).await;
     let fill = format!(
         "CREATE TABLE big (id int PRIMARY KEY, n int, body text);
          INSERT INTO big SELECT i, 0, repeat('x', 200) FROM generate_series(1, 40000) i;
@@ -168,13 +170,14 @@ async fn a_snapshot_that_goes_on_reads_the_rest_alone_and_the_stream_does_not_wa
     );
     scenario.source(&fill).await;
     let mut capture = scenario.spawn_capture();
-    let blocks = cut(&scenario, &mut capture, 10_000.0).await;
-    assert!(blocks > 0, "no chunk is recorded");
+    let blocks = cut(&scenario, &mut capture, 200).await;
+    network.allow(1_000_000);
     let mut capture = go_on(&scenario).await;
     // From version 16 on no table is begun while another one is locked.
     await_condition("a piece of the first table is recorded", LIMIT, async || done(&scenario) > Some(blocks)).await;
     let locked = scenario.source_session().await;
     locked.batch_execute("BEGIN; LOCK TABLE later IN ACCESS EXCLUSIVE MODE").await.expect("a lock");
+    network.open();
     scenario.source("INSERT INTO big VALUES (0, 1, 'new'); DELETE FROM big WHERE id = 40000").await;
     let mut apply = scenario.apply().await;
     scenario.await_equal("big").await;
@@ -190,7 +193,7 @@ async fn a_snapshot_that_goes_on_reads_the_rest_alone_and_the_stream_does_not_wa
 /// Traps T22, T23, T33, T79: rewritten, emptied, altered and dropped tables, partitions, a row filter and a column list.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_becomes_of_tables_while_their_snapshot_is_cut_is_seen() {
-    let mut scenario = scenario("meanwhile", 1).await;
+    let (mut scenario, network) = scenario("meanwhile", 1, 15_000_000).await;
     scenario.settings.set("capture.binary", false);
     let name = scenario.name.clone();
     let fill = format!(
@@ -214,7 +217,8 @@ async fn what_becomes_of_tables_while_their_snapshot_is_cut_is_seen() {
     );
     scenario.source(&fill).await;
     let mut capture = scenario.spawn_capture();
-    assert!(cut(&scenario, &mut capture, 5000.0).await > 0, "no chunk is recorded");
+    cut(&scenario, &mut capture, 20).await;
+    network.open();
     let meanwhile = "UPDATE a_rewritten SET n = 1 WHERE id % 3 = 0; DELETE FROM a_rewritten WHERE id % 7 = 0;
          UPDATE a_rewritten SET id = id + 100000 WHERE id % 11 = 0;
          INSERT INTO b_cleared VALUES (1000, 'between');
@@ -240,13 +244,14 @@ async fn what_becomes_of_tables_while_their_snapshot_is_cut_is_seen() {
 /// Rows without a key cannot be told from those that are there: such tables are read first, and a cut among them starts over.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_snapshot_that_is_cut_in_a_table_without_key_starts_over() {
-    let scenario = scenario("keyless", 1).await;
+    let (scenario, network) = scenario("keyless", 1, 3_000_000).await;
     let fill = "CREATE TABLE a_keyed (id int PRIMARY KEY); INSERT INTO a_keyed SELECT generate_series(1, 20000);
          CREATE TABLE z_keyless (n int, body text); ALTER TABLE z_keyless REPLICA IDENTITY FULL;
          INSERT INTO z_keyless SELECT i % 100, repeat('z', 200) FROM generate_series(1, 40000) i";
     scenario.source(fill).await;
     let mut capture = scenario.spawn_capture();
-    assert!(cut(&scenario, &mut capture, 4000.0).await > 0, "no chunk is recorded");
+    cut(&scenario, &mut capture, 0).await;
+    network.open();
     let mut capture = scenario.spawn_capture();
     scenario.await_log(&mut capture, STARTS_OVER).await;
     assert!(scenario.log_text("capture").contains("z_keyless are missing"));
@@ -260,14 +265,16 @@ async fn a_snapshot_that_is_cut_in_a_table_without_key_starts_over() {
 /// The row that a table without key ends with waits for no other table.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_snapshot_that_is_cut_behind_its_tables_without_key_goes_on() {
-    let scenario = scenario("behind", 1).await;
+    let (scenario, network) = scenario("behind", 1, 3_000_000).await;
     let fill = "CREATE TABLE a_keyed (id int PRIMARY KEY, body text);
          INSERT INTO a_keyed SELECT i, repeat('a', 200) FROM generate_series(1, 30000) i;
          CREATE TABLE z_keyless (n int); ALTER TABLE z_keyless REPLICA IDENTITY FULL;
          INSERT INTO z_keyless SELECT i % 100 FROM generate_series(1, 1000) i";
     scenario.source(fill).await;
     let mut capture = scenario.spawn_capture();
-    assert!(cut(&scenario, &mut capture, 10_000.0).await > 0, "no chunk is recorded");
+    // The table without key is small and comes first.
+    cut(&scenario, &mut capture, 100).await;
+    network.open();
     scenario.source("DELETE FROM z_keyless WHERE n = 7; DELETE FROM a_keyed WHERE id % 3 = 0").await;
     let mut capture = go_on(&scenario).await;
     let mut apply = scenario.spawn_apply();

@@ -211,7 +211,7 @@ async fn each_table_is_read_in_binary_where_all_its_columns_are() {
     }
     assert_eq!(["plain", "special"].map(|table| copied_as(&scenario, table)), [r#""binary""#, r#""text""#]);
 
-    let mut as_text = Scenario::held("as_text").await;
+    let mut as_text = Scenario::new("as_text").await;
     as_text.settings.set("capture.binary", false);
     as_text.source(&format!("CREATE TABLE plain ({columns}); INSERT INTO plain {rows}")).await;
     let (_capture, _apply) = (as_text.capture().await, as_text.apply().await);

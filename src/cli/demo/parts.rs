@@ -66,7 +66,7 @@ pub struct Parts {
     pub source: Server,
     /// The target server.
     pub target: Server,
-    /// Kafka's bootstrap address.
+    /// Kafka's bootstrap addresses, separated by commas.
     pub kafka: String,
     /// The registry's base URL.
     pub registry: String,

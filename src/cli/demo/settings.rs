@@ -35,7 +35,7 @@ impl Settings {
             settings.set(key, name);
         }
         settings.set("log.format", "human");
-        settings.set("kafka.brokers", vec![parts.kafka.clone()]);
+        settings.set("kafka.brokers", parts.kafka.split(',').map(str::to_owned).collect::<Vec<_>>());
         settings.set("kafka.topics.partitions", 3);
         // A killed member of the group is missed soon; the shortest time that brokers allow by default.
         settings.set("kafka.consumer", Table::from_iter([("session.timeout.ms".to_owned(), Value::from(6000))]));

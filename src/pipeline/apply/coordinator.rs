@@ -104,7 +104,8 @@ impl<D: Decode + 'static> Coordinator<D> {
         let idle = (0..workers).map(|_| Worker { session: None, decoder: (deps.decoder)() }).collect();
         deps.health.set_phase("waiting for partitions");
         let watch = Watch::new(TopicIds::clone(&deps.topic_ids));
-        Ok(Self {
+        let applied = deps.sink.ledger().topics(session.client()).await?;
+        let mut coordinator = Self {
             deps,
             lanes: BTreeMap::new(),
             idle,
@@ -130,7 +131,19 @@ impl<D: Decode + 'static> Coordinator<D> {
             backoff: Backoff::new(),
             rest_until: None,
             progress: Progress::default(),
-        })
+        };
+        coordinator.expect(applied);
+        Ok(coordinator)
+    }
+
+    /// Topics of which something was applied are missed when they are gone: nobody is given their partitions then.
+    fn expect(&mut self, applied: Vec<String>) {
+        let is_ours = |topic: &String| match &self.deps.explicit {
+            Some(explicit) => explicit.partitions.iter().any(|(listed, _)| listed == topic),
+            None => self.is_applied(topic),
+        };
+        let ours: Vec<String> = applied.into_iter().filter(is_ours).collect();
+        self.watch.add(ours.into_iter());
     }
 
     /// The loop.

@@ -31,7 +31,7 @@ pub struct Answer {
     pub ids: Arc<Ids>,
 }
 
-/// Asks for the ids of all topics that this process has had partitions of.
+/// Asks for the ids of all topics that this process has had partitions of, or that were applied before.
 pub struct Watch {
     ask: TopicIds,
     asking: JoinSet<Result<Ids, kafka::Error>>,

@@ -1,4 +1,4 @@
-//! Faults of the parts: stopped and hung ones, and servers with settings of their own.
+//! Parts of a test's own: stopped, killed and hung ones, and servers with settings of their own.
 
 use std::{fs, path::PathBuf, process::Command};
 
@@ -7,71 +7,103 @@ use walrelay::cli::demo::parts::{Control, Parts};
 
 use super::{chain, parts};
 
-/// A part that does not work until this is dropped. Needs [`super::Access::Alone`].
+/// A part that does not work until this is dropped.
 pub struct Fault {
     control: Control,
-    heal: [&'static str; 2],
+    heal: [String; 2],
     healed: bool,
 }
 
 impl Fault {
-    /// Stops a part in an orderly way.
-    pub fn stop(part: &'static str) -> Self {
-        Self::begin("stop", ["start", part])
-    }
-
-    /// Hangs a part: it keeps its connections and answers nothing.
-    pub fn pause(part: &'static str) -> Self {
-        Self::begin("pause", ["resume", part])
-    }
-
-    /// Kills a part, as a crash does.
-    pub fn kill(part: &'static str) -> Self {
-        Self::begin("kill", ["start", part])
-    }
-
-    fn begin(command: &str, heal: [&'static str; 2]) -> Self {
-        let control = control();
-        run(&control, &[command, heal[1]], &[]).unwrap_or_else(|error| panic!("{error}"));
-        Self { control, heal, healed: false }
+    fn begin(control: &Control, command: &str, heal: &str, part: &str) -> Self {
+        run(control, &[command, part], &[]).unwrap_or_else(|error| panic!("{error}"));
+        Self { control: control.clone(), heal: [heal, part].map(str::to_owned), healed: false }
     }
 
     /// The part works again when this returns.
     pub fn heal(mut self) {
+        self.end().unwrap_or_else(|error| panic!("{error}"));
+    }
+
+    fn end(&mut self) -> Result<(), String> {
         self.healed = true;
-        run(&self.control, &self.heal, &[]).unwrap_or_else(|error| panic!("{error}"));
+        run(&self.control, &self.heal.each_ref().map(String::as_str), &[])
     }
 }
 
 impl Drop for Fault {
     fn drop(&mut self) {
         if !self.healed
-            && let Err(error) = run(&self.control, &self.heal, &[])
+            && let Err(error) = self.end()
         {
             eprintln!("{error}");
         }
     }
 }
 
-/// A source server with settings of its own; Kafka, registry and target are the shared ones.
+/// One part that is the test's own, so that no other test misses it; the rest are the shared ones.
 pub struct PrivateParts {
     control: Control,
-    /// The parts, with that source.
+    /// The parts, with that one.
     pub parts: Parts,
+    part: &'static str,
     _folder: TempDir,
 }
 
 impl PrivateParts {
     /// Starts a source with these settings, separated by `;`.
     pub fn with_source_settings(settings: &str) -> Self {
+        Self::up("source", &[("PARTS_SOURCE_CONF", settings)])
+    }
+
+    /// Starts a broker.
+    pub fn with_kafka() -> Self {
+        Self::up("kafka", &[])
+    }
+
+    /// Starts three brokers: topics have a replica on each, and two must have a record before it is acknowledged.
+    pub fn with_three_brokers() -> Self {
+        Self::up("kafka", &[("PARTS_KAFKA_NODES", "3")])
+    }
+
+    /// Kills one of several brokers, as a crash does.
+    pub fn kill_broker(&self, id: i32) -> Fault {
+        let part = if id == 1 { "kafka".to_owned() } else { format!("kafka{id}") };
+        Fault::begin(&self.control, "kill", "start", &part)
+    }
+
+    /// Starts a registry.
+    pub fn with_registry() -> Self {
+        Self::up("registry", &[])
+    }
+
+    /// Stops the part in an orderly way.
+    pub fn stop(&self) -> Fault {
+        Fault::begin(&self.control, "stop", "start", self.part)
+    }
+
+    /// Hangs the part: it keeps its connections and answers nothing.
+    pub fn pause(&self) -> Fault {
+        Fault::begin(&self.control, "pause", "resume", self.part)
+    }
+
+    /// Kills the part, as a crash does.
+    pub fn kill(&self) -> Fault {
+        Fault::begin(&self.control, "kill", "start", self.part)
+    }
+
+    fn up(part: &'static str, environment: &[(&str, &str)]) -> Self {
         let folder = tempfile::Builder::new().prefix("walrelay-it-").tempdir().expect("a folder for a private server");
         let control = Control { program: control().program, state: folder.path().join("parts") };
-        let mut private = Self { parts: parts(), control, _folder: folder };
-        run(&private.control, &["up", "source"], &[("PARTS_SOURCE_CONF", settings)])
-            .unwrap_or_else(|error| panic!("{error}"));
+        let mut private = Self { parts: parts(), control, part, _folder: folder };
+        run(&private.control, &["up", part], environment).unwrap_or_else(|error| panic!("{error}"));
         let own =
             Parts::from_file(&private.control.state.join("env")).unwrap_or_else(|error| panic!("{}", chain(&error)));
-        private.parts.source = own.source;
+        match part {
+            "kafka" => private.parts.kafka = own.kafka,
+            "registry" => private.parts.registry = own.registry,
+            _ => private.parts.source = own.source,
+        }
         private
     }
 

@@ -1,9 +1,10 @@
 //! What the tests share: the parts, a scenario with both halves as processes, faults, and a look into topics.
 
-mod access;
 mod fault;
 pub mod generator;
+pub mod judge;
 mod load;
+mod network;
 mod registry;
 mod scenario;
 mod topic;
@@ -18,9 +19,9 @@ use std::{
 use walrelay::cli::demo::parts::{ENV_FILE, Parts};
 
 pub use self::{
-    access::Access,
-    fault::{Fault, PrivateParts},
+    fault::PrivateParts,
     load::Load,
+    network::Network,
     registry::{newest_schema, schema_of, set_compatibility, versions},
     scenario::Scenario,
     topic::{Consumed, Topics},

@@ -22,7 +22,7 @@ use walrelay::{
     progress::Progress,
 };
 
-use super::{Access, LIMIT, Topics, chain, holds_within, parts};
+use super::{LIMIT, Topics, chain, holds_within, parts};
 
 /// How a run of the program ended.
 #[derive(Debug)]
@@ -46,31 +46,16 @@ pub struct Scenario {
     /// What both halves are configured with; change it before starting them.
     pub settings: Settings,
     folder: TempDir,
-    _access: Access,
 }
 
 impl Scenario {
-    /// Beside other tests.
+    /// On the shared parts.
     pub async fn new(name: &str) -> Self {
-        Self::build(name, parts(), Access::shared().await).await
-    }
-
-    /// Without other tests, because it will stop a part.
-    pub async fn alone(name: &str) -> Self {
-        Self::build(name, parts(), Access::alone().await).await
-    }
-
-    /// In a test that has its access already, for several of them.
-    pub async fn held(name: &str) -> Self {
-        Self::build(name, parts(), Access::Held).await
+        Self::on(&parts(), name).await
     }
 
     /// On other parts than the shared ones.
     pub async fn on(parts: &Parts, name: &str) -> Self {
-        Self::build(name, parts.clone(), Access::shared().await).await
-    }
-
-    async fn build(name: &str, parts: Parts, access: Access) -> Self {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let name = format!("{name}_{}_{}", process::id(), NUMBER.fetch_add(1, Ordering::Relaxed));
         let [source, target] = [&parts.source, &parts.target];
@@ -79,15 +64,14 @@ impl Scenario {
             let sql = format!("CREATE DATABASE {name} OWNER {}", parts.user);
             ok(server.execute(&admin, "create a database", &sql).await);
         }
-        let settings = Settings::new(&parts, &name, &name, &name);
+        let settings = Settings::new(parts, &name, &name, &name);
         Self {
             source: ok(source.connect(&name, &parts.user, &parts.password).await),
             target: ok(target.connect(&name, &parts.user, &parts.password).await),
             settings,
             folder: tempfile::Builder::new().prefix("walrelay-it-").tempdir().expect("a folder for the test"),
-            parts,
+            parts: parts.clone(),
             name,
-            _access: access,
         }
     }
 

@@ -9,7 +9,7 @@ use rdkafka::{
     consumer::{BaseConsumer, Consumer as _},
     error::KafkaError,
     message::Headers as _,
-    metadata::MetadataTopic,
+    metadata::{MetadataPartition, MetadataTopic},
     producer::{BaseProducer, BaseRecord, Producer as _},
     topic_partition_list::Offset,
 };
@@ -82,6 +82,13 @@ impl Topics {
     pub fn partitions(&self, table: &str) -> usize {
         let metadata = self.consumer().fetch_metadata(Some(&self.name(table)), LIMIT).expect("metadata");
         metadata.topics().first().map_or(0, |topic| topic.partitions().len())
+    }
+
+    /// The brokers that lead the partitions of a table's topic.
+    pub fn leaders(&self, table: &str) -> Vec<i32> {
+        let metadata = tokio::task::block_in_place(|| self.consumer().fetch_metadata(Some(&self.name(table)), LIMIT));
+        let metadata = metadata.expect("metadata");
+        metadata.topics().iter().flat_map(MetadataTopic::partitions).map(MetadataPartition::leader).collect()
     }
 
     /// Everything that lies in a table's topic, partition by partition.

@@ -1,0 +1,118 @@
+//! Which tables a publication has is read as the server's own view tells it, and waits for no table.
+
+use walrelay::source::catalog;
+
+use crate::support::{LIMIT, Scenario, await_condition};
+
+const TABLES: &str = "CREATE SCHEMA plain; CREATE SCHEMA \"Odd. schema\"; CREATE SCHEMA parts;
+    CREATE TABLE plain.a (id int PRIMARY KEY, secret text, twice int GENERATED ALWAYS AS (id * 2) STORED, n int DEFAULT 5);
+    ALTER TABLE plain.a DROP COLUMN n;
+    CREATE TABLE plain.\"B b\" (\"Id\" int PRIMARY KEY, \"o'dd\" text);
+    CREATE UNLOGGED TABLE plain.fleeting (id int PRIMARY KEY);
+    CREATE VIEW plain.seen AS SELECT * FROM plain.a; CREATE MATERIALIZED VIEW plain.kept AS SELECT * FROM plain.a;
+    CREATE SEQUENCE plain.counts;
+    CREATE TABLE \"Odd. schema\".c (id int PRIMARY KEY); CREATE TABLE \"Odd. schema\".none ();
+    CREATE TABLE plain.parent (id int); CREATE TABLE plain.child (more int) INHERITS (plain.parent);
+    CREATE TABLE plain.root (id int, part int, body text, PRIMARY KEY (id, part)) PARTITION BY LIST (part);
+    CREATE TABLE parts.one PARTITION OF plain.root FOR VALUES IN (1);
+    CREATE TABLE parts.more PARTITION OF plain.root FOR VALUES IN (2, 3) PARTITION BY RANGE (id);
+    CREATE TABLE plain.deep PARTITION OF parts.more FOR VALUES FROM (0) TO (100);
+    CREATE TABLE plain.rootless (id int PRIMARY KEY) PARTITION BY HASH (id)";
+
+/// What follows `FOR`, for a publication without and with `publish_via_partition_root`.
+const PUBLICATIONS: [&str; 14] = [
+    "ALL TABLES",
+    "TABLE plain.a, plain.\"B b\", \"Odd. schema\".none",
+    "TABLE plain.a (id, secret) WHERE (id > 3 AND secret IS DISTINCT FROM 'a''b'), plain.\"B b\" (\"Id\")",
+    "TABLE plain.root",
+    "TABLE plain.root, parts.one",
+    "TABLE parts.more, plain.deep",
+    "TABLE plain.root WHERE (id > 1), parts.one (id, part)",
+    "TABLE ONLY plain.parent",
+    "TABLE plain.parent",
+    "TABLE plain.rootless",
+    "TABLES IN SCHEMA plain",
+    "TABLES IN SCHEMA parts",
+    "TABLES IN SCHEMA plain, parts, \"Odd. schema\"",
+    "TABLES IN SCHEMA parts, TABLE plain.root, plain.a WHERE (id = 1)",
+];
+
+/// The view is the oracle: tables, columns that come, and row filters.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_publication_has_the_tables_that_the_server_says() {
+    let scenario = Scenario::new("published").await;
+    scenario.source(TABLES).await;
+    let admin = scenario.parts.source.connect(&scenario.name, "postgres", "").await.unwrap();
+    let client = catalog::connect(&scenario.source_settings(), "test").await.unwrap();
+    let view = "SELECT p.schemaname::text, p.tablename::text,
+            ARRAY(SELECT a.attname::text FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
+                AND coalesce(to_jsonb(p) -> 'attnames' ? a.attname::text, true)
+                AND (a.attgenerated = '' OR current_setting('server_version_num')::int >= 180000) ORDER BY a.attnum),
+            to_jsonb(p) ->> 'rowfilter'
+        FROM pg_publication_tables p JOIN pg_namespace n ON n.nspname = p.schemaname
+        JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = p.tablename WHERE p.pubname = $1 ORDER BY 1, 2";
+    let mut tables = 0;
+    for (number, what) in PUBLICATIONS.iter().enumerate() {
+        for root in [false, true] {
+            let sql = format!(
+                "DROP PUBLICATION IF EXISTS p{number};
+                 CREATE PUBLICATION p{number} FOR {what} WITH (publish_via_partition_root = {root})"
+            );
+            if let Err(error) = admin.batch_execute(&sql).await {
+                // Before 15 there are neither schemas nor filters nor lists.
+                assert!(client.server_version() < 150_000, "{what}: {error}");
+                continue;
+            }
+            let name = format!("p{number}");
+            let rows = client.query(view, &[&name]).await.unwrap();
+            let expected: Vec<(String, String, Vec<String>, Option<String>)> =
+                rows.iter().map(|row| (row.get(0), row.get(1), row.get(2), row.get(3))).collect();
+            let read = catalog::read(&client, &name).await.unwrap();
+            let mut found: Vec<_> = read
+                .tables
+                .into_iter()
+                .map(|table| {
+                    let columns = table.relation.columns.iter().map(|column| column.name.to_string()).collect();
+                    let name = table.relation.name;
+                    (name.schema.to_string(), name.table.to_string(), columns, table.row_filter)
+                })
+                .collect();
+            found.sort();
+            let mut sorted = expected.clone();
+            sorted.sort();
+            assert_eq!(found, sorted, "{what}, publish_via_partition_root = {root}");
+            tables += found.len();
+        }
+    }
+    assert!(tables > 40, "{tables} tables were compared");
+}
+
+/// A statement that has a table for hours holds up neither the start of a stream, nor the tables beside it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_table_that_a_statement_has_for_itself_does_not_hold_up_the_start_of_a_stream() {
+    let scenario = Scenario::new("has_one").await;
+    let tables = "CREATE TABLE free (id int PRIMARY KEY, n int DEFAULT 1);
+        CREATE TABLE taken (id int PRIMARY KEY, n int DEFAULT 1);
+        CREATE TABLE root (id int PRIMARY KEY) PARTITION BY RANGE (id);
+        CREATE TABLE leaf PARTITION OF root FOR VALUES FROM (0) TO (100)";
+    scenario.source(tables).await;
+    scenario.source("INSERT INTO free VALUES (1); INSERT INTO taken VALUES (1); INSERT INTO root VALUES (1)").await;
+    let _apply = scenario.spawn_apply();
+    let mut capture = scenario.capture().await;
+    for table in ["free", "taken", "root"] {
+        scenario.await_equal(table).await;
+    }
+    capture.stop(LIMIT).await.unwrap_or_else(|error| panic!("{error}"));
+    scenario.source("INSERT INTO taken VALUES (2); INSERT INTO root VALUES (2)").await;
+    let statement = scenario.source_session().await;
+    statement.batch_execute("BEGIN; LOCK TABLE taken, leaf IN ACCESS EXCLUSIVE MODE").await.unwrap();
+    let mut capture = scenario.spawn_capture();
+    capture.await_ready(LIMIT).await.unwrap_or_else(|error| panic!("{error}"));
+    scenario.source("INSERT INTO free VALUES (2)").await;
+    for table in ["free", "root"] {
+        let rows = format!("SELECT count(*) FROM {table}");
+        await_condition(table, LIMIT, async || scenario.target_value(&rows).await.as_deref() == Some("2")).await;
+    }
+    statement.batch_execute("COMMIT").await.unwrap();
+    scenario.await_equal("taken").await;
+}

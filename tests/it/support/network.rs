@@ -1,0 +1,78 @@
+//! A network to the source that lets only so much through: what is on its way stops at a known place, however quick the machine is.
+
+use std::sync::Arc;
+
+use tokio::{
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, copy},
+    net::{TcpListener, TcpStream},
+    sync::Semaphore,
+};
+use walrelay::cli::demo::parts::Server;
+
+use super::Scenario;
+
+/// Bytes that are taken at once.
+const PIECE: usize = 1 << 14;
+
+/// Connections to a server through a place that counts what the server sends. They end with the test's runtime.
+pub struct Network {
+    allowed: Arc<Semaphore>,
+}
+
+impl Network {
+    /// Puts itself between capture and the source of a scenario, before capture is started. Nothing that the server sends comes
+    /// through until it is allowed.
+    pub async fn before_source(scenario: &mut Scenario) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let address = listener.local_addr().expect("an address");
+        let allowed = Arc::new(Semaphore::new(0));
+        tokio::spawn(accept(listener, scenario.parts.source.clone(), Arc::clone(&allowed)));
+        scenario.settings.set("source.host", address.ip().to_string());
+        scenario.settings.set("source.port", i64::from(address.port()));
+        Self { allowed }
+    }
+
+    /// So many bytes more of the server's come through, over all connections.
+    pub fn allow(&self, bytes: usize) {
+        self.allowed.add_permits(bytes);
+    }
+
+    /// Everything comes through from now on.
+    pub fn open(&self) {
+        self.allowed.close();
+    }
+}
+
+async fn accept(listener: TcpListener, behind: Server, allowed: Arc<Semaphore>) {
+    while let Ok((mut client, _)) = listener.accept().await {
+        let (allowed, behind) = (Arc::clone(&allowed), (behind.host.clone(), behind.port));
+        tokio::spawn(async move {
+            let mut server = TcpStream::connect(behind).await?;
+            let (mut from_client, mut to_client) = client.split();
+            let (mut from_server, mut to_server) = server.split();
+            tokio::select! {
+                ended = counted(&mut from_server, &mut to_client, &allowed) => ended,
+                ended = copy(&mut from_client, &mut to_server) => ended.map(drop),
+            }
+        });
+    }
+}
+
+async fn counted(
+    from: &mut (impl AsyncRead + Unpin),
+    to: &mut (impl AsyncWrite + Unpin),
+    allowed: &Semaphore,
+) -> std::io::Result<()> {
+    let mut piece = vec![0; PIECE];
+    loop {
+        let length = from.read(&mut piece).await?;
+        if length == 0 {
+            return Ok(());
+        }
+        // One that is closed counts nothing any more.
+        if let Ok(taken) = allowed.acquire_many(u32::try_from(length).expect("a piece is small")).await {
+            taken.forget();
+        }
+        to.write_all(&piece[..length]).await?;
+    }
+}
