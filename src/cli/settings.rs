@@ -16,6 +16,7 @@ use crate::{
     source::{
         self,
         publication::{PublicationSpec, TablePatterns},
+        shape::Shapes,
     },
     types::Modes,
 };
@@ -73,6 +74,7 @@ pub(super) fn publication(config: &Capture) -> Result<PublicationSpec, source::E
     Ok(PublicationSpec {
         name: config.publication.clone(),
         tables: TablePatterns::new(&config.include, &config.exclude)?,
+        shapes: Shapes::new(&config.column_lists, &config.row_filters),
         create: config.create_publication,
     })
 }

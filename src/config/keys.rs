@@ -153,6 +153,18 @@ pub const KEYS: &[Key] = &[
         Some("false"),
         "Whether begins and ends of transactions, with how many events of each table they have, are published to a topic of their own (Debezium's provide.transaction.metadata).",
     ),
+    key(
+        "capture.column_lists",
+        Kind::Names(rule::column_list),
+        None,
+        "Columns to capture by schema.table, separated by commas; of other tables all. The publication has them, from PostgreSQL 15 on.",
+    ),
+    key(
+        "capture.row_filters",
+        Kind::Names(rule::text),
+        None,
+        "Rows to capture by schema.table, as a condition in SQL; of other tables all. The publication has it, from PostgreSQL 15 on.",
+    ),
     key("capture.spool.memory", Kind::Size, Some("\"16MiB\""), "What is kept in memory; the rest is in a file."),
     key(
         "capture.spool.limit",

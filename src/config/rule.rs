@@ -33,6 +33,12 @@ pub fn identifier(text: &str) -> Result<(), &'static str> {
     expect((1..=63).contains(&text.len()) && !text.contains('\0'), "an identifier of 1 to 63 bytes")
 }
 
+/// Identifiers between commas.
+pub fn column_list(text: &str) -> Result<(), &'static str> {
+    let fits = text.split(',').all(|name| identifier(name.trim()).is_ok());
+    expect(fits, "names of columns between commas, each of 1 to 63 bytes and without quotes")
+}
+
 /// A topic's name, or the beginning of one: what Kafka allows, short enough to leave room for the table's name.
 pub fn topic(text: &str) -> Result<(), &'static str> {
     let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');

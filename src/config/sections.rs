@@ -116,6 +116,10 @@ pub struct Capture {
     pub create_publication: bool,
     pub include: Vec<String>,
     pub exclude: Vec<String>,
+    #[serde(default)]
+    pub column_lists: BTreeMap<String, String>,
+    #[serde(default)]
+    pub row_filters: BTreeMap<String, String>,
     pub snapshot: SnapshotMode,
     pub snapshot_connections: usize,
     pub snapshot_chunk_bytes: ByteSize,

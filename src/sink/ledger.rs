@@ -321,7 +321,8 @@ impl Ledger {
             "SELECT DISTINCT topic FROM {} WHERE instance = $1 AND next_offset IS NOT NULL",
             self.table("position")
         );
-        let rows = client.query(&sql, &[&self.instance]).await.map_err(Error::query("read which topics were applied"))?;
+        let rows =
+            client.query(&sql, &[&self.instance]).await.map_err(Error::query("read which topics were applied"))?;
         Ok(rows.iter().map(|row| row.get(0)).collect())
     }
 

@@ -148,6 +148,32 @@ pub enum Error {
         /// The statement that sets them.
         sql: String,
     },
+    /// A column list or a row filter is configured, and the server has none.
+    #[error(
+        "capture.column_lists or capture.row_filters name {table}, and the server knows neither before PostgreSQL 15"
+    )]
+    ShapesUnknown {
+        /// The first of the tables.
+        table: TableName,
+    },
+    /// A column list or a row filter is configured for a table that is not captured.
+    #[error("capture.column_lists or capture.row_filters name {table}, which is no captured table")]
+    ShapeOfNone {
+        /// The table.
+        table: TableName,
+    },
+    /// The publication has a table with another column list or row filter than the configured one.
+    #[error(
+        "publication {publication} has {table} with another column list or row filter than capture.column_lists and capture.row_filters"
+    )]
+    ShapeDiffers {
+        /// The publication.
+        publication: String,
+        /// The table.
+        table: TableName,
+        /// The statements that make it the configured one.
+        sql: String,
+    },
     /// A relation of the stream is neither in the catalog as it was, nor does its last known key fit it.
     #[error("table {table} lost its key columns {}", columns.join(", "))]
     KeyColumnsGone {
@@ -272,6 +298,14 @@ impl Classify for Error {
             Self::PublicationMissing { sql, .. }
             | Self::PublicationLacks { sql, .. }
             | Self::PublicationOptions { sql, .. } => format!("Run on the source: {sql}"),
+            Self::ShapesUnknown { .. } => "Remove them.".to_owned(),
+            Self::ShapeOfNone { .. } => {
+                "Name it as schema.table, without quotes, or remove it; partitions have what their root has.".to_owned()
+            }
+            Self::ShapeDiffers { sql, .. } => format!(
+                "What was published under the former ones stays as it is, so a new snapshot is needed: stop capture, run on the source: {sql} \
+                 Then drop the slot and set [capture] on_gap = \"resnapshot\". Or configure what the publication has."
+            ),
             Self::KeyColumnsGone { .. } => "The table needs a new snapshot under its new key: drop the slot and set [capture] on_gap = \"resnapshot\".".to_owned(),
             Self::Rewritten { .. } | Self::Altered { .. } | Self::SnapshotGone { .. } => {
                 "The snapshot starts over from a new slot.".to_owned()

@@ -32,6 +32,7 @@ pub mod published;
 mod replay;
 #[cfg(test)]
 mod scripted;
+pub mod shape;
 pub mod slot;
 pub mod snapshot;
 pub mod spool;

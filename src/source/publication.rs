@@ -3,7 +3,7 @@
 use globset::{Glob, GlobBuilder, GlobSet, GlobSetBuilder};
 use tokio_postgres::Row;
 
-use super::{error::Error, published};
+use super::{error::Error, published, shape::Shapes};
 use crate::{
     postgres::Client,
     schema::{TableName, quote_identifier},
@@ -100,6 +100,8 @@ pub struct PublicationSpec {
     pub name: String,
     /// The tables.
     pub tables: TablePatterns,
+    /// Column lists and row filters of tables that are taken into it.
+    pub shapes: Shapes,
     /// Whether it may be created and altered.
     pub create: bool,
 }
@@ -125,6 +127,7 @@ const OPTIONS: &str = "publish = 'insert, update, delete, truncate', publish_via
 /// Makes sure that the publication holds every table that the patterns want.
 pub async fn ensure(client: &Client, spec: &PublicationSpec) -> Result<PublicationReport, Error> {
     let tables = wanted(client, spec).await?;
+    spec.shapes.check(client, &tables)?;
     let Some(missing_options) = missing_options(client, &spec.name).await? else {
         return create(client, spec, tables).await;
     };
@@ -132,6 +135,9 @@ pub async fn ensure(client: &Client, spec: &PublicationSpec) -> Result<Publicati
     // Behind the options: whether partitions or their root are listed depends on them.
     let published = published(client, &spec.name).await?;
     let missing: Vec<TableName> = tables.iter().filter(|table| !published.contains(table)).cloned().collect();
+    if spec.create {
+        spec.shapes.compare(client, &spec.name).await?;
+    }
     let extra = published.into_iter().filter(|table| !tables.contains(table)).collect();
     add(client, spec, &missing).await?;
     Ok(PublicationReport { created: false, added: missing, options_set: !missing_options.is_empty(), extra, tables })
@@ -142,7 +148,7 @@ async fn create(client: &Client, spec: &PublicationSpec, tables: Vec<TableName>)
     let sql = format!(
         "CREATE PUBLICATION {} FOR TABLE {} WITH ({OPTIONS});",
         quote_identifier(&publication),
-        table_list(&tables)
+        spec.shapes.list(&tables)
     );
     if !spec.create {
         return Err(Error::PublicationMissing { publication, sql });
@@ -168,7 +174,7 @@ async fn add(client: &Client, spec: &PublicationSpec, missing: &[TableName]) -> 
         return Ok(());
     }
     let publication = spec.name.clone();
-    let sql = format!("ALTER PUBLICATION {} ADD TABLE {};", quote_identifier(&publication), table_list(missing));
+    let sql = format!("ALTER PUBLICATION {} ADD TABLE {};", quote_identifier(&publication), spec.shapes.list(missing));
     if !spec.create {
         return Err(Error::PublicationLacks { publication, tables: missing.to_vec(), sql });
     }
@@ -177,11 +183,6 @@ async fn add(client: &Client, spec: &PublicationSpec, missing: &[TableName]) -> 
 
 async fn execute(client: &Client, doing: &str, sql: &str) -> Result<(), Error> {
     client.batch_execute(sql).await.map_err(|error| Error::statement(doing, error))
-}
-
-/// ONLY, so that inheritance children are published by a pattern of their own or not at all.
-fn table_list(tables: &[TableName]) -> String {
-    tables.iter().map(|table| format!("ONLY {}", table.quoted())).collect::<Vec<_>>().join(", ")
 }
 
 /// The permanent tables that match, partitions left out where their root matches; an error if there are none.

@@ -11,6 +11,7 @@ use super::{
 };
 use crate::{
     postgres::{self, Client},
+    retry::Classify as _,
     schema::{quote_identifier, quote_literal},
     source::{
         self,
@@ -295,12 +296,22 @@ async fn judge_publication(
     let look = PublicationSpec { create: false, ..deps.publication.clone() };
     let subject = format!("publication {}", look.name);
     let error = match publication::ensure(client, &look).await {
-        Ok(report) => {
-            findings.ok(subject, format!("holds all {} tables", report.tables.len()));
-            return Ok(());
-        }
+        Ok(report) => match look.shapes.compare(client, &look.name).await {
+            Ok(()) => {
+                findings.ok(subject, format!("holds all {} tables", report.tables.len()));
+                return Ok(());
+            }
+            Err(error) => error,
+        },
         Err(error) => error,
     };
+    if let source::Error::ShapeDiffers { .. }
+    | source::Error::ShapesUnknown { .. }
+    | source::Error::ShapeOfNone { .. } = error
+    {
+        findings.problem(subject, error.to_string(), error.hint().unwrap_or_default());
+        return Ok(());
+    }
     let creation = "$1 <> '' AND has_database_privilege(current_database(), 'CREATE')";
     let ownership = "EXISTS (SELECT 1 FROM pg_publication WHERE pubname = $1 AND pg_has_role(pubowner, 'USAGE'))";
     let (right, sql, done) = match &error {

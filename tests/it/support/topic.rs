@@ -91,7 +91,14 @@ impl Topics {
         metadata.topics().iter().flat_map(MetadataTopic::partitions).map(MetadataPartition::leader).collect()
     }
 
-    /// Everything that lies in a table's topic, partition by partition.
+    /// The least number of replicas that have all records, over all partitions of the cluster.
+    pub fn in_sync(&self) -> usize {
+        let metadata = tokio::task::block_in_place(|| self.consumer().fetch_metadata(None, LIMIT)).expect("metadata");
+        let partitions = metadata.topics().iter().flat_map(MetadataTopic::partitions);
+        partitions.map(|partition| partition.isr().len()).min().unwrap_or_default()
+    }
+
+    /// Everything that lies in a table's topic, partition by partition; what is written meanwhile may be missing.
     pub fn read(&self, table: &str) -> Vec<Consumed> {
         tokio::task::block_in_place(|| self.read_blocking(table))
     }
@@ -99,17 +106,25 @@ impl Topics {
     fn read_blocking(&self, table: &str) -> Vec<Consumed> {
         let (topic, partitions) = (self.name(table), self.partitions(table));
         let consumer = self.consumer();
-        let mut assignment = TopicPartitionList::new();
+        let (mut assignment, mut open) = (TopicPartitionList::new(), BTreeMap::new());
         for partition in 0..partitions {
             let partition = i32::try_from(partition).expect("few partitions");
+            let (_, end) = consumer.fetch_watermarks(&topic, partition, LIMIT).expect("the ends of a partition");
+            open.insert(partition, end);
             assignment.add_partition_offset(&topic, partition, Offset::Beginning).expect("a valid offset");
         }
         consumer.assign(&assignment).expect("an assignment");
-        let (mut records, mut ended) = (Vec::new(), 0);
-        while ended < partitions {
+        let mut records = Vec::new();
+        while !open.is_empty() {
             match consumer.poll(LIMIT) {
-                Some(Ok(message)) => records.push(consumed(&message)),
-                Some(Err(KafkaError::PartitionEOF(_))) => ended += 1,
+                Some(Ok(message)) => {
+                    records.push(consumed(&message));
+                    // Where records come all the time nobody is ever told that there is none.
+                    if open.get(&message.partition()).is_some_and(|end| message.offset() + 1 >= *end) {
+                        open.remove(&message.partition());
+                    }
+                }
+                Some(Err(KafkaError::PartitionEOF(partition))) => drop(open.remove(&partition)),
                 Some(Err(error)) => panic!("cannot read {topic}: {error}"),
                 None => panic!("{topic} does not end"),
             }

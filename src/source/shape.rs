@@ -1,0 +1,160 @@
+//! Column lists and row filters that capture gives the publication (from version 15 on), so that the server itself leaves out what is
+//! not wanted: it never comes to Kafka, and the snapshot and `verify` look at the same.
+//!
+//! A list or a filter counts from the moment on when its table is taken into the publication. Later it is compared and never changed: what
+//! was published under another one would have to be read again.
+
+use std::{collections::BTreeMap, fmt::Write as _};
+
+use super::{error::Error, published};
+use crate::{
+    postgres::Client,
+    schema::{TableName, quote_identifier},
+};
+
+/// From this version on publications have column lists and row filters.
+const SINCE: u32 = 150_000;
+
+/// What is published of a table.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Shape {
+    /// Names of columns; none: all.
+    columns: Vec<String>,
+    /// A condition in SQL; none: all rows.
+    filter: Option<String>,
+}
+
+/// What is published of some tables; of the others everything.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Shapes(BTreeMap<TableName, Shape>);
+
+impl Shapes {
+    /// `columns`: names, separated by commas; `filters`: conditions; both by `schema.table`.
+    #[must_use]
+    pub fn new(columns: &BTreeMap<String, String>, filters: &BTreeMap<String, String>) -> Self {
+        let mut shapes = BTreeMap::<TableName, Shape>::new();
+        for (table, list) in columns {
+            let columns = list.split(',').map(|name| name.trim().to_owned()).collect();
+            shapes.entry(named(table)).or_default().columns = columns;
+        }
+        for (table, filter) in filters {
+            shapes.entry(named(table)).or_default().filter = Some(filter.clone());
+        }
+        Self(shapes)
+    }
+
+    /// Tables for a publication, as `FOR TABLE` takes them. ONLY, so that inheritance children are published by a pattern of their own or
+    /// not at all.
+    #[must_use]
+    pub fn list(&self, tables: &[TableName]) -> String {
+        tables.iter().map(|table| self.entry(table)).collect::<Vec<_>>().join(", ")
+    }
+
+    fn entry(&self, table: &TableName) -> String {
+        let mut entry = format!("ONLY {}", table.quoted());
+        let Some(Shape { columns, filter }) = self.0.get(table) else { return entry };
+        if !columns.is_empty() {
+            let columns: Vec<String> = columns.iter().map(|name| quote_identifier(name)).collect();
+            let _infallible = write!(entry, " ({})", columns.join(", "));
+        }
+        if let Some(filter) = filter {
+            // The line ends a comment that the condition may end with.
+            let _infallible = write!(entry, " WHERE ({filter}\n)");
+        }
+        entry
+    }
+
+    /// An error where the server knows neither lists nor filters, or one is configured for a table that is not captured.
+    pub fn check(&self, client: &Client, tables: &[TableName]) -> Result<(), Error> {
+        let Some(first) = self.0.keys().next() else { return Ok(()) };
+        if client.server_version() < SINCE {
+            return Err(Error::ShapesUnknown { table: first.clone() });
+        }
+        match self.0.keys().find(|table| !tables.contains(table)) {
+            Some(table) => Err(Error::ShapeOfNone { table: table.clone() }),
+            None => Ok(()),
+        }
+    }
+
+    /// An error where the publication has one of the tables with another list or filter. The server spells both, for a publication that
+    /// is rolled back at once.
+    pub async fn compare(&self, client: &Client, publication: &str) -> Result<(), Error> {
+        if self.0.is_empty() {
+            return Ok(());
+        }
+        let found = read(client, publication).await?;
+        let tables: Vec<TableName> = self.0.keys().filter(|table| found.contains_key(table)).cloned().collect();
+        if tables.is_empty() {
+            return Ok(());
+        }
+        let wanted = self.spelt(client, &tables).await?;
+        for (table, spelt) in wanted {
+            if found.get(&table) != Some(&spelt) {
+                let publication = publication.to_owned();
+                let name = quote_identifier(&publication);
+                let sql = format!(
+                    "BEGIN; ALTER PUBLICATION {name} DROP TABLE {}; ALTER PUBLICATION {name} ADD TABLE {}; COMMIT;",
+                    table.quoted(),
+                    self.entry(&table)
+                );
+                return Err(Error::ShapeDiffers { publication, table, sql });
+            }
+        }
+        Ok(())
+    }
+
+    async fn spelt(&self, client: &Client, tables: &[TableName]) -> Result<BTreeMap<TableName, Spelt>, Error> {
+        let failed = |error| Error::statement("reading capture.column_lists and capture.row_filters", error);
+        let probe = format!("walrelay_probe_{}", std::process::id());
+        // Who cleans a table or changes it holds this up; it is no reason to wait for long.
+        let sql = format!(
+            "BEGIN; SET LOCAL lock_timeout = '5s'; CREATE PUBLICATION {probe} FOR TABLE {} WITH (publish_via_partition_root)",
+            self.list(tables)
+        );
+        let made = client.batch_execute(&sql).await.map_err(failed);
+        let spelt = match made {
+            Ok(()) => read(client, &probe).await,
+            Err(error) => Err(error),
+        };
+        client.batch_execute("ROLLBACK").await.map_err(failed)?;
+        spelt
+    }
+}
+
+/// Columns and filter as the server spells them.
+type Spelt = (Option<Vec<String>>, Option<String>);
+
+async fn read(client: &Client, publication: &str) -> Result<BTreeMap<TableName, Spelt>, Error> {
+    let failed = |error| Error::statement(format!("reading the tables of publication {publication}"), error);
+    let tables = published::tables(client.server_version());
+    let sql = format!("SELECT schemaname::text, tablename::text, attnames, rowfilter FROM {tables} p");
+    let rows = client.query(&sql, &[&publication]).await.map_err(failed)?;
+    let table = |row: &tokio_postgres::Row| {
+        let (schema, table): (String, String) = (row.try_get(0)?, row.try_get(1)?);
+        Ok((TableName::new(schema, table), (row.try_get(2)?, row.try_get(3)?)))
+    };
+    rows.iter().map(table).collect::<Result<_, _>>().map_err(failed)
+}
+
+/// `schema.table`, cut at its first dot, as patterns are.
+fn named(table: &str) -> TableName {
+    let (schema, table) = table.split_once('.').unwrap_or(("public", table));
+    TableName::new(schema, table)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tables_are_listed_with_what_is_wanted_of_them() {
+        let one = |table: &str, text: &str| BTreeMap::from([(table.to_owned(), text.to_owned())]);
+        let shapes = Shapes::new(&one("public.users", "id, E-mail,o\"k"), &one("sales.orders", "id > 3 -- why"));
+        let tables = [("public", "users"), ("sales", "orders"), ("public", "rest")];
+        assert_eq!(
+            shapes.list(&tables.map(|(schema, table)| TableName::new(schema, table))),
+            "ONLY \"public\".\"users\" (\"id\", \"E-mail\", \"o\"\"k\"), \
+             ONLY \"sales\".\"orders\" WHERE (id > 3 -- why\n), ONLY \"public\".\"rest\""
+        );
+    }
+}
