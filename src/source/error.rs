@@ -162,6 +162,16 @@ pub enum Error {
         /// The table.
         table: TableName,
     },
+    /// The source's own updates would fail.
+    #[error(
+        "with capture.column_lists and capture.row_filters the server would refuse updates and deletes of {table}: {reason}"
+    )]
+    ShapeBlocks {
+        /// The table.
+        table: TableName,
+        /// Why.
+        reason: String,
+    },
     /// The publication has a table with another column list or row filter than the configured one.
     #[error(
         "publication {publication} has {table} with another column list or row filter than capture.column_lists and capture.row_filters"
@@ -299,6 +309,11 @@ impl Classify for Error {
             | Self::PublicationLacks { sql, .. }
             | Self::PublicationOptions { sql, .. } => format!("Run on the source: {sql}"),
             Self::ShapesUnknown { .. } => "Remove them.".to_owned(),
+            Self::ShapeBlocks { table, .. } => format!(
+                "Nothing was changed. List all columns of the replica identity and filter by these alone, or, for a filter without a list: \
+                 ALTER TABLE {} REPLICA IDENTITY FULL;",
+                table.quoted()
+            ),
             Self::ShapeOfNone { .. } => {
                 "Name it as schema.table, without quotes, or remove it; partitions have what their root has.".to_owned()
             }

@@ -128,6 +128,9 @@ const OPTIONS: &str = "publish = 'insert, update, delete, truncate', publish_via
 pub async fn ensure(client: &Client, spec: &PublicationSpec) -> Result<PublicationReport, Error> {
     let tables = wanted(client, spec).await?;
     spec.shapes.check(client, &tables)?;
+    if spec.create {
+        spec.shapes.judge(client, &spec.name).await?;
+    }
     let Some(missing_options) = missing_options(client, &spec.name).await? else {
         return create(client, spec, tables).await;
     };
@@ -135,9 +138,6 @@ pub async fn ensure(client: &Client, spec: &PublicationSpec) -> Result<Publicati
     // Behind the options: whether partitions or their root are listed depends on them.
     let published = published(client, &spec.name).await?;
     let missing: Vec<TableName> = tables.iter().filter(|table| !published.contains(table)).cloned().collect();
-    if spec.create {
-        spec.shapes.compare(client, &spec.name).await?;
-    }
     let extra = published.into_iter().filter(|table| !tables.contains(table)).collect();
     add(client, spec, &missing).await?;
     Ok(PublicationReport { created: false, added: missing, options_set: !missing_options.is_empty(), extra, tables })

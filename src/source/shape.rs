@@ -6,6 +6,8 @@
 
 use std::{collections::BTreeMap, fmt::Write as _};
 
+use tokio_postgres::Row;
+
 use super::{error::Error, published};
 use crate::{
     postgres::Client,
@@ -76,20 +78,15 @@ impl Shapes {
         }
     }
 
-    /// An error where the publication has one of the tables with another list or filter. The server spells both, for a publication that
-    /// is rolled back at once.
-    pub async fn compare(&self, client: &Client, publication: &str) -> Result<(), Error> {
+    /// An error where the server would refuse updates of a table for its list or filter, or the publication has the table with another
+    /// one. The server judges publications that are rolled back at once.
+    pub async fn judge(&self, client: &Client, publication: &str) -> Result<(), Error> {
         if self.0.is_empty() {
             return Ok(());
         }
         let found = read(client, publication).await?;
-        let tables: Vec<TableName> = self.0.keys().filter(|table| found.contains_key(table)).cloned().collect();
-        if tables.is_empty() {
-            return Ok(());
-        }
-        let wanted = self.spelt(client, &tables).await?;
-        for (table, spelt) in wanted {
-            if found.get(&table) != Some(&spelt) {
+        for (table, spelt) in self.probe(client).await? {
+            if found.get(&table).is_some_and(|found| *found != spelt) {
                 let publication = publication.to_owned();
                 let name = quote_identifier(&publication);
                 let sql = format!(
@@ -103,22 +100,78 @@ impl Shapes {
         Ok(())
     }
 
-    async fn spelt(&self, client: &Client, tables: &[TableName]) -> Result<BTreeMap<TableName, Spelt>, Error> {
-        let failed = |error| Error::statement("reading capture.column_lists and capture.row_filters", error);
-        let probe = format!("walrelay_probe_{}", std::process::id());
+    async fn probe(&self, client: &Client) -> Result<BTreeMap<TableName, Spelt>, Error> {
         // Who cleans a table or changes it holds this up; it is no reason to wait for long.
-        let sql = format!(
-            "BEGIN; SET LOCAL lock_timeout = '5s'; CREATE PUBLICATION {probe} FOR TABLE {} WITH (publish_via_partition_root)",
-            self.list(tables)
-        );
-        let made = client.batch_execute(&sql).await.map_err(failed);
-        let spelt = match made {
-            Ok(()) => read(client, &probe).await,
-            Err(error) => Err(error),
-        };
+        client.batch_execute("BEGIN; SET LOCAL lock_timeout = '5s'").await.map_err(failed)?;
+        let spelt = self.probed(client).await;
         client.batch_execute("ROLLBACK").await.map_err(failed)?;
         spelt
     }
+
+    async fn probed(&self, client: &Client) -> Result<BTreeMap<TableName, Spelt>, Error> {
+        let [whole, filters] = ["probe", "filters"].map(|name| format!("walrelay_{name}_{}", std::process::id()));
+        let filtered = self.0.iter().filter(|(_, shape)| shape.filter.is_some());
+        let filtered = filtered.map(|(table, shape)| (table.clone(), Shape { columns: Vec::new(), ..shape.clone() }));
+        for (probe, shapes) in [(&whole, self), (&filters, &Self(filtered.collect()))] {
+            let tables: Vec<TableName> = shapes.0.keys().cloned().collect();
+            let of_tables =
+                if tables.is_empty() { String::new() } else { format!("FOR TABLE {}", shapes.list(&tables)) };
+            let sql = format!("CREATE PUBLICATION {probe} {of_tables} WITH (publish_via_partition_root)");
+            client.batch_execute(&sql).await.map_err(failed)?;
+        }
+        let sql = identities(client.server_version());
+        for row in client.query(&sql, &[&whole, &filters]).await.map_err(failed)? {
+            self.fits(&row)?;
+        }
+        read(client, &whole).await
+    }
+
+    /// Manual, "Publication", "Column Lists" and "Row Filters": a publication of updates and deletes whose list lacks a column of the replica
+    /// identity, or whose filter has another column, makes the server refuse these.
+    fn fits(&self, row: &Row) -> Result<(), Error> {
+        let (schema, table): (String, String) = (row.try_get(0).map_err(failed)?, row.try_get(1).map_err(failed)?);
+        let table = TableName::new(schema, table);
+        let is_full: bool = row.try_get(2).map_err(failed)?;
+        let identity: Vec<String> = row.try_get(3).map_err(failed)?;
+        let filtered: Vec<String> = row.try_get(4).map_err(failed)?;
+        let listed = self.0.get(&table).map_or(&[][..], |shape| &shape.columns);
+        let reason = if is_full {
+            (!listed.is_empty()).then(|| "a column list does not go with REPLICA IDENTITY FULL".to_owned())
+        } else {
+            let unlisted = identity.iter().find(|column| !listed.is_empty() && !listed.contains(column));
+            let beyond = filtered.iter().find(|column| !identity.contains(column));
+            let unlisted = unlisted.map(|column| format!("its column list lacks {column} of the replica identity"));
+            unlisted.or_else(|| {
+                beyond.map(|column| format!("its row filter has {column}, which the replica identity has not"))
+            })
+        };
+        match reason {
+            Some(reason) => Err(Error::ShapeBlocks { table, reason }),
+            None => Ok(()),
+        }
+    }
+}
+
+fn failed(error: tokio_postgres::Error) -> Error {
+    Error::statement("reading capture.column_lists and capture.row_filters", error)
+}
+
+/// The tables of a publication (`$1`): whether the replica identity is the whole row, its columns, and those of the filter that
+/// another publication (`$2`) has.
+fn identities(server_version: u32) -> String {
+    let tables = published::tables(server_version);
+    format!(
+        "SELECT p.schemaname::text, p.tablename::text, c.relreplident = 'f', \
+                ARRAY(SELECT a.attname::text FROM pg_index i JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum = ANY (i.indkey) \
+                      WHERE i.indrelid = c.oid AND (c.relreplident = 'd' AND i.indisprimary \
+                            OR c.relreplident = 'i' AND i.indisreplident)), \
+                ARRAY(SELECT a.attname::text FROM pg_publication b JOIN pg_publication_rel r ON r.prpubid = b.oid \
+                      JOIN pg_depend d ON d.classid = 'pg_publication_rel'::regclass AND d.objid = r.oid \
+                           AND d.refclassid = 'pg_class'::regclass AND d.refobjid = c.oid \
+                      JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum = d.refobjsubid AND a.attnum > 0 \
+                      WHERE b.pubname = $2 AND r.prrelid = c.oid) \
+         FROM {tables} p JOIN pg_class c ON c.oid = p.relid"
+    )
 }
 
 /// Columns and filter as the server spells them.
@@ -129,7 +182,7 @@ async fn read(client: &Client, publication: &str) -> Result<BTreeMap<TableName, 
     let tables = published::tables(client.server_version());
     let sql = format!("SELECT schemaname::text, tablename::text, attnames, rowfilter FROM {tables} p");
     let rows = client.query(&sql, &[&publication]).await.map_err(failed)?;
-    let table = |row: &tokio_postgres::Row| {
+    let table = |row: &Row| {
         let (schema, table): (String, String) = (row.try_get(0)?, row.try_get(1)?);
         Ok((TableName::new(schema, table), (row.try_get(2)?, row.try_get(3)?)))
     };

@@ -138,6 +138,38 @@ async fn column_lists_and_row_filters_of_the_configuration_are_the_publications(
     assert!(report.contains("public.none, which is no captured table"), "{report}");
 }
 
+/// A publication can make the source's own statements fail: nothing of the kind is created.
+#[tokio::test(flavor = "multi_thread")]
+async fn lists_and_filters_that_would_make_updates_fail_at_the_source_are_refused() {
+    let mut scenario = Scenario::new("blocking").await;
+    scenario
+        .source("CREATE TABLE things (id int PRIMARY KEY, n int, body text); INSERT INTO things VALUES (1, 1, 'a')")
+        .await;
+    scenario.source("CREATE TABLE whole (id int, n int); ALTER TABLE whole REPLICA IDENTITY FULL").await;
+    let none = toml::Table::new;
+    for (lists, filters, reason) in [
+        (table("public.things", "n, body"), none(), "lacks id of the replica identity"),
+        (none(), table("public.things", "n > 0"), "its row filter has n"),
+        (table("public.things", "id, n"), table("public.things", "id > 0 AND n > 0"), "its row filter has n"),
+        (table("public.whole", "id"), none(), "does not go with REPLICA IDENTITY FULL"),
+    ] {
+        scenario.settings.set("capture.column_lists", lists);
+        scenario.settings.set("capture.row_filters", filters);
+        let report = check(&scenario);
+        assert!(report.contains(reason), "{reason}: {report}");
+        let outcome = scenario.run_to_end("capture").await;
+        assert!(outcome.code != Some(0) && outcome.text.contains(reason), "{reason}: {}", outcome.text);
+        assert_eq!(scenario.source_value("SELECT count(*)::text FROM pg_publication").await.as_deref(), Some("0"));
+    }
+    scenario.source("UPDATE things SET body = 'b'").await;
+    scenario.settings.set("capture.column_lists", table("public.things", "id, n"));
+    scenario.settings.set("capture.row_filters", table("public.things", "id > 0"));
+    let _capture = scenario.capture().await;
+    scenario.source("UPDATE things SET body = 'c', n = 2; INSERT INTO things VALUES (0, 0, 'd'), (2, 3, 'e')").await;
+    let _apply = scenario.apply().await;
+    scenario.await_target("SELECT string_agg(id || ' ' || n, ', ' ORDER BY id) FROM things", "1 2, 2 3").await;
+}
+
 /// What `walrelay check` says.
 fn check(scenario: &Scenario) -> String {
     tokio::task::block_in_place(|| scenario.run(&["check"])).text

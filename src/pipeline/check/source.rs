@@ -295,23 +295,33 @@ async fn judge_publication(
 ) -> Result<(), source::Error> {
     let look = PublicationSpec { create: false, ..deps.publication.clone() };
     let subject = format!("publication {}", look.name);
-    let error = match publication::ensure(client, &look).await {
-        Ok(report) => match look.shapes.compare(client, &look.name).await {
-            Ok(()) => {
-                findings.ok(subject, format!("holds all {} tables", report.tables.len()));
-                return Ok(());
-            }
-            Err(error) => error,
-        },
-        Err(error) => error,
+    let found = publication::ensure(client, &look).await;
+    let is_shape = |error: &source::Error| {
+        matches!(
+            error,
+            source::Error::ShapesUnknown { .. }
+                | source::Error::ShapeOfNone { .. }
+                | source::Error::ShapeBlocks { .. }
+                | source::Error::ShapeDiffers { .. }
+        )
     };
-    if let source::Error::ShapeDiffers { .. }
-    | source::Error::ShapesUnknown { .. }
-    | source::Error::ShapeOfNone { .. } = error
-    {
-        findings.problem(subject, error.to_string(), error.hint().unwrap_or_default());
-        return Ok(());
-    }
+    let judged = match &found {
+        Err(error) if is_shape(error) => Ok(()),
+        _ if deps.publication.create => look.shapes.judge(client, &look.name).await,
+        _ => Ok(()),
+    };
+    let error = match (found, judged) {
+        (Err(error), _) | (_, Err(error)) if is_shape(&error) => {
+            findings.problem(subject, error.to_string(), error.hint().unwrap_or_default());
+            return Ok(());
+        }
+        (_, Err(error)) => return Err(error),
+        (Err(error), Ok(())) => error,
+        (Ok(report), Ok(())) => {
+            findings.ok(subject, format!("holds all {} tables", report.tables.len()));
+            return Ok(());
+        }
+    };
     let creation = "$1 <> '' AND has_database_privilege(current_database(), 'CREATE')";
     let ownership = "EXISTS (SELECT 1 FROM pg_publication WHERE pubname = $1 AND pg_has_role(pubowner, 'USAGE'))";
     let (right, sql, done) = match &error {
