@@ -20,7 +20,7 @@ use std::{
 use tokio_postgres::{Client, error::SqlState, types::PgLsn};
 
 use crate::{
-    event::Barrier,
+    event::{Barrier, Gate},
     lsn::Position,
     schema::{TableName, quote_literal},
     sink::{
@@ -85,13 +85,13 @@ pub async fn gather(
     client: &Client,
     ledger: &Ledger,
     at: Position,
-    barrier: &Barrier,
+    gate: &Gate,
     topic: &str,
     others: Others<'_>,
 ) -> Result<Gathering, Error> {
     let failed = || Error::query("gather at a barrier");
     client.batch_execute("BEGIN").await.map_err(failed())?;
-    let done = gather_in_transaction(client, ledger, at, barrier, topic, others).await;
+    let done = gather_in_transaction(client, ledger, at, gate, topic, others).await;
     let end = if done.is_ok() { "COMMIT" } else { "ROLLBACK" };
     client.batch_execute(end).await.map_err(failed())?;
     done
@@ -101,10 +101,11 @@ async fn gather_in_transaction(
     client: &Client,
     ledger: &Ledger,
     at: Position,
-    barrier: &Barrier,
+    gate: &Gate,
     topic: &str,
     others: Others<'_>,
 ) -> Result<Gathering, Error> {
+    let barrier = gate.barrier();
     let emptied = lock(client, ledger, at, barrier).await?;
     if emptied.contains(topic) || was_passed(client, ledger, at, topic).await? {
         return Ok(Gathering::Passed);
@@ -145,7 +146,9 @@ async fn gather_in_transaction(
         return Ok(Gathering::Waits(missing));
     }
     let ready: Vec<&str> = ready.into_keys().collect();
-    empty(client, ledger, &ready, topic).await?;
+    if matches!(gate, Gate::Truncate(_)) {
+        empty(client, ledger, &ready, topic).await?;
+    }
     let sql =
         format!("UPDATE {} SET emptied = emptied || $1::text[] WHERE {}", ledger.table("barrier"), row(ledger, at));
     client.execute(&sql, &[&ready]).await.map_err(Error::query("empty the tables of a barrier"))?;

@@ -79,6 +79,13 @@ impl Ledger {
         ended.map(|()| done)
     }
 
+    /// Whether some table is registered for a topic of this instance.
+    pub async fn is_known(&self, client: &Client, topic: &str) -> Result<bool, Error> {
+        let sql = format!("SELECT EXISTS (SELECT FROM {} WHERE instance = $1 AND topic = $2)", self.table("topic"));
+        let row = client.query_one(&sql, &[&self.instance(), &topic]).await;
+        row.map(|row| row.get(0)).map_err(Error::query("look for a topic's table"))
+    }
+
     async fn is_registered(
         &self,
         client: &Client,

@@ -17,7 +17,7 @@ use walrelay::{
     kafka::{ConsumedRecord, ConsumerEvent, StartOffset, TopicPartition},
     lsn::{Lsn, Position},
     pipeline::{
-        apply::{Decode, Deps, Error, FlowControl, Limits, run},
+        apply::{Decode, Deps, Error, FlowControl, Incoming, Limits, run},
         health::{Half, Health},
         metrics::ApplyMetrics,
     },
@@ -36,9 +36,9 @@ type Script = Arc<Mutex<Vec<ChangeEvent>>>;
 struct Scripted(Script);
 
 impl Decode for Scripted {
-    async fn decode(&mut self, record: &ConsumedRecord) -> Result<Option<ChangeEvent>, DecodeError> {
+    async fn decode(&mut self, record: &ConsumedRecord) -> Result<Option<Incoming>, DecodeError> {
         let number = record.value.as_ref().map(|value| std::str::from_utf8(value).unwrap().parse::<usize>().unwrap());
-        Ok(number.map(|number| self.0.lock().unwrap()[number].clone()))
+        Ok(number.map(|number| Incoming::Change(self.0.lock().unwrap()[number].clone())))
     }
 }
 

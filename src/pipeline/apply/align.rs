@@ -67,7 +67,7 @@ async fn leave_out_emptied(attempts: &mut Attempts<'_>, works: &mut [Work]) -> b
     for topic in topics {
         let mut lanes: Vec<&mut Work> = works.iter_mut().filter(|work| work.topic == topic).collect();
         let at = |work: &Work| match &work.halt {
-            Some(Halt::Barrier(parked)) => Some((parked.at, parked.barrier.partitions(&topic)?)),
+            Some(Halt::Barrier(parked)) => Some((parked.at, parked.gate.barrier().partitions(&topic)?)),
             _ => None,
         };
         let first = lanes.first().and_then(|work| at(work));

@@ -113,7 +113,7 @@ impl<D: Decode + 'static> Coordinator<D> {
         for (key, error) in findings.refused {
             let reason = format!("topic {}, partition {}: {}", key.0, key.1, chain(&error));
             let table = match self.lanes.get(&key).map(|lane| &lane.state) {
-                Some(State::Parked(parked)) => Some(parked.table.to_string()),
+                Some(State::Parked(parked)) => parked.table.as_ref().map(ToString::to_string),
                 _ => None,
             };
             self.stop(&key.0, table.as_deref(), with_hint(reason, error.hint()));

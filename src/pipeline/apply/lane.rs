@@ -9,7 +9,7 @@ use std::{
 use tokio::sync::OwnedSemaphorePermit;
 
 use crate::{
-    event::Barrier,
+    event::Gate,
     kafka::{ConsumedRecord, TopicPartition},
     lsn::{Lsn, Position},
     progress::Progress,
@@ -22,10 +22,10 @@ use crate::{
 pub struct Parked {
     /// The barrier's position.
     pub at: Position,
-    /// The tables and partitions that gather.
-    pub barrier: Barrier,
-    /// The lane's table at the source.
-    pub table: TableName,
+    /// The tables and partitions that gather, and what for.
+    pub gate: Gate,
+    /// The lane's table at the source, if that is known.
+    pub table: Option<TableName>,
     /// Offset of the barrier's record.
     pub offset: i64,
 }
