@@ -5,58 +5,30 @@
 //! them, with nothing in them that depends on a session or on the time. An order that each server has of its own (collations, enumerations)
 //! is no bound.
 
-use std::{fmt, iter::Peekable, str::Chars};
-
-use serde::{Deserialize, Serialize};
+use std::{iter::Peekable, str::Chars};
 
 use super::error::Error;
 use crate::{
+    event::{Comparison, Condition},
     postgres::Client,
     schema::{Column, Relation, quote_identifier, quote_literal},
 };
 
-/// How a column is compared with a value.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Operator {
-    /// `=`
-    #[serde(rename = "=")]
-    Equal,
-    /// `<`
-    #[serde(rename = "<")]
-    Less,
-    /// `<=`
-    #[serde(rename = "<=")]
-    LessOrEqual,
-    /// `>`
-    #[serde(rename = ">")]
-    Greater,
-    /// `>=`
-    #[serde(rename = ">=")]
-    GreaterOrEqual,
-}
-
-impl Operator {
-    /// As SQL writes it.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Equal => "=",
-            Self::Less => "<",
-            Self::LessOrEqual => "<=",
-            Self::Greater => ">",
-            Self::GreaterOrEqual => ">=",
-        }
+/// As SQL writes it.
+const fn operator(comparison: Comparison) -> &'static str {
+    match comparison {
+        Comparison::Equal => "=",
+        Comparison::Less => "<",
+        Comparison::AtMost => "<=",
+        Comparison::Greater => ">",
+        Comparison::AtLeast => ">=",
     }
 }
 
-/// A column, unquoted, an operator, and PostgreSQL's text of a value: `["id", ">=", "5"]`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Comparison(pub String, pub Operator, pub String);
-
-impl fmt::Display for Comparison {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {} {}", quote_identifier(&self.0), self.1.as_str(), quote_literal(&self.2))
-    }
+/// The condition for people: without a value's type.
+#[must_use]
+pub fn text(Condition { column, comparison, value }: &Condition) -> String {
+    format!("{} {} {}", quote_identifier(column), operator(*comparison), quote_literal(value))
 }
 
 /// The text is no conjunction of comparisons.
@@ -72,14 +44,14 @@ pub struct ParseConditionError {
 ///
 /// # Errors
 /// Anything else.
-pub fn parse(text: &str) -> Result<Vec<Comparison>, ParseConditionError> {
+pub fn parse(text: &str) -> Result<Vec<Condition>, ParseConditionError> {
     let mut parser = Parser { text, chars: text.chars().peekable(), at: 0 };
-    let mut comparisons = vec![parser.comparison()?];
+    let mut conditions = vec![parser.condition()?];
     while parser.next_word().is_some() {
         parser.and()?;
-        comparisons.push(parser.comparison()?);
+        conditions.push(parser.condition()?);
     }
-    Ok(comparisons)
+    Ok(conditions)
 }
 
 struct Parser<'a> {
@@ -122,8 +94,8 @@ impl Parser<'_> {
         if word.eq_ignore_ascii_case("and") { Ok(()) } else { Err(wrong) }
     }
 
-    fn comparison(&mut self) -> Result<Comparison, ParseConditionError> {
-        Ok(Comparison(self.column()?, self.operator()?, self.value()?))
+    fn condition(&mut self) -> Result<Condition, ParseConditionError> {
+        Ok(Condition { column: self.column()?, comparison: self.comparison()?, value: self.value()? })
     }
 
     fn column(&mut self) -> Result<String, ParseConditionError> {
@@ -137,18 +109,18 @@ impl Parser<'_> {
         }
     }
 
-    fn operator(&mut self) -> Result<Operator, ParseConditionError> {
+    fn comparison(&mut self) -> Result<Comparison, ParseConditionError> {
         self.next_word();
         let wrong = self.wrong("one of =, <, <=, >, >=");
-        let operator = match self.take_while(|next| "=<>!".contains(next)).as_str() {
-            "=" => Operator::Equal,
-            "<" => Operator::Less,
-            "<=" => Operator::LessOrEqual,
-            ">" => Operator::Greater,
-            ">=" => Operator::GreaterOrEqual,
+        let comparison = match self.take_while(|next| "=<>!".contains(next)).as_str() {
+            "=" => Comparison::Equal,
+            "<" => Comparison::Less,
+            "<=" => Comparison::AtMost,
+            ">" => Comparison::Greater,
+            ">=" => Comparison::AtLeast,
             _ => return Err(wrong),
         };
-        Ok(operator)
+        Ok(comparison)
     }
 
     fn value(&mut self) -> Result<String, ParseConditionError> {
@@ -183,35 +155,35 @@ impl Parser<'_> {
     }
 }
 
-/// The condition as SQL; `None` if a column is none of the key's any more. Without comparisons it holds for all rows.
+/// The condition as SQL; `None` if a column is none of the key's any more. Without any it holds for all rows.
 #[must_use]
-pub fn sql(relation: &Relation, comparisons: &[Comparison]) -> Option<String> {
-    let text = |Comparison(name, operator, text): &Comparison| {
-        let column = key_column(relation, name)?;
-        let (name, value) = (quote_identifier(&column.name), quote_literal(text));
-        Some(format!("{name} {} {value}::{}", operator.as_str(), column.ty.sql))
+pub fn sql(relation: &Relation, conditions: &[Condition]) -> Option<String> {
+    let text = |Condition { column, comparison, value }: &Condition| {
+        let column = key_column(relation, column)?;
+        let (name, value) = (quote_identifier(&column.name), quote_literal(value));
+        Some(format!("{name} {} {value}::{}", operator(*comparison), column.ty.sql))
     };
-    let texts: Option<Vec<_>> = comparisons.iter().map(text).collect();
+    let texts: Option<Vec<_>> = conditions.iter().map(text).collect();
     Some(texts?.join(" AND "))
 }
 
-/// The same comparisons with values as the server writes them; inside, why they are none for this table. `client` must have the settings
+/// The same conditions with values as the server writes them; inside, why they are none for this table. `client` must have the settings
 /// of every connection of walrelay.
 pub async fn settle(
     client: &Client,
     relation: &Relation,
-    comparisons: &[Comparison],
-) -> Result<Result<Vec<Comparison>, String>, Error> {
-    let mut settled = Vec::with_capacity(comparisons.len());
-    for Comparison(name, operator, text) in comparisons {
+    conditions: &[Condition],
+) -> Result<Result<Vec<Condition>, String>, Error> {
+    let mut settled = Vec::with_capacity(conditions.len());
+    for Condition { column: name, comparison, value } in conditions {
         let Some(column) = key_column(relation, name) else {
             return Ok(Err(format!("column {name} is not part of the key of table {}", relation.name)));
         };
-        if *operator != Operator::Equal && !is_ordered_alike(column) {
+        if *comparison != Comparison::Equal && !is_ordered_alike(column) {
             let ty = &column.ty.sql;
             return Ok(Err(format!("values of column {name} ({ty}) may be ordered otherwise at a target: only = is possible")));
         }
-        let sql = format!("SELECT ({}::{})::text", quote_literal(text), column.ty.sql);
+        let sql = format!("SELECT ({}::{})::text", quote_literal(value), column.ty.sql);
         let failed = |error| Error::statement(format!("reading a value of column {name}"), error);
         let value: Option<String> = match client.query_one(&sql, &[]).await {
             Ok(row) => row.try_get(0).map_err(failed)?,
@@ -222,7 +194,7 @@ pub async fn settle(
         let Some(value) = value else {
             return Ok(Err(format!("the value for column {name} is none of type {}", column.ty.sql)));
         };
-        settled.push(Comparison(name.clone(), *operator, value));
+        settled.push(Condition { column: name.clone(), comparison: *comparison, value });
     }
     Ok(Ok(settled))
 }
@@ -247,8 +219,8 @@ mod tests {
         types::ColumnType,
     };
 
-    fn comparison(column: &str, operator: Operator, value: &str) -> Comparison {
-        Comparison(column.to_owned(), operator, value.to_owned())
+    fn condition(column: &str, comparison: Comparison, value: &str) -> Condition {
+        Condition { column: column.to_owned(), comparison, value: value.to_owned() }
     }
 
     fn column(name: &str, oid: u32, sql: &str) -> Column {
@@ -281,9 +253,9 @@ mod tests {
     fn a_conjunction_is_read() {
         let parsed = parse(" ID>=5 and id < -1.5e3 AND \"Ki\"\"nd\" = 'it''s AND' ").unwrap();
         let expected = [
-            comparison("id", Operator::GreaterOrEqual, "5"),
-            comparison("id", Operator::Less, "-1.5e3"),
-            comparison("Ki\"nd", Operator::Equal, "it's AND"),
+            condition("id", Comparison::AtLeast, "5"),
+            condition("id", Comparison::Less, "-1.5e3"),
+            condition("Ki\"nd", Comparison::Equal, "it's AND"),
         ];
         assert_eq!(parsed, expected);
     }
@@ -319,24 +291,17 @@ mod tests {
 
     #[test]
     fn sql_has_literals_of_the_column_s_type_and_no_column_outside_the_key() {
-        let comparisons = [comparison("id", Operator::Less, "5"), comparison("Kind", Operator::Equal, "a'; DROP")];
+        let conditions = [condition("id", Comparison::Less, "5"), condition("Kind", Comparison::Equal, "a'; DROP")];
         assert_eq!(
-            sql(&relation(), &comparisons).unwrap(),
+            sql(&relation(), &conditions).unwrap(),
             "\"id\" < '5'::integer AND \"Kind\" = 'a''; DROP'::text"
         );
-        assert_eq!(sql(&relation(), &[comparison("n", Operator::Equal, "5")]), None);
+        assert_eq!(sql(&relation(), &[condition("n", Comparison::Equal, "5")]), None);
         assert_eq!(sql(&relation(), &[]).as_deref(), Some(""));
     }
 
     #[test]
     fn only_what_every_server_orders_alike_is_a_bound() {
         assert!(is_ordered_alike(&column("id", 23, "integer")) && !is_ordered_alike(&column("id", 25, "text")));
-    }
-
-    #[test]
-    fn a_comparison_is_three_texts_in_json() {
-        let json = serde_json::to_string(&comparison("id", Operator::LessOrEqual, "5")).unwrap();
-        assert_eq!(json, r#"["id","<=","5"]"#);
-        assert!(serde_json::from_str::<Comparison>(r#"["id","<>","5"]"#).is_err());
     }
 }

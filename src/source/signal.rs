@@ -7,11 +7,12 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     catalog::{self, PublishedTable},
-    condition::{self, Comparison},
+    condition,
     error::Error,
     publication, window,
 };
 use crate::{
+    event::Condition,
     lsn::Lsn,
     postgres::Client,
     retry::{Classify, Severity},
@@ -46,7 +47,7 @@ pub struct Signal {
     pub tables: Vec<String>,
     /// Of these rows of each of the tables alone.
     #[serde(default, rename = "where", skip_serializing_if = "Vec::is_empty")]
-    pub condition: Vec<Comparison>,
+    pub conditions: Vec<Condition>,
 }
 
 /// Why a signal is not sent.
@@ -108,24 +109,22 @@ pub async fn resync(
     client: &Client,
     publication: &str,
     tables: &[TableName],
-    comparisons: &[Comparison],
+    conditions: &[Condition],
 ) -> Result<Signal, SignalError> {
     publication::must_exist(client, publication).await?;
     if !window::carries_all(client, publication).await? {
         return Err(SignalError::PublishesNotAll { publication: publication.to_owned() });
     }
     let published = catalog::read(client, publication).await?;
-    let mut condition = comparisons.to_vec();
+    let mut all = Vec::new();
     for table in tables {
         let found = look(client, &published, publication, table).await?;
-        let settled = condition::settle(client, &found.relation, comparisons).await?;
-        condition = settled.map_err(SignalError::Condition)?;
+        let settled = condition::settle(client, &found.relation, conditions).await?;
+        all.push(settled.map_err(SignalError::Condition)?);
     }
-    // Capture settles them for each table's types.
-    if tables.len() > 1 {
-        condition = comparisons.to_vec();
-    }
-    Ok(Signal { kind: Kind::Resync, tables: tables.iter().map(ToString::to_string).collect(), condition })
+    // Where tables have other types, capture finds the values of each.
+    let conditions = if all.len() == 1 { all.swap_remove(0) } else { conditions.to_vec() };
+    Ok(Signal { kind: Kind::Resync, tables: tables.iter().map(ToString::to_string).collect(), conditions })
 }
 
 /// The published table with a key.

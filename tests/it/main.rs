@@ -48,6 +48,7 @@ mod recreated;
 mod registry;
 mod registry_tls;
 mod resume;
+mod resync;
 mod round_trip;
 mod sink_barriers;
 mod sink_batch;

@@ -22,7 +22,7 @@ const COMPLETE: &str = "the snapshot is complete, and recorded";
 const STARTS_OVER: &str = "the snapshot was cut and cannot go on";
 
 /// Text that TOAST stores out of line and cannot compress.
-const LARGE_TEXT: &str = "(SELECT string_agg(md5(i::text || k::text), '') FROM generate_series(1, 90) k)";
+pub const LARGE_TEXT: &str = "(SELECT string_agg(md5(i::text || k::text), '') FROM generate_series(1, 90) k)";
 
 async fn scenario(name: &str, connections: i64) -> Scenario {
     let mut scenario = Scenario::new(name).await;
@@ -80,13 +80,14 @@ async fn settle(scenario: &Scenario, capture: &mut Process, apply: &mut Process,
 }
 
 /// Changes of all kinds, all the time, on rows that are read and on rows that are not.
-struct Changes {
+pub struct Changes {
     stop: Arc<AtomicBool>,
     task: JoinHandle<u64>,
 }
 
 impl Changes {
-    async fn start(scenario: &Scenario, rows: u64) -> Self {
+    /// Of the tables `items` and `notes`, whose rows have ids from 1 on.
+    pub async fn start(scenario: &Scenario, rows: u64) -> Self {
         let (client, stop) = (scenario.source_session().await, Arc::new(AtomicBool::new(false)));
         let asked = Arc::clone(&stop);
         let task = tokio::spawn(async move {
@@ -120,7 +121,7 @@ impl Changes {
     }
 
     /// Ends them; gives the number of transactions.
-    async fn stop(self) -> u64 {
+    pub async fn stop(self) -> u64 {
         self.stop.store(true, Ordering::Relaxed);
         self.task.await.expect("the changes end in order")
     }

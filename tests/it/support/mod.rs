@@ -22,7 +22,7 @@ pub use self::{
     fault::{Fault, PrivateParts},
     load::Load,
     registry::{newest_schema, schema_of, set_compatibility, versions},
-    scenario::Scenario,
+    scenario::{Outcome, Scenario},
     topic::{Consumed, Topics},
 };
 
