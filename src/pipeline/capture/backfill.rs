@@ -296,6 +296,9 @@ impl Backfill {
     async fn attempt(&mut self, index: usize, what: &What) -> Result<Attempt, Error> {
         let Some(table) = self.tables.get(index) else { return Ok(Attempt::Elsewise) };
         let published = Arc::clone(&table.published);
+        if !self.windows.is_open(table.oid()) {
+            return Ok(Attempt::Elsewise);
+        }
         let visible = match self.reader.begin(&published).await? {
             Begun::Reading(visible) => visible,
             Begun::Busy => return Ok(Attempt::Later),

@@ -45,8 +45,12 @@ pub(super) async fn run(
 }
 
 /// What a session finds recorded of resyncs, before its stream begins at `from`: a table that cannot be read leaves, and the rows that
-/// are owed are noted for the resync that is read first.
-pub(super) async fn take_up(session: &Session, from: Lsn, below: Option<Lsn>) -> Result<(), Error> {
+/// are owed are noted for the resync that is read first. Behind the rest of a snapshot (`unread`) none has begun to be read.
+pub(super) async fn take_up(
+    session: &Session,
+    (from, below): (Lsn, Option<Lsn>),
+    unread: Option<&Vec<Unread>>,
+) -> Result<(), Error> {
     let mut changed = session.resyncs.begin_session(from);
     for (table, _) in session.resyncs.members() {
         // Under options that hold no longer other tables may be captured.
@@ -60,7 +64,7 @@ pub(super) async fn take_up(session: &Session, from: Lsn, below: Option<Lsn>) ->
         session.tell_left(&table, reason);
     }
     session.position.record_current(|| session.resyncs.updates(&changed)).await?;
-    if let Some(begin) = session.resyncs.first() {
+    if let (Some(begin), None) = (session.resyncs.first(), unread) {
         session.windows.open(session.resyncs.unread(begin).iter().map(|member| member.oid));
     }
     Ok(())

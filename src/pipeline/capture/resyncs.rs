@@ -188,7 +188,8 @@ impl Resyncs {
             let Some(run) = inner.runs.iter_mut().find(|run| run.begin == begin) else { return };
             for (oid, chunks) in tables {
                 if let Some(member) = run.tables.iter_mut().find(|member| member.oid == oid) {
-                    member.chunks = Some(chunks);
+                    // Of a whole one no more has to be known, and a record must not grow with the tables.
+                    member.chunks = Some(if chunks.is_whole() { TableChunks::default() } else { chunks });
                 }
             }
         });

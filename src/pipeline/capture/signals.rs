@@ -25,6 +25,8 @@ use crate::{
 
 /// What notes of the status page begin with that tell of resyncs.
 pub(super) const NOTE: &str = "resync: ";
+/// Tables of one resync: they are recorded together, in one record of the state topic.
+const MOST_TABLES: usize = 500;
 
 /// Takes a signal at this position of the stream. What it asks for is recorded when this is back.
 pub(super) async fn take(
@@ -72,6 +74,10 @@ async fn begin(
     session.health.forget_notes(NOTE);
     if let Some(reason) = hindrance(session).await? {
         refuse(session, at, reason);
+        return Ok(());
+    }
+    if signal.tables.len() > MOST_TABLES {
+        refuse(session, at, &format!("more than {MOST_TABLES} tables at a time: ask for them one part after the other"));
         return Ok(());
     }
     let mut members: Vec<Member> = Vec::new();
