@@ -268,7 +268,7 @@ async fn what_is_beyond_the_conditions_stays() {
     applier.finish().await;
 }
 
-// traps T26, T82
+// trap T26
 #[tokio::test]
 async fn conditions_whose_order_depends_on_a_collation_remove_nothing() {
     let db = Database::create().await;
