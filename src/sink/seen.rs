@@ -102,7 +102,7 @@ pub fn count<'a>(ledger: &Ledger, runs: impl Iterator<Item = &'a Run<'a>>, block
         let read = run.events.iter().filter(|(lane, index, event)| {
             event.op == Op::Read && event.resync == Some(resync) && is_applied(*lane, *index)
         });
-        counts.push((&run.plan.topic, number, read.count()));
+        counts.push((&*run.plan.topic, number, read.count()));
     }
     counts.retain(|(_, _, count)| *count > 0);
     // Always in the same order, for other lanes' batches count too.

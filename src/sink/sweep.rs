@@ -56,7 +56,7 @@ pub async fn run<'a>(
         // Of a circle of foreign keys the rows of one table go before those that reference them.
         let (later, earlier): (Vec<&Reference>, Vec<&Reference>) =
             references.iter().filter(|key| key.referenced == member.oid).partition(|key| waiting.contains(&key.referencing));
-        let swept = one(client, ledger, sweep, member, (&earlier, later.is_empty())).await;
+        let swept = one(client, ledger, sweep, member, (earlier.as_slice(), later.is_empty())).await;
         match swept {
             Ok(()) => {}
             Err(error) if member.topic == asking || error.severity() != Severity::Definite => return Err(error),
@@ -143,7 +143,7 @@ async fn one(
 
 /// The condition that rows meet which the source does not have, on the table as `t`.
 async fn ghosts(client: &Client, ledger: &Ledger, sweep: &Sweep, member: &Member) -> Result<Result<String, Unclear>, Error> {
-    let described = |error| Error::table(&member.topic, &member.name, "describe")(error);
+    let described = |error: tokio_postgres::Error| Error::table(&member.topic, &member.name, "describe")(error);
     let Some(target) = Target::load(client, &member.topic, &member.name).await? else {
         return Ok(Err(Unclear("it is not there any more".to_owned())));
     };
@@ -187,7 +187,7 @@ async fn delete(
     ghosts: &str,
     (keys, are_all): (&[&Reference], bool),
 ) -> Result<u64, Error> {
-    let refused = |error| Error::swept(&member.topic, &member.name)(error);
+    let refused = |error: tokio_postgres::Error| Error::swept(&member.topic, &member.name)(error);
     let table = member.name.quoted();
     let free: String = keys
         .iter()
