@@ -10,6 +10,7 @@ use crate::{
     sink::{
         error::Error,
         ledger::{Ledger, bound_waits, lock_ddl, try_lock_ddl},
+        resyncs,
     },
 };
 
@@ -247,8 +248,8 @@ impl Ledger {
 
     async fn take_over(&self, client: &Client, from: &str, topic: &str) -> Result<(), Error> {
         tracing::warn!(topic, from, to = self.instance(), "taking the topic over from another instance");
+        let mut sql = format!("BEGIN;{}", resyncs::take_over(self, from, topic));
         let (mine, from, topic) = (self.instance_literal(), quote_literal(from), quote_literal(topic));
-        let mut sql = String::from("BEGIN;");
         for table in ["topic", "position", "moved"] {
             let table = self.table(table);
             sql.push_str(&format!("DELETE FROM {table} WHERE instance = {mine} AND topic = {topic};"));

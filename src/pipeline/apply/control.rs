@@ -19,7 +19,7 @@ use crate::{
     retry::{Classify as _, Severity},
     sink::{
         self, Session, Sink,
-        barrier::{Awaited, Gathering, Others, gather, pass},
+        barrier::{Awaited, Gathering, Others, gather, leave, pass},
         history::{Astray, astray},
         ledger::{Claim, Owned, Stand, Standing},
         siblings,
@@ -52,6 +52,8 @@ pub struct Orders {
     pub parked: Vec<(LaneRef, Parked, bool)>,
     /// Topics whose tables capture has stopped, and where.
     pub withheld: BTreeMap<String, Position>,
+    /// Topics whose tables go beyond the end of a resync without a sweep.
+    pub overtaken: BTreeMap<Arc<str>, Parked>,
     /// Lanes that stand at the hold (`None`: no more).
     pub held: Vec<(LaneRef, Option<Lsn>)>,
     /// Lanes that have stopped.
@@ -117,6 +119,8 @@ pub struct Findings {
     pub fenced: Vec<TopicPartition>,
     /// What barriers wait for.
     pub awaited: BTreeSet<Awaited>,
+    /// Topics of which the target knows that they are beyond the end of a resync without a sweep.
+    pub overtaken: Vec<Arc<str>>,
     /// Lanes whose table the target refuses to empty, or another topic owns, and why.
     pub refused: Vec<(TopicPartition, sink::Error)>,
     /// The hold.
@@ -165,6 +169,10 @@ async fn with_session(
     for (lane, reason) in orders.stopped {
         let told = sink.ledger().set_stopped(session.client(), &lane.standing, &reason).await;
         note(told, &lane, &mut findings.fenced, || findings.stopped.push(lane.key.clone()))?;
+    }
+    for (topic, parked) in orders.overtaken {
+        leave(session.client(), sink.ledger(), parked.at, &parked.gate, &topic).await?;
+        findings.overtaken.push(topic);
     }
     let target = |topic: &str| table_of(topic).map(|source| sink.target_of(&source));
     let others = Others { target: &target, withheld: &orders.withheld };

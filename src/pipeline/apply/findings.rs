@@ -102,6 +102,9 @@ impl<D: Decode + 'static> Coordinator<D> {
                 lane.told = true;
             }
         }
+        for topic in &findings.overtaken {
+            self.overtaken.remove(topic);
+        }
         for (key, held) in findings.held {
             if let Some(lane) = self.lanes.get_mut(&key) {
                 lane.told_held = held;

@@ -89,6 +89,8 @@ pub struct Lane {
     pub paused: bool,
     /// Whether the last job had no room for the text of even its first event.
     pub crowded: bool,
+    /// The end of a resync that it goes beyond without a sweep.
+    pub overtaken: Option<Position>,
     /// All events below this position have been received.
     pub settled: Position,
     /// Nothing below this position is still to come, unless capture goes on with a table that it has stopped.
@@ -120,6 +122,7 @@ impl Lane {
             told: false,
             paused: false,
             crowded: false,
+            overtaken: None,
             settled: Position::default(),
             silent_below: Position::default(),
             delay_ms: 0,

@@ -29,6 +29,8 @@ pub struct JobLane {
     pub stored: Option<i64>,
     /// The mark that the target has stored.
     pub mark: Position,
+    /// The end of a resync that it goes beyond without a sweep.
+    pub overtaken: Option<Position>,
     /// All events below this position are in the target or in `records`, if those are all that was received.
     pub settled: Position,
     /// The records.
@@ -40,6 +42,8 @@ pub struct JobLane {
 pub enum Halt {
     /// A barrier.
     Barrier(Box<Parked>),
+    /// The end of a resync, before which its events do not fit since other lanes are beyond it.
+    Overtaken(Box<Parked>),
     /// The hold of `verify`.
     Held(Lsn),
     /// Its next event's text is too long for the job.
@@ -275,7 +279,7 @@ impl Work {
         table: Option<TableName>,
         (mark, hold): (Position, Option<Lsn>),
     ) -> Option<()> {
-        if at <= mark {
+        if at <= mark || self.lane.overtaken == Some(at) {
             self.skipped += 1;
             return None;
         }
