@@ -119,7 +119,8 @@ fn told(signal: &Signal) -> String {
         Kind::Stop => format!("to give up reading again {tables}"),
         Kind::Resync => {
             let conditions: Vec<_> = signal.conditions.iter().map(condition::text).collect();
-            let rows = if conditions.is_empty() { String::new() } else { format!(" where {}", conditions.join(" AND ")) };
+            let rows =
+                if conditions.is_empty() { String::new() } else { format!(" where {}", conditions.join(" AND ")) };
             format!("to read again {tables}{rows}")
         }
     }
@@ -141,8 +142,7 @@ mod tests {
 
     #[test]
     fn what_is_sent_is_told_as_the_server_reads_it() {
-        let condition =
-            Condition { column: "id".to_owned(), comparison: Comparison::AtLeast, value: "5".to_owned() };
+        let condition = Condition { column: "id".to_owned(), comparison: Comparison::AtLeast, value: "5".to_owned() };
         let signal = |kind, tables: &[&str], conditions| Signal {
             kind,
             tables: tables.iter().map(ToString::to_string).collect(),

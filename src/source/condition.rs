@@ -181,14 +181,20 @@ pub async fn settle(
         };
         if *comparison != Comparison::Equal && !is_ordered_alike(column) {
             let ty = &column.ty.sql;
-            return Ok(Err(format!("values of column {name} ({ty}) may be ordered otherwise at a target: only = is possible")));
+            return Ok(Err(format!(
+                "values of column {name} ({ty}) may be ordered otherwise at a target: only = is possible"
+            )));
         }
         let sql = format!("SELECT ({}::{})::text", quote_literal(value), column.ty.sql);
         let failed = |error| Error::statement(format!("reading a value of column {name}"), error);
         let value: Option<String> = match client.query_one(&sql, &[]).await {
             Ok(row) => row.try_get(0).map_err(failed)?,
             // Of its own texts the server says 22 (data) or 23 (a domain's check).
-            Err(error) if error.code().is_some_and(|code| ["22", "23"].iter().any(|class| code.code().starts_with(class))) => None,
+            Err(error)
+                if error.code().is_some_and(|code| ["22", "23"].iter().any(|class| code.code().starts_with(class))) =>
+            {
+                None
+            }
             Err(error) => return Err(failed(error)),
         };
         let Some(value) = value else {
@@ -292,10 +298,7 @@ mod tests {
     #[test]
     fn sql_has_literals_of_the_column_s_type_and_no_column_outside_the_key() {
         let conditions = [condition("id", Comparison::Less, "5"), condition("Kind", Comparison::Equal, "a'; DROP")];
-        assert_eq!(
-            sql(&relation(), &conditions).unwrap(),
-            "\"id\" < '5'::integer AND \"Kind\" = 'a''; DROP'::text"
-        );
+        assert_eq!(sql(&relation(), &conditions).unwrap(), "\"id\" < '5'::integer AND \"Kind\" = 'a''; DROP'::text");
         assert_eq!(sql(&relation(), &[condition("n", Comparison::Equal, "5")]), None);
         assert_eq!(sql(&relation(), &[]).as_deref(), Some(""));
     }

@@ -63,7 +63,9 @@ pub enum SignalError {
     #[error("the role of [source] may not call pg_logical_emit_message")]
     Forbidden,
     /// The publication leaves out changes.
-    #[error("publication {publication} does not publish all of insert, update and delete: rows that move would be missed")]
+    #[error(
+        "publication {publication} does not publish all of insert, update and delete: rows that move would be missed"
+    )]
     PublishesNotAll {
         /// The publication.
         publication: String,
@@ -141,7 +143,9 @@ async fn look<'a>(
         let row = client.query_one(sql, &[&table.quoted()]).await.map_err(failed)?;
         let exists: bool = row.try_get(0).map_err(failed)?;
         return Err(if exists {
-            let hint = format!("Only tables of publication {publication} are captured; of a partitioned table that is its root.");
+            let hint = format!(
+                "Only tables of publication {publication} are captured; of a partitioned table that is its root."
+            );
             refused("is not published", hint)
         } else {
             refused("does not exist", "Name it as schema.table, in the server's own case.".to_owned())

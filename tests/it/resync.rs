@@ -278,7 +278,9 @@ async fn a_resync_of_some_rows_leaves_the_others() {
     let digest = |rows: &str| format!("SELECT count(*) || ' ' || sum(id) FROM parts WHERE {rows}");
     let expected = scenario.source_value(&digest(condition)).await.expect("rows");
     scenario.await_target(&digest(condition), &expected).await;
-    for (others, rows) in [("kind = 'a'", "1000"), ("kind <> 'a' AND id < 101", "50"), ("kind <> 'a' AND id >= 6000", "0")] {
+    for (others, rows) in
+        [("kind = 'a'", "1000"), ("kind <> 'a' AND id < 101", "50"), ("kind <> 'a' AND id >= 6000", "0")]
+    {
         scenario.await_target(&format!("SELECT count(*) FROM parts WHERE {others}"), rows).await;
     }
     ask(&scenario, &["public.parts"]);

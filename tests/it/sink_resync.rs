@@ -75,8 +75,11 @@ async fn rows_that_the_source_does_not_have_go_at_the_end_and_what_the_resync_ha
     feed.put(("t", partition(102)), at(25, 1), during, &insert(&["102", "no ghost"]));
     read_again(&mut feed, &[6, 8, 9], 30);
     feed.deliver(&mut applier);
-    db.until("SELECT id FROM t WHERE v <> 'before' ORDER BY id", &["1", "2", "4", "5", "6", "8", "9", "10", "14", "100", "101", "102"])
-        .await;
+    db.until(
+        "SELECT id FROM t WHERE v <> 'before' ORDER BY id",
+        &["1", "2", "4", "5", "6", "8", "9", "10", "14", "100", "101", "102"],
+    )
+    .await;
     db.until("SELECT rows FROM walrelay.resync", &["7"]).await;
     let sweep = feed.sweep(resync(10), &[("t", 7)]);
     feed.put_sweep(at(31, 1), &sweep);

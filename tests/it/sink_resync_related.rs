@@ -86,11 +86,7 @@ async fn tables_that_reference_each_other_are_swept_if_their_keys_can_wait() {
 #[tokio::test]
 async fn a_table_that_refuses_stops_alone_says_why_and_is_swept_when_it_does_so_no_more() {
     for (refusal, named, remedy) in [
-        (
-            "CREATE TABLE local (p int REFERENCES p); INSERT INTO local VALUES (2)",
-            "local_p_fkey",
-            "DROP TABLE local",
-        ),
+        ("CREATE TABLE local (p int REFERENCES p); INSERT INTO local VALUES (2)", "local_p_fkey", "DROP TABLE local"),
         (
             "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'no'; END $$; \
              CREATE TRIGGER refuse BEFORE DELETE ON p FOR EACH ROW EXECUTE FUNCTION refuse()",

@@ -73,7 +73,8 @@ impl Goal {
             Self::Resync { begin, .. } => {
                 let (resync, paused) = (Run::name_of(*begin), session.resyncs.is_paused());
                 tracing::info!(resync, chunks, of, owed_bytes, paused, "resync goes on beside the stream");
-                let (waiting, word) = (session.resyncs.count().saturating_sub(1), if paused { " (paused)" } else { "" });
+                let (waiting, word) =
+                    (session.resyncs.count().saturating_sub(1), if paused { " (paused)" } else { "" });
                 format!("streaming; resync{word}: {chunks} of {of} chunks, {waiting} resyncs waiting")
             }
         };
@@ -120,9 +121,7 @@ impl Goal {
                 session.position.record(&[Update::Plan(None)]).await?;
                 Err(error)
             }
-            Self::Resync { .. } => {
-                self.give_up(session, relation, "its rows change faster than they are read").await
-            }
+            Self::Resync { .. } => self.give_up(session, relation, "its rows change faster than they are read").await,
         }
     }
 

@@ -5,8 +5,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use tokio::sync::{Mutex, mpsc, watch};
 
 use super::{
-    Error,
-    beside,
+    Error, beside,
     chunks::SnapshotPlan,
     destinations::Destinations,
     goal::Rest,

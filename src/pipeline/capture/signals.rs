@@ -77,7 +77,11 @@ async fn begin(
         return Ok(());
     }
     if signal.tables.len() > MOST_TABLES {
-        refuse(session, at, &format!("more than {MOST_TABLES} tables at a time: ask for them one part after the other"));
+        refuse(
+            session,
+            at,
+            &format!("more than {MOST_TABLES} tables at a time: ask for them one part after the other"),
+        );
         return Ok(());
     }
     let mut members: Vec<Member> = Vec::new();

@@ -14,7 +14,7 @@ use super::{
     Error,
     chunks::{SnapshotPlan, TableChunks},
     options::OptionHistory,
-    resync::Resync,
+    resync::Run,
 };
 use crate::{
     kafka::{self, StateEntry, StateTopic},
@@ -119,7 +119,7 @@ pub(super) struct State {
     /// The chunks of its tables, by `pg_class.oid`.
     pub(super) chunks: BTreeMap<u32, TableChunks>,
     /// Resyncs whose signal may come again, in the order of their begins.
-    pub(super) resyncs: Vec<Resync>,
+    pub(super) resyncs: Vec<Run>,
 }
 
 /// One change of the state.
@@ -170,7 +170,7 @@ pub(super) enum Update {
         oid: u32,
     },
     /// A resync as it is now.
-    Resync(Box<Resync>),
+    Resync(Box<Run>),
     /// A resync whose signal does not come again, by its begin.
     ForgetResync(Position),
     Stopped {
@@ -199,7 +199,7 @@ impl Update {
             Self::Chunks { oid, chunks } => (format!("chunks/{oid}"), Some(serde_json::to_vec(chunks)?)),
             Self::ForgetChunks { oid } => (format!("chunks/{oid}"), None),
             Self::Resync(resync) => (format!("resync/{}", resync.name()), Some(serde_json::to_vec(resync)?)),
-            Self::ForgetResync(begin) => (format!("resync/{}", Resync::name_of(*begin)), None),
+            Self::ForgetResync(begin) => (format!("resync/{}", Run::name_of(*begin)), None),
             Self::Stopped { table, stopped } => (format!("table/{table}"), Some(serde_json::to_vec(stopped)?)),
             Self::Resumed { table } => (format!("table/{table}"), None),
         })

@@ -6,8 +6,7 @@ use tokio::sync::mpsc;
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
 use super::{
-    Error,
-    beside,
+    Error, beside,
     boundaries::Boundaries,
     extent::Extent,
     goal::Rest,
@@ -96,12 +95,7 @@ pub(super) async fn run(deps: &CaptureDeps, tables: &Arc<Tables>, token: &Cancel
     outcome
 }
 
-fn streamer(
-    session: &Arc<Session>,
-    routes: Routes,
-    publisher: &Arc<Publisher>,
-    below: Option<Lsn>,
-) -> Streamer {
+fn streamer(session: &Arc<Session>, routes: Routes, publisher: &Arc<Publisher>, below: Option<Lsn>) -> Streamer {
     let CaptureSettings { prefix, encoder, transactions, .. } = &session.settings;
     let running = |name: &TableName, topic: &str| publisher.topic(topic).filter(|_| !session.tables.is_stopped(name));
     let messages = running(&beside::messages(prefix), encoder.topics.messages());
