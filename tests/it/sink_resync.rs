@@ -8,11 +8,14 @@ use std::{
     time::Duration,
 };
 
-use walrelay::event::{Comparison, Condition};
+use walrelay::{
+    event::{Comparison, Condition},
+    sink::{Session, Sink},
+};
 
 use crate::{
     resync_feed::{Feed, INTEGER, TEXT, Table, column, delete, insert, read, rekey, resync, topic, update},
-    sink_support::{Database, at},
+    sink_support::{Database, at, sink_settings},
 };
 
 /// A key and a text.
@@ -390,4 +393,20 @@ async fn somebody_who_reads_the_keys_holds_nothing_up_and_they_go_later() {
     let applier = feed.apply(&db).await;
     no_notes_are_left(&db).await;
     applier.finish().await;
+}
+
+#[tokio::test]
+async fn books_of_before_get_the_list_of_resyncs_and_another_instance_takes_it_over() {
+    let (db, mut feed) = drifted().await;
+    db.run("DROP TABLE walrelay.resync").await;
+    let mut applier = feed.apply(&db).await;
+    read_again(&mut feed, &[1, 2], 20);
+    feed.deliver(&mut applier);
+    db.until("SELECT instance, rows, ended FROM walrelay.resync", &["it|2|f"]).await;
+    applier.finish().await;
+    let second = Sink::new(sink_settings(&db, "second"));
+    let session = Session::connect(&second).await.unwrap();
+    let (client, topics) = (session.client(), [topic("t")]);
+    second.ledger().settle_owners(client, &topics, |name| second.target_of(name), true).await.unwrap();
+    assert_eq!(db.rows("SELECT instance, rows, ended FROM walrelay.resync").await, ["second|2|f"]);
 }
