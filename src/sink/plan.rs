@@ -321,7 +321,8 @@ impl Plan {
     /// Adds the staged keys of rows that stay or come to a table that has the key's columns.
     #[must_use]
     pub fn see(&self, seen: &str) -> String {
-        let (names, values, keys) = (self.names(&self.shape.key, ""), self.values(&self.shape.key), self.staging.keys());
+        let (names, values, keys) =
+            (self.names(&self.shape.key, ""), self.values(&self.shape.key), self.staging.keys());
         format!(
             "INSERT INTO {seen} ({names}) SELECT {values} FROM {keys} WHERE s.g >= {} ON CONFLICT DO NOTHING",
             group::WHOLE

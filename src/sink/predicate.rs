@@ -56,7 +56,11 @@ pub async fn compile(
     let rows = client.query(OPERATORS, &[&oid]).await?;
     let operator = |row: &tokio_postgres::Row| ((row.get(0), row.get(1)), (row.get(2), row.get(3)));
     let operators: BTreeMap<(String, i16), (String, bool)> = rows.iter().map(operator).collect();
-    Ok(conditions.iter().map(|condition| term(condition, &operators)).collect::<Result<Vec<_>, _>>().map(|all| all.join(" AND ")))
+    Ok(conditions
+        .iter()
+        .map(|condition| term(condition, &operators))
+        .collect::<Result<Vec<_>, _>>()
+        .map(|all| all.join(" AND ")))
 }
 
 fn term(condition: &Condition, operators: &BTreeMap<(String, i16), (String, bool)>) -> Result<String, Unclear> {
@@ -89,7 +93,8 @@ mod tests {
         };
         assert_eq!(term("id", Comparison::AtLeast, "5").unwrap(), r#"t."id" OPERATOR(pg_catalog.>=) '5'"#);
         assert_eq!(term("name", Comparison::Equal, "it's").unwrap(), r#"t."name" OPERATOR(pg_catalog.=) 'it''s'"#);
-        for (column, comparison) in [("name", Comparison::Less), ("id", Comparison::Less), ("other", Comparison::Equal)] {
+        for (column, comparison) in [("name", Comparison::Less), ("id", Comparison::Less), ("other", Comparison::Equal)]
+        {
             let Unclear(why) = term(column, comparison, "secret").unwrap_err();
             assert!(why.contains(column) && !why.contains("secret"), "{why}");
         }

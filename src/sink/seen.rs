@@ -94,8 +94,7 @@ pub async fn note(client: &Client, ledger: &Ledger, plan: &Plan, number: i64) ->
 /// The statements that count the rows of a batch that resyncs had read; empty or ending in a semicolon. `blocked` has the events from
 /// which on lanes are left out.
 pub fn count<'a>(ledger: &Ledger, runs: impl Iterator<Item = &'a Run<'a>>, blocked: &[Option<usize>]) -> String {
-    let is_applied =
-        |lane: usize, index: usize| blocked.get(lane).is_some_and(|end| end.is_none_or(|end| index < end));
+    let is_applied = |lane: usize, index: usize| blocked.get(lane).is_some_and(|end| end.is_none_or(|end| index < end));
     let mut counts: Vec<(&str, i64, usize)> = Vec::new();
     for run in runs {
         let Some((resync, number)) = run.resync.zip(run.seen) else { continue };

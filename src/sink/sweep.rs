@@ -48,14 +48,17 @@ pub async fn run<'a>(
     asking: &str,
 ) -> Result<Vec<&'a str>, Error> {
     let members = members(client, ledger, topics).await?;
-    let references = ties::references(client, ledger, &members.iter().map(|member| member.oid).collect::<Vec<_>>()).await?;
+    let references =
+        ties::references(client, ledger, &members.iter().map(|member| member.oid).collect::<Vec<_>>()).await?;
     let mut refused = BTreeSet::new();
     let mut waiting: BTreeSet<u32> = members.iter().map(|member| member.oid).collect();
     for member in children_first(&members, &references) {
         waiting.remove(&member.oid);
         // Of a circle of foreign keys the rows of one table go before those that reference them.
-        let (later, earlier): (Vec<&Reference>, Vec<&Reference>) =
-            references.iter().filter(|key| key.referenced == member.oid).partition(|key| waiting.contains(&key.referencing));
+        let (later, earlier): (Vec<&Reference>, Vec<&Reference>) = references
+            .iter()
+            .filter(|key| key.referenced == member.oid)
+            .partition(|key| waiting.contains(&key.referencing));
         let swept = one(client, ledger, sweep, member, (earlier.as_slice(), later.is_empty())).await;
         match swept {
             Ok(()) => {}
@@ -82,7 +85,8 @@ async fn members(client: &Client, ledger: &Ledger, topics: &[&str]) -> Result<Ve
         ledger.table("topic"),
         ledger.table("resync")
     );
-    let rows = client.query(&sql, &[&ledger.instance(), &topics]).await.map_err(Error::query("look for tables to sweep"))?;
+    let rows =
+        client.query(&sql, &[&ledger.instance(), &topics]).await.map_err(Error::query("look for tables to sweep"))?;
     rows.iter()
         .map(|row| {
             let at = row.get::<_, Option<i64>>(4).zip(row.get::<_, Option<PgLsn>>(5));
@@ -142,7 +146,12 @@ async fn one(
 }
 
 /// The condition that rows meet which the source does not have, on the table as `t`.
-async fn ghosts(client: &Client, ledger: &Ledger, sweep: &Sweep, member: &Member) -> Result<Result<String, Unclear>, Error> {
+async fn ghosts(
+    client: &Client,
+    ledger: &Ledger,
+    sweep: &Sweep,
+    member: &Member,
+) -> Result<Result<String, Unclear>, Error> {
     let described = |error: tokio_postgres::Error| Error::table(&member.topic, &member.name, "describe")(error);
     let Some(target) = Target::load(client, &member.topic, &member.name).await? else {
         return Ok(Err(Unclear("it is not there any more".to_owned())));
@@ -178,7 +187,8 @@ async fn ghosts(client: &Client, ledger: &Ledger, sweep: &Sweep, member: &Member
 }
 
 /// Names of a table's columns.
-const KEY_COLUMNS: &str = "SELECT attname::text FROM pg_attribute WHERE attrelid = $1::text::regclass AND attnum > 0 AND NOT attisdropped";
+const KEY_COLUMNS: &str =
+    "SELECT attname::text FROM pg_attribute WHERE attrelid = $1::text::regclass AND attnum > 0 AND NOT attisdropped";
 
 /// Deletes ghosts that no row of an applied table references, and tells of those that stay; how many are gone.
 async fn delete(
@@ -201,7 +211,8 @@ async fn delete(
     if !are_all {
         client.batch_execute("SET CONSTRAINTS ALL DEFERRED").await.map_err(refused)?;
     }
-    let deleted = client.execute(&format!("DELETE FROM {table} AS t WHERE {ghosts}{free}"), &[]).await.map_err(refused)?;
+    let deleted =
+        client.execute(&format!("DELETE FROM {table} AS t WHERE {ghosts}{free}"), &[]).await.map_err(refused)?;
     if are_all {
         // What is deferred would speak at the commit, and for no table.
         client.batch_execute("SET CONSTRAINTS ALL IMMEDIATE").await.map_err(refused)?;

@@ -140,7 +140,8 @@ impl Feed {
     pub async fn apply_of(&self, db: &Database, partitions: &[(String, i32)]) -> Applier {
         let topics = self.topics();
         let topics: Vec<(&str, i32)> = topics.iter().map(|(topic, count)| (topic.as_str(), *count)).collect();
-        let wanted: Vec<(&str, i32)> = partitions.iter().map(|(topic, partition)| (topic.as_str(), *partition)).collect();
+        let wanted: Vec<(&str, i32)> =
+            partitions.iter().map(|(topic, partition)| (topic.as_str(), *partition)).collect();
         let limits = Limits { workers: 3, ..Limits::default() };
         let (store, names) = (self.store.clone(), self.names.clone());
         let decoder = move || RecordDecoder::new(store.clone(), 1 << 20, Placeholder::default(), names.clone());
@@ -254,7 +255,10 @@ impl Feed {
                 timestamp_ms: 0,
                 key: record.key.map(Bytes::copy_from_slice),
                 value: record.value.map(Bytes::copy_from_slice),
-                headers: record.headers().map(|(name, value)| (name.to_owned(), Bytes::copy_from_slice(value))).collect(),
+                headers: record
+                    .headers()
+                    .map(|(name, value)| (name.to_owned(), Bytes::copy_from_slice(value)))
+                    .collect(),
             });
         }
     }

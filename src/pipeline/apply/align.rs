@@ -98,7 +98,9 @@ async fn leave_out_emptied(attempts: &mut Attempts<'_>, works: &mut [Work]) -> b
 /// Whether the cut is the end of a resync, beyond which some lane is: the others are applied up to it, so that lanes can park there.
 async fn before_sweep(attempts: &mut Attempts<'_>, works: &mut [Work], cut: Position) -> bool {
     let ends_at = |work: &Work| match &work.halt {
-        Some(Halt::Barrier(parked)) if parked.at == cut && matches!(parked.gate, Gate::Sweep(_)) => Some(parked.clone()),
+        Some(Halt::Barrier(parked)) if parked.at == cut && matches!(parked.gate, Gate::Sweep(_)) => {
+            Some(parked.clone())
+        }
         _ => None,
     };
     if !works.iter().any(|work| ends_at(work).is_some()) {
