@@ -8,11 +8,14 @@ use std::{
     time::Duration,
 };
 
-use walrelay::event::{Comparison, Condition};
+use walrelay::{
+    event::{Comparison, Condition},
+    sink::{Session, Sink},
+};
 
 use crate::{
     resync_feed::{Feed, INTEGER, TEXT, Table, column, delete, insert, read, rekey, resync, topic, update},
-    sink_support::{Database, at},
+    sink_support::{Database, at, sink_settings},
 };
 
 /// A key and a text.
@@ -31,8 +34,8 @@ fn partition(id: i32) -> i32 {
 async fn drifted() -> (Database, Feed) {
     let db = Database::create().await;
     let mut feed = Feed::of(&[table("t", 3)]).await;
-    for id in 1..10 {
-        feed.put(("t", partition(id)), at(1, 1), None, &insert(&[&id.to_string(), "before"]));
+    for (ordinal, id) in (1..).zip(1..10) {
+        feed.put(("t", partition(id)), at(1, ordinal), None, &insert(&[&id.to_string(), "before"]));
     }
     let applier = feed.apply(&db).await;
     db.until("SELECT count(*) FROM t", &["9"]).await;
@@ -64,11 +67,11 @@ async fn rows_that_the_source_does_not_have_go_at_the_end_and_what_the_resync_ha
     let mut applier = feed.apply(&db).await;
     read_again(&mut feed, &[1, 2, 3, 4], 20);
     let during = Some(resync(10));
-    feed.put(("t", partition(3)), at(21, 1), during, &delete(&["3", "?"]));
+    feed.put(("t", partition(3)), at(21, 1), during, &delete(&["3", "∅"]));
     feed.put(("t", partition(10)), at(22, 1), during, &insert(&["10", "new"]));
     feed.put(("t", partition(5)), at(23, 1), during, &update(&["5", "changed"]));
     // The key moves from one partition to another, before its row is read.
-    let moves = rekey(&["7", "?"], &["14", "moved"]);
+    let moves = rekey(&["7", "∅"], &["14", "moved"]);
     feed.put_half(("t", partition(7)), at(24, 1), during, (&moves, false));
     feed.put_half(("t", partition(14)), at(24, 1), during, (&moves, true));
     // A row that only the target had comes into being at the source.
@@ -100,8 +103,8 @@ async fn a_row_that_is_deleted_after_it_was_read_and_comes_again_is_gone_or_ther
     read_again(&mut feed, &[1, 2, 3, 4, 5, 6, 7, 8, 9], 20);
     feed.deliver(&mut applier);
     db.until("SELECT rows FROM walrelay.resync", &["9"]).await;
-    feed.put(("t", partition(1)), at(21, 1), during, &delete(&["1", "?"]));
-    feed.put(("t", partition(2)), at(21, 2), during, &delete(&["2", "?"]));
+    feed.put(("t", partition(1)), at(21, 1), during, &delete(&["1", "∅"]));
+    feed.put(("t", partition(2)), at(21, 2), during, &delete(&["2", "∅"]));
     feed.deliver(&mut applier);
     db.until("SELECT count(*) FROM t WHERE id < 3", &["0"]).await;
     // Somebody writes the deleted row into the target; the source has it no more.
@@ -189,7 +192,7 @@ async fn two_processes_note_and_sweep_together() {
     let mut first = feed.apply_of(&db, &[name(0)]).await;
     let mut second = feed.apply_of(&db, &[name(1), name(2)]).await;
     read_again(&mut feed, &[1, 2, 3, 4, 5, 6, 7, 8], 20);
-    feed.put(("t", partition(8)), at(21, 1), Some(resync(10)), &delete(&["8", "?"]));
+    feed.put(("t", partition(8)), at(21, 1), Some(resync(10)), &delete(&["8", "∅"]));
     let sweep = feed.sweep(resync(10), &[("t", 8)]);
     feed.put_sweep(at(31, 1), &sweep);
     feed.deliver(&mut first);
@@ -213,15 +216,20 @@ async fn a_resync_that_came_to_no_end_removes_nothing_and_its_keys_go_with_the_n
     let (db, mut feed) = drifted().await;
     let mut applier = feed.apply(&db).await;
     let (dead, next) = (Some(resync(10)), Some(resync(40)));
-    // The dead one has shown a row that is deleted while none goes on.
-    feed.put(("t", partition(100)), at(20, 2), dead, &read(&["100", "ghost"]));
+    // The dead one has shown a row that is deleted while none goes on, and that somebody writes into the target again.
+    feed.put(("t", partition(100)), at(20, 2), dead, &read(&["100", "read"]));
     feed.deliver(&mut applier);
     db.until("SELECT commit_lsn, rows FROM walrelay.resync", &["0/A|1"]).await;
+    feed.put(("t", partition(100)), at(30, 1), None, &delete(&["100", "∅"]));
+    feed.deliver(&mut applier);
+    db.until("SELECT count(*) FROM t WHERE id = 100", &["0"]).await;
+    db.run("INSERT INTO t VALUES (100, 'ghost')").await;
     feed.put(("t", partition(1)), at(50, 2), next, &read(&["1", "read again"]));
     feed.deliver(&mut applier);
     db.until("SELECT commit_lsn, rows FROM walrelay.resync WHERE NOT ended", &["0/28|1"]).await;
     // Another partition is behind.
-    feed.put(("t", partition(102)), at(21, 2), dead, &read(&["102", "ghost"]));
+    feed.put(("t", partition(102)), at(21, 2), dead, &read(&["102", "read"]));
+    feed.put(("t", partition(102)), at(31, 1), None, &delete(&["102", "∅"]));
     feed.put(("t", partition(2)), at(51, 2), next, &read(&["2", "read again"]));
     let sweep = feed.sweep(resync(40), &[("t", 2)]);
     feed.put_sweep(at(60, 1), &sweep);
@@ -306,7 +314,7 @@ async fn keys_that_the_target_calls_equal_are_one() {
     feed.put(("t", 0), at(20, 3), during, &read(&["2 days", "read"]));
     let mut applier = feed.apply(&db).await;
     db.until("SELECT rows FROM walrelay.resync", &["2"]).await;
-    feed.put(("t", 0), at(21, 1), during, &delete(&["48:00:00", "?"]));
+    feed.put(("t", 0), at(21, 1), during, &delete(&["48:00:00", "∅"]));
     feed.put(("t", 0), at(21, 2), during, &insert(&["30 days", "the same key as a month"]));
     feed.deliver(&mut applier);
     db.until("SELECT k FROM t", &["30 days"]).await;
@@ -331,7 +339,7 @@ async fn an_update_that_lacks_columns_of_a_row_that_is_not_there_is_nothing_unti
     db.until("SELECT count(*) FROM walrelay.position WHERE commit_lsn = '0/14'", &["2"]).await;
     assert_eq!(db.rows("SELECT count(*) FROM t WHERE id < 3").await, ["0"]);
     read_again(&mut feed, &[1, 3, 4, 5, 6, 7, 8, 9], 30);
-    feed.put(("t", partition(2)), at(32, 1), during, &delete(&["2", "?"]));
+    feed.put(("t", partition(2)), at(32, 1), during, &delete(&["2", "∅"]));
     let sweep = feed.sweep(resync(10), &[("t", 8)]);
     feed.put_sweep(at(40, 1), &sweep);
     feed.deliver(&mut applier);
@@ -393,4 +401,20 @@ async fn somebody_who_reads_the_keys_holds_nothing_up_and_they_go_later() {
     let applier = feed.apply(&db).await;
     no_notes_are_left(&db).await;
     applier.finish().await;
+}
+
+#[tokio::test]
+async fn books_of_before_get_the_list_of_resyncs_and_another_instance_takes_it_over() {
+    let (db, mut feed) = drifted().await;
+    db.run("DROP TABLE walrelay.resync").await;
+    let mut applier = feed.apply(&db).await;
+    read_again(&mut feed, &[1, 2], 20);
+    feed.deliver(&mut applier);
+    db.until("SELECT instance, rows, ended FROM walrelay.resync", &["it|2|f"]).await;
+    applier.finish().await;
+    let second = Sink::new(sink_settings(&db, "second"));
+    let session = Session::connect(&second).await.unwrap();
+    let (client, topics) = (session.client(), [topic("t")]);
+    second.ledger().settle_owners(client, &topics, |name| second.target_of(name), true).await.unwrap();
+    assert_eq!(db.rows("SELECT instance, rows, ended FROM walrelay.resync").await, ["second|2|f"]);
 }

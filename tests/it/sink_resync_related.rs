@@ -132,7 +132,7 @@ async fn a_table_whose_rows_need_what_comes_behind_the_end_goes_on_without_a_swe
     feed.put(("c", 0), at(20, 2), Some(resync(10)), &read(&["70", "7"]));
     let sweep = feed.sweep(resync(10), &[("c", 1)]);
     feed.put_sweep(at(31, 1), &sweep);
-    feed.put(("c", 0), at(41, 1), None, &delete(&["70", "?"]));
+    feed.put(("c", 0), at(41, 1), None, &delete(&["70", "∅"]));
     feed.put(("c", 0), at(43, 1), None, &insert(&["8", "∅"]));
     feed.deliver(&mut applier);
     applier.progress(100);
@@ -155,7 +155,7 @@ async fn a_parent_s_deletion_waits_for_the_child_that_stands_at_the_end_of_its_r
     feed.put(("c", 0), at(20, 2), Some(resync(10)), &read(&["70", "7"]));
     let sweep = feed.sweep(resync(10), &[("c", 1)]);
     feed.put_sweep(at(31, 1), &sweep);
-    feed.put(("c", 0), at(41, 1), None, &delete(&["70", "?"]));
+    feed.put(("c", 0), at(41, 1), None, &delete(&["70", "∅"]));
     feed.deliver(&mut applier);
     applier.progress(100);
     db.until("SELECT (SELECT count(*) FROM p), (SELECT count(*) FROM c)", &["0|0"]).await;
