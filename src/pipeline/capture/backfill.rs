@@ -5,7 +5,7 @@
 //! resync's end is put into the stream; only behind that may the flush LSN pass where it began.
 
 use std::{
-    collections::{BTreeSet, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -15,7 +15,7 @@ use super::{
     chunks::Ranges,
     goal::{Goal, Rest},
     publisher::Publisher,
-    resync::end_marker,
+    resync::{Came, end_marker},
     session::Session,
     tuple_format::copy_format,
     unread::{Unread, UnreadLeaf},
@@ -54,6 +54,8 @@ pub(super) struct Backfill {
     number: u64,
     /// What came of a table and is not recorded: once everything up to this commit is acknowledged.
     unrecorded: VecDeque<(Lsn, usize, Step)>,
+    /// Rows that are acknowledged and not recorded, by table.
+    rows: BTreeMap<usize, u64>,
     /// The commit of the last window.
     last: Lsn,
     recorded: Instant,
@@ -86,6 +88,8 @@ enum What {
 enum Step {
     /// Blocks of a leaf are read.
     Blocks { leaf: u32, blocks: (u32, u32) },
+    /// So many rows have come.
+    Rows(u64),
     /// It is whole.
     Whole,
 }
@@ -113,6 +117,7 @@ impl Backfill {
             reader,
             number: 0,
             unrecorded: VecDeque::new(),
+            rows: BTreeMap::new(),
             last: Lsn::ZERO,
             recorded: now,
             told: now,
@@ -275,7 +280,7 @@ impl Backfill {
         let outcome = self.recording(windows.ended(number)).await?;
         tracing::debug!(table = oid, ?outcome, ?delivered, ?read, all = ?begun.elapsed(), "window");
         match outcome {
-            Outcome::Published(commit) => self.published(index, &what, commit),
+            Outcome::Published(commit, rows) => self.published(index, &what, (commit, rows)),
             Outcome::Void => {
                 if let Some(table) = self.tables.get_mut(index) {
                     // The next window compares the columns with the catalog's, whatever has become of them.
@@ -447,10 +452,11 @@ impl Backfill {
         }
     }
 
-    fn published(&mut self, index: usize, what: &What, commit: Lsn) {
+    fn published(&mut self, index: usize, what: &What, (commit, rows): (Lsn, u64)) {
         let Some(table) = self.tables.get_mut(index) else { return };
         table.unread.chunks.windows = true;
         self.last = commit;
+        self.unrecorded.push_back((commit, index, Step::Rows(rows)));
         if let What::Places { leaf, places } = what
             && let Some(unread) = table.unread.leaves.get(*leaf)
         {
@@ -481,15 +487,18 @@ impl Backfill {
                         leaf.done.add(blocks);
                     }
                 }
+                Step::Rows(rows) => *self.rows.entry(index).or_default() += rows,
                 Step::Whole => chunks.windows = false,
             }
             changed.insert(index);
         }
         let chunks = |index: &usize| {
             let table = self.tables.get(*index)?;
-            Some((table.oid(), table.unread.chunks.clone()))
+            let rows = self.rows.get(index).copied().unwrap_or_default();
+            Some(Came { oid: table.oid(), chunks: table.unread.chunks.clone(), rows })
         };
         let tables: Vec<_> = changed.iter().filter_map(chunks).collect();
+        self.rows.clear();
         self.measure();
         self.goal.record(&self.session, tables).await
     }

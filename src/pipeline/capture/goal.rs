@@ -5,9 +5,8 @@ use std::collections::BTreeMap;
 
 use super::{
     Error,
-    chunks::TableChunks,
     publisher::Publisher,
-    resync::Run,
+    resync::{Came, Run},
     session::Session,
     state::{StoppedTable, Update},
     unread::Unread,
@@ -82,13 +81,13 @@ impl Goal {
     }
 
     /// Records what Kafka has of tables.
-    pub(super) async fn record(&self, session: &Session, tables: Vec<(u32, TableChunks)>) -> Result<(), Error> {
+    pub(super) async fn record(&self, session: &Session, tables: Vec<Came>) -> Result<(), Error> {
         if tables.is_empty() {
             return Ok(());
         }
         match self {
             Self::Snapshot { .. } => {
-                let updates = tables.into_iter().map(|(oid, chunks)| Update::Chunks { oid, chunks });
+                let updates = tables.into_iter().map(|Came { oid, chunks, .. }| Update::Chunks { oid, chunks });
                 session.position.record(&updates.collect::<Vec<_>>()).await
             }
             Self::Resync { begin, .. } => {

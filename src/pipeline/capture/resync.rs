@@ -38,12 +38,23 @@ pub(super) struct Member {
     /// What Kafka has of its rows; `None` before the first one is read.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) chunks: Option<TableChunks>,
-    /// Events of the resync that were published of it, more or less: at least 1 if there was any.
+    /// Rows that were read and that Kafka has, no more than there are: sinks compare with it what has come to them. Those that no record
+    /// tells of when capture is cut are read again.
     #[serde(default)]
     pub(super) rows: u64,
     /// It is in the resync no longer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) left: Option<Left>,
+}
+
+/// What Kafka has by now of a table that is read.
+pub(super) struct Came {
+    /// `pg_class.oid`.
+    pub(super) oid: u32,
+    /// All that it has.
+    pub(super) chunks: TableChunks,
+    /// Rows that are new.
+    pub(super) rows: u64,
 }
 
 /// Where a table left its resync.
@@ -103,11 +114,11 @@ impl Run {
     }
 
     /// The table, if its event at this position is the resync's.
-    pub(super) fn covers(&mut self, oid: u32, at: Position) -> Option<&mut Member> {
+    pub(super) fn covers(&self, oid: u32, at: Position) -> Option<&Member> {
         if at <= self.begin || self.end.is_some_and(|end| at >= end) {
             return None;
         }
-        let member = self.tables.iter_mut().find(|table| table.oid == oid)?;
+        let member = self.tables.iter().find(|table| table.oid == oid)?;
         if member.left.as_ref().is_some_and(|left| at >= left.at) { None } else { Some(member) }
     }
 
@@ -173,7 +184,7 @@ mod tests {
         let mut run = run();
         run.tables[1].left = left(at(150, 2));
         run.end = Some(at(200, 1));
-        let mut covers = |oid, position| run.covers(oid, position).is_some();
+        let covers = |oid, position| run.covers(oid, position).is_some();
         assert!(!covers(1, at(100, 3)) && covers(1, at(100, 4)) && !covers(1, at(99, 9)));
         assert!(covers(1, at(199, 9)) && !covers(1, at(200, 1)) && !covers(1, at(200, 2)));
         assert!(covers(2, at(150, 1)) && !covers(2, at(150, 2)) && !covers(3, at(150, 1)));

@@ -13,7 +13,7 @@ use tokio::sync::Notify;
 
 use super::{
     chunks::TableChunks,
-    resync::{Left, Member, Run},
+    resync::{Came, Left, Member, Run},
     state::Update,
 };
 use crate::{
@@ -71,17 +71,15 @@ impl Resyncs {
 
     // The stream's side.
 
-    /// The resync that an event of a relation belongs to; it counts as one of its events.
+    /// The resync that an event of a relation belongs to.
     pub(super) fn of(&self, relation: u32, at: Position) -> Option<Labelled> {
         if !self.any.load(Ordering::Relaxed) {
             return None;
         }
-        let mut inner = self.lock();
-        inner.runs.iter_mut().rev().find_map(|run| {
+        let inner = self.lock();
+        inner.runs.iter().rev().find_map(|run| {
             let (resync, is_over) = (run.resync(), run.end.is_some());
             let member = run.covers(relation, at)?;
-            // What is told at the end stays as it was told.
-            member.rows += u64::from(!is_over);
             Some(Labelled { resync, unread: !is_over && !member.is_whole() })
         })
     }
@@ -183,11 +181,12 @@ impl Resyncs {
     }
 
     /// Kafka has these rows of tables of a resync.
-    pub(super) fn advance(&self, begin: Position, tables: Vec<(u32, TableChunks)>) {
+    pub(super) fn advance(&self, begin: Position, tables: Vec<Came>) {
         self.change(|inner| {
             let Some(run) = inner.runs.iter_mut().find(|run| run.begin == begin) else { return };
-            for (oid, chunks) in tables {
+            for Came { oid, chunks, rows } in tables {
                 if let Some(member) = run.tables.iter_mut().find(|member| member.oid == oid) {
+                    member.rows += rows;
                     // Of a whole one no more has to be known, and a record must not grow with the tables.
                     member.chunks = Some(if chunks.is_whole() { TableChunks::default() } else { chunks });
                 }
@@ -290,7 +289,7 @@ mod tests {
         let resync = run(100, &[]).resync();
         assert_eq!(resyncs.end(resync, at(200, 1)), None);
         assert!(resyncs.of(1, at(150, 1)).unwrap().unread);
-        resyncs.advance(at(100, 1), vec![(1, TableChunks::default())]);
+        resyncs.advance(at(100, 1), vec![Came { oid: 1, chunks: TableChunks::default(), rows: 2 }]);
         assert!(!resyncs.of(1, at(151, 1)).unwrap().unread);
         let ended = resyncs.end(resync, at(210, 1)).unwrap();
         assert_eq!((ended.end, ended.tables[0].rows), (Some(at(210, 1)), 2));

@@ -413,6 +413,7 @@ impl Streamer {
         };
         let Some(BroughtUp { rows, gone }) = closed.bring_up(keys) else { return Ok(Outcome::Void) };
         let counter = self.session.metrics.snapshot_rows(&relation.name.to_string());
+        let count = rows.len() as u64;
         for (number, (key, row)) in rows.into_iter().enumerate() {
             if !self.row(lsn, oid, RowChange::Read(row)).await? {
                 return Ok(Outcome::Stopped);
@@ -425,7 +426,7 @@ impl Streamer {
             }
         }
         windows.paid(oid, gone.iter().map(|key| &**key));
-        Ok(Outcome::Published(commit))
+        Ok(Outcome::Published(commit, count))
     }
 
     async fn stop_window(&mut self, relation: u32, error: &Error) -> Result<Outcome, Error> {

@@ -50,8 +50,8 @@ enum Marker {
 /// What became of a window.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Outcome {
-    /// Its rows are on their way, in the transaction that commits here.
-    Published(Lsn),
+    /// So many of its rows are on their way, in the transaction that commits here.
+    Published(Lsn, u64),
     /// They are not: there were too many changes, or the table is another by now.
     Void,
     /// Nothing more of the table is published.

@@ -188,7 +188,7 @@ impl World {
             self.windows.paid(TABLE, std::iter::once(&**key));
         }
         self.windows.paid(TABLE, gone.iter().map(|key| &**key));
-        self.windows.end(self.number, Outcome::Published(Lsn(1)));
+        self.windows.end(self.number, Outcome::Published(Lsn(1), 0));
     }
 }
 
