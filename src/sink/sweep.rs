@@ -199,10 +199,9 @@ async fn delete(
 ) -> Result<u64, Error> {
     let refused = |error: tokio_postgres::Error| Error::swept(&member.topic, &member.name)(error);
     let table = member.name.quoted();
-    let free: String = keys
-        .iter()
-        .map(|key| format!(" AND NOT EXISTS (SELECT FROM {} AS k WHERE {})", key.table.quoted(), key.same))
-        .collect();
+    let unreferenced =
+        |key: &&Reference| format!(" AND NOT EXISTS (SELECT FROM {} AS k WHERE {})", key.table.quoted(), key.same);
+    let free: String = keys.iter().map(unreferenced).collect();
     if !keys.is_empty() {
         // From now on nobody can begin to reference them.
         let lock = format!("SELECT count(*) FROM (SELECT FROM {table} AS t WHERE {ghosts} FOR UPDATE) AS locked");
