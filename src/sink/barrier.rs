@@ -9,6 +9,9 @@
 //! sets lanes free whose barrier was only half broadcast when capture was killed in its snapshot: the next snapshot begins
 //! with a barrier of its own.
 //!
+//! The end of a resync is a barrier too: what is done there is [`sweep`]. A stopped table keeps no other one waiting then, for none is
+//! emptied, and a row that another table's rows reference stays.
+//!
 //! A barrier's row goes when every lane has passed it. A process that lost its connection right then asks again; that a lane
 //! of its topic has a mark at the barrier or beyond tells that the table was emptied, and that newer rows may be in it.
 
@@ -20,12 +23,13 @@ use std::{
 use tokio_postgres::{Client, error::SqlState, types::PgLsn};
 
 use crate::{
-    event::Barrier,
+    event::{Barrier, Gate},
     lsn::Position,
     schema::{TableName, quote_literal},
     sink::{
         error::Error,
         ledger::{Ledger, Standing},
+        resyncs, sweep,
         ties::{self, Tie},
     },
 };
@@ -85,26 +89,35 @@ pub async fn gather(
     client: &Client,
     ledger: &Ledger,
     at: Position,
-    barrier: &Barrier,
+    gate: &Gate,
     topic: &str,
     others: Others<'_>,
 ) -> Result<Gathering, Error> {
     let failed = || Error::query("gather at a barrier");
     client.batch_execute("BEGIN").await.map_err(failed())?;
-    let done = gather_in_transaction(client, ledger, at, barrier, topic, others).await;
+    let done = gather_in_transaction(client, ledger, at, gate, topic, others).await;
     let end = if done.is_ok() { "COMMIT" } else { "ROLLBACK" };
     client.batch_execute(end).await.map_err(failed())?;
+    if matches!(done, Ok(Gathering::Passed)) && (matches!(gate, Gate::Sweep(_)) || begins_anew(at)) {
+        resyncs::drop_ended(client, ledger).await?;
+    }
     done
+}
+
+/// Whether a barrier here is the begin of a new snapshot (PROTOCOL 1: its position has no ordinal).
+const fn begins_anew(at: Position) -> bool {
+    at.ordinal == 0
 }
 
 async fn gather_in_transaction(
     client: &Client,
     ledger: &Ledger,
     at: Position,
-    barrier: &Barrier,
+    gate: &Gate,
     topic: &str,
     others: Others<'_>,
 ) -> Result<Gathering, Error> {
+    let barrier = gate.barrier();
     let emptied = lock(client, ledger, at, barrier).await?;
     if emptied.contains(topic) || was_passed(client, ledger, at, topic).await? {
         return Ok(Gathering::Passed);
@@ -131,12 +144,14 @@ async fn gather_in_transaction(
             ready.insert(name.as_str(), absent);
         }
     }
-    let tied = ties::to_stopped(client, ledger, others.target, ready.keys().copied(), &stopped).await?;
-    if let Some(ties) = tied.get(topic) {
-        let awaited = |(name, tie): (&String, &Tie)| Awaited::Stopped(name.clone(), tie.clone());
-        return Ok(Gathering::Waits(ties.iter().map(awaited).collect()));
+    if matches!(gate, Gate::Truncate(_)) {
+        let tied = ties::to_stopped(client, ledger, others.target, ready.keys().copied(), &stopped).await?;
+        if let Some(ties) = tied.get(topic) {
+            let awaited = |(name, tie): (&String, &Tie)| Awaited::Stopped(name.clone(), tie.clone());
+            return Ok(Gathering::Waits(ties.iter().map(awaited).collect()));
+        }
+        ready.retain(|name, _| !tied.contains_key(*name));
     }
-    ready.retain(|name, _| !tied.contains_key(*name));
     let awaited = |(name, absent): (&&str, &Vec<i32>)| -> Vec<Awaited> {
         absent.iter().map(|partition| Awaited::Partition((*name).to_owned(), *partition)).collect()
     };
@@ -145,11 +160,46 @@ async fn gather_in_transaction(
         return Ok(Gathering::Waits(missing));
     }
     let ready: Vec<&str> = ready.into_keys().collect();
-    empty(client, ledger, &ready, topic).await?;
+    let done = match gate {
+        Gate::Truncate(_) => {
+            empty(client, ledger, at, &ready, topic).await?;
+            ready
+        }
+        Gate::Sweep(sweep) => sweep::run(client, ledger, sweep, &ready, topic).await?,
+    };
+    done_with(client, ledger, at, &done).await?;
+    Ok(Gathering::Passed)
+}
+
+/// Leaves the topic's table as it is, and says that its lanes are beyond the barrier: the end of a resync that they cannot stand at.
+pub async fn leave(client: &Client, ledger: &Ledger, at: Position, gate: &Gate, topic: &str) -> Result<(), Error> {
+    let failed = || Error::query("leave a barrier");
+    client.batch_execute("BEGIN").await.map_err(failed())?;
+    let left = leave_in_transaction(client, ledger, at, gate, topic).await;
+    let end = if left.is_ok() { "COMMIT" } else { "ROLLBACK" };
+    client.batch_execute(end).await.map_err(failed())?;
+    left
+}
+
+async fn leave_in_transaction(
+    client: &Client,
+    ledger: &Ledger,
+    at: Position,
+    gate: &Gate,
+    topic: &str,
+) -> Result<(), Error> {
+    if !lock(client, ledger, at, gate.barrier()).await?.contains(topic) {
+        resyncs::end(client, ledger, &[topic]).await?;
+        done_with(client, ledger, at, &[topic]).await?;
+    }
+    Ok(())
+}
+
+/// Says that nothing is to be done any more for these topics.
+async fn done_with(client: &Client, ledger: &Ledger, at: Position, topics: &[&str]) -> Result<(), Error> {
     let sql =
         format!("UPDATE {} SET emptied = emptied || $1::text[] WHERE {}", ledger.table("barrier"), row(ledger, at));
-    client.execute(&sql, &[&ready]).await.map_err(Error::query("empty the tables of a barrier"))?;
-    Ok(Gathering::Passed)
+    client.execute(&sql, &[&topics]).await.map(drop).map_err(Error::query("say what a barrier is done with"))
 }
 
 fn topics_text(barrier: &Barrier) -> String {
@@ -258,8 +308,13 @@ const LOCK_TIMEOUT: &str = "2s";
 
 /// One TRUNCATE of all tables; DELETE where a foreign key of another table forbids it, or a reader stays for long: he would
 /// hold up the control session, and with it every lane of the process. A refusal is laid to the asking topic's table. A
-/// table that somebody has dropped lacks no row any more, so its topic is as one that was never applied.
-async fn empty(client: &Client, ledger: &Ledger, topics: &[&str], asking: &str) -> Result<(), Error> {
+/// table that somebody has dropped lacks no row any more, so its topic is as one that was never applied. What a resync has shown of
+/// the rows goes with them; a new snapshot ends the resync.
+async fn empty(client: &Client, ledger: &Ledger, at: Position, topics: &[&str], asking: &str) -> Result<(), Error> {
+    if begins_anew(at) {
+        resyncs::end(client, ledger, topics).await?;
+    }
+    let seen = resyncs::tables(client, ledger, topics).await?;
     let forget = format!(
         "DELETE FROM {} AS t WHERE instance = $1 AND topic = ANY ($2) AND NOT EXISTS (SELECT FROM pg_class c \
          JOIN pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname = t.target_schema AND c.relname = t.target_table)",
@@ -280,7 +335,7 @@ async fn empty(client: &Client, ledger: &Ledger, topics: &[&str], asking: &str) 
         .await
         .map_err(Error::query("empty the tables of a barrier"))?;
     let name = |row: &tokio_postgres::Row| TableName::new(row.get::<_, String>(1), row.get::<_, String>(2));
-    let tables: Vec<String> = rows.iter().map(|row| name(row).quoted()).collect();
+    let tables: Vec<String> = rows.iter().map(|row| name(row).quoted()).chain(seen).collect();
     let Some(table) = rows.first().map(name) else { return Ok(()) };
     let refused = || Error::table(asking, &table, "empty");
     let truncate =

@@ -10,6 +10,7 @@ use crate::{
     sink::{
         error::Error,
         ledger::{Ledger, bound_waits, lock_ddl, try_lock_ddl},
+        resyncs,
     },
 };
 
@@ -77,6 +78,13 @@ impl Ledger {
         let ended = client.batch_execute(end).await.map_err(Error::query("register a topic"));
         let done = done?;
         ended.map(|()| done)
+    }
+
+    /// Whether some table is registered for a topic of this instance.
+    pub async fn is_known(&self, client: &Client, topic: &str) -> Result<bool, Error> {
+        let sql = format!("SELECT EXISTS (SELECT FROM {} WHERE instance = $1 AND topic = $2)", self.table("topic"));
+        let row = client.query_one(&sql, &[&self.instance(), &topic]).await;
+        row.map(|row| row.get(0)).map_err(Error::query("look for a topic's table"))
     }
 
     async fn is_registered(
@@ -240,8 +248,8 @@ impl Ledger {
 
     async fn take_over(&self, client: &Client, from: &str, topic: &str) -> Result<(), Error> {
         tracing::warn!(topic, from, to = self.instance(), "taking the topic over from another instance");
+        let mut sql = format!("BEGIN;{}", resyncs::take_over(self, from, topic));
         let (mine, from, topic) = (self.instance_literal(), quote_literal(from), quote_literal(topic));
-        let mut sql = String::from("BEGIN;");
         for table in ["topic", "position", "moved"] {
             let table = self.table(table);
             sql.push_str(&format!("DELETE FROM {table} WHERE instance = {mine} AND topic = {topic};"));

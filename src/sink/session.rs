@@ -3,7 +3,7 @@
 //! ```text
 //! BEGIN; lock the position rows of the batch's lanes in their generation (fence); read the hold
 //!   per table: classes of loose keys, rows that key moves will need, what earlier moves left     (only where needed)
-//!   per table: COPY the folded rows into the staging table
+//!   per table: COPY the folded rows into the staging table, and note their keys while a resync goes on
 //!   children first: DELETE; parents first: UPDATE, INSERT … ON CONFLICT
 //! UPDATE positions; COMMIT
 //! ```
@@ -22,7 +22,7 @@ use futures_util::SinkExt as _;
 use tokio_postgres::{SimpleQueryMessage, Statement};
 
 use crate::{
-    event::{Cell, TableShape},
+    event::{Cell, Resync, TableShape},
     lsn::{Lsn, Position},
     postgres::{Client, client::connect_with},
     schema::quote_literal,
@@ -33,6 +33,7 @@ use crate::{
         ledger::{APPLICATION_NAME, Claim, Ledger},
         moved,
         plan::{Manner, Plan, group},
+        seen,
         settings::Sink,
         stage::StagedRows,
         table::{Evolution, ensure},
@@ -166,17 +167,32 @@ impl Session {
                 if !last.is_some_and(|shape| Arc::ptr_eq(shape, &event.shape)) {
                     let plan = self.plan(sink, &name, &event.shape).await?;
                     if !runs.last().is_some_and(|run| Arc::ptr_eq(&run.plan, &plan)) {
-                        runs.push(Run { plan, events: Vec::new() });
+                        runs.push(Run::new(plan));
                     }
                     last = Some(&event.shape);
                 }
                 if let Some(run) = runs.last_mut() {
-                    run.events.push((lane, index, event));
+                    run.push((lane, index, event));
+                }
+            }
+            for run in &mut runs {
+                if let Some(resync) = run.resync.filter(|_| run.plan.is_keyed()) {
+                    run.seen = self.seen(sink, &run.plan, resync).await?;
                 }
             }
             all.push(runs);
         }
         Ok(batch::children_first(all))
+    }
+
+    /// The number of the table in which a resync's keys are noted.
+    async fn seen(&self, sink: &Sink, plan: &Plan, resync: Resync) -> Result<Option<i64>, Error> {
+        if let Some(keys) = sink.known_keys(&plan.topic, resync) {
+            return Ok(keys.table());
+        }
+        let keys = seen::ensure(&self.client, sink.ledger(), plan, resync).await?;
+        sink.remember_keys(&plan.topic, resync, keys);
+        Ok(keys.table())
     }
 
     async fn transaction(
@@ -199,6 +215,9 @@ impl Session {
             let mut moved = MovedRows::default();
             for (at, run) in runs.iter().enumerate() {
                 let staged = self.stage_run(sink, run, &mut moved, &mut blocked).await?;
+                if let Some(number) = run.seen {
+                    seen::note(&self.client, sink.ledger(), &run.plan, number).await?;
+                }
                 self.prepare(&staged, manner).await?;
                 if at + 1 == runs.len() {
                     writes.push(staged);
@@ -218,6 +237,7 @@ impl Session {
         for (plan, moved) in &moves {
             sql.push_str(&moved::statements(sink.ledger(), plan, moved)?);
         }
+        sql.push_str(&seen::count(sink.ledger(), topics.iter().flatten(), &blocked));
         sql.push_str("COMMIT");
         let failed = |error: tokio_postgres::Error| match topics.first().and_then(|runs| runs.first()) {
             // A deferred constraint speaks at commit; which table's it is shows when tables are retried one by one.

@@ -6,10 +6,10 @@ use std::{
 };
 
 use crate::{
-    event::TableShape,
+    event::{Resync, TableShape},
     postgres,
     schema::TableName,
-    sink::{ledger::Ledger, plan::Plan},
+    sink::{ledger::Ledger, plan::Plan, resyncs::Keys},
     types::BinaryMode,
 };
 
@@ -41,6 +41,8 @@ pub struct Sink {
     settings: Settings,
     ledger: Ledger,
     plans: Mutex<HashMap<Arc<str>, Vec<Arc<Plan>>>>,
+    /// By topic, a resync and where its keys are noted.
+    keys: Mutex<HashMap<Arc<str>, (Resync, Keys)>>,
 }
 
 impl Sink {
@@ -51,7 +53,7 @@ impl Sink {
     #[must_use]
     pub fn new(settings: Settings) -> Self {
         let ledger = Ledger::new(&settings.schema, &settings.instance);
-        Self { settings, ledger, plans: Mutex::default() }
+        Self { settings, ledger, plans: Mutex::default(), keys: Mutex::default() }
     }
 
     /// Its settings.
@@ -96,8 +98,22 @@ impl Sink {
         of_topic.push(plan);
     }
 
-    /// Forgets a topic's plans: its table may have changed.
+    /// Where a resync's keys are noted, if that is known.
+    #[must_use]
+    pub fn known_keys(&self, topic: &str, resync: Resync) -> Option<Keys> {
+        let keys = self.keys.lock().unwrap_or_else(PoisonError::into_inner);
+        keys.get(topic).filter(|(known, _)| *known == resync).map(|(_, keys)| *keys)
+    }
+
+    /// Keeps where a resync's keys are noted.
+    pub fn remember_keys(&self, topic: &Arc<str>, resync: Resync, keys: Keys) {
+        let mut known = self.keys.lock().unwrap_or_else(PoisonError::into_inner);
+        known.insert(Arc::clone(topic), (resync, keys));
+    }
+
+    /// Forgets a topic's plans: its table may have changed, or that of a resync's keys.
     pub fn forget_plans(&self, topic: &str) {
+        self.keys.lock().unwrap_or_else(PoisonError::into_inner).remove(topic);
         self.plans.lock().unwrap_or_else(PoisonError::into_inner).remove(topic);
     }
 

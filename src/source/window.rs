@@ -15,6 +15,7 @@ use tokio_postgres::error::SqlState;
 
 use super::{
     catalog::{self, PublishedTable},
+    chunk::{self, Chunk},
     copy_binary::BinaryRows,
     copy_text::decode_row,
     error::Error,
@@ -177,15 +178,27 @@ impl WindowReader {
         }
     }
 
-    /// Reads the rows of a leaf whose place is in this range.
+    /// The leaves of tables, each as one chunk; `None` where a statement has one of them.
+    pub async fn leaves(&self, tables: &[PublishedTable]) -> Result<Option<Vec<Chunk>>, Error> {
+        match chunk::plan(&self.client, tables, u64::MAX).await {
+            Err(error) if error.server_error().is_some_and(|error| error.is(SqlState::LOCK_NOT_AVAILABLE.code())) => {
+                Ok(None)
+            }
+            planned => planned.map(Some),
+        }
+    }
+
+    /// Reads the rows of a leaf whose place is in this range, and for which the condition holds, as SQL.
     pub async fn range(
         &self,
         table: &PublishedTable,
-        (leaf, places): (&str, Places),
+        (leaf, places, condition): (&str, Places, Option<&str>),
         format: CopyFormat,
         limit: usize,
     ) -> Result<Taken, Error> {
-        let select = Select { table, from: format!("ONLY {leaf}"), condition: Some(places.condition()), format };
+        let condition = [Some(places.condition()), condition.map(|text| format!("({text})"))].into_iter().flatten();
+        let condition = Some(condition.collect::<Vec<_>>().join(" AND "));
+        let select = Select { table, from: format!("ONLY {leaf}"), condition, format };
         self.take(table, &select, limit).await
     }
 

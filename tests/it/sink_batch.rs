@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use walrelay::{
-    event::{Barrier, ChangeEvent, TableShape},
+    event::{Barrier, ChangeEvent, Gate, TableShape},
     lsn::Position,
     sink::{
         Applied, Error, LaneDone, LanePart, Manner, Session, Settings, Sink,
@@ -405,7 +405,7 @@ async fn a_barrier_that_all_lanes_have_passed_does_not_empty_the_table_again() {
     let mut rig = Rig::new().await;
     let t = plain();
     rig.apply(vec![insert(&t, at(1, 1), &["1", "before", "1"])]).await.unwrap();
-    let barrier = Barrier { topics: vec![("topic".into(), 1)], ..Barrier::default() };
+    let barrier = Gate::Truncate(Barrier { topics: vec![("topic".into(), 1)], ..Barrier::default() });
     let ledger = rig.sink.ledger();
     ledger.set_parked(rig.session.client(), &rig.standing(), at(2, 1)).await.unwrap();
     let gathered = gather(rig.session.client(), ledger, at(2, 1), &barrier, "topic", EVERYTHING).await.unwrap();
@@ -428,7 +428,7 @@ async fn a_reader_of_the_table_does_not_hold_a_barrier_up() {
     rig.apply(vec![insert(&t, at(1, 1), &["1", "before", "1"])]).await.unwrap();
     let reader = walrelay::postgres::connect(&rig.db.settings, "walrelay test").await.unwrap();
     reader.batch_execute("BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT FROM t").await.unwrap();
-    let barrier = Barrier { topics: vec![("topic".into(), 1)], ..Barrier::default() };
+    let barrier = Gate::Truncate(Barrier { topics: vec![("topic".into(), 1)], ..Barrier::default() });
     let ledger = rig.sink.ledger();
     ledger.set_parked(rig.session.client(), &rig.standing(), at(2, 1)).await.unwrap();
     let gathering = gather(rig.session.client(), ledger, at(2, 1), &barrier, "topic", EVERYTHING);
@@ -498,7 +498,7 @@ async fn a_dropped_table_that_a_barrier_empties_is_created_anew() {
     rig.db.run("DROP TABLE t").await;
     rig.sink.forget_plans("topic");
     let (client, ledger) = (rig.session.client(), rig.sink.ledger());
-    let barrier = Barrier { topics: vec![("topic".into(), 1)], ..Barrier::default() };
+    let barrier = Gate::Truncate(Barrier { topics: vec![("topic".into(), 1)], ..Barrier::default() });
     let name = walrelay::schema::TableName::new("public", "t");
     ledger.register(client, "topic", &name, &name).await.unwrap();
     ledger.set_parked(client, &rig.standing(), at(2, 1)).await.unwrap();

@@ -13,7 +13,7 @@ use crate::{
         decode::Decode,
         error::Error,
         job::{How, JobReport},
-        lane::State,
+        lane::{Parked, State},
         work::{Halt, LaneReport},
     },
     retry::Severity,
@@ -65,6 +65,7 @@ impl<D: Decode + 'static> Coordinator<D> {
                     | Halt::Unmet(_)
                     | Halt::Unordered(..)
                     | Halt::Locked(_)
+                    | Halt::Overtaken(_)
                     | Halt::Lost
                     | Halt::Waits
             )
@@ -138,6 +139,7 @@ impl<D: Decode + 'static> Coordinator<D> {
                 self.rest(&key.0, self.deps.limits.locked_every);
             }
             Some(Halt::Barrier(parked)) => lane.state = State::Parked(parked),
+            Some(Halt::Overtaken(parked)) => self.overtaken(&key.0, *parked),
             Some(Halt::Held(hold)) => {
                 lane.state = State::Held(hold);
                 self.hold = Some(hold);
@@ -152,6 +154,22 @@ impl<D: Decode + 'static> Coordinator<D> {
             Some(Halt::Stopped(stop)) => {
                 self.stop(&key.0, report.table.as_deref(), with_hint(stop.reason, stop.hint));
             }
+        }
+    }
+
+    /// A table's lanes go beyond the end of a resync without a sweep, since what makes their events fit comes behind it.
+    fn overtaken(&mut self, topic: &Arc<str>, parked: Parked) {
+        for ((name, _), lane) in &mut self.lanes {
+            if name == topic {
+                lane.overtaken = Some(parked.at);
+            }
+        }
+        if self.overtaken.insert(Arc::clone(topic), parked).is_none() {
+            tracing::warn!(
+                %topic,
+                "rows that the source does not have stay in the table at the end of a resync: rows before it need what comes behind it in \
+                 another table, which is there already; a new resync removes them"
+            );
         }
     }
 

@@ -1,0 +1,244 @@
+//! A resync: tables that are read again while the stream goes on. What is recorded of one, and what it says of an event.
+//!
+//! It begins with a signal in the stream and ends with a marker there, so which events lie in between their positions tell, also when they
+//! come again. It is recorded before anything behind its signal is published, and forgotten once neither its signal nor its end comes
+//! again. A table may leave it before its end: nothing of that table is swept then. One that all tables have left is void.
+
+use serde::{Deserialize, Serialize};
+
+use super::chunks::TableChunks;
+use crate::{
+    event::{Condition, Resync},
+    lsn::{Lsn, Position},
+    schema::TableName,
+};
+
+/// What is recorded of a resync.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Run {
+    /// The position of its signal.
+    pub(super) begin: Position,
+    /// Its tables, in the order in which they are read.
+    pub(super) tables: Vec<Member>,
+    /// The position of its end, where the sweep stands.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) end: Option<Position>,
+}
+
+/// A table of a resync.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Member {
+    /// `pg_class.oid`.
+    pub(super) oid: u32,
+    pub(super) name: TableName,
+    pub(super) topic: String,
+    /// Which of its rows are read; without any condition, all.
+    #[serde(rename = "where", default, skip_serializing_if = "Vec::is_empty")]
+    pub(super) conditions: Vec<Condition>,
+    /// What Kafka has of its rows; `None` before the first one is read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) chunks: Option<TableChunks>,
+    /// Rows that were read and that Kafka has, no more than there are: sinks compare with it what has come to them. Those that no record
+    /// tells of when capture is cut are read again.
+    #[serde(default)]
+    pub(super) rows: u64,
+    /// It is in the resync no longer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) left: Option<Left>,
+}
+
+/// What Kafka has by now of a table that is read.
+pub(super) struct Came {
+    /// `pg_class.oid`.
+    pub(super) oid: u32,
+    /// All that it has.
+    pub(super) chunks: TableChunks,
+    /// Rows that are new.
+    pub(super) rows: u64,
+}
+
+/// Where a table left its resync.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Left {
+    /// The first position that is not the resync's.
+    pub(super) at: Position,
+    /// Why.
+    pub(super) reason: String,
+}
+
+impl Member {
+    /// A table of which nothing is read.
+    pub(super) const fn new(oid: u32, name: TableName, topic: String, conditions: Vec<Condition>) -> Self {
+        Self { oid, name, topic, conditions, chunks: None, rows: 0, left: None }
+    }
+
+    /// Whether Kafka has all rows that the resync has to read.
+    pub(super) fn is_whole(&self) -> bool {
+        self.chunks.as_ref().is_some_and(TableChunks::is_whole)
+    }
+
+    pub(super) const fn is_in(&self) -> bool {
+        self.left.is_none()
+    }
+}
+
+impl Run {
+    /// Its name in records.
+    pub(super) const fn resync(&self) -> Resync {
+        Resync { epoch: self.begin.epoch, commit: self.begin.commit }
+    }
+
+    /// Its name in the state.
+    pub(super) fn name(&self) -> String {
+        Self::name_of(self.begin)
+    }
+
+    /// The name in the state of the one whose signal is here.
+    pub(super) fn name_of(begin: Position) -> String {
+        Resync { epoch: begin.epoch, commit: begin.commit }.to_string()
+    }
+
+    /// All tables have left.
+    pub(super) fn is_void(&self) -> bool {
+        self.end.is_none() && !self.tables.iter().any(Member::is_in)
+    }
+
+    /// It has come to no end yet.
+    pub(super) fn goes_on(&self) -> bool {
+        self.end.is_none() && !self.is_void()
+    }
+
+    /// Kafka has all rows of all tables that are in it.
+    pub(super) fn is_whole(&self) -> bool {
+        !self.is_void() && self.tables.iter().filter(|table| table.is_in()).all(Member::is_whole)
+    }
+
+    /// The table, if its event at this position is the resync's.
+    pub(super) fn covers(&self, oid: u32, at: Position) -> Option<&Member> {
+        if at <= self.begin || self.end.is_some_and(|end| at >= end) {
+            return None;
+        }
+        let member = self.tables.iter().find(|table| table.oid == oid)?;
+        if member.left.as_ref().is_some_and(|left| at >= left.at) { None } else { Some(member) }
+    }
+
+    /// Where the flush LSN has to stay, when everything below `acknowledged` is in Kafka: rows that are owed are told again by the stream
+    /// alone, and so is an end whose copies may be missing.
+    pub(super) fn hold(&self, acknowledged: Lsn) -> Option<Lsn> {
+        let is_over = self.end.map_or(self.is_void(), |end| end.commit < acknowledged);
+        (!is_over).then_some(self.begin.commit)
+    }
+
+    /// Whether nothing of it comes again from a stream that begins at `flush`.
+    pub(super) fn is_past(&self, flush: Lsn) -> bool {
+        let left = self.tables.iter().filter_map(|table| Some(table.left.as_ref()?.at.commit));
+        let last = left.chain(self.end.map(|end| end.commit)).fold(self.begin.commit, Lsn::max);
+        !self.goes_on() && last < flush
+    }
+
+    /// A session begins at `from`: where that is behind the begin, it is not told which rows are owed, and reads all of them again.
+    pub(super) fn begin_session(&mut self, from: Lsn) -> bool {
+        if !self.goes_on() || from <= self.begin.commit {
+            return false;
+        }
+        let mut begun = false;
+        for table in &mut self.tables {
+            begun |= table.chunks.take().is_some();
+        }
+        begun
+    }
+}
+
+/// The content of the message at which a resync ends.
+pub(super) fn end_marker(begin: Position) -> String {
+    format!("resync:{}:end", Run::name_of(begin))
+}
+
+/// The resync that ends at a message of this content.
+pub(super) fn ended_by(content: &[u8]) -> Option<Resync> {
+    std::str::from_utf8(content).ok()?.strip_prefix("resync:")?.strip_suffix(":end")?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const fn at(commit: u64, ordinal: u64) -> Position {
+        Position { epoch: 0, commit: Lsn(commit), ordinal }
+    }
+
+    fn member(oid: u32) -> Member {
+        Member::new(oid, TableName::new("public", format!("t{oid}")), format!("p.public.t{oid}"), Vec::new())
+    }
+
+    fn run() -> Run {
+        Run { begin: at(100, 3), tables: vec![member(1), member(2)], end: None }
+    }
+
+    fn left(at: Position) -> Option<Left> {
+        Some(Left { at, reason: "dropped".to_owned() })
+    }
+
+    #[test]
+    fn an_event_belongs_to_a_resync_by_its_position_alone() {
+        let mut run = run();
+        run.tables[1].left = left(at(150, 2));
+        run.end = Some(at(200, 1));
+        let covers = |oid, position| run.covers(oid, position).is_some();
+        assert!(!covers(1, at(100, 3)) && covers(1, at(100, 4)) && !covers(1, at(99, 9)));
+        assert!(covers(1, at(199, 9)) && !covers(1, at(200, 1)) && !covers(1, at(200, 2)));
+        assert!(covers(2, at(150, 1)) && !covers(2, at(150, 2)) && !covers(3, at(150, 1)));
+    }
+
+    #[test]
+    fn the_flush_lsn_waits_for_the_end_and_not_for_what_is_void() {
+        let mut run = run();
+        assert_eq!((run.hold(Lsn(900)), run.is_past(Lsn(900))), (Some(Lsn(100)), false));
+        run.end = Some(at(200, 1));
+        assert_eq!((run.hold(Lsn(200)), run.hold(Lsn(201))), (Some(Lsn(100)), None));
+        assert!(!run.is_past(Lsn(200)) && run.is_past(Lsn(201)));
+        run.end = None;
+        run.tables.iter_mut().for_each(|table| table.left = left(at(150, 2)));
+        assert!(run.is_void() && run.hold(Lsn(120)).is_none());
+        assert!(!run.is_past(Lsn(150)) && run.is_past(Lsn(151)));
+    }
+
+    #[test]
+    fn it_is_whole_when_every_table_is_that_has_not_left() {
+        let mut run = run();
+        assert!(!run.is_whole());
+        run.tables[0].chunks = Some(TableChunks { windows: true, ..TableChunks::default() });
+        run.tables[1].left = left(at(150, 2));
+        assert!(!run.is_whole());
+        run.tables[0].chunks = Some(TableChunks::default());
+        assert!(run.is_whole());
+        run.tables[0].left = left(at(150, 2));
+        assert!(run.is_void() && !run.is_whole());
+    }
+
+    #[test]
+    fn what_is_read_counts_where_the_stream_tells_again_what_is_owed() {
+        let mut run = run();
+        run.tables[0].chunks = Some(TableChunks::default());
+        assert!(!run.begin_session(Lsn(100)) && run.tables[0].is_whole());
+        assert!(run.begin_session(Lsn(101)) && run.tables[0].chunks.is_none());
+        run.tables[0].chunks = Some(TableChunks::default());
+        run.end = Some(at(200, 1));
+        assert!(!run.begin_session(Lsn(101)) && run.tables[0].is_whole());
+    }
+
+    #[test]
+    fn its_end_is_told_from_markers_of_windows() {
+        assert_eq!(ended_by(end_marker(at(100, 3)).as_bytes()), Some(run().resync()));
+        for content in ["0123456789abcdef:7:low", "resync:0:end", "resync:0:100", ""] {
+            assert_eq!(ended_by(content.as_bytes()), None, "{content}");
+        }
+    }
+
+    #[test]
+    fn a_record_of_the_least_is_read() {
+        let json = r#"{"begin":{"epoch":0,"commit":100,"ordinal":3},"tables":[{"oid":1,"name":{"schema":"public","table":"t1"},"topic":"p.public.t1"}]}"#;
+        let read: Run = serde_json::from_str(json).unwrap();
+        assert_eq!(read, Run { tables: vec![member(1)], ..run() });
+    }
+}

@@ -1,0 +1,324 @@
+//! The resyncs of a session, as the stream and who reads beside it know them.
+//!
+//! The stream task begins and ends them and asks for each event; who reads takes the first one that goes on, and adds what is read. Both
+//! change what is recorded, so a record is made of what is here when it is its turn
+//! ([`PositionRecord::record_current`](super::position::PositionRecord::record_current)).
+
+use std::sync::{
+    Mutex, MutexGuard, PoisonError,
+    atomic::{AtomicBool, Ordering},
+};
+
+use tokio::sync::Notify;
+
+use super::{
+    chunks::TableChunks,
+    resync::{Came, Left, Member, Run},
+    state::Update,
+};
+use crate::{
+    event::Resync,
+    lsn::{Lsn, Position},
+    schema::TableName,
+};
+
+/// The resync of an event.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Labelled {
+    pub(super) resync: Resync,
+    /// Rows of the table are still to come.
+    pub(super) unread: bool,
+}
+
+/// See the module.
+#[derive(Debug, Default)]
+pub(super) struct Resyncs {
+    /// Whether there is any: without one, an event costs no more than this.
+    any: AtomicBool,
+    inner: Mutex<Inner>,
+    changed: Notify,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    /// In the order of their begins.
+    runs: Vec<Run>,
+    paused: bool,
+}
+
+impl Resyncs {
+    /// Those that are recorded.
+    pub(super) fn new(runs: Vec<Run>) -> Self {
+        let any = AtomicBool::new(!runs.is_empty());
+        Self { any, inner: Mutex::new(Inner { runs, paused: false }), changed: Notify::new() }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn change<T>(&self, change: impl FnOnce(&mut Inner) -> T) -> T {
+        let mut inner = self.lock();
+        let changed = change(&mut inner);
+        if !inner.runs.iter().any(Run::goes_on) {
+            inner.paused = false;
+        }
+        self.any.store(!inner.runs.is_empty(), Ordering::Relaxed);
+        drop(inner);
+        self.changed.notify_waiters();
+        changed
+    }
+
+    // The stream's side.
+
+    /// The resync that an event of a relation belongs to.
+    pub(super) fn of(&self, relation: u32, at: Position) -> Option<Labelled> {
+        if !self.any.load(Ordering::Relaxed) {
+            return None;
+        }
+        let inner = self.lock();
+        inner.runs.iter().rev().find_map(|run| {
+            let (resync, is_over) = (run.resync(), run.end.is_some());
+            let member = run.covers(relation, at)?;
+            Some(Labelled { resync, unread: !is_over && !member.is_whole() })
+        })
+    }
+
+    /// Whether the signal of a transaction is known, also of what is over.
+    pub(super) fn knows(&self, commit: Lsn) -> bool {
+        self.lock().runs.iter().any(|run| run.begin.commit == commit)
+    }
+
+    /// Whether a resync of the table goes on.
+    pub(super) fn is_member(&self, oid: u32) -> bool {
+        let inner = self.lock();
+        let mut tables = inner.runs.iter().filter(|run| run.goes_on()).flat_map(|run| &run.tables);
+        tables.any(|table| table.oid == oid && table.is_in())
+    }
+
+    /// Begins one.
+    pub(super) fn begin(&self, run: Run) {
+        self.change(|inner| inner.runs.push(run));
+    }
+
+    /// A table leaves the resync that it is in: nothing of it will be swept. Gives the begin of that one.
+    pub(super) fn leave(&self, table: &TableName, at: Position, reason: &str) -> Option<Position> {
+        self.change(|inner| {
+            for run in inner.runs.iter_mut().filter(|run| run.goes_on()) {
+                let mut members = run.tables.iter_mut();
+                if let Some(member) = members.find(|member| member.name == *table && member.is_in()) {
+                    member.left = Some(Left { at: at.max(run.begin), reason: reason.to_owned() });
+                    return Some(run.begin);
+                }
+            }
+            None
+        })
+    }
+
+    /// The tables of all resyncs that go on, with their OIDs.
+    pub(super) fn members(&self) -> Vec<(TableName, u32)> {
+        let inner = self.lock();
+        let tables = inner.runs.iter().filter(|run| run.goes_on()).flat_map(|run| &run.tables);
+        tables.filter(|table| table.is_in()).map(|table| (table.name.clone(), table.oid)).collect()
+    }
+
+    /// Reading pauses, or goes on; `false` where nothing is read.
+    pub(super) fn pause(&self, paused: bool) -> bool {
+        self.change(|inner| {
+            inner.paused = paused;
+            inner.runs.iter().any(Run::goes_on)
+        })
+    }
+
+    /// The stream is at the end of a resync: gives it, if that is so, or was so when this position came before.
+    pub(super) fn end(&self, resync: Resync, at: Position) -> Option<Run> {
+        self.change(|inner| {
+            let run = inner.runs.iter_mut().find(|run| run.resync() == resync)?;
+            if run.end.is_none() && run.is_whole() {
+                run.end = Some(at);
+            }
+            (run.end == Some(at)).then(|| run.clone())
+        })
+    }
+
+    // The side of who reads.
+
+    /// Waits for a resync that goes on, and gives its begin.
+    pub(super) async fn next(&self) -> Position {
+        self.until(|inner| inner.runs.iter().find(|run| run.goes_on()).map(|run| run.begin)).await
+    }
+
+    /// The first resync that goes on, if there is one.
+    pub(super) fn first(&self) -> Option<Position> {
+        self.lock().runs.iter().find(|run| run.goes_on()).map(|run| run.begin)
+    }
+
+    /// Waits until a resync has come to its end, or is void.
+    pub(super) async fn over(&self, begin: Position) {
+        let goes_on = |inner: &Inner| inner.runs.iter().any(|run| run.begin == begin && run.goes_on());
+        self.until(|inner| (!goes_on(inner)).then_some(())).await;
+    }
+
+    /// Whether a resync has come to no end, and is not void.
+    pub(super) fn goes_on(&self, begin: Position) -> bool {
+        self.lock().runs.iter().any(|run| run.begin == begin && run.goes_on())
+    }
+
+    /// Waits while reading pauses.
+    pub(super) async fn unpaused(&self) {
+        self.until(|inner| (!inner.paused).then_some(())).await;
+    }
+
+    pub(super) fn is_paused(&self) -> bool {
+        self.lock().paused
+    }
+
+    /// The tables of a resync that are not whole.
+    pub(super) fn unread(&self, begin: Position) -> Vec<Member> {
+        let inner = self.lock();
+        let tables = inner.runs.iter().filter(|run| run.begin == begin && run.goes_on()).flat_map(|run| &run.tables);
+        tables.filter(|table| table.is_in() && !table.is_whole()).cloned().collect()
+    }
+
+    /// Kafka has these rows of tables of a resync.
+    pub(super) fn advance(&self, begin: Position, tables: Vec<Came>) {
+        self.change(|inner| {
+            let Some(run) = inner.runs.iter_mut().find(|run| run.begin == begin) else { return };
+            for Came { oid, chunks, rows } in tables {
+                if let Some(member) = run.tables.iter_mut().find(|member| member.oid == oid) {
+                    member.rows += rows;
+                    // Of a whole one no more has to be known, and a record must not grow with the tables.
+                    member.chunks = Some(if chunks.is_whole() { TableChunks::default() } else { chunks });
+                }
+            }
+        });
+    }
+
+    /// How many resyncs go on.
+    pub(super) fn count(&self) -> usize {
+        self.lock().runs.iter().filter(|run| run.goes_on()).count()
+    }
+
+    // The records.
+
+    /// A session begins at `from`; gives the begins of those that are read from the begin again.
+    pub(super) fn begin_session(&self, from: Lsn) -> Vec<Position> {
+        self.change(|inner| {
+            let again = inner.runs.iter_mut().filter_map(|run| run.begin_session(from).then_some(run.begin));
+            again.collect()
+        })
+    }
+
+    /// What is to be recorded of these.
+    pub(super) fn updates(&self, begins: &[Position]) -> Vec<Update> {
+        let inner = self.lock();
+        let runs = inner.runs.iter().filter(|run| begins.contains(&run.begin));
+        runs.map(|run| Update::Resync(Box::new(run.clone()))).collect()
+    }
+
+    /// Where the flush LSN has to stay.
+    pub(super) fn hold(&self, acknowledged: Lsn) -> Option<Lsn> {
+        if !self.any.load(Ordering::Relaxed) {
+            return None;
+        }
+        self.lock().runs.iter().filter_map(|run| run.hold(acknowledged)).min()
+    }
+
+    /// The begins of those of which nothing comes again from `flush` on.
+    pub(super) fn past(&self, flush: Lsn) -> Vec<Position> {
+        if !self.any.load(Ordering::Relaxed) {
+            return Vec::new();
+        }
+        self.lock().runs.iter().filter(|run| run.is_past(flush)).map(|run| run.begin).collect()
+    }
+
+    /// Forgets these.
+    pub(super) fn forget(&self, begins: &[Position]) {
+        if !begins.is_empty() {
+            self.change(|inner| inner.runs.retain(|run| !begins.contains(&run.begin)));
+        }
+    }
+
+    async fn until<T>(&self, mut ready: impl FnMut(&mut Inner) -> Option<T>) -> T {
+        loop {
+            let changed = self.changed.notified();
+            tokio::pin!(changed);
+            changed.as_mut().enable();
+            if let Some(value) = ready(&mut self.lock()) {
+                return value;
+            }
+            changed.await;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const fn at(commit: u64, ordinal: u64) -> Position {
+        Position { epoch: 0, commit: Lsn(commit), ordinal }
+    }
+
+    fn name(oid: u32) -> TableName {
+        TableName::new("public", format!("t{oid}"))
+    }
+
+    fn run(commit: u64, oids: &[u32]) -> Run {
+        let member = |oid: &u32| Member::new(*oid, name(*oid), format!("p.public.t{oid}"), Vec::new());
+        Run { begin: at(commit, 1), tables: oids.iter().map(member).collect(), end: None }
+    }
+
+    #[test]
+    fn a_table_that_is_in_one_resync_after_another_has_the_name_of_the_later() {
+        let resyncs = Resyncs::default();
+        assert_eq!(resyncs.of(1, at(150, 1)), None);
+        resyncs.begin(run(100, &[1]));
+        assert!(resyncs.is_member(1) && !resyncs.is_member(2) && resyncs.knows(Lsn(100)));
+        assert_eq!(resyncs.leave(&name(1), at(120, 1), "stopped"), Some(at(100, 1)));
+        assert_eq!(resyncs.leave(&name(1), at(130, 1), "again"), None);
+        resyncs.begin(run(140, &[1, 2]));
+        let of = |position| resyncs.of(1, position).map(|labelled| labelled.resync.commit.0);
+        assert_eq!((of(at(110, 1)), of(at(130, 1)), of(at(150, 1))), (Some(100), None, Some(140)));
+        assert_eq!(resyncs.first(), Some(at(140, 1)));
+    }
+
+    #[test]
+    fn an_end_counts_when_all_is_read_and_again_at_its_own_place_alone() {
+        let resyncs = Resyncs::new(vec![run(100, &[1])]);
+        let resync = run(100, &[]).resync();
+        assert_eq!(resyncs.end(resync, at(200, 1)), None);
+        assert!(resyncs.of(1, at(150, 1)).unwrap().unread);
+        resyncs.advance(at(100, 1), vec![Came { oid: 1, chunks: TableChunks::default(), rows: 2 }]);
+        assert!(!resyncs.of(1, at(151, 1)).unwrap().unread);
+        let ended = resyncs.end(resync, at(210, 1)).unwrap();
+        assert_eq!((ended.end, ended.tables[0].rows), (Some(at(210, 1)), 2));
+        assert!(resyncs.of(1, at(209, 1)).is_some() && resyncs.of(1, at(211, 1)).is_none());
+        assert_eq!(resyncs.end(resync, at(220, 1)), None);
+        assert_eq!(resyncs.end(resync, at(210, 1)), Some(ended));
+        assert_eq!((resyncs.hold(Lsn(210)), resyncs.hold(Lsn(211))), (Some(Lsn(100)), None));
+        let past = resyncs.past(Lsn(211));
+        resyncs.forget(&past);
+        assert!(past == [at(100, 1)] && !resyncs.knows(Lsn(100)));
+    }
+
+    #[tokio::test]
+    async fn who_reads_waits_for_what_goes_on() {
+        let resyncs = std::sync::Arc::new(Resyncs::default());
+        let waiting = tokio::spawn({
+            let resyncs = std::sync::Arc::clone(&resyncs);
+            async move {
+                let begin = resyncs.next().await;
+                resyncs.unpaused().await;
+                resyncs.over(begin).await;
+                begin
+            }
+        });
+        assert!(!resyncs.pause(true));
+        assert!(!resyncs.is_paused(), "nothing is read that could pause");
+        resyncs.begin(run(100, &[1]));
+        tokio::task::yield_now().await;
+        resyncs.leave(&name(1), at(120, 1), "stopped");
+        assert_eq!(waiting.await.unwrap(), at(100, 1));
+    }
+}

@@ -1,0 +1,174 @@
+//! Signals in the stream: what becomes of one when the stream delivers it.
+//!
+//! A table that cannot be read again is told, and keeps no other of its signal from it.
+
+use std::{collections::HashMap, sync::Arc};
+
+use super::{
+    Error,
+    publisher::Publisher,
+    resync::{Member, Run},
+    routes::{Route, Routes},
+    session::Session,
+    unread,
+};
+use crate::{
+    avro::flat::Records,
+    event::Condition,
+    lsn::Position,
+    schema::{Relation, TableName},
+    source::{
+        condition, references,
+        signal::{Kind, Signal},
+    },
+};
+
+/// What notes of the status page begin with that tell of resyncs.
+pub(super) const NOTE: &str = "resync: ";
+/// Tables of one resync: they are recorded together, in one record of the state topic.
+const MOST_TABLES: usize = 500;
+
+/// Takes a signal at this position of the stream. What it asks for is recorded when this is back.
+pub(super) async fn take(
+    session: &Session,
+    (publisher, routes): (&Publisher, &Routes),
+    content: &[u8],
+    at: Position,
+) -> Result<(), Error> {
+    let signal: Signal = match serde_json::from_slice(content) {
+        Ok(signal) => signal,
+        Err(error) => {
+            refuse(session, at, &format!("a signal cannot be read: {error}"));
+            return Ok(());
+        }
+    };
+    match signal.kind {
+        // A signal that comes again is known by its commit.
+        Kind::Resync if session.resyncs.knows(at.commit) => Ok(()),
+        Kind::Resync => begin(session, (publisher, routes), &signal, at).await,
+        Kind::Pause | Kind::Resume => {
+            let pauses = signal.kind == Kind::Pause;
+            if session.resyncs.pause(pauses) {
+                tracing::info!(position = %at, pauses, "reading tables again was told to pause or to go on");
+            } else {
+                refuse(session, at, "there is none that could pause or go on");
+            }
+            Ok(())
+        }
+        Kind::Stop => stop(session, &signal.tables, at).await,
+    }
+}
+
+/// Tells why something is not done.
+fn refuse(session: &Session, at: Position, reason: &str) {
+    tracing::warn!(position = %at, reason, "a signal is not followed, or not in all");
+    session.health.note(format!("{NOTE}{reason}"));
+}
+
+async fn begin(
+    session: &Session,
+    (publisher, routes): (&Publisher, &Routes),
+    signal: &Signal,
+    at: Position,
+) -> Result<(), Error> {
+    session.health.forget_notes(NOTE);
+    if let Some(reason) = hindrance(session).await? {
+        refuse(session, at, reason);
+        return Ok(());
+    }
+    if signal.tables.len() > MOST_TABLES {
+        refuse(
+            session,
+            at,
+            &format!("more than {MOST_TABLES} tables at a time: ask for them one part after the other"),
+        );
+        return Ok(());
+    }
+    let mut members: Vec<Member> = Vec::new();
+    for table in &signal.tables {
+        match member(session, (publisher, routes), table, &signal.conditions).await? {
+            Ok(member) if members.iter().any(|known| known.oid == member.oid) => {}
+            Ok(member) => members.push(member),
+            Err(reason) => refuse(session, at, &reason),
+        }
+    }
+    if members.is_empty() {
+        return Ok(());
+    }
+    let names = members.iter().map(|member| member.name.to_string()).collect::<Vec<_>>().join(", ");
+    let run = Run { begin: at, tables: parents_first(session, members).await?, end: None };
+    let resync = run.name();
+    session.resyncs.begin(run);
+    session.position.record_current(|| session.resyncs.updates(&[at])).await?;
+    tracing::info!(resync, tables = names, "a resync begins");
+    Ok(())
+}
+
+/// Why this capture cannot read tables again; `None` if it can.
+async fn hindrance(session: &Session) -> Result<Option<&'static str>, Error> {
+    if session.settings.encoder.records != Records::Envelope {
+        return Ok(Some("flat records have no end of a resync"));
+    }
+    Ok(unread::hindrance(&session.client, &session.settings).await?)
+}
+
+/// The table as a member of a resync; inside, why it is none.
+async fn member(
+    session: &Session,
+    (publisher, routes): (&Publisher, &Routes),
+    table: &str,
+    conditions: &[Condition],
+) -> Result<Result<Member, String>, Error> {
+    let Some((name, topic)) = session.topics.iter().find(|(name, _)| name.to_string() == table) else {
+        return Ok(Err(format!("table {table} is not captured")));
+    };
+    if session.tables.is_stopped(name) || publisher.topic(topic).is_none() {
+        return Ok(Err(format!("table {table} is stopped")));
+    }
+    let Some(relation) = relation(session, routes, name) else {
+        return Ok(Err(format!("table {table} is not published")));
+    };
+    if relation.key.is_empty() {
+        return Ok(Err(format!("table {table} has no key: its rows cannot be told from those that are there")));
+    }
+    if session.key_form(topic).await.is_some_and(|form| form.one_partition) {
+        return Ok(Err(format!("the keys of table {table} are not told apart by their bytes")));
+    }
+    if session.resyncs.is_member(relation.oid) {
+        return Ok(Err(format!("table {table} is in a resync already")));
+    }
+    let settled = condition::settle(&session.client, &relation, conditions).await?;
+    Ok(settled.map(|conditions| Member::new(relation.oid, name.clone(), topic.clone(), conditions)))
+}
+
+/// The table as the stream has described it, or as it was when the session began.
+fn relation(session: &Session, routes: &Routes, name: &TableName) -> Option<Arc<Relation>> {
+    let known = session.published.iter().map(|table| &table.relation).find(|relation| relation.name == *name)?;
+    match routes.find(known.oid) {
+        Some(Route::Running(running)) => Some(Arc::clone(&running.relation)),
+        _ => Some(Arc::new(known.clone())),
+    }
+}
+
+/// Tables that others refer to come first: rows that the target lacks come before what hangs on them.
+async fn parents_first(session: &Session, members: Vec<Member>) -> Result<Vec<Member>, Error> {
+    let oids: Vec<_> = members.iter().map(|member| member.oid).collect();
+    let order = references::parents_first(&session.client, &oids).await?;
+    let mut members: HashMap<u32, Member> = members.into_iter().map(|member| (member.oid, member)).collect();
+    Ok(order.iter().filter_map(|oid| members.remove(oid)).collect())
+}
+
+/// These tables, or all, leave their resyncs.
+async fn stop(session: &Session, tables: &[String], at: Position) -> Result<(), Error> {
+    let members = session.resyncs.members();
+    let named = |name: &TableName| tables.is_empty() || tables.contains(&name.to_string());
+    let stopping: Vec<_> = members.iter().filter(|(name, _)| named(name)).collect();
+    if stopping.is_empty() {
+        refuse(session, at, "no resync that goes on has a table that was to be given up");
+    }
+    for (name, oid) in stopping {
+        session.leave(name, at, "it was told to stop").await?;
+        session.windows.stop(*oid, "it was told to stop");
+    }
+    Ok(())
+}
