@@ -17,6 +17,7 @@ use toml::{
 use super::{
     key::{Key, Kind},
     keys::{self, KEYS},
+    nearest::nearest,
     problem::{Error, Origin, Problem},
 };
 
@@ -179,7 +180,7 @@ impl Layers {
             Origin::Environment(_) => format!("{PREFIX}{}", path.to_ascii_uppercase().replace('.', "__")),
             _ => path.to_owned(),
         };
-        let message = match keys::nearest(path) {
+        let message = match nearest(path) {
             Some(nearest) => format!("is not a configuration key; did you mean {}?", named(nearest)),
             None => "is not a configuration key".to_owned(),
         };

@@ -7,6 +7,7 @@ mod effective;
 mod key;
 mod keys;
 mod layers;
+mod nearest;
 mod problem;
 mod reserved;
 mod rule;
