@@ -161,13 +161,15 @@ async fn ghosts(
         Ok(within) => within,
         Err(unclear) => return Ok(Err(unclear)),
     };
-    let published = sweep.rows.get(&member.topic).copied();
+    let Some(published) = sweep.rows.get(&member.topic).copied() else {
+        return Ok(Err(Unclear("the resync does not say how many rows of it it has read".to_owned())));
+    };
     let noted = member.noted.filter(|(resync, ..)| *resync == sweep.resync);
     let Some((_, number, rows)) = noted else {
         let empty = "the resync says that it has read rows, and none of them came here";
-        return Ok(if published == Some(0) { Ok(within) } else { Err(Unclear(empty.to_owned())) });
+        return Ok(if published == 0 { Ok(within) } else { Err(Unclear(empty.to_owned())) });
     };
-    if published.is_some_and(|published| u64::try_from(rows).unwrap_or(0) < published) {
+    if u64::try_from(rows).unwrap_or(0) < published {
         return Ok(Err(Unclear("some of the rows that the resync has read never came here".to_owned())));
     }
     let seen = ledger.seen_table(number);

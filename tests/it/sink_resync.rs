@@ -259,6 +259,38 @@ async fn nothing_goes_where_the_resync_s_rows_did_not_all_come_and_all_goes_wher
 
 // trap T26
 #[tokio::test]
+async fn nothing_goes_of_a_table_of_which_the_end_does_not_say_how_many_rows_were_read() {
+    let (db, mut feed) = drifted().await;
+    read_again(&mut feed, &[1, 2], 20);
+    let mut sweep = feed.sweep(resync(10), &[("t", 2)]);
+    sweep.rows.clear();
+    feed.put_sweep(at(31, 1), &sweep);
+    feed.put(("t", 0), at(32, 1), None, &insert(&["30", "after"]));
+    let applier = feed.apply(&db).await;
+    db.until("SELECT id FROM t WHERE v = 'after'", &["30"]).await;
+    assert_eq!(db.rows("SELECT count(*) FROM t WHERE v = 'ghost'").await, ["3"]);
+    applier.finish().await;
+}
+
+// traps T26, T32
+#[tokio::test]
+async fn a_stopped_table_is_swept_by_its_own_end_alone_wherever_its_lanes_are() {
+    let (db, _) = drifted().await;
+    db.run("UPDATE walrelay.position SET parked_epoch = 0, parked_lsn = '0/1F', parked_ordinal = 1").await;
+    let mut feed = Feed::of(&[table("t", 3), table("u", 1)]).await;
+    let mut sweep = feed.sweep(resync(10), &[("u", 0)]);
+    sweep.barrier.stopped = vec![(topic("t"), 3)];
+    sweep.rows.insert(topic("t"), 0);
+    feed.put_sweep(at(31, 1), &sweep);
+    feed.put(("u", 0), at(32, 1), None, &insert(&["1", "after"]));
+    let applier = feed.apply_of(&db, &[(topic("u"), 0)]).await;
+    db.until("SELECT id FROM u", &["1"]).await;
+    assert_eq!(db.rows("SELECT count(*) FROM t").await, ["12"]);
+    applier.finish().await;
+}
+
+// trap T26
+#[tokio::test]
 async fn what_is_beyond_the_conditions_stays() {
     let (db, mut feed) = drifted().await;
     db.run("INSERT INTO t VALUES (-1, 'ghost'), (99, 'ghost'), (103, 'ghost'), (104, 'ghost')").await;
