@@ -190,7 +190,9 @@ async fn leave_in_transaction(
     topic: &str,
 ) -> Result<(), Error> {
     if !lock(client, ledger, at, gate.barrier()).await?.contains(topic) {
-        resyncs::end(client, ledger, &[topic]).await?;
+        if let Gate::Sweep(sweep) = gate {
+            resyncs::end_up_to(client, ledger, sweep.resync, &[topic]).await?;
+        }
         done_with(client, ledger, at, &[topic]).await?;
     }
     Ok(())

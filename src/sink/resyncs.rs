@@ -3,7 +3,7 @@
 //! A table of keys goes in two steps. The transaction that is done with it says so (`ended`); it is dropped afterwards, when nobody reads
 //! it: a lock on it must hold up neither a sweep nor a batch. Whoever comes later drops what a crash has left.
 
-use tokio_postgres::Client;
+use tokio_postgres::{Client, types::PgLsn};
 
 use crate::{
     event::Resync,
@@ -91,6 +91,17 @@ pub async fn end(client: &Client, ledger: &Ledger, topics: &[&str]) -> Result<()
         ledger.table("resync")
     );
     let ended = client.execute(&sql, &[&ledger.instance(), &topics]).await;
+    ended.map(drop).map_err(Error::query("end a resync"))
+}
+
+/// As [`end`], for this resync and earlier ones, which come to no end any more: a later one goes on.
+pub async fn end_up_to(client: &Client, ledger: &Ledger, resync: Resync, topics: &[&str]) -> Result<(), Error> {
+    let sql = format!(
+        "UPDATE {} SET ended = true WHERE instance = $1 AND topic = ANY ($2) AND NOT ended AND (epoch, commit_lsn) <= ($3, $4)",
+        ledger.table("resync")
+    );
+    let (epoch, commit) = (i64::from(resync.epoch), PgLsn::from(resync.commit.0));
+    let ended = client.execute(&sql, &[&ledger.instance(), &topics, &epoch, &commit]).await;
     ended.map(drop).map_err(Error::query("end a resync"))
 }
 

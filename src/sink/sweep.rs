@@ -70,7 +70,7 @@ pub async fn run<'a>(
         }
     }
     let done: Vec<&str> = topics.iter().copied().filter(|topic| !refused.contains(topic)).collect();
-    end(client, ledger, sweep.resync, &done).await?;
+    resyncs::end_up_to(client, ledger, sweep.resync, &done).await?;
     Ok(done)
 }
 
@@ -232,15 +232,4 @@ async fn delete(
         }
     }
     Ok(deleted)
-}
-
-/// Ends the resync's notes, and those of earlier ones, which come to no end any more.
-async fn end(client: &Client, ledger: &Ledger, resync: Resync, topics: &[&str]) -> Result<(), Error> {
-    let mut ended = Vec::with_capacity(topics.len());
-    for topic in topics {
-        if resyncs::latest(client, ledger, topic).await?.is_some_and(|latest| latest.resync <= resync) {
-            ended.push(*topic);
-        }
-    }
-    resyncs::end(client, ledger, &ended).await
 }

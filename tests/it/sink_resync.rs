@@ -9,8 +9,8 @@ use std::{
 };
 
 use walrelay::{
-    event::{Comparison, Condition},
-    sink::{Session, Sink},
+    event::{Comparison, Condition, Gate},
+    sink::{Session, Sink, barrier::leave},
 };
 
 use crate::{
@@ -287,6 +287,23 @@ async fn a_stopped_table_is_swept_by_its_own_end_alone_wherever_its_lanes_are() 
     db.until("SELECT id FROM u", &["1"]).await;
     assert_eq!(db.rows("SELECT count(*) FROM t").await, ["12"]);
     applier.finish().await;
+}
+
+// trap T26
+#[tokio::test]
+async fn leaving_the_end_of_a_resync_ends_that_and_earlier_ones_and_no_later_one() {
+    let (db, mut feed) = drifted().await;
+    feed.put(("t", 0), at(50, 2), Some(resync(40)), &read(&["3", "read again"]));
+    let applier = feed.apply(&db).await;
+    db.until("SELECT commit_lsn, rows FROM walrelay.resync", &["0/28|1"]).await;
+    applier.finish().await;
+    let sink = Sink::new(sink_settings(&db, "it"));
+    let session = Session::connect(&sink).await.unwrap();
+    for (named, left) in [(10, "1"), (40, "0")] {
+        let gate = Gate::Sweep(feed.sweep(resync(named), &[("t", 1)]));
+        leave(session.client(), sink.ledger(), at(named + 50, 1), &gate, &topic("t")).await.unwrap();
+        assert_eq!(db.rows("SELECT count(*) FROM walrelay.resync WHERE NOT ended").await, [left], "{named}");
+    }
 }
 
 // trap T26
