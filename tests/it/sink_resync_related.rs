@@ -144,6 +144,37 @@ async fn a_table_whose_rows_need_what_comes_behind_the_end_goes_on_without_a_swe
 
 // traps T26, T65
 #[tokio::test]
+async fn a_table_goes_on_without_a_sweep_not_before_the_target_knows() {
+    let (db, mut feed) = family("").await;
+    feed.put(("p", 0), at(1, 1), None, &insert(&["7"]));
+    feed.put(("p", 0), at(42, 1), None, &delete(&["7"]));
+    let mut applier = feed.apply(&db).await;
+    db.until("SELECT commit_lsn FROM walrelay.position WHERE topic LIKE '%p'", &["0/2A"]).await;
+    // Another process has made the barrier's row, and has not come to its end.
+    let other = walrelay::postgres::connect(&db.settings, "walrelay test").await.unwrap();
+    let row = "BEGIN; INSERT INTO walrelay.barrier VALUES ('it', 0, '0/1F', 1, '[]')";
+    other.batch_execute(row).await.unwrap();
+    feed.put(("c", 0), at(20, 2), Some(resync(10)), &read(&["70", "7"]));
+    let sweep = feed.sweep(resync(10), &[("c", 1)]);
+    feed.put_sweep(at(31, 1), &sweep);
+    feed.put(("c", 0), at(41, 1), None, &delete(&["70", "∅"]));
+    feed.put(("c", 0), at(43, 1), None, &insert(&["8", "∅"]));
+    feed.deliver(&mut applier);
+    applier.progress(100);
+    let waits = "SELECT count(*) > 0 FROM pg_stat_activity WHERE application_name = 'walrelay apply' AND wait_event_type = 'Lock'";
+    db.until(waits, &["t"]).await;
+    // It tries again, and jobs have had all the time that they need.
+    let later = db.rows("SELECT clock_timestamp() + '1 s'").await.remove(0);
+    db.until(&format!("{waits} AND query_start > '{later}'"), &["t"]).await;
+    assert!(db.rows(BOTH).await.is_empty(), "beyond the end before the target knew");
+    other.batch_execute("ROLLBACK").await.unwrap();
+    db.until(BOTH, &["c8"]).await;
+    assert!(applier.health.snapshot().stopped.is_empty());
+    applier.finish().await;
+}
+
+// traps T26, T65
+#[tokio::test]
 async fn a_parent_s_deletion_waits_for_the_child_that_stands_at_the_end_of_its_resync() {
     let (db, mut feed) = family("").await;
     feed.put(("p", 0), at(1, 1), None, &insert(&["7"]));

@@ -119,8 +119,8 @@ pub struct Findings {
     pub fenced: Vec<TopicPartition>,
     /// What barriers wait for.
     pub awaited: BTreeSet<Awaited>,
-    /// Topics of which the target knows that they are beyond the end of a resync without a sweep.
-    pub overtaken: Vec<Arc<str>>,
+    /// Topics of which the target knows that they go beyond the end of a resync without a sweep, and where that is.
+    pub overtaken: Vec<(Arc<str>, Position)>,
     /// Lanes whose table the target refuses to empty, or another topic owns, and why.
     pub refused: Vec<(TopicPartition, sink::Error)>,
     /// The hold.
@@ -172,7 +172,7 @@ async fn with_session(
     }
     for (topic, parked) in orders.overtaken {
         leave(session.client(), sink.ledger(), parked.at, &parked.gate, &topic).await?;
-        findings.overtaken.push(topic);
+        findings.overtaken.push((topic, parked.at));
     }
     let target = |topic: &str| table_of(topic).map(|source| sink.target_of(&source));
     let others = Others { target: &target, withheld: &orders.withheld };
