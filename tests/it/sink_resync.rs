@@ -301,7 +301,7 @@ async fn leaving_the_end_of_a_resync_ends_that_and_earlier_ones_and_no_later_one
     let session = Session::connect(&sink).await.unwrap();
     for (named, left) in [(10, "1"), (40, "0")] {
         let gate = Gate::Sweep(feed.sweep(resync(named), &[("t", 1)]));
-        leave(session.client(), sink.ledger(), at(named + 50, 1), &gate, &topic("t")).await.unwrap();
+        assert!(leave(session.client(), sink.ledger(), at(named + 50, 1), &gate, &topic("t")).await.unwrap());
         assert_eq!(db.rows("SELECT count(*) FROM walrelay.resync WHERE NOT ended").await, [left], "{named}");
     }
 }
@@ -450,6 +450,35 @@ async fn somebody_who_reads_the_keys_holds_nothing_up_and_they_go_later() {
     let applier = feed.apply(&db).await;
     no_notes_are_left(&db).await;
     applier.finish().await;
+}
+
+// traps T26, T32
+#[tokio::test]
+async fn a_lock_holds_up_the_end_of_a_resync_alone_and_no_other_table() {
+    for held in
+        ["SELECT FROM t WHERE id = 100 FOR UPDATE", "INSERT INTO walrelay.barrier VALUES ('it', 0, '0/1F', 1, '[]')"]
+    {
+        let (db, _) = drifted().await;
+        db.run("CREATE TABLE u (id int PRIMARY KEY, v text); INSERT INTO u VALUES (1, 'before')").await;
+        let mut feed = Feed::of(&[table("t", 3), table("u", 1)]).await;
+        for (ordinal, id) in (1..).zip(1..10) {
+            feed.put(("t", partition(id)), at(1, ordinal), None, &insert(&[&id.to_string(), "before"]));
+        }
+        let other = walrelay::postgres::connect(&db.settings, "walrelay test").await.unwrap();
+        other.batch_execute(&format!("BEGIN; {held}")).await.unwrap();
+        read_again(&mut feed, &[1, 2], 20);
+        let sweep = feed.sweep(resync(10), &[("t", 2)]);
+        feed.put_sweep(at(31, 1), &sweep);
+        let mut applier = feed.apply(&db).await;
+        db.until("SELECT count(*) FROM walrelay.position WHERE parked_lsn = '0/1F'", &["3"]).await;
+        feed.truncate(&["u"], at(32, 1));
+        feed.deliver(&mut applier);
+        db.until("SELECT count(*) FROM u", &["0"]).await;
+        assert_eq!(db.rows("SELECT count(*) FROM t").await, ["12"]);
+        other.batch_execute("ROLLBACK").await.unwrap();
+        db.until(IDS, &["1", "2"]).await;
+        applier.finish().await;
+    }
 }
 
 #[tokio::test]
