@@ -131,6 +131,10 @@ impl Session {
     pub async fn apply(&mut self, sink: &Sink, parts: &[LanePart<'_>], manner: Manner) -> Result<Applied, Error> {
         let runs = self.runs(sink, parts).await?;
         let applied = self.transaction(sink, parts, &runs, manner).await;
+        if applied.is_err() {
+            // The table of a resync's keys may be gone, or another one by now.
+            parts.iter().for_each(|part| sink.forget_keys(part.topic));
+        }
         if !matches!(applied, Ok(Applied::Done(_))) && !self.client.is_closed() {
             self.client.batch_execute("ROLLBACK").await.map_err(Error::query("roll back"))?;
         }

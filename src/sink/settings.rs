@@ -111,9 +111,14 @@ impl Sink {
         known.insert(Arc::clone(topic), (resync, keys));
     }
 
+    /// Forgets where a topic's keys are noted: another process may have ended that.
+    pub fn forget_keys(&self, topic: &str) {
+        self.keys.lock().unwrap_or_else(PoisonError::into_inner).remove(topic);
+    }
+
     /// Forgets a topic's plans: its table may have changed, or that of a resync's keys.
     pub fn forget_plans(&self, topic: &str) {
-        self.keys.lock().unwrap_or_else(PoisonError::into_inner).remove(topic);
+        self.forget_keys(topic);
         self.plans.lock().unwrap_or_else(PoisonError::into_inner).remove(topic);
     }
 
