@@ -10,7 +10,7 @@
 //! what nothing brings back. Tables that nobody applies here are the operator's: what his foreign keys do on a deletion is done, and what they
 //! refuse stops the table.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use tokio_postgres::{Client, types::PgLsn};
 
@@ -51,22 +51,37 @@ pub async fn run<'a>(
     let references =
         ties::references(client, ledger, &members.iter().map(|member| member.oid).collect::<Vec<_>>()).await?;
     let mut refused = BTreeSet::new();
-    let mut waiting: BTreeSet<u32> = members.iter().map(|member| member.oid).collect();
+    // Before the first deletion: a table of which nothing can be told keeps its rows, and those that they reference.
+    let mut found = BTreeMap::new();
+    for member in &members {
+        save(client).await?;
+        match ghosts(client, ledger, sweep, member).await {
+            Ok(Ok(ghosts)) => drop(found.insert(member.oid, ghosts)),
+            Ok(Err(Unclear(why))) => tracing::warn!(
+                table = %member.name, resync = %sweep.resync,
+                "rows that the source does not have stay in the table: {why}; a new resync, or verify, shows whether there are any"
+            ),
+            Err(error) => drop(refused.insert(refuse(client, member, error, asking).await?)),
+        }
+    }
+    // The tables that are still to lose all rows that the source does not have.
+    let is_whole = |member: &&Member| found.contains_key(&member.oid) && !sweep.conditions.contains_key(&member.topic);
+    let mut waiting: BTreeSet<u32> = members.iter().filter(is_whole).map(|member| member.oid).collect();
     for member in children_first(&members, &references) {
         waiting.remove(&member.oid);
+        let Some(ghosts) = found.get(&member.oid) else { continue };
         // Of a circle of foreign keys the rows of one table go before those that reference them.
         let (later, earlier): (Vec<&Reference>, Vec<&Reference>) = references
             .iter()
             .filter(|key| key.referenced == member.oid)
             .partition(|key| waiting.contains(&key.referencing));
-        let swept = one(client, ledger, sweep, member, (earlier.as_slice(), later.is_empty())).await;
-        match swept {
-            Ok(()) => {}
-            Err(error) if member.topic == asking || error.severity() != Severity::Definite => return Err(error),
-            Err(_) => {
-                client.batch_execute("ROLLBACK TO SAVEPOINT sweep").await.map_err(Error::query("sweep a table"))?;
-                refused.insert(member.topic.as_str());
-            }
+        save(client).await?;
+        match delete(client, member, ghosts, (earlier.as_slice(), later.is_empty())).await {
+            Ok(deleted) => tracing::info!(
+                table = %member.name, resync = %sweep.resync, deleted,
+                "a resync has ended, and rows that the source does not have are gone"
+            ),
+            Err(error) => drop(refused.insert(refuse(client, member, error, asking).await?)),
         }
     }
     let done: Vec<&str> = topics.iter().copied().filter(|topic| !refused.contains(topic)).collect();
@@ -120,29 +135,18 @@ fn children_first<'a>(members: &'a [Member], references: &[Reference]) -> Vec<&'
     ordered
 }
 
-/// Sweeps one table behind a savepoint. `keys` are the foreign keys that reference it and whose tables were swept before it, or are not
-/// swept at all, and whether these are all.
-async fn one(
-    client: &Client,
-    ledger: &Ledger,
-    sweep: &Sweep,
-    member: &Member,
-    keys: (&[&Reference], bool),
-) -> Result<(), Error> {
-    client.batch_execute("SAVEPOINT sweep").await.map_err(Error::query("sweep a table"))?;
-    let ghosts = match ghosts(client, ledger, sweep, member).await? {
-        Ok(ghosts) => ghosts,
-        Err(Unclear(why)) => {
-            tracing::warn!(
-                table = %member.name, resync = %sweep.resync,
-                "rows that the source does not have stay in the table: {why}; a new resync, or verify, shows whether there are any"
-            );
-            return Ok(());
-        }
-    };
-    let deleted = delete(client, member, &ghosts, keys).await?;
-    tracing::info!(table = %member.name, resync = %sweep.resync, deleted, "a resync has ended, and rows that the source does not have are gone");
-    Ok(())
+/// What comes then can be taken back alone.
+async fn save(client: &Client) -> Result<(), Error> {
+    client.batch_execute("SAVEPOINT sweep").await.map_err(Error::query("sweep a table"))
+}
+
+/// Takes back what was done since the savepoint; the table's topic. Gives back an error that is of the `asking` topic's table, or of none.
+async fn refuse<'a>(client: &Client, member: &'a Member, error: Error, asking: &str) -> Result<&'a str, Error> {
+    if member.topic == asking || error.severity() != Severity::Definite {
+        return Err(error);
+    }
+    client.batch_execute("ROLLBACK TO SAVEPOINT sweep").await.map_err(Error::query("sweep a table"))?;
+    Ok(&member.topic)
 }
 
 /// The condition that rows meet which the source does not have, on the table as `t`.
@@ -157,6 +161,13 @@ async fn ghosts(
         return Ok(Err(Unclear("it is not there any more".to_owned())));
     };
     let conditions = sweep.conditions.get(&member.topic).map_or(&[][..], Vec::as_slice);
+    if !conditions.is_empty()
+        && let Some(constraint) = ties::acting_on_itself(client, member.oid).await?
+    {
+        return Ok(Err(Unclear(format!(
+            "its foreign key {constraint} references the table itself and acts on a deletion, also on rows that the resync was not about"
+        ))));
+    }
     let within = match predicate::compile(client, member.oid, conditions).await.map_err(described)? {
         Ok(within) => within,
         Err(unclear) => return Ok(Err(unclear)),
