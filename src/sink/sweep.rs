@@ -56,12 +56,16 @@ pub async fn run<'a>(
     for member in &members {
         save(client).await?;
         match ghosts(client, ledger, sweep, member).await {
-            Ok(Ok(ghosts)) => drop(found.insert(member.oid, ghosts)),
+            Ok(Ok(ghosts)) => {
+                found.insert(member.oid, ghosts);
+            }
             Ok(Err(Unclear(why))) => tracing::warn!(
                 table = %member.name, resync = %sweep.resync,
                 "rows that the source does not have stay in the table: {why}; a new resync, or verify, shows whether there are any"
             ),
-            Err(error) => drop(refused.insert(refuse(client, member, error, asking).await?)),
+            Err(error) => {
+                refused.insert(refuse(client, member, error, asking).await?);
+            }
         }
     }
     // The tables that are still to lose all rows that the source does not have.
@@ -81,7 +85,9 @@ pub async fn run<'a>(
                 table = %member.name, resync = %sweep.resync, deleted,
                 "a resync has ended, and rows that the source does not have are gone"
             ),
-            Err(error) => drop(refused.insert(refuse(client, member, error, asking).await?)),
+            Err(error) => {
+                refused.insert(refuse(client, member, error, asking).await?);
+            }
         }
     }
     let done: Vec<&str> = topics.iter().copied().filter(|topic| !refused.contains(topic)).collect();
@@ -168,7 +174,7 @@ async fn ghosts(
             "its foreign key {constraint} references the table itself and acts on a deletion, also on rows that the resync was not about"
         ))));
     }
-    let within = match predicate::compile(client, member.oid, conditions).await.map_err(described)? {
+    let within = match predicate::compile(client, (member.oid, &target), conditions).await.map_err(described)? {
         Ok(within) => within,
         Err(unclear) => return Ok(Err(unclear)),
     };

@@ -354,6 +354,24 @@ async fn conditions_whose_order_depends_on_a_collation_remove_nothing() {
 
 // traps T26, T81
 #[tokio::test]
+async fn conditions_on_a_column_that_takes_different_texts_for_equal_remove_nothing() {
+    let db = Database::create().await;
+    let columns = [column("k*", (1700, "numeric")), column("v", TEXT)];
+    let mut feed = Feed::of(&[Table { name: "t", partitions: 1, columns: &columns }]).await;
+    db.run("CREATE TABLE t (k numeric PRIMARY KEY, v text); INSERT INTO t VALUES (1.00, 'ghost')").await;
+    for (commit, comparison) in (31..).zip([Comparison::Equal, Comparison::AtMost]) {
+        let mut sweep = feed.sweep(resync(commit - 20), &[("t", 0)]);
+        sweep.conditions.insert(topic("t"), vec![Condition { column: "k".into(), comparison, value: "1".into() }]);
+        feed.put_sweep(at(commit, 1), &sweep);
+    }
+    feed.put(("t", 0), at(40, 1), None, &insert(&["7", "after"]));
+    let applier = feed.apply(&db).await;
+    db.until("SELECT k FROM t ORDER BY k", &["1.00", "7"]).await;
+    applier.finish().await;
+}
+
+// traps T26, T81
+#[tokio::test]
 async fn keys_that_the_target_calls_equal_are_one() {
     let db = Database::create().await;
     let columns = [column("k*", (1186, "interval")), column("v", TEXT)];
