@@ -129,10 +129,12 @@ pub async fn drop_ended(client: &Client, ledger: &Ledger) -> Result<(), Error> {
 
 /// Statements that make the latest resync of a topic another instance's.
 pub(crate) fn take_over(ledger: &Ledger, from: &str, topic: &str) -> String {
-    let (table, mine) = (ledger.table("resync"), ledger.instance_literal());
+    let (table, unnoted, mine) = (ledger.table("resync"), ledger.table("unnoted"), ledger.instance_literal());
     let (from, topic) = (quote_literal(from), quote_literal(topic));
     format!(
         "UPDATE {table} SET ended = true WHERE instance = {mine} AND topic = {topic} AND NOT ended; \
-         UPDATE {table} SET instance = {mine} WHERE instance = {from} AND topic = {topic} AND NOT ended;"
+         UPDATE {table} SET instance = {mine} WHERE instance = {from} AND topic = {topic} AND NOT ended; \
+         DELETE FROM {unnoted} WHERE instance = {mine} AND topic = {topic}; \
+         UPDATE {unnoted} SET instance = {mine} WHERE instance = {from} AND topic = {topic};"
     )
 }

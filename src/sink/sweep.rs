@@ -36,6 +36,10 @@ struct Member {
     oid: u32,
     /// The resync whose keys were noted last, the table of these, and how many rows that it had read came here.
     noted: Option<(Resync, i64, i64)>,
+    /// Whether the list has a line of some resync of the topic, ended ones included.
+    is_listed: bool,
+    /// Whether some of its rows may have been applied without noting their keys, by a version that did not know resyncs.
+    is_unnoted: bool,
 }
 
 /// Deletes what the source does not have from the tables of these topics, in the caller's transaction, and answers of which topics that
@@ -47,7 +51,7 @@ pub async fn run<'a>(
     topics: &[&'a str],
     asking: &str,
 ) -> Result<Vec<&'a str>, Error> {
-    let members = members(client, ledger, topics).await?;
+    let members = members(client, ledger, sweep.resync, topics).await?;
     let references =
         ties::references(client, ledger, &members.iter().map(|member| member.oid).collect::<Vec<_>>()).await?;
     let mut refused = BTreeSet::new();
@@ -96,18 +100,23 @@ pub async fn run<'a>(
 }
 
 /// Those of the topics' tables that are there.
-async fn members(client: &Client, ledger: &Ledger, topics: &[&str]) -> Result<Vec<Member>, Error> {
+async fn members(client: &Client, ledger: &Ledger, resync: Resync, topics: &[&str]) -> Result<Vec<Member>, Error> {
     let sql = format!(
-        "SELECT t.topic, n.nspname::text, c.relname::text, c.oid, r.epoch, r.commit_lsn, r.number, r.rows FROM {} AS t \
+        "SELECT t.topic, n.nspname::text, c.relname::text, c.oid, r.epoch, r.commit_lsn, r.number, r.rows, \
+           EXISTS (SELECT FROM {resyncs} AS a WHERE a.instance = t.instance AND a.topic = t.topic), \
+           coalesce((u.epoch, u.commit_lsn) >= ($3, $4), false) FROM {topics} AS t \
          JOIN pg_namespace n ON n.nspname = t.target_schema \
          JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = t.target_table AND c.relkind IN ('r', 'p') \
-         LEFT JOIN {} AS r ON r.instance = t.instance AND r.topic = t.topic AND NOT r.ended \
+         LEFT JOIN {resyncs} AS r ON r.instance = t.instance AND r.topic = t.topic AND NOT r.ended \
+         LEFT JOIN {unnoted} AS u ON u.instance = t.instance AND u.topic = t.topic \
          WHERE t.instance = $1 AND t.topic = ANY ($2) ORDER BY t.topic",
-        ledger.table("topic"),
-        ledger.table("resync")
+        topics = ledger.table("topic"),
+        resyncs = ledger.table("resync"),
+        unnoted = ledger.table("unnoted")
     );
-    let rows =
-        client.query(&sql, &[&ledger.instance(), &topics]).await.map_err(Error::query("look for tables to sweep"))?;
+    let (epoch, commit) = (i64::from(resync.epoch), PgLsn::from(resync.commit.0));
+    let rows = client.query(&sql, &[&ledger.instance(), &topics, &epoch, &commit]).await;
+    let rows = rows.map_err(Error::query("look for tables to sweep"))?;
     rows.iter()
         .map(|row| {
             let at = row.get::<_, Option<i64>>(4).zip(row.get::<_, Option<PgLsn>>(5));
@@ -119,6 +128,8 @@ async fn members(client: &Client, ledger: &Ledger, topics: &[&str]) -> Result<Ve
                 name: TableName::new(row.get::<_, String>(1), row.get::<_, String>(2)),
                 oid: row.get(3),
                 noted: noted.map(|((at, number), rows)| (resync(at), number, rows)),
+                is_listed: row.get(8),
+                is_unnoted: row.get(9),
             })
         })
         .collect()
@@ -181,10 +192,14 @@ async fn ghosts(
     let Some(published) = sweep.rows.get(&member.topic).copied() else {
         return Ok(Err(Unclear("the resync does not say how many rows of it it has read".to_owned())));
     };
+    if member.is_unnoted {
+        let early = "it may have begun when an earlier version of the program applied the table, which notes no keys";
+        return Ok(Err(Unclear(early.to_owned())));
+    }
     let noted = member.noted.filter(|(resync, ..)| *resync == sweep.resync);
     let Some((_, number, rows)) = noted else {
-        let empty = "the resync says that it has read rows, and none of them came here";
-        return Ok(if published == 0 { Ok(within) } else { Err(Unclear(empty.to_owned())) });
+        let empty = "nothing of the resync came here, and it has read rows, or another one has left what it noted";
+        return Ok(if published == 0 && !member.is_listed { Ok(within) } else { Err(Unclear(empty.to_owned())) });
     };
     if u64::try_from(rows).unwrap_or(0) < published {
         return Ok(Err(Unclear("some of the rows that the resync has read never came here".to_owned())));

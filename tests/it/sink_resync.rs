@@ -499,6 +499,42 @@ async fn a_lock_holds_up_the_end_of_a_resync_alone_and_no_other_table() {
     }
 }
 
+// trap T26
+#[tokio::test]
+async fn a_resync_that_may_have_begun_before_the_books_had_the_list_removes_nothing() {
+    for (began, published, left) in [(10, 9, "12"), (19, 0, "12"), (20, 0, "12"), (21, 0, "0")] {
+        let (db, mut feed) = drifted().await;
+        // What an earlier version has applied.
+        db.run("DROP TABLE walrelay.resync, walrelay.unnoted; UPDATE walrelay.position SET commit_lsn = '0/14' WHERE partition = 1").await;
+        if published > 0 {
+            read_again(&mut feed, &[1, 2, 3, 4, 5, 6, 7, 8, 9], 25);
+        }
+        let sweep = feed.sweep(resync(began), &[("t", published)]);
+        feed.put_sweep(at(31, 1), &sweep);
+        feed.put(("t", 0), at(32, 1), None, &insert(&["30", "after"]));
+        let applier = feed.apply(&db).await;
+        db.until("SELECT id FROM t WHERE v = 'after'", &["30"]).await;
+        assert_eq!(db.rows("SELECT count(*) FROM t WHERE v <> 'after'").await, [left], "{began}");
+        applier.finish().await;
+    }
+}
+
+// trap T26
+#[tokio::test]
+async fn all_rows_go_only_where_no_resync_has_left_a_line() {
+    let (db, mut feed) = drifted().await;
+    let during = Some(resync(10));
+    feed.put(("t", partition(1)), at(20, 2), during, &read(&["1", "read again"]));
+    let sweep = feed.sweep(resync(40), &[("t", 0)]);
+    feed.put_sweep(at(50, 1), &sweep);
+    feed.put(("t", 0), at(52, 1), None, &insert(&["30", "after"]));
+    let applier = feed.apply(&db).await;
+    db.until("SELECT id FROM t WHERE v = 'after'", &["30"]).await;
+    assert_eq!(db.rows("SELECT count(*) FROM t WHERE v <> 'after'").await, ["12"]);
+    no_notes_are_left(&db).await;
+    applier.finish().await;
+}
+
 #[tokio::test]
 async fn books_of_before_get_the_list_of_resyncs_and_another_instance_takes_it_over() {
     let (db, mut feed) = drifted().await;
