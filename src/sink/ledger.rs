@@ -226,7 +226,8 @@ impl Ledger {
             "CREATE TABLE {resync} (
                number bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
                instance text NOT NULL, topic text NOT NULL, epoch bigint NOT NULL, commit_lsn pg_lsn NOT NULL,
-               key text[] NOT NULL, rows bigint NOT NULL DEFAULT 0, ended boolean NOT NULL DEFAULT false,
+               key text[] NOT NULL, types text[] NOT NULL, rows bigint NOT NULL DEFAULT 0,
+               incomplete boolean NOT NULL DEFAULT false, ended boolean NOT NULL DEFAULT false,
                created_at timestamptz NOT NULL DEFAULT now());
              CREATE UNIQUE INDEX ON {resync} (instance, topic) WHERE NOT ended;
              CREATE TABLE IF NOT EXISTS {unnoted} (

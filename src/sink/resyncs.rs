@@ -27,7 +27,16 @@ pub struct Latest {
     /// How many of the rows that it had read were applied.
     pub rows: i64,
     /// The key's columns.
-    pub key: Vec<String>,
+    pub key: Key,
+}
+
+/// The columns of a key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Key {
+    /// Their names, in key order.
+    pub names: Vec<String>,
+    /// Their types at the target.
+    pub types: Vec<String>,
 }
 
 /// Where the keys of a resync are noted.
@@ -53,25 +62,25 @@ impl Keys {
 impl Latest {
     /// Where the keys of a resync are noted, if the list tells: the columns of its key are these.
     #[must_use]
-    pub fn keys_of(&self, resync: Resync, names: &[String]) -> Option<Keys> {
+    pub fn keys_of(&self, resync: Resync, key: &Key) -> Option<Keys> {
         if self.resync > resync {
             return Some(Keys::Nowhere);
         }
-        (self.resync == resync && self.key == names).then_some(Keys::Table(self.number))
+        (self.resync == resync && self.key == *key).then_some(Keys::Table(self.number))
     }
 }
 
 /// The latest resync of a topic that has not ended.
 pub async fn latest(client: &Client, ledger: &Ledger, topic: &str) -> Result<Option<Latest>, Error> {
     let sql = format!(
-        "SELECT number, epoch, commit_lsn, rows, key FROM {} WHERE instance = $1 AND topic = $2 AND NOT ended",
+        "SELECT number, epoch, commit_lsn, rows, key, types FROM {} WHERE instance = $1 AND topic = $2 AND NOT ended",
         ledger.table("resync")
     );
     let row = client.query_opt(&sql, &[&ledger.instance(), &topic]).await.map_err(Error::query("look for a resync"))?;
     let Some(row) = row else { return Ok(None) };
     let at = position_of(row.get(1), row.get(2), 0)?;
     let resync = Resync { epoch: at.epoch, commit: at.commit };
-    Ok(Some(Latest { resync, number: row.get(0), rows: row.get(3), key: row.get(4) }))
+    Ok(Some(Latest { resync, number: row.get(0), rows: row.get(3), key: Key { names: row.get(4), types: row.get(5) } }))
 }
 
 /// The tables of keys of these topics, quoted.

@@ -33,6 +33,7 @@ use crate::{
         ledger::{APPLICATION_NAME, Claim, Ledger},
         moved,
         plan::{Manner, Plan, group},
+        resyncs::Key,
         seen,
         settings::Sink,
         stage::StagedRows,
@@ -191,11 +192,12 @@ impl Session {
 
     /// The number of the table in which a resync's keys are noted.
     async fn seen(&self, sink: &Sink, plan: &Plan, resync: Resync) -> Result<Option<i64>, Error> {
-        if let Some(keys) = sink.known_keys(&plan.topic, resync) {
+        let key = Key { names: plan.key_names(), types: plan.key_types() };
+        if let Some(keys) = sink.known_keys(&plan.topic, resync, &key) {
             return Ok(keys.table());
         }
-        let keys = seen::ensure(&self.client, sink.ledger(), plan, resync).await?;
-        sink.remember_keys(&plan.topic, resync, keys);
+        let keys = seen::ensure(&self.client, sink.ledger(), plan, (resync, &key)).await?;
+        sink.remember_keys(&plan.topic, (resync, key), keys);
         Ok(keys.table())
     }
 

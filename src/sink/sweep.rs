@@ -38,6 +38,8 @@ struct Member {
     noted: Option<(Resync, i64, i64)>,
     /// Whether the list has a line of some resync of the topic, ended ones included.
     is_listed: bool,
+    /// Whether keys of that resync lie in a table that is none of its list any more.
+    is_incomplete: bool,
     /// Whether some of its rows may have been applied without noting their keys, by a version that did not know resyncs.
     is_unnoted: bool,
 }
@@ -104,7 +106,7 @@ async fn members(client: &Client, ledger: &Ledger, resync: Resync, topics: &[&st
     let sql = format!(
         "SELECT t.topic, n.nspname::text, c.relname::text, c.oid, r.epoch, r.commit_lsn, r.number, r.rows, \
            EXISTS (SELECT FROM {resyncs} AS a WHERE a.instance = t.instance AND a.topic = t.topic), \
-           coalesce((u.epoch, u.commit_lsn) >= ($3, $4), false) FROM {topics} AS t \
+           coalesce((u.epoch, u.commit_lsn) >= ($3, $4), false), coalesce(r.incomplete, false) FROM {topics} AS t \
          JOIN pg_namespace n ON n.nspname = t.target_schema \
          JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = t.target_table AND c.relkind IN ('r', 'p') \
          LEFT JOIN {resyncs} AS r ON r.instance = t.instance AND r.topic = t.topic AND NOT r.ended \
@@ -130,6 +132,7 @@ async fn members(client: &Client, ledger: &Ledger, resync: Resync, topics: &[&st
                 noted: noted.map(|((at, number), rows)| (resync(at), number, rows)),
                 is_listed: row.get(8),
                 is_unnoted: row.get(9),
+                is_incomplete: row.get(10),
             })
         })
         .collect()
@@ -197,6 +200,9 @@ async fn ghosts(
         return Ok(Err(Unclear(early.to_owned())));
     }
     let noted = member.noted.filter(|(resync, ..)| *resync == sweep.resync);
+    if noted.is_some() && member.is_incomplete {
+        return Ok(Err(Unclear("its key got other columns or types while the resync went on".to_owned())));
+    }
     let Some((_, number, rows)) = noted else {
         let empty = "nothing of the resync came here, and it has read rows, or another one has left what it noted";
         return Ok(if published == 0 && !member.is_listed { Ok(within) } else { Err(Unclear(empty.to_owned())) });

@@ -535,6 +535,27 @@ async fn all_rows_go_only_where_no_resync_has_left_a_line() {
     applier.finish().await;
 }
 
+// trap T26
+#[tokio::test]
+async fn a_key_whose_type_becomes_another_one_in_between_leaves_all_rows() {
+    let (db, mut feed) = drifted().await;
+    let during = Some(resync(10));
+    feed.put(("t", partition(1)), at(20, 1), during, &update(&["1", "changed"]));
+    let applier = feed.apply(&db).await;
+    db.until("SELECT v FROM t WHERE id = 1", &["changed"]).await;
+    applier.finish().await;
+    db.run("ALTER TABLE t ALTER id TYPE bigint").await;
+    feed.put(("t", partition(2)), at(21, 1), during, &update(&["2", "changed"]));
+    let sweep = feed.sweep(resync(10), &[("t", 0)]);
+    feed.put_sweep(at(31, 1), &sweep);
+    feed.put(("t", 0), at(32, 1), None, &insert(&["30", "after"]));
+    let applier = feed.apply(&db).await;
+    db.until("SELECT id FROM t WHERE v = 'after'", &["30"]).await;
+    assert_eq!(db.rows("SELECT count(*) FROM t WHERE v <> 'after'").await, ["12"]);
+    no_notes_are_left(&db).await;
+    applier.finish().await;
+}
+
 #[tokio::test]
 async fn books_of_before_get_the_list_of_resyncs_and_another_instance_takes_it_over() {
     let (db, mut feed) = drifted().await;
