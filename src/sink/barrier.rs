@@ -28,7 +28,7 @@ use crate::{
     schema::{TableName, quote_literal},
     sink::{
         error::Error,
-        ledger::{Ledger, Standing},
+        ledger::{Ledger, Standing, bound_waits},
         resyncs, sweep,
         ties::{self, Tie},
     },
@@ -52,12 +52,17 @@ pub enum Awaited {
     Partition(String, i32),
     /// A topic whose table is stopped, and the foreign key that forbids to empty another table without it.
     Stopped(String, Tie),
+    /// A topic whose table somebody has locked, or that another process sweeps.
+    Lock(String),
 }
 
 impl fmt::Display for Awaited {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Partition(topic, partition) => write!(f, "topic {topic}, partition {partition}"),
+            Self::Lock(topic) => {
+                write!(f, "a lock that somebody has at the target, on rows or tables that topic {topic} needs")
+            }
             Self::Stopped(topic, Tie { referencing, referenced }) => write!(
                 f,
                 "topic {topic}, whose table is stopped, since at the target a foreign key of table {referencing} references \
@@ -84,7 +89,8 @@ impl Others<'_> {
     }
 }
 
-/// Empties the tables of a barrier if all partitions that it needs have arrived. `topic` is the asking lane's.
+/// Empties the tables of a barrier if all partitions that it needs have arrived. `topic` is the asking lane's. At the end of a resync
+/// a lock that is not to be had soon is waited for by asking again: other lanes have need of the connection.
 pub async fn gather(
     client: &Client,
     ledger: &Ledger,
@@ -98,6 +104,9 @@ pub async fn gather(
     let done = gather_in_transaction(client, ledger, at, gate, topic, others).await;
     let end = if done.is_ok() { "COMMIT" } else { "ROLLBACK" };
     client.batch_execute(end).await.map_err(failed())?;
+    if matches!(gate, Gate::Sweep(_)) && done.as_ref().is_err_and(Error::is_locked) {
+        return Ok(Gathering::Waits(BTreeSet::from([Awaited::Lock(topic.to_owned())])));
+    }
     if matches!(done, Ok(Gathering::Passed)) && (matches!(gate, Gate::Sweep(_)) || begins_anew(at)) {
         resyncs::drop_ended(client, ledger).await?;
     }
@@ -118,7 +127,7 @@ async fn gather_in_transaction(
     others: Others<'_>,
 ) -> Result<Gathering, Error> {
     let barrier = gate.barrier();
-    let emptied = lock(client, ledger, at, barrier).await?;
+    let emptied = lock(client, ledger, at, gate).await?;
     if emptied.contains(topic) || was_passed(client, ledger, at, topic).await? {
         return Ok(Gathering::Passed);
     }
@@ -126,9 +135,14 @@ async fn gather_in_transaction(
         return Ok(Gathering::Held);
     }
     let due = |name: &str| !emptied.contains(name) && (name == topic || (others.target)(name).is_some());
-    let listed: Vec<&(String, i32)> =
-        barrier.topics.iter().chain(&barrier.stopped).filter(|(name, _)| due(name)).collect();
+    // Of a stopped table the end of a resync says neither how many rows were read nor which: it gets an end of its own.
+    let stopped_too = if matches!(gate, Gate::Sweep(_)) { &[][..] } else { &barrier.stopped };
+    let listed: Vec<&(String, i32)> = barrier.topics.iter().chain(stopped_too).filter(|(name, _)| due(name)).collect();
     let arrivals = arrivals(client, ledger, at, &listed).await?;
+    // Since it was looked at above: what a lane beyond the barrier has written is not for it to take.
+    if arrivals.get(topic).is_some_and(Lanes::passed) {
+        return Ok(Gathering::Passed);
+    }
     let (mut ready, mut stopped) = (BTreeMap::new(), BTreeSet::new());
     for entry @ (name, partitions) in listed {
         let lanes = arrivals.get(name.as_str());
@@ -172,13 +186,17 @@ async fn gather_in_transaction(
 }
 
 /// Leaves the topic's table as it is, and says that its lanes are beyond the barrier: the end of a resync that they cannot stand at.
-pub async fn leave(client: &Client, ledger: &Ledger, at: Position, gate: &Gate, topic: &str) -> Result<(), Error> {
+/// `false` if the barrier's row is somebody else's right now.
+pub async fn leave(client: &Client, ledger: &Ledger, at: Position, gate: &Gate, topic: &str) -> Result<bool, Error> {
     let failed = || Error::query("leave a barrier");
     client.batch_execute("BEGIN").await.map_err(failed())?;
     let left = leave_in_transaction(client, ledger, at, gate, topic).await;
     let end = if left.is_ok() { "COMMIT" } else { "ROLLBACK" };
     client.batch_execute(end).await.map_err(failed())?;
-    left
+    match left {
+        Err(error) if error.is_locked() => Ok(false),
+        left => left.map(|()| true),
+    }
 }
 
 async fn leave_in_transaction(
@@ -188,8 +206,10 @@ async fn leave_in_transaction(
     gate: &Gate,
     topic: &str,
 ) -> Result<(), Error> {
-    if !lock(client, ledger, at, gate.barrier()).await?.contains(topic) {
-        resyncs::end(client, ledger, &[topic]).await?;
+    if !lock(client, ledger, at, gate).await?.contains(topic) {
+        if let Gate::Sweep(sweep) = gate {
+            resyncs::end_up_to(client, ledger, sweep.resync, &[topic]).await?;
+        }
         done_with(client, ledger, at, &[topic]).await?;
     }
     Ok(())
@@ -216,9 +236,18 @@ fn row(ledger: &Ledger, at: Position) -> String {
     )
 }
 
-/// Locks the barrier's row, creating it first; the topics that are emptied already.
-async fn lock(client: &Client, ledger: &Ledger, at: Position, barrier: &Barrier) -> Result<BTreeSet<String>, Error> {
+/// How long the row of a resync's end is waited for: another process that has it may be sweeping tables of many rows.
+const ROW_TIMEOUT: &str = "100ms";
+
+/// Locks the barrier's row, creating it first; the topics that are emptied already. At the end of a resync what comes then waits for
+/// locks no longer than a change of a schema does.
+async fn lock(client: &Client, ledger: &Ledger, at: Position, gate: &Gate) -> Result<BTreeSet<String>, Error> {
     let failed = || Error::query("lock a barrier");
+    let is_sweep = matches!(gate, Gate::Sweep(_));
+    if is_sweep {
+        let bound = format!("SET LOCAL lock_timeout = '{ROW_TIMEOUT}'");
+        client.batch_execute(&bound).await.map_err(failed())?;
+    }
     let table = ledger.table("barrier");
     let insert = format!(
         "INSERT INTO {table} VALUES ({}, {}, '{}', {}, {}) ON CONFLICT DO NOTHING",
@@ -226,11 +255,14 @@ async fn lock(client: &Client, ledger: &Ledger, at: Position, barrier: &Barrier)
         at.epoch,
         at.commit,
         at.ordinal,
-        quote_literal(&topics_text(barrier))
+        quote_literal(&topics_text(gate.barrier()))
     );
     client.execute(&insert, &[]).await.map_err(failed())?;
     let select = format!("SELECT emptied FROM {table} WHERE {} FOR UPDATE", row(ledger, at));
     let emptied: Vec<String> = client.query_one(&select, &[]).await.map_err(failed())?.get(0);
+    if is_sweep {
+        bound_waits(client).await?;
+    }
     Ok(emptied.into_iter().collect())
 }
 

@@ -32,7 +32,7 @@ pub enum Past {
     Blank,
     /// It was there, and the topic's positions tell what is in it.
     Applied {
-        /// The statement that makes the books forget how far this instance has applied it.
+        /// The statements that make the books forget how far this instance has applied it.
         forget: String,
     },
 }
@@ -157,20 +157,29 @@ impl Ledger {
             let mine = if elsewhere.is_none() { (Some(self.instance()), Some(topic)) } else { (None, None) };
             let row = client.query_opt(&sql, &[&&*target.schema, &&*target.table, &mine.0, &mine.1]).await;
             if let Some(row) = row.map_err(failed())? {
-                return Err(ledger.occupied(topic, target, (row.get(0), row.get(1)), elsewhere.as_deref()));
+                // Books of an earlier version have no list of resyncs.
+                let listed = "SELECT to_regclass($1) IS NOT NULL";
+                let listed = client.query_one(listed, &[&ledger.table("resync")]).await.map_err(failed())?.get(0);
+                let forget = ledger.forget(row.get(0), row.get(1), listed);
+                return Err(ledger.occupied(topic, target, (row.get(0), row.get(1), forget), elsewhere.as_deref()));
             }
         }
         Ok(())
     }
 
-    fn occupied(&self, topic: &str, target: &TableName, by: (String, String), elsewhere: Option<&str>) -> Error {
-        let (instance, other) = by;
+    fn occupied(
+        &self,
+        topic: &str,
+        target: &TableName,
+        by: (String, String, String),
+        elsewhere: Option<&str>,
+    ) -> Error {
+        let (instance, other, forget) = by;
         let of = elsewhere.map(|schema| format!(" in bookkeeping schema {schema}"));
         // The topic's positions are worth keeping where these books have them.
         let replace = if elsewhere.is_none() && other == topic {
             "If this instance replaces the other one, stop that for good and set apply.take_over = true.".to_owned()
         } else {
-            let forget = self.forget(&instance, &other);
             format!(
                 "If topic {topic} replaces the other one, stop both applies, empty table {target}, run {forget}and start \
                  again."
@@ -186,9 +195,17 @@ impl Ledger {
         }
     }
 
-    /// The statements with which the books forget a topic of an instance.
-    fn forget(&self, instance: &str, topic: &str) -> String {
-        ["topic", "position", "moved"].map(|table| format!("{}; ", self.forget_in(table, instance, topic))).concat()
+    /// The statements with which the books forget a topic of an instance; the keys that resyncs have noted of it are of no use then, where
+    /// the books have a list of these.
+    fn forget(&self, instance: &str, topic: &str, is_listed: bool) -> String {
+        let rows = ["topic", "position", "moved"].map(|table| format!("{}; ", self.forget_in(table, instance, topic)));
+        let resyncs = if is_listed { format!("{}; ", self.end_resyncs(instance, topic)) } else { String::new() };
+        format!("{}{resyncs}", rows.concat())
+    }
+
+    fn end_resyncs(&self, instance: &str, topic: &str) -> String {
+        let (table, instance, topic) = (self.table("resync"), quote_literal(instance), quote_literal(topic));
+        format!("UPDATE {table} SET ended = true WHERE instance = {instance} AND topic = {topic}")
     }
 
     fn forget_in(&self, table: &str, instance: &str, topic: &str) -> String {
@@ -210,7 +227,9 @@ impl Ledger {
             .await
             .map_err(Error::query("read what was applied to a table"))?;
         Ok(if row.get(0) {
-            Past::Applied { forget: self.forget_in("position", self.instance(), topic) }
+            let instance = self.instance();
+            let position = self.forget_in("position", instance, topic);
+            Past::Applied { forget: format!("{position}; {};", self.end_resyncs(instance, topic)) }
         } else {
             Past::Blank
         })

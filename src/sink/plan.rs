@@ -313,9 +313,10 @@ impl Plan {
     }
 
     /// Types of the target's key columns, in key order.
-    pub fn key_types(&self) -> impl Iterator<Item = &str> {
+    #[must_use]
+    pub fn key_types(&self) -> Vec<String> {
         let column = |index: &usize| self.target.column(&self.shape.columns.get(*index)?.name);
-        self.shape.key.iter().filter_map(column).map(|column| column.type_sql.as_str())
+        self.shape.key.iter().filter_map(column).map(|column| column.type_sql.clone()).collect()
     }
 
     /// Adds the staged keys of rows that stay or come to a table that has the key's columns.

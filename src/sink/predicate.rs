@@ -3,7 +3,8 @@
 //! The values are literals of the columns' types, which the server reads, and the operators are those of a unique index over the
 //! column, named with their schema: what `<` means, the type of the column tells and not the search path (an extension's lies elsewhere).
 //!
-//! An order that depends on a collation is not the source's here: the same text may be within at one end and beyond at the other, so
+//! Nor does a comparison tell the same at both ends where values are equal whose texts differ (`citext`, a nondeterministic collation): the
+//! source's column may be of a type that takes them for two. An order that depends on a collation is not the source's here: the same text may be within at one end and beyond at the other, so
 //! that a row which the source has, and did not read, would pass for one that it does not have.
 
 use std::collections::BTreeMap;
@@ -13,6 +14,7 @@ use tokio_postgres::Client;
 use crate::{
     event::{Comparison, Condition},
     schema::{quote_identifier, quote_literal},
+    sink::table::Target,
 };
 
 /// Why nothing can be told of rows.
@@ -47,7 +49,7 @@ const fn strategy(comparison: Comparison) -> i16 {
 /// A condition on the table as `t` that holds for the rows for which all of these hold; `true` if there are none.
 pub async fn compile(
     client: &Client,
-    oid: u32,
+    (oid, target): (u32, &Target),
     conditions: &[Condition],
 ) -> Result<Result<String, Unclear>, tokio_postgres::Error> {
     if conditions.is_empty() {
@@ -58,16 +60,30 @@ pub async fn compile(
     let operators: BTreeMap<(String, i16), (String, bool)> = rows.iter().map(operator).collect();
     Ok(conditions
         .iter()
-        .map(|condition| term(condition, &operators))
+        .map(|condition| {
+            let is_exact = target.column(&condition.column).is_some_and(|column| column.canonical);
+            term(condition, &operators, is_exact)
+        })
         .collect::<Result<Vec<_>, _>>()
         .map(|all| all.join(" AND ")))
 }
 
-fn term(condition: &Condition, operators: &BTreeMap<(String, i16), (String, bool)>) -> Result<String, Unclear> {
+/// `is_exact`: equal values of the column always have the same text.
+fn term(
+    condition: &Condition,
+    operators: &BTreeMap<(String, i16), (String, bool)>,
+    is_exact: bool,
+) -> Result<String, Unclear> {
     let Condition { column, comparison, value } = condition;
     let Some((operator, is_collated)) = operators.get(&(column.clone(), strategy(*comparison))) else {
         return Err(Unclear(format!("column {column}, which the resync's condition names, is in no unique index")));
     };
+    if !is_exact {
+        return Err(Unclear(format!(
+            "column {column}, which the resync's condition names, takes values for equal whose texts differ, which the source may take for \
+             others"
+        )));
+    }
     if *is_collated && *comparison != Comparison::Equal {
         return Err(Unclear(format!(
             "the order of column {column}, which the resync's condition names, depends on a collation, which may be another one at the \
@@ -89,8 +105,11 @@ mod tests {
             (("name".to_owned(), 3), ("OPERATOR(pg_catalog.=)".to_owned(), true)),
         ]);
         let term = |column: &str, comparison, value: &str| {
-            term(&Condition { column: column.into(), comparison, value: value.into() }, &operators)
+            term(&Condition { column: column.into(), comparison, value: value.into() }, &operators, true)
         };
+        let inexact = Condition { column: "id".into(), comparison: Comparison::AtLeast, value: "secret".into() };
+        let Unclear(why) = super::term(&inexact, &operators, false).unwrap_err();
+        assert!(why.contains("id") && !why.contains("secret"), "{why}");
         assert_eq!(term("id", Comparison::AtLeast, "5").unwrap(), r#"t."id" OPERATOR(pg_catalog.>=) '5'"#);
         assert_eq!(term("name", Comparison::Equal, "it's").unwrap(), r#"t."name" OPERATOR(pg_catalog.=) 'it''s'"#);
         for (column, comparison) in [("name", Comparison::Less), ("id", Comparison::Less), ("other", Comparison::Equal)]

@@ -3,7 +3,7 @@
 //! A table of keys goes in two steps. The transaction that is done with it says so (`ended`); it is dropped afterwards, when nobody reads
 //! it: a lock on it must hold up neither a sweep nor a batch. Whoever comes later drops what a crash has left.
 
-use tokio_postgres::Client;
+use tokio_postgres::{Client, types::PgLsn};
 
 use crate::{
     event::Resync,
@@ -27,7 +27,16 @@ pub struct Latest {
     /// How many of the rows that it had read were applied.
     pub rows: i64,
     /// The key's columns.
-    pub key: Vec<String>,
+    pub key: Key,
+}
+
+/// The columns of a key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Key {
+    /// Their names, in key order.
+    pub names: Vec<String>,
+    /// Their types at the target.
+    pub types: Vec<String>,
 }
 
 /// Where the keys of a resync are noted.
@@ -53,25 +62,25 @@ impl Keys {
 impl Latest {
     /// Where the keys of a resync are noted, if the list tells: the columns of its key are these.
     #[must_use]
-    pub fn keys_of(&self, resync: Resync, names: &[String]) -> Option<Keys> {
+    pub fn keys_of(&self, resync: Resync, key: &Key) -> Option<Keys> {
         if self.resync > resync {
             return Some(Keys::Nowhere);
         }
-        (self.resync == resync && self.key == names).then_some(Keys::Table(self.number))
+        (self.resync == resync && self.key == *key).then_some(Keys::Table(self.number))
     }
 }
 
 /// The latest resync of a topic that has not ended.
 pub async fn latest(client: &Client, ledger: &Ledger, topic: &str) -> Result<Option<Latest>, Error> {
     let sql = format!(
-        "SELECT number, epoch, commit_lsn, rows, key FROM {} WHERE instance = $1 AND topic = $2 AND NOT ended",
+        "SELECT number, epoch, commit_lsn, rows, key, types FROM {} WHERE instance = $1 AND topic = $2 AND NOT ended",
         ledger.table("resync")
     );
     let row = client.query_opt(&sql, &[&ledger.instance(), &topic]).await.map_err(Error::query("look for a resync"))?;
     let Some(row) = row else { return Ok(None) };
     let at = position_of(row.get(1), row.get(2), 0)?;
     let resync = Resync { epoch: at.epoch, commit: at.commit };
-    Ok(Some(Latest { resync, number: row.get(0), rows: row.get(3), key: row.get(4) }))
+    Ok(Some(Latest { resync, number: row.get(0), rows: row.get(3), key: Key { names: row.get(4), types: row.get(5) } }))
 }
 
 /// The tables of keys of these topics, quoted.
@@ -91,6 +100,17 @@ pub async fn end(client: &Client, ledger: &Ledger, topics: &[&str]) -> Result<()
         ledger.table("resync")
     );
     let ended = client.execute(&sql, &[&ledger.instance(), &topics]).await;
+    ended.map(drop).map_err(Error::query("end a resync"))
+}
+
+/// As [`end`], for this resync and earlier ones, which come to no end any more: a later one goes on.
+pub async fn end_up_to(client: &Client, ledger: &Ledger, resync: Resync, topics: &[&str]) -> Result<(), Error> {
+    let sql = format!(
+        "UPDATE {} SET ended = true WHERE instance = $1 AND topic = ANY ($2) AND NOT ended AND (epoch, commit_lsn) <= ($3, $4)",
+        ledger.table("resync")
+    );
+    let (epoch, commit) = (i64::from(resync.epoch), PgLsn::from(resync.commit.0));
+    let ended = client.execute(&sql, &[&ledger.instance(), &topics, &epoch, &commit]).await;
     ended.map(drop).map_err(Error::query("end a resync"))
 }
 
@@ -118,10 +138,12 @@ pub async fn drop_ended(client: &Client, ledger: &Ledger) -> Result<(), Error> {
 
 /// Statements that make the latest resync of a topic another instance's.
 pub(crate) fn take_over(ledger: &Ledger, from: &str, topic: &str) -> String {
-    let (table, mine) = (ledger.table("resync"), ledger.instance_literal());
+    let (table, unnoted, mine) = (ledger.table("resync"), ledger.table("unnoted"), ledger.instance_literal());
     let (from, topic) = (quote_literal(from), quote_literal(topic));
     format!(
         "UPDATE {table} SET ended = true WHERE instance = {mine} AND topic = {topic} AND NOT ended; \
-         UPDATE {table} SET instance = {mine} WHERE instance = {from} AND topic = {topic} AND NOT ended;"
+         UPDATE {table} SET instance = {mine} WHERE instance = {from} AND topic = {topic} AND NOT ended; \
+         DELETE FROM {unnoted} WHERE instance = {mine} AND topic = {topic}; \
+         UPDATE {unnoted} SET instance = {mine} WHERE instance = {from} AND topic = {topic};"
     )
 }

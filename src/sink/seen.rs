@@ -12,6 +12,9 @@
 //! topic has one at most: that of the latest resync. An earlier one came to no end, so that its table goes when a record of a later
 //! one comes, and records of it that are still to come, in other partitions, are not noted.
 //!
+//! Where the key gets other columns or types while a resync goes on, its keys lie in two tables, of which the later one is not complete: nothing
+//! is told of such a table's rows.
+//!
 //! The list also counts the rows that the resync had read. Fewer than it says that it published have not all come here, and then nothing
 //! tells which rows the source has.
 
@@ -25,19 +28,23 @@ use crate::{
         error::Error,
         ledger::{Ledger, bound_waits, lock_ddl},
         plan::Plan,
-        resyncs::{self, Keys},
+        resyncs::{self, Key, Keys},
     },
 };
 
 /// Where the keys of a resync are noted: a table is made if there is none. In a transaction of its own.
-pub async fn ensure(client: &Client, ledger: &Ledger, plan: &Plan, resync: Resync) -> Result<Keys, Error> {
-    let names = plan.key_names();
+pub async fn ensure(
+    client: &Client,
+    ledger: &Ledger,
+    plan: &Plan,
+    (resync, key): (Resync, &Key),
+) -> Result<Keys, Error> {
     let latest = resyncs::latest(client, ledger, &plan.topic).await?;
-    if let Some(keys) = latest.and_then(|latest| latest.keys_of(resync, &names)) {
+    if let Some(keys) = latest.and_then(|latest| latest.keys_of(resync, key)) {
         return Ok(keys);
     }
     client.batch_execute("BEGIN").await.map_err(Error::query("begin"))?;
-    let made = make(client, ledger, plan, (resync, &names)).await;
+    let made = make(client, ledger, plan, (resync, key)).await;
     let end = if made.is_ok() { "COMMIT" } else { "ROLLBACK" };
     client.batch_execute(end).await.map_err(failed(plan))?;
     let keys = made?;
@@ -45,31 +52,30 @@ pub async fn ensure(client: &Client, ledger: &Ledger, plan: &Plan, resync: Resyn
     Ok(keys)
 }
 
-async fn make(
-    client: &Client,
-    ledger: &Ledger,
-    plan: &Plan,
-    (resync, names): (Resync, &[String]),
-) -> Result<Keys, Error> {
+async fn make(client: &Client, ledger: &Ledger, plan: &Plan, (resync, key): (Resync, &Key)) -> Result<Keys, Error> {
     bound_waits(client).await?;
     lock_ddl(client).await?;
     if let Some(latest) = resyncs::latest(client, ledger, &plan.topic).await? {
-        if let Some(keys) = latest.keys_of(resync, names) {
+        if let Some(keys) = latest.keys_of(resync, key) {
             return Ok(keys);
         }
         let earlier = latest.resync;
         tracing::info!(topic = %plan.topic, resync = %earlier, "a resync has come to no end here, and removes nothing");
         resyncs::end(client, ledger, &[&plan.topic]).await?;
     }
+    // What was noted of it in another table is not in this one.
     let sql = format!(
-        "INSERT INTO {} (instance, topic, epoch, commit_lsn, key) VALUES ($1, $2, $3, $4, $5) RETURNING number",
-        ledger.table("resync")
+        "INSERT INTO {table} (instance, topic, epoch, commit_lsn, key, types, incomplete) VALUES ($1::text, $2::text, $3::bigint, \
+         $4::pg_lsn, $5::text[], $6::text[], EXISTS (SELECT FROM {table} WHERE instance = $1::text AND topic = $2::text \
+         AND epoch = $3::bigint AND commit_lsn = $4::pg_lsn)) RETURNING number",
+        table = ledger.table("resync")
     );
     let (epoch, commit) = (i64::from(resync.epoch), PgLsn::from(resync.commit.0));
-    let row = client.query_one(&sql, &[&ledger.instance(), &&*plan.topic, &epoch, &commit, &names]).await;
+    let (topic, names, types) = (&*plan.topic, &key.names, &key.types);
+    let row = client.query_one(&sql, &[&ledger.instance(), &topic, &epoch, &commit, names, types]).await;
     let number: i64 = row.map_err(failed(plan))?.get(0);
     let quoted: Vec<String> = names.iter().map(|name| quote_identifier(name)).collect();
-    let columns = quoted.iter().zip(plan.key_types()).map(|(name, type_sql)| format!("{name} {type_sql}"));
+    let columns = quoted.iter().zip(types).map(|(name, type_sql)| format!("{name} {type_sql}"));
     let sql = format!(
         "CREATE TABLE IF NOT EXISTS {} ({}, PRIMARY KEY ({}))",
         ledger.seen_table(number),

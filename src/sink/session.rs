@@ -33,6 +33,7 @@ use crate::{
         ledger::{APPLICATION_NAME, Claim, Ledger},
         moved,
         plan::{Manner, Plan, group},
+        resyncs::Key,
         seen,
         settings::Sink,
         stage::StagedRows,
@@ -131,6 +132,10 @@ impl Session {
     pub async fn apply(&mut self, sink: &Sink, parts: &[LanePart<'_>], manner: Manner) -> Result<Applied, Error> {
         let runs = self.runs(sink, parts).await?;
         let applied = self.transaction(sink, parts, &runs, manner).await;
+        if applied.is_err() {
+            // The table of a resync's keys may be gone, or another one by now.
+            parts.iter().for_each(|part| sink.forget_keys(part.topic));
+        }
         if !matches!(applied, Ok(Applied::Done(_))) && !self.client.is_closed() {
             self.client.batch_execute("ROLLBACK").await.map_err(Error::query("roll back"))?;
         }
@@ -187,11 +192,12 @@ impl Session {
 
     /// The number of the table in which a resync's keys are noted.
     async fn seen(&self, sink: &Sink, plan: &Plan, resync: Resync) -> Result<Option<i64>, Error> {
-        if let Some(keys) = sink.known_keys(&plan.topic, resync) {
+        let key = Key { names: plan.key_names(), types: plan.key_types() };
+        if let Some(keys) = sink.known_keys(&plan.topic, resync, &key) {
             return Ok(keys.table());
         }
-        let keys = seen::ensure(&self.client, sink.ledger(), plan, resync).await?;
-        sink.remember_keys(&plan.topic, resync, keys);
+        let keys = seen::ensure(&self.client, sink.ledger(), plan, (resync, &key)).await?;
+        sink.remember_keys(&plan.topic, (resync, key), keys);
         Ok(keys.table())
     }
 

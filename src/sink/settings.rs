@@ -9,7 +9,11 @@ use crate::{
     event::{Resync, TableShape},
     postgres,
     schema::TableName,
-    sink::{ledger::Ledger, plan::Plan, resyncs::Keys},
+    sink::{
+        ledger::Ledger,
+        plan::Plan,
+        resyncs::{Key, Keys},
+    },
     types::BinaryMode,
 };
 
@@ -41,8 +45,8 @@ pub struct Sink {
     settings: Settings,
     ledger: Ledger,
     plans: Mutex<HashMap<Arc<str>, Vec<Arc<Plan>>>>,
-    /// By topic, a resync and where its keys are noted.
-    keys: Mutex<HashMap<Arc<str>, (Resync, Keys)>>,
+    /// By topic, a resync, the columns of its keys and where these are noted.
+    keys: Mutex<HashMap<Arc<str>, (Resync, Key, Keys)>>,
 }
 
 impl Sink {
@@ -100,20 +104,25 @@ impl Sink {
 
     /// Where a resync's keys are noted, if that is known.
     #[must_use]
-    pub fn known_keys(&self, topic: &str, resync: Resync) -> Option<Keys> {
+    pub fn known_keys(&self, topic: &str, resync: Resync, key: &Key) -> Option<Keys> {
         let keys = self.keys.lock().unwrap_or_else(PoisonError::into_inner);
-        keys.get(topic).filter(|(known, _)| *known == resync).map(|(_, keys)| *keys)
+        keys.get(topic).filter(|(known, of, _)| *known == resync && of == key).map(|(.., keys)| *keys)
     }
 
     /// Keeps where a resync's keys are noted.
-    pub fn remember_keys(&self, topic: &Arc<str>, resync: Resync, keys: Keys) {
+    pub fn remember_keys(&self, topic: &Arc<str>, (resync, key): (Resync, Key), keys: Keys) {
         let mut known = self.keys.lock().unwrap_or_else(PoisonError::into_inner);
-        known.insert(Arc::clone(topic), (resync, keys));
+        known.insert(Arc::clone(topic), (resync, key, keys));
+    }
+
+    /// Forgets where a topic's keys are noted: another process may have ended that.
+    pub fn forget_keys(&self, topic: &str) {
+        self.keys.lock().unwrap_or_else(PoisonError::into_inner).remove(topic);
     }
 
     /// Forgets a topic's plans: its table may have changed, or that of a resync's keys.
     pub fn forget_plans(&self, topic: &str) {
-        self.keys.lock().unwrap_or_else(PoisonError::into_inner).remove(topic);
+        self.forget_keys(topic);
         self.plans.lock().unwrap_or_else(PoisonError::into_inner).remove(topic);
     }
 

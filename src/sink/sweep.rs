@@ -10,7 +10,7 @@
 //! what nothing brings back. Tables that nobody applies here are the operator's: what his foreign keys do on a deletion is done, and what they
 //! refuse stops the table.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use tokio_postgres::{Client, types::PgLsn};
 
@@ -36,6 +36,12 @@ struct Member {
     oid: u32,
     /// The resync whose keys were noted last, the table of these, and how many rows that it had read came here.
     noted: Option<(Resync, i64, i64)>,
+    /// Whether the list has a line of some resync of the topic, ended ones included.
+    is_listed: bool,
+    /// Whether keys of that resync lie in a table that is none of its list any more.
+    is_incomplete: bool,
+    /// Whether some of its rows may have been applied without noting their keys, by a version that did not know resyncs.
+    is_unnoted: bool,
 }
 
 /// Deletes what the source does not have from the tables of these topics, in the caller's transaction, and answers of which topics that
@@ -47,46 +53,72 @@ pub async fn run<'a>(
     topics: &[&'a str],
     asking: &str,
 ) -> Result<Vec<&'a str>, Error> {
-    let members = members(client, ledger, topics).await?;
+    let members = members(client, ledger, sweep.resync, topics).await?;
     let references =
         ties::references(client, ledger, &members.iter().map(|member| member.oid).collect::<Vec<_>>()).await?;
     let mut refused = BTreeSet::new();
-    let mut waiting: BTreeSet<u32> = members.iter().map(|member| member.oid).collect();
+    // Before the first deletion: a table of which nothing can be told keeps its rows, and those that they reference.
+    let mut found = BTreeMap::new();
+    for member in &members {
+        save(client).await?;
+        match ghosts(client, ledger, sweep, member).await {
+            Ok(Ok(ghosts)) => {
+                found.insert(member.oid, ghosts);
+            }
+            Ok(Err(Unclear(why))) => tracing::warn!(
+                table = %member.name, resync = %sweep.resync,
+                "rows that the source does not have stay in the table: {why}; a new resync, or verify, shows whether there are any"
+            ),
+            Err(error) => {
+                refused.insert(refuse(client, member, error, asking).await?);
+            }
+        }
+    }
+    // The tables that are still to lose all rows that the source does not have.
+    let is_whole = |member: &&Member| found.contains_key(&member.oid) && !sweep.conditions.contains_key(&member.topic);
+    let mut waiting: BTreeSet<u32> = members.iter().filter(is_whole).map(|member| member.oid).collect();
     for member in children_first(&members, &references) {
         waiting.remove(&member.oid);
+        let Some(ghosts) = found.get(&member.oid) else { continue };
         // Of a circle of foreign keys the rows of one table go before those that reference them.
         let (later, earlier): (Vec<&Reference>, Vec<&Reference>) = references
             .iter()
             .filter(|key| key.referenced == member.oid)
             .partition(|key| waiting.contains(&key.referencing));
-        let swept = one(client, ledger, sweep, member, (earlier.as_slice(), later.is_empty())).await;
-        match swept {
-            Ok(()) => {}
-            Err(error) if member.topic == asking || error.severity() != Severity::Definite => return Err(error),
-            Err(_) => {
-                client.batch_execute("ROLLBACK TO SAVEPOINT sweep").await.map_err(Error::query("sweep a table"))?;
-                refused.insert(member.topic.as_str());
+        save(client).await?;
+        match delete(client, member, ghosts, (earlier.as_slice(), later.is_empty())).await {
+            Ok(deleted) => tracing::info!(
+                table = %member.name, resync = %sweep.resync, deleted,
+                "a resync has ended, and rows that the source does not have are gone"
+            ),
+            Err(error) => {
+                refused.insert(refuse(client, member, error, asking).await?);
             }
         }
     }
     let done: Vec<&str> = topics.iter().copied().filter(|topic| !refused.contains(topic)).collect();
-    end(client, ledger, sweep.resync, &done).await?;
+    resyncs::end_up_to(client, ledger, sweep.resync, &done).await?;
     Ok(done)
 }
 
 /// Those of the topics' tables that are there.
-async fn members(client: &Client, ledger: &Ledger, topics: &[&str]) -> Result<Vec<Member>, Error> {
+async fn members(client: &Client, ledger: &Ledger, resync: Resync, topics: &[&str]) -> Result<Vec<Member>, Error> {
     let sql = format!(
-        "SELECT t.topic, n.nspname::text, c.relname::text, c.oid, r.epoch, r.commit_lsn, r.number, r.rows FROM {} AS t \
+        "SELECT t.topic, n.nspname::text, c.relname::text, c.oid, r.epoch, r.commit_lsn, r.number, r.rows, \
+           EXISTS (SELECT FROM {resyncs} AS a WHERE a.instance = t.instance AND a.topic = t.topic), \
+           coalesce((u.epoch, u.commit_lsn) >= ($3, $4), false), coalesce(r.incomplete, false) FROM {topics} AS t \
          JOIN pg_namespace n ON n.nspname = t.target_schema \
          JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = t.target_table AND c.relkind IN ('r', 'p') \
-         LEFT JOIN {} AS r ON r.instance = t.instance AND r.topic = t.topic AND NOT r.ended \
+         LEFT JOIN {resyncs} AS r ON r.instance = t.instance AND r.topic = t.topic AND NOT r.ended \
+         LEFT JOIN {unnoted} AS u ON u.instance = t.instance AND u.topic = t.topic \
          WHERE t.instance = $1 AND t.topic = ANY ($2) ORDER BY t.topic",
-        ledger.table("topic"),
-        ledger.table("resync")
+        topics = ledger.table("topic"),
+        resyncs = ledger.table("resync"),
+        unnoted = ledger.table("unnoted")
     );
-    let rows =
-        client.query(&sql, &[&ledger.instance(), &topics]).await.map_err(Error::query("look for tables to sweep"))?;
+    let (epoch, commit) = (i64::from(resync.epoch), PgLsn::from(resync.commit.0));
+    let rows = client.query(&sql, &[&ledger.instance(), &topics, &epoch, &commit]).await;
+    let rows = rows.map_err(Error::query("look for tables to sweep"))?;
     rows.iter()
         .map(|row| {
             let at = row.get::<_, Option<i64>>(4).zip(row.get::<_, Option<PgLsn>>(5));
@@ -98,6 +130,9 @@ async fn members(client: &Client, ledger: &Ledger, topics: &[&str]) -> Result<Ve
                 name: TableName::new(row.get::<_, String>(1), row.get::<_, String>(2)),
                 oid: row.get(3),
                 noted: noted.map(|((at, number), rows)| (resync(at), number, rows)),
+                is_listed: row.get(8),
+                is_unnoted: row.get(9),
+                is_incomplete: row.get(10),
             })
         })
         .collect()
@@ -120,29 +155,18 @@ fn children_first<'a>(members: &'a [Member], references: &[Reference]) -> Vec<&'
     ordered
 }
 
-/// Sweeps one table behind a savepoint. `keys` are the foreign keys that reference it and whose tables were swept before it, or are not
-/// swept at all, and whether these are all.
-async fn one(
-    client: &Client,
-    ledger: &Ledger,
-    sweep: &Sweep,
-    member: &Member,
-    keys: (&[&Reference], bool),
-) -> Result<(), Error> {
-    client.batch_execute("SAVEPOINT sweep").await.map_err(Error::query("sweep a table"))?;
-    let ghosts = match ghosts(client, ledger, sweep, member).await? {
-        Ok(ghosts) => ghosts,
-        Err(Unclear(why)) => {
-            tracing::warn!(
-                table = %member.name, resync = %sweep.resync,
-                "rows that the source does not have stay in the table: {why}; a new resync, or verify, shows whether there are any"
-            );
-            return Ok(());
-        }
-    };
-    let deleted = delete(client, member, &ghosts, keys).await?;
-    tracing::info!(table = %member.name, resync = %sweep.resync, deleted, "a resync has ended, and rows that the source does not have are gone");
-    Ok(())
+/// What comes then can be taken back alone.
+async fn save(client: &Client) -> Result<(), Error> {
+    client.batch_execute("SAVEPOINT sweep").await.map_err(Error::query("sweep a table"))
+}
+
+/// Takes back what was done since the savepoint; the table's topic. Gives back an error that is of the `asking` topic's table, or of none.
+async fn refuse<'a>(client: &Client, member: &'a Member, error: Error, asking: &str) -> Result<&'a str, Error> {
+    if member.topic == asking || error.severity() != Severity::Definite {
+        return Err(error);
+    }
+    client.batch_execute("ROLLBACK TO SAVEPOINT sweep").await.map_err(Error::query("sweep a table"))?;
+    Ok(&member.topic)
 }
 
 /// The condition that rows meet which the source does not have, on the table as `t`.
@@ -157,17 +181,33 @@ async fn ghosts(
         return Ok(Err(Unclear("it is not there any more".to_owned())));
     };
     let conditions = sweep.conditions.get(&member.topic).map_or(&[][..], Vec::as_slice);
-    let within = match predicate::compile(client, member.oid, conditions).await.map_err(described)? {
+    if !conditions.is_empty()
+        && let Some(constraint) = ties::acting_on_itself(client, member.oid).await?
+    {
+        return Ok(Err(Unclear(format!(
+            "its foreign key {constraint} references the table itself and acts on a deletion, also on rows that the resync was not about"
+        ))));
+    }
+    let within = match predicate::compile(client, (member.oid, &target), conditions).await.map_err(described)? {
         Ok(within) => within,
         Err(unclear) => return Ok(Err(unclear)),
     };
-    let published = sweep.rows.get(&member.topic).copied();
-    let noted = member.noted.filter(|(resync, ..)| *resync == sweep.resync);
-    let Some((_, number, rows)) = noted else {
-        let empty = "the resync says that it has read rows, and none of them came here";
-        return Ok(if published == Some(0) { Ok(within) } else { Err(Unclear(empty.to_owned())) });
+    let Some(published) = sweep.rows.get(&member.topic).copied() else {
+        return Ok(Err(Unclear("the resync does not say how many rows of it it has read".to_owned())));
     };
-    if published.is_some_and(|published| u64::try_from(rows).unwrap_or(0) < published) {
+    if member.is_unnoted {
+        let early = "it may have begun when an earlier version of the program applied the table, which notes no keys";
+        return Ok(Err(Unclear(early.to_owned())));
+    }
+    let noted = member.noted.filter(|(resync, ..)| *resync == sweep.resync);
+    if noted.is_some() && member.is_incomplete {
+        return Ok(Err(Unclear("its key got other columns or types while the resync went on".to_owned())));
+    }
+    let Some((_, number, rows)) = noted else {
+        let empty = "nothing of the resync came here, and it has read rows, or another one has left what it noted";
+        return Ok(if published == 0 && !member.is_listed { Ok(within) } else { Err(Unclear(empty.to_owned())) });
+    };
+    if u64::try_from(rows).unwrap_or(0) < published {
         return Ok(Err(Unclear("some of the rows that the resync has read never came here".to_owned())));
     }
     let seen = ledger.seen_table(number);
@@ -230,15 +270,4 @@ async fn delete(
         }
     }
     Ok(deleted)
-}
-
-/// Ends the resync's notes, and those of earlier ones, which come to no end any more.
-async fn end(client: &Client, ledger: &Ledger, resync: Resync, topics: &[&str]) -> Result<(), Error> {
-    let mut ended = Vec::with_capacity(topics.len());
-    for topic in topics {
-        if resyncs::latest(client, ledger, topic).await?.is_some_and(|latest| latest.resync <= resync) {
-            ended.push(*topic);
-        }
-    }
-    resyncs::end(client, ledger, &ended).await
 }

@@ -108,6 +108,18 @@ pub async fn references(client: &Client, ledger: &Ledger, tables: &[u32]) -> Res
     Ok(rows.iter().map(reference).collect())
 }
 
+/// The name of a foreign key by which the table with this OID references itself, and that changes rows when others are deleted.
+pub async fn acting_on_itself(client: &Client, table: u32) -> Result<Option<String>, Error> {
+    let sql = format!(
+        "WITH parts AS (SELECT $1::oid AS oid UNION SELECT relid::oid FROM pg_partition_tree($1::oid)) \
+         SELECT f.conname::text FROM pg_constraint f WHERE f.contype = 'f' AND f.conparentid = 0 \
+         AND f.confdeltype IN ('c', 'n', 'd') AND f.conrelid IN (SELECT oid FROM parts) \
+         AND f.confrelid IN (SELECT oid FROM parts) AND {ENFORCED} ORDER BY 1 LIMIT 1"
+    );
+    let row = client.query_opt(&sql, &[&table]).await.map_err(Error::query("look for foreign keys within a table"))?;
+    Ok(row.map(|row| row.get(0)))
+}
+
 /// Hands what a topic is tied to on to its neighbours, as far as these are not stopped themselves.
 fn spread(ties: &[(String, String, Tie)], stopped: &BTreeSet<&str>) -> Tied {
     let is_stopped = |topic: &String| stopped.contains(topic.as_str());

@@ -12,6 +12,7 @@ use walrelay::{
     },
 };
 
+use crate::resync_feed::resync;
 use crate::sink_support::{Database, at, change, delete, insert, shape, sink_settings, update};
 
 static NONE: BTreeMap<String, Position> = BTreeMap::new();
@@ -101,6 +102,22 @@ async fn a_batch_creates_the_table_and_leaves_the_outcome_of_its_events() {
     assert_eq!(rig.db.rows("SELECT * FROM t ORDER BY id").await, ["1|one\twith\ttabs\\N|7.00", "3|drei|3.25"]);
     let position = "SELECT next_offset, commit_lsn, ordinal FROM walrelay.position";
     assert_eq!(rig.db.rows(position).await, ["7|0/3|2"]);
+}
+
+// traps T26, T60
+#[tokio::test]
+async fn keys_of_a_resync_whose_table_is_gone_are_noted_anew_after_one_failure_in_whatever_manner() {
+    let mut rig = Rig::new().await;
+    let t = plain();
+    let during = |event: ChangeEvent| ChangeEvent { resync: Some(resync(10)), ..event };
+    rig.apply(vec![during(insert(&t, at(20, 1), &["1", "one", "∅"]))]).await.unwrap();
+    let number = rig.db.rows("SELECT number FROM walrelay.resync").await.remove(0);
+    rig.db.run(&format!("DROP TABLE walrelay.seen_{number}; DELETE FROM walrelay.resync")).await;
+    let event = during(insert(&t, at(21, 1), &["2", "two", "∅"]));
+    let refused = rig.apply_as(vec![event.clone()], Manner::Replace).await;
+    assert!(refused.is_err(), "{refused:?}");
+    rig.apply_as(vec![event], Manner::Replace).await.unwrap();
+    assert_eq!(rig.db.rows("SELECT id FROM t ORDER BY id").await, ["1", "2"]);
 }
 
 // trap T27

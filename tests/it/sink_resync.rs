@@ -9,8 +9,8 @@ use std::{
 };
 
 use walrelay::{
-    event::{Comparison, Condition},
-    sink::{Session, Sink},
+    event::{Comparison, Condition, Gate},
+    sink::{Session, Sink, barrier::leave},
 };
 
 use crate::{
@@ -259,6 +259,55 @@ async fn nothing_goes_where_the_resync_s_rows_did_not_all_come_and_all_goes_wher
 
 // trap T26
 #[tokio::test]
+async fn nothing_goes_of_a_table_of_which_the_end_does_not_say_how_many_rows_were_read() {
+    let (db, mut feed) = drifted().await;
+    read_again(&mut feed, &[1, 2], 20);
+    let mut sweep = feed.sweep(resync(10), &[("t", 2)]);
+    sweep.rows.clear();
+    feed.put_sweep(at(31, 1), &sweep);
+    feed.put(("t", 0), at(32, 1), None, &insert(&["30", "after"]));
+    let applier = feed.apply(&db).await;
+    db.until("SELECT id FROM t WHERE v = 'after'", &["30"]).await;
+    assert_eq!(db.rows("SELECT count(*) FROM t WHERE v = 'ghost'").await, ["3"]);
+    applier.finish().await;
+}
+
+// traps T26, T32
+#[tokio::test]
+async fn a_stopped_table_is_swept_by_its_own_end_alone_wherever_its_lanes_are() {
+    let (db, _) = drifted().await;
+    db.run("UPDATE walrelay.position SET parked_epoch = 0, parked_lsn = '0/1F', parked_ordinal = 1").await;
+    let mut feed = Feed::of(&[table("t", 3), table("u", 1)]).await;
+    let mut sweep = feed.sweep(resync(10), &[("u", 0)]);
+    sweep.barrier.stopped = vec![(topic("t"), 3)];
+    sweep.rows.insert(topic("t"), 0);
+    feed.put_sweep(at(31, 1), &sweep);
+    feed.put(("u", 0), at(32, 1), None, &insert(&["1", "after"]));
+    let applier = feed.apply_of(&db, &[(topic("u"), 0)]).await;
+    db.until("SELECT id FROM u", &["1"]).await;
+    assert_eq!(db.rows("SELECT count(*) FROM t").await, ["12"]);
+    applier.finish().await;
+}
+
+// trap T26
+#[tokio::test]
+async fn leaving_the_end_of_a_resync_ends_that_and_earlier_ones_and_no_later_one() {
+    let (db, mut feed) = drifted().await;
+    feed.put(("t", 0), at(50, 2), Some(resync(40)), &read(&["3", "read again"]));
+    let applier = feed.apply(&db).await;
+    db.until("SELECT commit_lsn, rows FROM walrelay.resync", &["0/28|1"]).await;
+    applier.finish().await;
+    let sink = Sink::new(sink_settings(&db, "it"));
+    let session = Session::connect(&sink).await.unwrap();
+    for (named, left) in [(10, "1"), (40, "0")] {
+        let gate = Gate::Sweep(feed.sweep(resync(named), &[("t", 1)]));
+        assert!(leave(session.client(), sink.ledger(), at(named + 50, 1), &gate, &topic("t")).await.unwrap());
+        assert_eq!(db.rows("SELECT count(*) FROM walrelay.resync WHERE NOT ended").await, [left], "{named}");
+    }
+}
+
+// trap T26
+#[tokio::test]
 async fn what_is_beyond_the_conditions_stays() {
     let (db, mut feed) = drifted().await;
     db.run("INSERT INTO t VALUES (-1, 'ghost'), (99, 'ghost'), (103, 'ghost'), (104, 'ghost')").await;
@@ -300,6 +349,24 @@ async fn conditions_whose_order_depends_on_a_collation_remove_nothing() {
     feed.put_sweep(at(50, 1), &sweep);
     feed.deliver(&mut applier);
     db.until("SELECT k FROM t ORDER BY k COLLATE \"C\"", &["B", "c", "d"]).await;
+    applier.finish().await;
+}
+
+// traps T26, T81
+#[tokio::test]
+async fn conditions_on_a_column_that_takes_different_texts_for_equal_remove_nothing() {
+    let db = Database::create().await;
+    let columns = [column("k*", (1700, "numeric")), column("v", TEXT)];
+    let mut feed = Feed::of(&[Table { name: "t", partitions: 1, columns: &columns }]).await;
+    db.run("CREATE TABLE t (k numeric PRIMARY KEY, v text); INSERT INTO t VALUES (1.00, 'ghost')").await;
+    for (commit, comparison) in (31..).zip([Comparison::Equal, Comparison::AtMost]) {
+        let mut sweep = feed.sweep(resync(commit - 20), &[("t", 0)]);
+        sweep.conditions.insert(topic("t"), vec![Condition { column: "k".into(), comparison, value: "1".into() }]);
+        feed.put_sweep(at(commit, 1), &sweep);
+    }
+    feed.put(("t", 0), at(40, 1), None, &insert(&["7", "after"]));
+    let applier = feed.apply(&db).await;
+    db.until("SELECT k FROM t ORDER BY k", &["1.00", "7"]).await;
     applier.finish().await;
 }
 
@@ -399,6 +466,92 @@ async fn somebody_who_reads_the_keys_holds_nothing_up_and_they_go_later() {
     applier.finish().await;
     reader.batch_execute("COMMIT").await.unwrap();
     let applier = feed.apply(&db).await;
+    no_notes_are_left(&db).await;
+    applier.finish().await;
+}
+
+// traps T26, T32
+#[tokio::test]
+async fn a_lock_holds_up_the_end_of_a_resync_alone_and_no_other_table() {
+    for held in
+        ["SELECT FROM t WHERE id = 100 FOR UPDATE", "INSERT INTO walrelay.barrier VALUES ('it', 0, '0/1F', 1, '[]')"]
+    {
+        let (db, _) = drifted().await;
+        db.run("CREATE TABLE u (id int PRIMARY KEY, v text); INSERT INTO u VALUES (1, 'before')").await;
+        let mut feed = Feed::of(&[table("t", 3), table("u", 1)]).await;
+        for (ordinal, id) in (1..).zip(1..10) {
+            feed.put(("t", partition(id)), at(1, ordinal), None, &insert(&[&id.to_string(), "before"]));
+        }
+        let other = walrelay::postgres::connect(&db.settings, "walrelay test").await.unwrap();
+        other.batch_execute(&format!("BEGIN; {held}")).await.unwrap();
+        read_again(&mut feed, &[1, 2], 20);
+        let sweep = feed.sweep(resync(10), &[("t", 2)]);
+        feed.put_sweep(at(31, 1), &sweep);
+        let mut applier = feed.apply(&db).await;
+        db.until("SELECT count(*) FROM walrelay.position WHERE parked_lsn = '0/1F'", &["3"]).await;
+        feed.truncate(&["u"], at(32, 1));
+        feed.deliver(&mut applier);
+        db.until("SELECT count(*) FROM u", &["0"]).await;
+        assert_eq!(db.rows("SELECT count(*) FROM t").await, ["12"]);
+        other.batch_execute("ROLLBACK").await.unwrap();
+        db.until(IDS, &["1", "2"]).await;
+        applier.finish().await;
+    }
+}
+
+// trap T26
+#[tokio::test]
+async fn a_resync_that_may_have_begun_before_the_books_had_the_list_removes_nothing() {
+    for (began, published, left) in [(10, 9, "12"), (19, 0, "12"), (20, 0, "12"), (21, 0, "0")] {
+        let (db, mut feed) = drifted().await;
+        // What an earlier version has applied.
+        db.run("DROP TABLE walrelay.resync, walrelay.unnoted; UPDATE walrelay.position SET commit_lsn = '0/14' WHERE partition = 1").await;
+        if published > 0 {
+            read_again(&mut feed, &[1, 2, 3, 4, 5, 6, 7, 8, 9], 25);
+        }
+        let sweep = feed.sweep(resync(began), &[("t", published)]);
+        feed.put_sweep(at(31, 1), &sweep);
+        feed.put(("t", 0), at(32, 1), None, &insert(&["30", "after"]));
+        let applier = feed.apply(&db).await;
+        db.until("SELECT id FROM t WHERE v = 'after'", &["30"]).await;
+        assert_eq!(db.rows("SELECT count(*) FROM t WHERE v <> 'after'").await, [left], "{began}");
+        applier.finish().await;
+    }
+}
+
+// trap T26
+#[tokio::test]
+async fn all_rows_go_only_where_no_resync_has_left_a_line() {
+    let (db, mut feed) = drifted().await;
+    let during = Some(resync(10));
+    feed.put(("t", partition(1)), at(20, 2), during, &read(&["1", "read again"]));
+    let sweep = feed.sweep(resync(40), &[("t", 0)]);
+    feed.put_sweep(at(50, 1), &sweep);
+    feed.put(("t", 0), at(52, 1), None, &insert(&["30", "after"]));
+    let applier = feed.apply(&db).await;
+    db.until("SELECT id FROM t WHERE v = 'after'", &["30"]).await;
+    assert_eq!(db.rows("SELECT count(*) FROM t WHERE v <> 'after'").await, ["12"]);
+    no_notes_are_left(&db).await;
+    applier.finish().await;
+}
+
+// trap T26
+#[tokio::test]
+async fn a_key_whose_type_becomes_another_one_in_between_leaves_all_rows() {
+    let (db, mut feed) = drifted().await;
+    let during = Some(resync(10));
+    feed.put(("t", partition(1)), at(20, 1), during, &update(&["1", "changed"]));
+    let applier = feed.apply(&db).await;
+    db.until("SELECT v FROM t WHERE id = 1", &["changed"]).await;
+    applier.finish().await;
+    db.run("ALTER TABLE t ALTER id TYPE bigint").await;
+    feed.put(("t", partition(2)), at(21, 1), during, &update(&["2", "changed"]));
+    let sweep = feed.sweep(resync(10), &[("t", 0)]);
+    feed.put_sweep(at(31, 1), &sweep);
+    feed.put(("t", 0), at(32, 1), None, &insert(&["30", "after"]));
+    let applier = feed.apply(&db).await;
+    db.until("SELECT id FROM t WHERE v = 'after'", &["30"]).await;
+    assert_eq!(db.rows("SELECT count(*) FROM t WHERE v <> 'after'").await, ["12"]);
     no_notes_are_left(&db).await;
     applier.finish().await;
 }

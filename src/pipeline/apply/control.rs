@@ -119,8 +119,8 @@ pub struct Findings {
     pub fenced: Vec<TopicPartition>,
     /// What barriers wait for.
     pub awaited: BTreeSet<Awaited>,
-    /// Topics of which the target knows that they are beyond the end of a resync without a sweep.
-    pub overtaken: Vec<Arc<str>>,
+    /// Topics of which the target knows that they go beyond the end of a resync without a sweep, and where that is.
+    pub overtaken: Vec<(Arc<str>, Position)>,
     /// Lanes whose table the target refuses to empty, or another topic owns, and why.
     pub refused: Vec<(TopicPartition, sink::Error)>,
     /// The hold.
@@ -171,8 +171,9 @@ async fn with_session(
         note(told, &lane, &mut findings.fenced, || findings.stopped.push(lane.key.clone()))?;
     }
     for (topic, parked) in orders.overtaken {
-        leave(session.client(), sink.ledger(), parked.at, &parked.gate, &topic).await?;
-        findings.overtaken.push(topic);
+        if leave(session.client(), sink.ledger(), parked.at, &parked.gate, &topic).await? {
+            findings.overtaken.push((topic, parked.at));
+        }
     }
     let target = |topic: &str| table_of(topic).map(|source| sink.target_of(&source));
     let others = Others { target: &target, withheld: &orders.withheld };
@@ -240,9 +241,20 @@ async fn barriers(
             continue;
         }
         let key = (parked.at, Arc::clone(&lane.key.0));
+        // What one table of it waits for the others do not have to meet too.
+        let is_locked = |((at, _), gathering): (&(Position, Arc<str>), &Gathering)| {
+            *at == parked.at
+                && matches!(gathering, Gathering::Waits(awaited) if awaited.iter().any(|one| matches!(one, Awaited::Lock(_))))
+        };
+        if gathered.iter().any(is_locked) {
+            continue;
+        }
         if !gathered.contains_key(&key) {
             let gathering = gather(client, ledger, parked.at, &parked.gate, &lane.key.0, others).await;
             let Some(gathering) = refuse(gathering, &lane, &mut findings.refused)? else { continue };
+            if let Gathering::Waits(awaited) = &gathering {
+                findings.awaited.extend(awaited.iter().cloned());
+            }
             gathered.insert(key.clone(), gathering);
         }
         match gathered.get(&key) {
@@ -251,8 +263,7 @@ async fn barriers(
                 let beyond = (lane.key.clone(), parked.at, parked.offset + 1);
                 note(passed, &lane, &mut findings.fenced, || findings.passed.push(beyond))?;
             }
-            Some(Gathering::Waits(awaited)) => findings.awaited.extend(awaited.iter().cloned()),
-            Some(Gathering::Held) | None => {}
+            Some(Gathering::Waits(_) | Gathering::Held) | None => {}
         }
     }
     Ok(())

@@ -102,8 +102,8 @@ impl<D: Decode + 'static> Coordinator<D> {
                 lane.told = true;
             }
         }
-        for topic in &findings.overtaken {
-            self.overtaken.remove(topic);
+        for (topic, at) in &findings.overtaken {
+            self.goes_beyond(topic, *at);
         }
         for (key, held) in findings.held {
             if let Some(lane) = self.lanes.get_mut(&key) {

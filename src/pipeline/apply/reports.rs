@@ -8,6 +8,7 @@ use std::{
 
 use crate::{
     kafka::TopicPartition,
+    lsn::Position,
     pipeline::apply::{
         coordinator::{Coordinator, RETRY_EVERY, with_hint},
         decode::Decode,
@@ -157,12 +158,11 @@ impl<D: Decode + 'static> Coordinator<D> {
         }
     }
 
-    /// A table's lanes go beyond the end of a resync without a sweep, since what makes their events fit comes behind it.
+    /// A table's lanes are to go beyond the end of a resync without a sweep, since what makes their events fit comes behind it. They
+    /// stand until the target knows of it: a sweep would take what they write beyond.
     fn overtaken(&mut self, topic: &Arc<str>, parked: Parked) {
-        for ((name, _), lane) in &mut self.lanes {
-            if name == topic {
-                lane.overtaken = Some(parked.at);
-            }
+        if self.lanes.iter().any(|((name, _), lane)| name == topic && lane.overtaken == Some(parked.at)) {
+            return;
         }
         if self.overtaken.insert(Arc::clone(topic), parked).is_none() {
             tracing::warn!(
@@ -170,6 +170,18 @@ impl<D: Decode + 'static> Coordinator<D> {
                 "rows that the source does not have stay in the table at the end of a resync: rows before it need what comes behind it in \
                  another table, which is there already; a new resync removes them"
             );
+        }
+    }
+
+    /// The target knows that a table's lanes go beyond the end of a resync here.
+    pub(super) fn goes_beyond(&mut self, topic: &Arc<str>, at: Position) {
+        for ((name, _), lane) in &mut self.lanes {
+            if name == topic {
+                lane.overtaken = Some(at);
+            }
+        }
+        if self.overtaken.get(topic).is_some_and(|parked| parked.at == at) {
+            self.overtaken.remove(topic);
         }
     }
 
