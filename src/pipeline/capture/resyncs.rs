@@ -80,7 +80,7 @@ impl Resyncs {
         inner.runs.iter().rev().find_map(|run| {
             let (resync, is_over) = (run.resync(), run.end.is_some());
             let member = run.covers(relation, at)?;
-            Some(Labelled { resync, unread: !is_over && !member.is_whole() })
+            Some(Labelled { resync, unread: !is_over && member.is_in() && !member.is_whole() })
         })
     }
 
@@ -279,7 +279,7 @@ mod tests {
         assert_eq!(resyncs.leave(&name(1), at(130, 1), "again"), None);
         resyncs.begin(run(140, &[1, 2]));
         let of = |position| resyncs.of(1, position).map(|labelled| labelled.resync.commit.0);
-        assert_eq!((of(at(110, 1)), of(at(130, 1)), of(at(150, 1))), (Some(100), None, Some(140)));
+        assert_eq!((of(at(110, 1)), of(at(130, 1)), of(at(150, 1))), (Some(100), Some(100), Some(140)));
         assert_eq!(resyncs.first(), Some(at(140, 1)));
     }
 
