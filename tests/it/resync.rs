@@ -357,6 +357,32 @@ async fn tables_that_foreign_keys_tie_are_read_again_together() {
     settle(&scenario, &["a_lines", "z_orders"]).await;
 }
 
+/// Rows of a partition that comes meanwhile are neither read nor streamed: the table leaves, and keeps them at the target.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_table_with_other_partitions_than_when_reading_began_leaves() {
+    let scenario = scenario("attached").await;
+    let fill = "CREATE TABLE parts (id int, part int, PRIMARY KEY (id, part)) PARTITION BY LIST (part);
+         CREATE TABLE p_1 PARTITION OF parts FOR VALUES IN (1); CREATE TABLE p_2 PARTITION OF parts FOR VALUES IN (2);
+         INSERT INTO parts SELECT i, 1 + i % 2 FROM generate_series(1, 2000) i";
+    scenario.source(fill).await;
+    let (mut capture, _apply) = both_halves(&scenario, &["parts"]).await;
+    capture.kill_9().expect("capture can be killed");
+    scenario.source("ALTER TABLE parts DETACH PARTITION p_2").await;
+    ask(&scenario, &["public.parts"]);
+    ask(&scenario, &["--pause"]);
+    capture = scenario.spawn_capture();
+    let paused = async || scenario.page("capture", "/").await.contains("resync (paused)");
+    await_condition("the resync pauses", LIMIT, paused).await;
+    scenario.source("ALTER TABLE parts ATTACH PARTITION p_2 FOR VALUES IN (2)").await;
+    ask(&scenario, &["--resume"]);
+    scenario.await_log(&mut capture, "a partition was attached").await;
+    scenario.source("INSERT INTO parts VALUES (9000, 1)").await;
+    scenario.await_target("SELECT count(*) FROM parts WHERE id = 9000", "1").await;
+    await_state(&scenario, "the resync is forgotten", BTreeMap::is_empty).await;
+    assert!(!scenario.log_text("capture").contains(ENDS));
+    settle(&scenario, &["parts"]).await;
+}
+
 /// A table that is dropped, emptied, rewritten or altered while it is read again, and partitions.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_becomes_of_tables_meanwhile_is_seen() {

@@ -17,6 +17,7 @@ use super::{
     publisher::Publisher,
     resync::{Came, end_marker},
     session::Session,
+    standing,
     tuple_format::copy_format,
     unread::{Unread, UnreadLeaf},
     windows::{Outcome, Rows, Windows},
@@ -164,6 +165,7 @@ impl Backfill {
         for member in self.session.resyncs.unread(begin) {
             self.session.leave(&member.name, self.session.place(), "not all of its rows were read").await?;
         }
+        standing::look(&self.session, begin).await?;
         if self.session.resyncs.goes_on(begin) {
             self.reader.mark(&end_marker(begin)).await?;
             let session = Arc::clone(&self.session);

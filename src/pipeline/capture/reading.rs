@@ -75,6 +75,9 @@ pub(super) async fn take_up(
 async fn rest_of(session: &Arc<Session>, reader: &WindowReader, begin: Position) -> Result<Rest, Error> {
     let members = session.resyncs.unread(begin);
     session.windows.open(members.iter().map(|member| member.oid));
+    let oids: Vec<_> = members.iter().map(|member| member.oid).collect();
+    session.resyncs.note_leaves(begin, reader.leaves_now(&oids).await?);
+    session.position.record_current(|| session.resyncs.updates(&[begin])).await?;
     let (found, leaves) = look(session, reader, &members).await?;
     let (mut unread, mut conditions) = (Vec::new(), BTreeMap::new());
     for member in members {

@@ -4,6 +4,8 @@
 //! come again. It is recorded before anything behind its signal is published, and forgotten once neither its signal nor its end comes
 //! again. A table may leave it before its end: nothing of that table is swept then. One that all tables have left is void.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use super::chunks::TableChunks;
@@ -42,6 +44,9 @@ pub(super) struct Member {
     /// tells of when capture is cut are read again.
     #[serde(default)]
     pub(super) rows: u64,
+    /// Its leaves before it was looked where its rows lie, and how each had come to it.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub(super) leaves: BTreeMap<u32, String>,
     /// It is in the resync no longer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) left: Option<Left>,
@@ -69,12 +74,17 @@ pub(super) struct Left {
 impl Member {
     /// A table of which nothing is read.
     pub(super) const fn new(oid: u32, name: TableName, topic: String, conditions: Vec<Condition>) -> Self {
-        Self { oid, name, topic, conditions, chunks: None, rows: 0, left: None }
+        Self { oid, name, topic, conditions, chunks: None, rows: 0, leaves: BTreeMap::new(), left: None }
     }
 
     /// Whether Kafka has all rows that the resync has to read.
     pub(super) fn is_whole(&self) -> bool {
         self.chunks.as_ref().is_some_and(TableChunks::is_whole)
+    }
+
+    /// Whether some of the leaves that it has `now` are none of those that were read, or were away meanwhile.
+    pub(super) fn has_other_leaves(&self, now: Option<&BTreeMap<u32, String>>) -> bool {
+        now.into_iter().flatten().any(|(leaf, came)| self.leaves.get(leaf) != Some(came))
     }
 
     pub(super) const fn is_in(&self) -> bool {
@@ -222,6 +232,21 @@ mod tests {
         assert!(run.is_whole());
         run.tables[0].left = left(at(150, 2));
         assert!(run.is_void() && !run.is_whole());
+    }
+
+    #[test]
+    fn a_leaf_that_came_or_came_back_is_told_and_one_that_went_is_none() {
+        let leaves = |leaves: &[(u32, &str)]| leaves.iter().map(|(oid, came)| (*oid, (*came).to_owned())).collect();
+        let known = Member { leaves: leaves(&[(11, ",740"), (12, ",741")]), ..member(1) };
+        for (now, others) in [
+            (leaves(&[(11, ",740"), (12, ",741")]), false),
+            (leaves(&[(11, ",740")]), false),
+            (leaves(&[(11, ",740"), (12, ",741"), (13, ",900")]), true),
+            (leaves(&[(11, ",740"), (12, ",900")]), true),
+        ] {
+            assert_eq!(known.has_other_leaves(Some(&now)), others, "{now:?}");
+        }
+        assert!(!known.has_other_leaves(None));
     }
 
     #[test]

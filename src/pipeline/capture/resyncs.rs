@@ -20,6 +20,7 @@ use crate::{
     event::Resync,
     lsn::{Lsn, Position},
     schema::TableName,
+    source::window::Leaves,
 };
 
 /// The resync of an event.
@@ -173,6 +174,30 @@ impl Resyncs {
         self.lock().paused
     }
 
+    /// The tables that are in a resync that goes on.
+    pub(super) fn members_of(&self, begin: Position) -> Vec<Member> {
+        let inner = self.lock();
+        let tables = inner.runs.iter().filter(|run| run.begin == begin && run.goes_on()).flat_map(|run| &run.tables);
+        tables.filter(|table| table.is_in()).cloned().collect()
+    }
+
+    /// The leaves of tables of a resync, before it is looked where their rows lie. Of one that is read already those from before count.
+    pub(super) fn note_leaves(&self, begin: Position, mut leaves: Leaves) {
+        self.change(|inner| {
+            let runs = inner.runs.iter_mut().filter(|run| run.begin == begin);
+            for member in runs.flat_map(|run| &mut run.tables).filter(|member| member.chunks.is_none()) {
+                member.leaves = leaves.remove(&member.oid).unwrap_or_default();
+            }
+        });
+    }
+
+    /// The begin of a resync, if an end of it that comes now would be its end.
+    pub(super) fn about_to_end(&self, resync: Resync) -> Option<Position> {
+        let inner = self.lock();
+        let mut runs = inner.runs.iter().filter(|run| run.goes_on() && run.is_whole());
+        runs.find(|run| run.resync() == resync).map(|run| run.begin)
+    }
+
     /// The tables of a resync that are not whole.
     pub(super) fn unread(&self, begin: Position) -> Vec<Member> {
         let inner = self.lock();
@@ -254,6 +279,8 @@ impl Resyncs {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use super::*;
 
     const fn at(commit: u64, ordinal: u64) -> Position {
@@ -300,6 +327,20 @@ mod tests {
         let past = resyncs.past(Lsn(211));
         resyncs.forget(&past);
         assert!(past == [at(100, 1)] && !resyncs.knows(Lsn(100)));
+    }
+
+    #[test]
+    fn leaves_count_from_when_reading_begins() {
+        let leaves = |came: &str| Leaves::from([(1, BTreeMap::from([(11, came.to_owned())]))]);
+        let resyncs = Resyncs::new(vec![run(100, &[1])]);
+        resyncs.note_leaves(at(100, 1), leaves(",740"));
+        resyncs.note_leaves(at(100, 1), leaves(",741"));
+        resyncs.advance(at(100, 1), vec![Came { oid: 1, chunks: TableChunks::default(), rows: 0 }]);
+        resyncs.note_leaves(at(100, 1), leaves(",742"));
+        assert_eq!(resyncs.members_of(at(100, 1))[0].leaves, BTreeMap::from([(11, ",741".to_owned())]));
+        assert_eq!(resyncs.about_to_end(run(100, &[]).resync()), Some(at(100, 1)));
+        resyncs.leave(&name(1), at(150, 1), "another leaf");
+        assert_eq!(resyncs.about_to_end(run(100, &[]).resync()), None);
     }
 
     #[tokio::test]

@@ -10,10 +10,9 @@ use super::{
     resync::{Member, Run},
     routes::{Route, Routes},
     session::Session,
-    unread,
+    standing,
 };
 use crate::{
-    avro::flat::Records,
     event::Condition,
     lsn::Position,
     schema::{Relation, TableName},
@@ -72,7 +71,7 @@ async fn begin(
     at: Position,
 ) -> Result<(), Error> {
     session.health.forget_notes(NOTE);
-    if let Some(reason) = hindrance(session).await? {
+    if let Some(reason) = standing::hindrance(session).await? {
         refuse(session, at, reason);
         return Ok(());
     }
@@ -102,14 +101,6 @@ async fn begin(
     session.position.record_current(|| session.resyncs.updates(&[at])).await?;
     tracing::info!(resync, tables = names, "a resync begins");
     Ok(())
-}
-
-/// Why this capture cannot read tables again; `None` if it can.
-async fn hindrance(session: &Session) -> Result<Option<&'static str>, Error> {
-    if session.settings.encoder.records != Records::Envelope {
-        return Ok(Some("flat records have no end of a resync"));
-    }
-    Ok(unread::hindrance(&session.client, &session.settings).await?)
 }
 
 /// The table as a member of a resync; inside, why it is none.

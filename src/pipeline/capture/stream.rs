@@ -17,7 +17,7 @@ use super::{
     routes::{Route, Routes, Running},
     session::Session,
     settings::OriginFilter,
-    signals, sweep,
+    signals, standing, sweep,
     transaction::{MESSAGES, Open},
     windows::{BroughtUp, Closed, Outcome},
 };
@@ -374,6 +374,9 @@ impl Streamer {
     async fn end(&mut self, resync: Resync) -> Result<(), Error> {
         let Some(open) = &self.open else { return Ok(()) };
         let position = open.position(open.ordinal);
+        if let Some(begin) = self.session.resyncs.about_to_end(resync) {
+            standing::look(&self.session, begin).await?;
+        }
         let Some(run) = self.session.resyncs.end(resync, position) else { return Ok(()) };
         let mut scope = self.publisher.enter(Some(position)).await;
         let way = (&mut self.encoder, &*self.publisher);
