@@ -383,6 +383,33 @@ async fn a_table_with_other_partitions_than_when_reading_began_leaves() {
     settle(&scenario, &["parts"]).await;
 }
 
+/// What forbids a resync is seen also behind its signal, by the next session and at the end; capture goes on.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_resync_ends_where_the_publication_leaves_out_changes() {
+    let scenario = scenario("narrowed").await;
+    let name = scenario.name.clone();
+    scenario
+        .source("CREATE TABLE items (id int PRIMARY KEY); INSERT INTO items SELECT i FROM generate_series(1, 500) i")
+        .await;
+    let (mut capture, _apply) = both_halves(&scenario, &["items"]).await;
+    scenario.target("INSERT INTO items VALUES (-1)").await;
+    capture.kill_9().expect("capture can be killed");
+    ask(&scenario, &["public.items"]);
+    ask(&scenario, &["--pause"]);
+    capture = scenario.spawn_capture();
+    let paused = async || scenario.page("capture", "/").await.contains("resync (paused)");
+    await_condition("the resync pauses", LIMIT, paused).await;
+    capture.kill_9().expect("capture can be killed");
+    scenario.source(&format!("ALTER PUBLICATION {name} SET (publish = 'insert, update, truncate')")).await;
+    capture = scenario.spawn_capture();
+    scenario.await_log(&mut capture, "the stream leaves out changes that move rows").await;
+    scenario.source("INSERT INTO items VALUES (9000)").await;
+    scenario.await_target("SELECT count(*) FROM items WHERE id = 9000", "1").await;
+    await_state(&scenario, "the resync is forgotten", BTreeMap::is_empty).await;
+    assert_eq!(scenario.target_value("SELECT count(*) FROM items WHERE id = -1").await.as_deref(), Some("1"));
+    assert!(!scenario.log_text("capture").contains(ENDS));
+}
+
 /// A table that is dropped, emptied, rewritten or altered while it is read again, and partitions.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_becomes_of_tables_meanwhile_is_seen() {

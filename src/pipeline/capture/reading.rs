@@ -13,6 +13,7 @@ use super::{
     publisher::Publisher,
     resync::Member,
     session::Session,
+    standing,
     unread::Unread,
 };
 use crate::{
@@ -52,13 +53,17 @@ pub(super) async fn take_up(
     unread: Option<&Vec<Unread>>,
 ) -> Result<(), Error> {
     let mut changed = session.resyncs.begin_session(from);
+    // What its records or its publication are like may have changed since. Earlier options are asked by nobody: nothing is read under them.
+    let hindrance =
+        if below.is_none() && session.resyncs.count() > 0 { standing::hindrance(session).await? } else { None };
     for (table, _) in session.resyncs.members() {
         // Under options that hold no longer other tables may be captured.
         let is_captured = below.is_some() || session.topics.contains_key(&table);
-        let reason = match (session.tables.is_stopped(&table), is_captured) {
-            (true, _) => "it is stopped",
-            (false, false) => "it is not captured any more",
-            (false, true) => continue,
+        let reason = match (hindrance, session.tables.is_stopped(&table), is_captured) {
+            (Some(reason), ..) => reason,
+            (None, true, _) => "it is stopped",
+            (None, false, false) => "it is not captured any more",
+            (None, false, true) => continue,
         };
         changed.extend(session.resyncs.leave(&table, Position::default(), reason));
         session.tell_left(&table, reason);

@@ -24,13 +24,17 @@ pub(super) async fn look(session: &Session, begin: Position) -> Result<(), Error
     if members.is_empty() {
         return Ok(());
     }
+    let hindrance = hindrance(session).await?;
     let oids: Vec<_> = members.iter().map(|member| member.oid).collect();
     let leaves = window::leaves(&session.client, &oids).await?;
     for member in members {
-        if member.has_other_leaves(leaves.get(&member.oid)) {
-            session.leave(&member.name, session.place(), OTHER_LEAVES).await?;
-            session.windows.stop(member.oid, OTHER_LEAVES);
-        }
+        let reason = match hindrance {
+            Some(reason) => reason,
+            None if member.has_other_leaves(leaves.get(&member.oid)) => OTHER_LEAVES,
+            None => continue,
+        };
+        session.leave(&member.name, session.place(), reason).await?;
+        session.windows.stop(member.oid, reason);
     }
     Ok(())
 }
