@@ -44,6 +44,9 @@ pub(super) struct Member {
     /// tells of when capture is cut are read again.
     #[serde(default)]
     pub(super) rows: u64,
+    /// The stream has told of a row of it under the resync's name.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(super) streamed: bool,
     /// Its leaves before it was looked where its rows lie, and how each had come to it.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub(super) leaves: BTreeMap<u32, String>,
@@ -74,7 +77,17 @@ pub(super) struct Left {
 impl Member {
     /// A table of which nothing is read.
     pub(super) const fn new(oid: u32, name: TableName, topic: String, conditions: Vec<Condition>) -> Self {
-        Self { oid, name, topic, conditions, chunks: None, rows: 0, leaves: BTreeMap::new(), left: None }
+        Self {
+            oid,
+            name,
+            topic,
+            conditions,
+            chunks: None,
+            rows: 0,
+            streamed: false,
+            leaves: BTreeMap::new(),
+            left: None,
+        }
     }
 
     /// Whether Kafka has all rows that the resync has to read.
@@ -87,12 +100,23 @@ impl Member {
         now.into_iter().flatten().any(|(leaf, came)| self.leaves.get(leaf) != Some(came))
     }
 
+    /// How many rows sinks must have come by; `None` where the count tells them nothing: no row was read, and others may not have come to
+    /// them.
+    pub(super) const fn published(&self) -> Option<u64> {
+        if self.rows == 0 && self.streamed { None } else { Some(self.rows) }
+    }
+
     pub(super) const fn is_in(&self) -> bool {
         self.left.is_none()
     }
 }
 
 impl Run {
+    /// What is recorded of a signal that is refused as a whole, so that it is not followed when it comes again.
+    pub(super) const fn refused(begin: Position) -> Self {
+        Self { begin, tables: Vec::new(), end: None }
+    }
+
     /// Its name in records.
     pub(super) const fn resync(&self) -> Resync {
         Resync { epoch: self.begin.epoch, commit: self.begin.commit }
@@ -219,6 +243,20 @@ mod tests {
         run.tables.iter_mut().for_each(|table| table.left = left(at(150, 2)));
         assert!(run.is_void() && run.hold(Lsn(120)).is_none());
         assert!(!run.is_past(Lsn(150)) && run.is_past(Lsn(151)));
+    }
+
+    #[test]
+    fn a_refused_signal_holds_nothing_and_is_known_until_it_is_past() {
+        let refused = Run::refused(at(100, 3));
+        assert!(refused.is_void() && !refused.goes_on() && refused.hold(Lsn(900)).is_none());
+        assert!(!refused.is_past(Lsn(100)) && refused.is_past(Lsn(101)));
+    }
+
+    #[test]
+    fn a_count_of_no_rows_says_nothing_where_the_stream_has_told_of_some() {
+        let member = |rows, streamed| Member { rows, streamed, ..member(1) };
+        let published = [(0, false), (0, true), (5, true)].map(|(rows, streamed)| member(rows, streamed).published());
+        assert_eq!(published, [Some(0), None, Some(5)]);
     }
 
     #[test]

@@ -31,6 +31,13 @@ pub(super) struct Labelled {
     pub(super) unread: bool,
 }
 
+impl Labelled {
+    fn of(run: &Run, member: &Member) -> Self {
+        let unread = run.end.is_none() && member.is_in() && !member.is_whole();
+        Self { resync: run.resync(), unread }
+    }
+}
+
 /// See the module.
 #[derive(Debug, Default)]
 pub(super) struct Resyncs {
@@ -77,12 +84,19 @@ impl Resyncs {
         if !self.any.load(Ordering::Relaxed) {
             return None;
         }
-        let inner = self.lock();
-        inner.runs.iter().rev().find_map(|run| {
-            let (resync, is_over) = (run.resync(), run.end.is_some());
-            let member = run.covers(relation, at)?;
-            Some(Labelled { resync, unread: !is_over && member.is_in() && !member.is_whole() })
-        })
+        self.lock().runs.iter().rev().find_map(|run| Some(Labelled::of(run, run.covers(relation, at)?)))
+    }
+
+    /// The same of a change that the stream tells of, which is noted.
+    pub(super) fn of_change(&self, relation: u32, at: Position) -> Option<Labelled> {
+        if !self.any.load(Ordering::Relaxed) {
+            return None;
+        }
+        let mut inner = self.lock();
+        let run = inner.runs.iter_mut().rev().find(|run| run.covers(relation, at).is_some())?;
+        let member = run.tables.iter_mut().find(|table| table.oid == relation)?;
+        member.streamed = true;
+        run.covers(relation, at).map(|member| Labelled::of(run, member))
     }
 
     /// Whether the signal of a transaction is known, also of what is over.
@@ -90,11 +104,9 @@ impl Resyncs {
         self.lock().runs.iter().any(|run| run.begin.commit == commit)
     }
 
-    /// Whether a resync of the table goes on.
-    pub(super) fn is_member(&self, oid: u32) -> bool {
-        let inner = self.lock();
-        let mut tables = inner.runs.iter().filter(|run| run.goes_on()).flat_map(|run| &run.tables);
-        tables.any(|table| table.oid == oid && table.is_in())
+    /// Whether the table is in a resync at this position, or was when it came before: also one that is over by now.
+    pub(super) fn is_covered(&self, oid: u32, at: Position) -> bool {
+        self.lock().runs.iter().any(|run| run.covers(oid, at).is_some())
     }
 
     /// Begins one.
@@ -301,7 +313,8 @@ mod tests {
         let resyncs = Resyncs::default();
         assert_eq!(resyncs.of(1, at(150, 1)), None);
         resyncs.begin(run(100, &[1]));
-        assert!(resyncs.is_member(1) && !resyncs.is_member(2) && resyncs.knows(Lsn(100)));
+        assert!(resyncs.is_covered(1, at(110, 1)) && !resyncs.is_covered(1, at(100, 1)));
+        assert!(!resyncs.is_covered(2, at(110, 1)) && resyncs.knows(Lsn(100)));
         assert_eq!(resyncs.leave(&name(1), at(120, 1), "stopped"), Some(at(100, 1)));
         assert_eq!(resyncs.leave(&name(1), at(130, 1), "again"), None);
         resyncs.begin(run(140, &[1, 2]));
@@ -327,6 +340,24 @@ mod tests {
         let past = resyncs.past(Lsn(211));
         resyncs.forget(&past);
         assert!(past == [at(100, 1)] && !resyncs.knows(Lsn(100)));
+    }
+
+    #[test]
+    fn a_table_is_refused_at_the_same_positions_when_its_resync_is_over() {
+        let resyncs = Resyncs::new(vec![run(100, &[1])]);
+        resyncs.advance(at(100, 1), vec![Came { oid: 1, chunks: TableChunks::default(), rows: 2 }]);
+        assert!(resyncs.is_covered(1, at(150, 1)));
+        assert!(resyncs.end(run(100, &[]).resync(), at(200, 1)).is_some());
+        assert!(resyncs.is_covered(1, at(150, 1)) && !resyncs.is_covered(1, at(201, 1)));
+    }
+
+    #[test]
+    fn a_change_of_the_stream_is_noted_and_a_row_that_is_read_is_not() {
+        let resyncs = Resyncs::new(vec![run(100, &[1])]);
+        assert!(resyncs.of_change(1, at(100, 1)).is_none() && resyncs.of(1, at(150, 1)).is_some());
+        assert!(!resyncs.members_of(at(100, 1))[0].streamed);
+        assert_eq!(resyncs.of_change(1, at(150, 2)), resyncs.of(1, at(150, 2)));
+        assert!(resyncs.members_of(at(100, 1))[0].streamed);
     }
 
     #[test]

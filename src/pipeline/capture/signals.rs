@@ -71,43 +71,56 @@ async fn begin(
     at: Position,
 ) -> Result<(), Error> {
     session.health.forget_notes(NOTE);
+    let run = match run(session, (publisher, routes), signal, at).await? {
+        Ok(run) => run,
+        Err(reason) => {
+            refuse(session, at, &reason);
+            // What refuses it may be gone when it comes again, and events behind it have come without its name by then.
+            Run::refused(at)
+        }
+    };
+    let (resync, goes_on) = (run.name(), run.goes_on());
+    let names = run.tables.iter().map(|member| member.name.to_string()).collect::<Vec<_>>().join(", ");
+    session.resyncs.begin(run);
+    session.position.record_current(|| session.resyncs.updates(&[at])).await?;
+    if goes_on {
+        tracing::info!(resync, tables = names, "a resync begins");
+    }
+    Ok(())
+}
+
+/// What a signal asks for; inside, why none of it is done.
+async fn run(
+    session: &Session,
+    (publisher, routes): (&Publisher, &Routes),
+    signal: &Signal,
+    at: Position,
+) -> Result<Result<Run, String>, Error> {
     if let Some(reason) = standing::hindrance(session).await? {
-        refuse(session, at, reason);
-        return Ok(());
+        return Ok(Err(reason.to_owned()));
     }
     if signal.tables.len() > MOST_TABLES {
-        refuse(
-            session,
-            at,
-            &format!("more than {MOST_TABLES} tables at a time: ask for them one part after the other"),
-        );
-        return Ok(());
+        return Ok(Err(format!("more than {MOST_TABLES} tables at a time: ask for them one part after the other")));
     }
     let mut members: Vec<Member> = Vec::new();
     for table in &signal.tables {
-        match member(session, (publisher, routes), table, &signal.conditions).await? {
+        match member(session, (publisher, routes), (table.as_str(), at), &signal.conditions).await? {
             Ok(member) if members.iter().any(|known| known.oid == member.oid) => {}
             Ok(member) => members.push(member),
             Err(reason) => refuse(session, at, &reason),
         }
     }
     if members.is_empty() {
-        return Ok(());
+        return Ok(Err("none of its tables can be read again".to_owned()));
     }
-    let names = members.iter().map(|member| member.name.to_string()).collect::<Vec<_>>().join(", ");
-    let run = Run { begin: at, tables: parents_first(session, members).await?, end: None };
-    let resync = run.name();
-    session.resyncs.begin(run);
-    session.position.record_current(|| session.resyncs.updates(&[at])).await?;
-    tracing::info!(resync, tables = names, "a resync begins");
-    Ok(())
+    Ok(Ok(Run { begin: at, tables: parents_first(session, members).await?, end: None }))
 }
 
 /// The table as a member of a resync; inside, why it is none.
 async fn member(
     session: &Session,
     (publisher, routes): (&Publisher, &Routes),
-    table: &str,
+    (table, at): (&str, Position),
     conditions: &[Condition],
 ) -> Result<Result<Member, String>, Error> {
     let Some((name, topic)) = session.topics.iter().find(|(name, _)| name.to_string() == table) else {
@@ -125,7 +138,7 @@ async fn member(
     if session.key_form(topic).await.is_some_and(|form| form.one_partition) {
         return Ok(Err(format!("the keys of table {table} are not told apart by their bytes")));
     }
-    if session.resyncs.is_member(relation.oid) {
+    if session.resyncs.is_covered(relation.oid, at) {
         return Ok(Err(format!("table {table} is in a resync already")));
     }
     let settled = condition::settle(&session.client, &relation, conditions).await?;

@@ -246,7 +246,7 @@ impl Streamer {
         }
         let numbers = self.boundaries.next(open, relation);
         let ordinal = numbers.ordinal;
-        let labelled = resyncs.of(relation, open.position(ordinal));
+        let labelled = resyncs.of_change(relation, open.position(ordinal));
         let backfilling = is_open || labelled.is_some_and(|labelled| labelled.unread);
         let resync = labelled.map(|labelled| labelled.resync);
         let event = EventMeta { lsn, processed_ns: self.processed_ns, backfilling, resync, ..numbers };
