@@ -31,6 +31,16 @@ pub(super) struct Labelled {
     pub(super) unread: bool,
 }
 
+/// What is known of a signal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Heard {
+    /// It was followed, or refused, and what is known of that is forgotten.
+    Settled,
+    /// It has come before, and may be over.
+    Again,
+    New,
+}
+
 impl Labelled {
     fn of(run: &Run, member: &Member) -> Self {
         let unread = run.end.is_none() && member.is_in() && !member.is_whole();
@@ -99,9 +109,14 @@ impl Resyncs {
         run.covers(relation, at).map(|member| Labelled::of(run, member))
     }
 
-    /// Whether the signal of a transaction is known, also of what is over.
-    pub(super) fn knows(&self, commit: Lsn) -> bool {
-        self.lock().runs.iter().any(|run| run.begin.commit == commit)
+    /// What is known of a signal at this position, where nothing below `flushed` has to come again.
+    pub(super) fn heard(&self, at: Position, flushed: Lsn) -> Heard {
+        if at.commit < flushed {
+            return Heard::Settled;
+        }
+        let inner = self.lock();
+        let known = inner.runs.iter().any(|run| run.begin.commit == at.commit);
+        if known { Heard::Again } else { Heard::New }
     }
 
     /// Whether the table is in a resync at this position, or was when it came before: also one that is over by now.
@@ -314,7 +329,7 @@ mod tests {
         assert_eq!(resyncs.of(1, at(150, 1)), None);
         resyncs.begin(run(100, &[1]));
         assert!(resyncs.is_covered(1, at(110, 1)) && !resyncs.is_covered(1, at(100, 1)));
-        assert!(!resyncs.is_covered(2, at(110, 1)) && resyncs.knows(Lsn(100)));
+        assert!(!resyncs.is_covered(2, at(110, 1)) && resyncs.heard(at(100, 1), Lsn(100)) == Heard::Again);
         assert_eq!(resyncs.leave(&name(1), at(120, 1), "stopped"), Some(at(100, 1)));
         assert_eq!(resyncs.leave(&name(1), at(130, 1), "again"), None);
         resyncs.begin(run(140, &[1, 2]));
@@ -339,7 +354,7 @@ mod tests {
         assert_eq!((resyncs.hold(Lsn(210)), resyncs.hold(Lsn(211))), (Some(Lsn(100)), None));
         let past = resyncs.past(Lsn(211));
         resyncs.forget(&past);
-        assert!(past == [at(100, 1)] && !resyncs.knows(Lsn(100)));
+        assert!(past == [at(100, 1)] && resyncs.heard(at(100, 1), Lsn(100)) == Heard::New);
     }
 
     #[test]
@@ -358,6 +373,13 @@ mod tests {
         assert!(!resyncs.members_of(at(100, 1))[0].streamed);
         assert_eq!(resyncs.of_change(1, at(150, 2)), resyncs.of(1, at(150, 2)));
         assert!(resyncs.members_of(at(100, 1))[0].streamed);
+    }
+
+    #[test]
+    fn a_signal_below_the_flush_lsn_is_settled() {
+        let resyncs = Resyncs::default();
+        let heard = |flushed| resyncs.heard(at(100, 1), Lsn(flushed));
+        assert_eq!([heard(99), heard(100), heard(101)], [Heard::New, Heard::New, Heard::Settled]);
     }
 
     #[test]

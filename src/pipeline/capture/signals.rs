@@ -8,6 +8,7 @@ use super::{
     Error,
     publisher::Publisher,
     resync::{Member, Run},
+    resyncs::Heard,
     routes::{Route, Routes},
     session::Session,
     standing,
@@ -42,9 +43,10 @@ pub(super) async fn take(
         }
     };
     match signal.kind {
-        // A signal that comes again is known by its commit.
-        Kind::Resync if session.resyncs.knows(at.commit) => Ok(()),
-        Kind::Resync => begin(session, (publisher, routes), &signal, at).await,
+        Kind::Resync => match session.resyncs.heard(at, session.position.flushed()) {
+            Heard::Settled | Heard::Again => Ok(()),
+            Heard::New => begin(session, (publisher, routes), &signal, at).await,
+        },
         Kind::Pause | Kind::Resume => {
             let pauses = signal.kind == Kind::Pause;
             if session.resyncs.pause(pauses) {
