@@ -167,7 +167,7 @@ impl Backfill {
         }
         standing::look(&self.session, begin).await?;
         if self.session.resyncs.goes_on(begin) {
-            self.reader.mark(&end_marker(begin)).await?;
+            self.reader.mark(&end_marker(&self.session.settings.slot, begin)).await?;
             let session = Arc::clone(&self.session);
             self.recording(session.resyncs.over(begin)).await?;
         }

@@ -183,14 +183,16 @@ impl Run {
     }
 }
 
-/// The content of the message at which a resync ends.
-pub(super) fn end_marker(begin: Position) -> String {
-    format!("resync:{}:end", Run::name_of(begin))
+/// The content of the message at which a resync of the capture with this slot ends. Captures of one database see each other's messages, and
+/// one signal may begin resyncs of one name in several.
+pub(super) fn end_marker(slot: &str, begin: Position) -> String {
+    format!("resync:{slot}:{}:end", Run::name_of(begin))
 }
 
-/// The resync that ends at a message of this content.
-pub(super) fn ended_by(content: &[u8]) -> Option<Resync> {
-    std::str::from_utf8(content).ok()?.strip_prefix("resync:")?.strip_suffix(":end")?.parse().ok()
+/// The resync of the capture with this slot that ends at a message of this content.
+pub(super) fn ended_by(slot: &str, content: &[u8]) -> Option<Resync> {
+    let text = std::str::from_utf8(content).ok()?.strip_prefix("resync:")?.strip_prefix(slot)?;
+    text.strip_prefix(':')?.strip_suffix(":end")?.parse().ok()
 }
 
 #[cfg(test)]
@@ -300,9 +302,12 @@ mod tests {
 
     #[test]
     fn its_end_is_told_from_markers_of_windows() {
-        assert_eq!(ended_by(end_marker(at(100, 3)).as_bytes()), Some(run().resync()));
-        for content in ["0123456789abcdef:7:low", "resync:0:end", "resync:0:100", ""] {
-            assert_eq!(ended_by(content.as_bytes()), None, "{content}");
+        let marker = end_marker("own", at(100, 3));
+        assert_eq!(ended_by("own", marker.as_bytes()), Some(run().resync()));
+        assert_eq!(ended_by("other", marker.as_bytes()), None);
+        assert_eq!(ended_by("ow", marker.as_bytes()), None);
+        for content in ["0123456789abcdef:7:low", "resync:own:0:end", "resync:own:0:100", "resync::end", ""] {
+            assert_eq!(ended_by("own", content.as_bytes()), None, "{content}");
         }
     }
 

@@ -42,6 +42,10 @@ pub(super) async fn take(
             return Ok(());
         }
     };
+    if !signal.is_for(&session.settings.slot) {
+        tracing::info!(position = %at, slot = signal.slot, "a signal is for the capture of another replication slot");
+        return Ok(());
+    }
     match signal.kind {
         Kind::Resync => match session.resyncs.heard(at, session.position.flushed()) {
             Heard::Settled | Heard::Again => Ok(()),

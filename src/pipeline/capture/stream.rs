@@ -360,7 +360,7 @@ impl Streamer {
         if let Some(open) = &mut self.open {
             open.took(MESSAGES, 1);
         }
-        if let Some(resync) = ended_by(content) {
+        if let Some(resync) = ended_by(&self.session.settings.slot, content) {
             return self.end(resync).await;
         }
         let Some(closed) = self.session.windows.marker(content) else { return Ok(()) };
