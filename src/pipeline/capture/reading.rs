@@ -46,10 +46,10 @@ pub(super) async fn run(
 }
 
 /// What a session finds recorded of resyncs, before its stream begins at `from`: a table that cannot be read leaves, and the rows that
-/// are owed are noted for the resync that is read first. Behind the rest of a snapshot (`unread`) none has begun to be read.
+/// are owed are noted for the resync that is read first. Behind a `gap` nothing can be swept: changes that were skipped are in no record. Behind the rest of a snapshot (`unread`) none has begun to be read.
 pub(super) async fn take_up(
     session: &Session,
-    (from, below): (Lsn, Option<Lsn>),
+    (from, below, gap): (Lsn, Option<Lsn>, bool),
     unread: Option<&Vec<Unread>>,
 ) -> Result<(), Error> {
     let mut changed = session.resyncs.begin_session(from);
@@ -59,12 +59,7 @@ pub(super) async fn take_up(
     for (table, _) in session.resyncs.members() {
         // Under options that hold no longer other tables may be captured.
         let is_captured = below.is_some() || session.topics.contains_key(&table);
-        let reason = match (hindrance, session.tables.is_stopped(&table), is_captured) {
-            (Some(reason), ..) => reason,
-            (None, true, _) => "it is stopped",
-            (None, false, false) => "it is not captured any more",
-            (None, false, true) => continue,
-        };
+        let Some(reason) = why_not((gap, hindrance), session.tables.is_stopped(&table), is_captured) else { continue };
         changed.extend(session.resyncs.leave(&table, Position::default(), reason));
         session.tell_left(&table, reason);
     }
@@ -73,6 +68,21 @@ pub(super) async fn take_up(
         session.windows.open(session.resyncs.unread(begin).iter().map(|member| member.oid));
     }
     Ok(())
+}
+
+/// Why a table that is in a resync leaves it when a session begins.
+fn why_not(
+    (gap, hindrance): (bool, Option<&'static str>),
+    is_stopped: bool,
+    is_captured: bool,
+) -> Option<&'static str> {
+    match hindrance {
+        _ if gap => Some("changes are missing"),
+        Some(reason) => Some(reason),
+        None if is_stopped => Some("it is stopped"),
+        None if !is_captured => Some("it is not captured any more"),
+        None => None,
+    }
 }
 
 /// What is left to read of a resync. Its tables are open to the stream before it is looked where their rows lie: a row that moves
@@ -135,5 +145,19 @@ async fn look(
             }
         }
         tokio::time::sleep(PAUSE).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_leave_behind_a_gap_and_where_something_forbids_it() {
+        assert_eq!(why_not((false, None), false, true), None);
+        assert_eq!(why_not((true, None), false, true), Some("changes are missing"));
+        assert_eq!(why_not((false, Some("a stand-by")), false, true), Some("a stand-by"));
+        assert_eq!(why_not((false, None), true, true), Some("it is stopped"));
+        assert_eq!(why_not((false, None), false, false), Some("it is not captured any more"));
     }
 }
