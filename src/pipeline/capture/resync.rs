@@ -117,6 +117,11 @@ impl Run {
         Self { begin, tables: Vec::new(), end: None }
     }
 
+    /// What its record takes, in bytes; it becomes more while it is read.
+    pub(super) fn bytes(&self) -> usize {
+        serde_json::to_vec(self).map_or(usize::MAX, |json| json.len())
+    }
+
     /// Its name in records.
     pub(super) const fn resync(&self) -> Resync {
         Resync { epoch: self.begin.epoch, commit: self.begin.commit }

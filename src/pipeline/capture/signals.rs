@@ -27,6 +27,8 @@ use crate::{
 pub(super) const NOTE: &str = "resync: ";
 /// Tables of one resync: they are recorded together, in one record of the state topic.
 const MOST_TABLES: usize = 500;
+/// A signal, and what is recorded of it at first, in bytes: a record grows while tables are read, and the state topic takes about 1 MB.
+const MOST_BYTES: usize = 256 << 10;
 
 /// Takes a signal at this position of the stream. What it asks for is recorded when this is back.
 pub(super) async fn take(
@@ -35,6 +37,10 @@ pub(super) async fn take(
     content: &[u8],
     at: Position,
 ) -> Result<(), Error> {
+    if content.len() > MOST_BYTES {
+        refuse(session, at, &format!("a signal has {} bytes, at most {MOST_BYTES} are taken", content.len()));
+        return Ok(());
+    }
     let signal: Signal = match serde_json::from_slice(content) {
         Ok(signal) => signal,
         Err(error) => {
@@ -119,7 +125,19 @@ async fn run(
     if members.is_empty() {
         return Ok(Err("none of its tables can be read again".to_owned()));
     }
-    Ok(Ok(Run { begin: at, tables: parents_first(session, members).await?, end: None }))
+    let run = Run { begin: at, tables: parents_first(session, members).await?, end: None };
+    Ok(fitting(run))
+}
+
+/// The resync, unless its record is too large.
+fn fitting(run: Run) -> Result<Run, String> {
+    let bytes = run.bytes();
+    if bytes <= MOST_BYTES {
+        return Ok(run);
+    }
+    Err(format!(
+        "its record would have {bytes} bytes, at most {MOST_BYTES} are kept: ask for fewer tables or shorter conditions"
+    ))
 }
 
 /// The table as a member of a resync; inside, why it is none.
@@ -181,4 +199,26 @@ async fn stop(session: &Session, tables: &[String], at: Position) -> Result<(), 
         session.windows.stop(*oid, "it was told to stop");
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::Comparison;
+
+    #[test]
+    fn a_resync_whose_record_is_too_large_is_refused() {
+        let run = |bytes: usize| {
+            let value = "a".repeat(bytes);
+            let condition = Condition { column: "name".to_owned(), comparison: Comparison::Equal, value };
+            let member = |oid| {
+                let name = TableName::new("public", format!("t{oid}"));
+                Member::new(oid, name, format!("p.public.t{oid}"), vec![condition.clone()])
+            };
+            Run { begin: Position::default(), tables: (1..=20).map(member).collect(), end: None }
+        };
+        assert!(fitting(run(100)).is_ok());
+        let reason = fitting(run(MOST_BYTES / 20)).unwrap_err();
+        assert!(reason.contains("ask for fewer tables"), "{reason}");
+    }
 }
