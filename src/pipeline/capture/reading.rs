@@ -12,6 +12,7 @@ use super::{
     goal::{Goal, Rest},
     publisher::Publisher,
     resync::Member,
+    resyncs::Reads,
     session::Session,
     standing,
     unread::Unread,
@@ -33,6 +34,7 @@ pub(super) async fn run(
     if let Some(rest) = rest {
         let reader = WindowReader::connect(&session.settings.source).await?;
         Backfill::new(&session, &publisher, reader, rest).run().await?;
+        session.resyncs.read(Reads::Nothing);
     }
     if below.is_some() {
         return std::future::pending().await;
@@ -42,6 +44,7 @@ pub(super) async fn run(
         let reader = WindowReader::connect(&session.settings.source).await?;
         let rest = rest_of(&session, &reader, begin).await?;
         Backfill::new(&session, &publisher, reader, rest).run().await?;
+        session.resyncs.read(Reads::Nothing);
     }
 }
 
@@ -64,10 +67,24 @@ pub(super) async fn take_up(
         session.tell_left(&table, reason);
     }
     session.position.record_current(|| session.resyncs.updates(&changed)).await?;
-    if let (Some(begin), None) = (session.resyncs.first(), unread) {
+    if unread.is_some() {
+        session.resyncs.read(Reads::Snapshot);
+    } else if let Some(begin) = session.resyncs.first() {
         session.windows.open(session.resyncs.unread(begin).iter().map(|member| member.oid));
     }
     Ok(())
+}
+
+/// Opens the tables of a resync that are to be read, and gives them. One of which nothing is read begins anew, whatever is known of it: an
+/// earlier resync may have given it up. One that leaves while it is opened is shut again.
+fn open(session: &Session, begin: Position) -> Vec<Member> {
+    let members = session.resyncs.unread(begin);
+    session.windows.shut(members.iter().filter(|member| member.chunks.is_none()).map(|member| member.oid));
+    session.windows.open(members.iter().map(|member| member.oid));
+    let stayed = session.resyncs.unread(begin);
+    let has_left = |member: &&Member| !stayed.iter().any(|stays| stays.oid == member.oid);
+    session.windows.shut(members.iter().filter(has_left).map(|member| member.oid));
+    stayed
 }
 
 /// Why a table that is in a resync leaves it when a session begins.
@@ -88,8 +105,7 @@ fn why_not(
 /// What is left to read of a resync. Its tables are open to the stream before it is looked where their rows lie: a row that moves
 /// behind that is owed, and one that has moved before lies in what is found.
 async fn rest_of(session: &Arc<Session>, reader: &WindowReader, begin: Position) -> Result<Rest, Error> {
-    let members = session.resyncs.unread(begin);
-    session.windows.open(members.iter().map(|member| member.oid));
+    let members = open(session, begin);
     let oids: Vec<_> = members.iter().map(|member| member.oid).collect();
     session.resyncs.note_leaves(begin, reader.leaves_now(&oids).await?);
     session.position.record_current(|| session.resyncs.updates(&[begin])).await?;

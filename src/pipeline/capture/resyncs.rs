@@ -62,13 +62,25 @@ struct Inner {
     /// In the order of their begins.
     runs: Vec<Run>,
     paused: bool,
+    reads: Reads,
+}
+
+/// What is read beside the stream.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Reads {
+    #[default]
+    Nothing,
+    /// The rest of a snapshot.
+    Snapshot,
+    /// The resync with this begin.
+    Resync(Position),
 }
 
 impl Resyncs {
     /// Those that are recorded.
     pub(super) fn new(runs: Vec<Run>) -> Self {
         let any = AtomicBool::new(!runs.is_empty());
-        Self { any, inner: Mutex::new(Inner { runs, paused: false }), changed: Notify::new() }
+        Self { any, inner: Mutex::new(Inner { runs, ..Inner::default() }), changed: Notify::new() }
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -171,9 +183,27 @@ impl Resyncs {
 
     // The side of who reads.
 
-    /// Waits for a resync that goes on, and gives its begin.
+    /// Waits for a resync that goes on, and gives its begin: it is the one that is read.
     pub(super) async fn next(&self) -> Position {
-        self.until(|inner| inner.runs.iter().find(|run| run.goes_on()).map(|run| run.begin)).await
+        self.until(|inner| {
+            let begin = inner.runs.iter().find(|run| run.goes_on())?.begin;
+            inner.reads = Reads::Resync(begin);
+            Some(begin)
+        })
+        .await
+    }
+
+    /// Something else is read, or nothing.
+    pub(super) fn read(&self, reads: Reads) {
+        self.lock().reads = reads;
+    }
+
+    /// What is read, and the begin of the resync that the table is in.
+    pub(super) fn reads(&self, oid: u32) -> (Reads, Option<Position>) {
+        let inner = self.lock();
+        let mut runs = inner.runs.iter().filter(|run| run.goes_on());
+        let run = runs.find(|run| run.tables.iter().any(|table| table.oid == oid && table.is_in()));
+        (inner.reads, run.map(|run| run.begin))
     }
 
     /// The first resync that goes on, if there is one.
@@ -412,7 +442,9 @@ mod tests {
         assert!(!resyncs.is_paused(), "nothing is read that could pause");
         resyncs.begin(run(100, &[1]));
         tokio::task::yield_now().await;
+        assert_eq!(resyncs.reads(1), (Reads::Resync(at(100, 1)), Some(at(100, 1))));
         resyncs.leave(&name(1), at(120, 1), "stopped");
+        assert_eq!(resyncs.reads(1).1, None);
         assert_eq!(waiting.await.unwrap(), at(100, 1));
     }
 }

@@ -8,7 +8,7 @@ use super::{
     Error,
     publisher::Publisher,
     resync::{Member, Run},
-    resyncs::Heard,
+    resyncs::{Heard, Reads},
     routes::{Route, Routes},
     session::Session,
     standing,
@@ -195,8 +195,15 @@ async fn stop(session: &Session, tables: &[String], at: Position) -> Result<(), 
         refuse(session, at, "no resync that goes on has a table that was to be given up");
     }
     for (name, oid) in stopping {
+        let (reads, member_of) = session.resyncs.reads(*oid);
         session.leave(name, at, "it was told to stop").await?;
-        session.windows.stop(*oid, "it was told to stop");
+        match reads {
+            Reads::Resync(begin) if member_of == Some(begin) => session.windows.stop(*oid, "it was told to stop"),
+            // Its rows are read for the snapshot, or not at all yet.
+            Reads::Snapshot => {}
+            // Nobody else would shut it, and the next resync would find it given up.
+            Reads::Nothing | Reads::Resync(_) => session.windows.shut(std::iter::once(*oid)),
+        }
     }
     Ok(())
 }

@@ -257,6 +257,18 @@ fn a_snapshot_that_lacks_what_was_delivered_before_its_marker_is_not_taken() {
     assert_eq!(windows.lock().delivered.iter().copied().collect::<Vec<_>>(), [6]);
 }
 
+/// What was given up is read again only where it is opened anew.
+#[test]
+fn a_table_that_was_given_up_is_read_again_once_it_was_shut() {
+    let windows = open(&Visible::default());
+    windows.stop(TABLE, "told to");
+    windows.open(std::iter::once(TABLE));
+    assert!(!windows.is_open(TABLE));
+    windows.shut(std::iter::once(TABLE));
+    windows.open(std::iter::once(TABLE));
+    assert!(windows.is_open(TABLE) && windows.stopped().is_empty());
+}
+
 /// A dead run's markers come again with the changes around them.
 #[test]
 fn the_markers_of_another_run_mean_nothing() {
