@@ -38,6 +38,8 @@ pub(super) enum Heard {
     Settled,
     /// It has come before, and may be over.
     Again,
+    /// It is not the first one of its transaction, by whose commit a resync is named.
+    Second,
     New,
 }
 
@@ -127,8 +129,8 @@ impl Resyncs {
             return Heard::Settled;
         }
         let inner = self.lock();
-        let known = inner.runs.iter().any(|run| run.begin.commit == at.commit);
-        if known { Heard::Again } else { Heard::New }
+        let known = inner.runs.iter().find(|run| run.begin.commit == at.commit);
+        known.map_or(Heard::New, |run| if run.begin == at { Heard::Again } else { Heard::Second })
     }
 
     /// Whether the table is in a resync at this position, or was when it came before: also one that is over by now.
@@ -410,6 +412,13 @@ mod tests {
         let resyncs = Resyncs::default();
         let heard = |flushed| resyncs.heard(at(100, 1), Lsn(flushed));
         assert_eq!([heard(99), heard(100), heard(101)], [Heard::New, Heard::New, Heard::Settled]);
+    }
+
+    #[test]
+    fn a_second_signal_of_one_transaction_is_told_from_the_first_that_comes_again() {
+        let resyncs = Resyncs::new(vec![run(100, &[1])]);
+        let heard = |ordinal| resyncs.heard(at(100, ordinal), Lsn(100));
+        assert_eq!([heard(1), heard(2)], [Heard::Again, Heard::Second]);
     }
 
     #[test]

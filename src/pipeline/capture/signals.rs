@@ -55,6 +55,14 @@ pub(super) async fn take(
     match signal.kind {
         Kind::Resync => match session.resyncs.heard(at, session.position.flushed()) {
             Heard::Settled | Heard::Again => Ok(()),
+            Heard::Second => {
+                refuse(
+                    session,
+                    at,
+                    "a transaction has more than one signal to read tables again: the first one counts",
+                );
+                Ok(())
+            }
             Heard::New => begin(session, (publisher, routes), &signal, at).await,
         },
         Kind::Pause | Kind::Resume => {
