@@ -383,6 +383,32 @@ async fn a_table_with_other_partitions_than_when_reading_began_leaves() {
     settle(&scenario, &["parts"]).await;
 }
 
+/// What may not be read leaves the resync, and neither ends the session nor stops the table.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_table_whose_rows_may_not_be_read_leaves() {
+    let scenario = scenario("unreadable").await;
+    let user = scenario.parts.user.clone();
+    let fill = "CREATE TABLE a_parts (id int, part int, PRIMARY KEY (id, part)) PARTITION BY LIST (part);
+         CREATE TABLE p_1 PARTITION OF a_parts FOR VALUES IN (1); INSERT INTO a_parts SELECT i, 1 FROM generate_series(1, 500) i;
+         CREATE TABLE items (id int PRIMARY KEY); INSERT INTO items SELECT i FROM generate_series(1, 500) i";
+    scenario.source(fill).await;
+    let (mut capture, _apply) = both_halves(&scenario, &["a_parts", "items"]).await;
+    scenario.target("INSERT INTO a_parts VALUES (-1, 1); INSERT INTO items VALUES (-1)").await;
+    capture.kill_9().expect("capture can be killed");
+    ask(&scenario, &["public.a_parts", "public.items"]);
+    ask(&scenario, &["--pause"]);
+    capture = scenario.spawn_capture();
+    let paused = async || scenario.page("capture", "/").await.contains("resync (paused)");
+    await_condition("the resync pauses", LIMIT, paused).await;
+    scenario.source(&format!("REVOKE SELECT ON p_1 FROM {user}")).await;
+    ask(&scenario, &["--resume"]);
+    scenario.await_log(&mut capture, ENDS).await;
+    scenario.source("INSERT INTO a_parts VALUES (9000, 1)").await;
+    scenario.await_target("SELECT count(*) FROM a_parts WHERE id IN (-1, 9000)", "2").await;
+    scenario.await_equal("items").await;
+    assert!(!scenario.log_text("capture").contains("table stopped"));
+}
+
 /// What forbids a resync is seen also behind its signal, by the next session and at the end; capture goes on.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_resync_ends_where_the_publication_leaves_out_changes() {

@@ -24,6 +24,7 @@ use super::{
 };
 use crate::{
     lsn::{Lsn, Position},
+    retry::chain,
     schema::{Relation, TableName},
     source::{
         catalog::PublishedTable,
@@ -266,7 +267,15 @@ impl Backfill {
         self.low(oid).await?;
         let delivered = begun.elapsed();
         loop {
-            match self.attempt(index, &what).await? {
+            let attempt = match self.attempt(index, &what).await {
+                Err(error) if self.goal.gives_up_at(&error) => {
+                    self.reader.cancel().await?;
+                    self.give_up(index, &chain(&error)).await?;
+                    Attempt::Elsewise
+                }
+                attempt => attempt?,
+            };
+            match attempt {
                 Attempt::Read => break,
                 Attempt::Elsewise => return Ok(()),
                 Attempt::Later => {
@@ -362,7 +371,8 @@ impl Backfill {
         self.fit(index, what, bytes);
         let asked =
             if let What::Keys(owed) = what { owed.iter().map(|(key, _)| key.clone()).collect() } else { Vec::new() };
-        self.windows.read_rows(Rows { table: published, rows, visible, asked });
+        let resync = matches!(self.goal, Goal::Resync { .. });
+        self.windows.read_rows(Rows { table: published, rows, visible, asked, resync });
         self.reader.end(&self.windows.high_marker(self.number)).await?;
         Ok(Attempt::Read)
     }

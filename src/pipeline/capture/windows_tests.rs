@@ -175,7 +175,7 @@ impl World {
         let rows: Vec<Tuple> = rows.map(|(key, row)| tuple(*key, *row)).collect();
         // The rows may come before or behind changes that the stream delivers.
         self.stream(behind / 2);
-        self.windows.read_rows(Rows { table: table(), rows, visible, asked });
+        self.windows.read_rows(Rows { table: table(), rows, visible, asked, resync: false });
         let left = seen - self.at.min(seen);
         self.stream(u8::try_from(left).unwrap());
         self.stream(high);
