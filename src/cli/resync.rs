@@ -71,7 +71,7 @@ pub(super) async fn run(layers: &Layers, arguments: Arguments) -> Result<Exit, E
     let client = catalog::connect(&config.source, "walrelay resync").await?;
     signal::must_be_taken(&client).await?;
     let tables = arguments.tables.iter().map(ToString::to_string).collect();
-    let plain = |kind| Signal { kind, tables, conditions: Vec::new() };
+    let plain = |kind| Signal { kind, slot: None, tables, conditions: Vec::new() };
     let signal = match (arguments.pause, arguments.resume, arguments.stop) {
         (true, ..) => plain(Kind::Pause),
         (_, true, _) => plain(Kind::Resume),
@@ -82,6 +82,7 @@ pub(super) async fn run(layers: &Layers, arguments: Arguments) -> Result<Exit, E
             signal::resync(&client, &config.capture.publication, &arguments.tables, conditions).await?
         }
     };
+    let signal = Signal { slot: Some(config.capture.slot.clone()), ..signal };
     let lsn = signal::send(&client, &signal).await?;
     let page = &config.page;
     let follow = if page == "off" { String::new() } else { format!(", on its status page (http://{page}/)") };
@@ -145,6 +146,7 @@ mod tests {
         let condition = Condition { column: "id".to_owned(), comparison: Comparison::AtLeast, value: "5".to_owned() };
         let signal = |kind, tables: &[&str], conditions| Signal {
             kind,
+            slot: None,
             tables: tables.iter().map(ToString::to_string).collect(),
             conditions,
         };

@@ -185,16 +185,15 @@ pub async fn settle(
                 "values of column {name} ({ty}) may be ordered otherwise at a target: only = is possible"
             )));
         }
+        // The server takes no statement with this in it.
+        if value.contains('\0') {
+            return Ok(Err(format!("the value for column {name} has a character that no value has (NUL)")));
+        }
         let sql = format!("SELECT ({}::{})::text", quote_literal(value), column.ty.sql);
         let failed = |error| Error::statement(format!("reading a value of column {name}"), error);
         let value: Option<String> = match client.query_one(&sql, &[]).await {
             Ok(row) => row.try_get(0).map_err(failed)?,
-            // Of its own texts the server says 22 (data) or 23 (a domain's check).
-            Err(error)
-                if error.code().is_some_and(|code| ["22", "23"].iter().any(|class| code.code().starts_with(class))) =>
-            {
-                None
-            }
+            Err(error) if error.code().is_some_and(|code| is_of_value(code.code())) => None,
             Err(error) => return Err(failed(error)),
         };
         let Some(value) = value else {
@@ -203,6 +202,12 @@ pub async fn settle(
         settled.push(Condition { column: name.clone(), comparison: *comparison, value });
     }
     Ok(Ok(settled))
+}
+
+/// Whether an error of the server is the value's, or its type's: any but of the connection (08), of concurrency (40), of resources (53), of what
+/// is in use (55) and of an operator (57), which a repeat may mend.
+fn is_of_value(code: &str) -> bool {
+    !["08", "40", "53", "55", "57"].iter().any(|class| code.starts_with(class))
 }
 
 fn key_column<'a>(relation: &'a Relation, name: &str) -> Option<&'a Column> {
@@ -301,6 +306,16 @@ mod tests {
         assert_eq!(sql(&relation(), &conditions).unwrap(), "\"id\" < '5'::integer AND \"Kind\" = 'a''; DROP'::text");
         assert_eq!(sql(&relation(), &[condition("n", Comparison::Equal, "5")]), None);
         assert_eq!(sql(&relation(), &[]).as_deref(), Some(""));
+    }
+
+    #[test]
+    fn what_a_repeat_may_mend_is_not_the_value_s_error() {
+        for code in ["22P02", "22003", "23514", "42704", "42501", "XX000", "P0001", "0A000", "54001"] {
+            assert!(is_of_value(code), "{code}");
+        }
+        for code in ["08006", "40001", "53200", "55P03", "57P01", "57014"] {
+            assert!(!is_of_value(code), "{code}");
+        }
     }
 
     #[test]

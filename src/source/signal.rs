@@ -42,12 +42,23 @@ pub struct Signal {
     /// What is asked for.
     #[serde(rename = "type")]
     pub kind: Kind,
+    /// Of the capture with this replication slot; without one, of every capture of the database.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub slot: Option<String>,
     /// Of these tables: `schema.table`, unquoted.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub tables: Vec<String>,
     /// Of these rows of each of the tables alone.
     #[serde(default, rename = "where", skip_serializing_if = "Vec::is_empty")]
     pub conditions: Vec<Condition>,
+}
+
+impl Signal {
+    /// Whether the capture with this replication slot is asked.
+    #[must_use]
+    pub fn is_for(&self, slot: &str) -> bool {
+        self.slot.as_deref().is_none_or(|asked| asked == slot)
+    }
 }
 
 /// Why a signal is not sent.
@@ -126,7 +137,7 @@ pub async fn resync(
     }
     // Where tables have other types, capture finds the values of each.
     let conditions = if all.len() == 1 { all.swap_remove(0) } else { conditions.to_vec() };
-    Ok(Signal { kind: Kind::Resync, tables: tables.iter().map(ToString::to_string).collect(), conditions })
+    Ok(Signal { kind: Kind::Resync, slot: None, tables: tables.iter().map(ToString::to_string).collect(), conditions })
 }
 
 /// The published table with a key.
@@ -196,5 +207,8 @@ mod tests {
         let stop: Signal = serde_json::from_str(r#"{"type":"stop"}"#).unwrap();
         assert_eq!(serde_json::to_string(&stop).unwrap(), r#"{"type":"stop"}"#);
         assert!(serde_json::from_str::<Signal>(r#"{"type":"other"}"#).is_err());
+        assert!(stop.is_for("any"));
+        let own: Signal = serde_json::from_str(r#"{"type":"pause","slot":"own"}"#).unwrap();
+        assert!(own.is_for("own") && !own.is_for("other"));
     }
 }

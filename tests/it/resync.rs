@@ -357,6 +357,85 @@ async fn tables_that_foreign_keys_tie_are_read_again_together() {
     settle(&scenario, &["a_lines", "z_orders"]).await;
 }
 
+/// Rows of a partition that comes meanwhile are neither read nor streamed: the table leaves, and keeps them at the target.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_table_with_other_partitions_than_when_reading_began_leaves() {
+    let scenario = scenario("attached").await;
+    let fill = "CREATE TABLE parts (id int, part int, PRIMARY KEY (id, part)) PARTITION BY LIST (part);
+         CREATE TABLE p_1 PARTITION OF parts FOR VALUES IN (1); CREATE TABLE p_2 PARTITION OF parts FOR VALUES IN (2);
+         INSERT INTO parts SELECT i, 1 + i % 2 FROM generate_series(1, 2000) i";
+    scenario.source(fill).await;
+    let (mut capture, _apply) = both_halves(&scenario, &["parts"]).await;
+    capture.kill_9().expect("capture can be killed");
+    scenario.source("ALTER TABLE parts DETACH PARTITION p_2").await;
+    ask(&scenario, &["public.parts"]);
+    ask(&scenario, &["--pause"]);
+    capture = scenario.spawn_capture();
+    let paused = async || scenario.page("capture", "/").await.contains("resync (paused)");
+    await_condition("the resync pauses", LIMIT, paused).await;
+    scenario.source("ALTER TABLE parts ATTACH PARTITION p_2 FOR VALUES IN (2)").await;
+    ask(&scenario, &["--resume"]);
+    scenario.await_log(&mut capture, "a partition was attached").await;
+    scenario.source("INSERT INTO parts VALUES (9000, 1)").await;
+    scenario.await_target("SELECT count(*) FROM parts WHERE id = 9000", "1").await;
+    await_state(&scenario, "the resync is forgotten", BTreeMap::is_empty).await;
+    assert!(!scenario.log_text("capture").contains(ENDS));
+    settle(&scenario, &["parts"]).await;
+}
+
+/// What may not be read leaves the resync, and neither ends the session nor stops the table.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_table_whose_rows_may_not_be_read_leaves() {
+    let scenario = scenario("unreadable").await;
+    let user = scenario.parts.user.clone();
+    let fill = "CREATE TABLE a_parts (id int, part int, PRIMARY KEY (id, part)) PARTITION BY LIST (part);
+         CREATE TABLE p_1 PARTITION OF a_parts FOR VALUES IN (1); INSERT INTO a_parts SELECT i, 1 FROM generate_series(1, 500) i;
+         CREATE TABLE items (id int PRIMARY KEY); INSERT INTO items SELECT i FROM generate_series(1, 500) i";
+    scenario.source(fill).await;
+    let (mut capture, _apply) = both_halves(&scenario, &["a_parts", "items"]).await;
+    scenario.target("INSERT INTO a_parts VALUES (-1, 1); INSERT INTO items VALUES (-1)").await;
+    capture.kill_9().expect("capture can be killed");
+    ask(&scenario, &["public.a_parts", "public.items"]);
+    ask(&scenario, &["--pause"]);
+    capture = scenario.spawn_capture();
+    let paused = async || scenario.page("capture", "/").await.contains("resync (paused)");
+    await_condition("the resync pauses", LIMIT, paused).await;
+    scenario.source(&format!("REVOKE SELECT ON p_1 FROM {user}")).await;
+    ask(&scenario, &["--resume"]);
+    scenario.await_log(&mut capture, ENDS).await;
+    scenario.source("INSERT INTO a_parts VALUES (9000, 1)").await;
+    scenario.await_target("SELECT count(*) FROM a_parts WHERE id IN (-1, 9000)", "2").await;
+    scenario.await_equal("items").await;
+    assert!(!scenario.log_text("capture").contains("table stopped"));
+}
+
+/// What forbids a resync is seen also behind its signal, by the next session and at the end; capture goes on.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_resync_ends_where_the_publication_leaves_out_changes() {
+    let scenario = scenario("narrowed").await;
+    let name = scenario.name.clone();
+    scenario
+        .source("CREATE TABLE items (id int PRIMARY KEY); INSERT INTO items SELECT i FROM generate_series(1, 500) i")
+        .await;
+    let (mut capture, _apply) = both_halves(&scenario, &["items"]).await;
+    scenario.target("INSERT INTO items VALUES (-1)").await;
+    capture.kill_9().expect("capture can be killed");
+    ask(&scenario, &["public.items"]);
+    ask(&scenario, &["--pause"]);
+    capture = scenario.spawn_capture();
+    let paused = async || scenario.page("capture", "/").await.contains("resync (paused)");
+    await_condition("the resync pauses", LIMIT, paused).await;
+    capture.kill_9().expect("capture can be killed");
+    scenario.source(&format!("ALTER PUBLICATION {name} SET (publish = 'insert, update, truncate')")).await;
+    capture = scenario.spawn_capture();
+    scenario.await_log(&mut capture, "the stream leaves out changes that move rows").await;
+    scenario.source("INSERT INTO items VALUES (9000)").await;
+    scenario.await_target("SELECT count(*) FROM items WHERE id = 9000", "1").await;
+    await_state(&scenario, "the resync is forgotten", BTreeMap::is_empty).await;
+    assert_eq!(scenario.target_value("SELECT count(*) FROM items WHERE id = -1").await.as_deref(), Some("1"));
+    assert!(!scenario.log_text("capture").contains(ENDS));
+}
+
 /// A table that is dropped, emptied, rewritten or altered while it is read again, and partitions.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_becomes_of_tables_meanwhile_is_seen() {

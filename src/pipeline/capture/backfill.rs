@@ -17,12 +17,14 @@ use super::{
     publisher::Publisher,
     resync::{Came, end_marker},
     session::Session,
+    standing,
     tuple_format::copy_format,
     unread::{Unread, UnreadLeaf},
     windows::{Outcome, Rows, Windows},
 };
 use crate::{
     lsn::{Lsn, Position},
+    retry::chain,
     schema::{Relation, TableName},
     source::{
         catalog::PublishedTable,
@@ -164,8 +166,9 @@ impl Backfill {
         for member in self.session.resyncs.unread(begin) {
             self.session.leave(&member.name, self.session.place(), "not all of its rows were read").await?;
         }
+        standing::look(&self.session, begin).await?;
         if self.session.resyncs.goes_on(begin) {
-            self.reader.mark(&end_marker(begin)).await?;
+            self.reader.mark(&end_marker(&self.session.settings.slot, begin)).await?;
             let session = Arc::clone(&self.session);
             self.recording(session.resyncs.over(begin)).await?;
         }
@@ -264,7 +267,15 @@ impl Backfill {
         self.low(oid).await?;
         let delivered = begun.elapsed();
         loop {
-            match self.attempt(index, &what).await? {
+            let attempt = match self.attempt(index, &what).await {
+                Err(error) if self.goal.gives_up_at(&error) => {
+                    self.reader.cancel().await?;
+                    self.give_up(index, &chain(&error)).await?;
+                    Attempt::Elsewise
+                }
+                attempt => attempt?,
+            };
+            match attempt {
                 Attempt::Read => break,
                 Attempt::Elsewise => return Ok(()),
                 Attempt::Later => {
@@ -360,7 +371,8 @@ impl Backfill {
         self.fit(index, what, bytes);
         let asked =
             if let What::Keys(owed) = what { owed.iter().map(|(key, _)| key.clone()).collect() } else { Vec::new() };
-        self.windows.read_rows(Rows { table: published, rows, visible, asked });
+        let resync = matches!(self.goal, Goal::Resync { .. });
+        self.windows.read_rows(Rows { table: published, rows, visible, asked, resync });
         self.reader.end(&self.windows.high_marker(self.number)).await?;
         Ok(Attempt::Read)
     }

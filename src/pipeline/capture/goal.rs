@@ -15,6 +15,7 @@ use crate::{
     event::Condition,
     lsn::{Lsn, Position},
     pipeline::ack::AckTracker,
+    retry::{Classify as _, Severity},
     schema::{Relation, TableName},
     source::condition,
 };
@@ -50,6 +51,11 @@ impl Goal {
                 condition::sql(relation, conditions.get(&relation.oid).map_or(&[], Vec::as_slice))
             }
         }
+    }
+
+    /// Whether the table whose rows were being read is given up at an error. Without rows a snapshot is none, so there the session ends.
+    pub(super) fn gives_up_at(&self, error: &Error) -> bool {
+        matches!(self, Self::Resync { .. }) && is_of_table(error)
     }
 
     /// Tells that reading begins.
@@ -144,5 +150,40 @@ impl Goal {
         tracing::info!("the snapshot is complete, and recorded");
         session.health.set_phase("streaming");
         Ok(())
+    }
+}
+
+/// Whether an error is of one table and comes again: its file is broken, the role may not read all of it, or a value cannot be read.
+fn is_of_table(error: &Error) -> bool {
+    let Error::Source(error) = error else { return false };
+    let is_of_table = |code: &str| matches!(code, "XX001" | "XX002" | "42501") || code.starts_with("22");
+    error.severity() == Severity::Definite || error.server_error().is_some_and(|error| is_of_table(&error.code))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        postgres::{self, ServerError},
+        source,
+    };
+
+    #[test]
+    fn a_resync_gives_a_table_up_at_what_is_its_own_and_a_snapshot_none() {
+        let failed = |code: &str| {
+            let source = Box::new(ServerError::new(code, "of the server"));
+            Error::Source(source::Error::Postgres(postgres::Error::Statement { doing: "reading".into(), source }))
+        };
+        let resync = Goal::Resync { begin: Position::default(), conditions: BTreeMap::new() };
+        let snapshot = Goal::Snapshot { planned: Vec::new(), consistent_point: Lsn::ZERO };
+        for code in ["XX001", "XX002", "42501", "22P02"] {
+            assert!(resync.gives_up_at(&failed(code)) && !snapshot.gives_up_at(&failed(code)), "{code}");
+        }
+        for code in ["57P01", "53200", "55P03", "08006", "40001"] {
+            assert!(!resync.gives_up_at(&failed(code)), "{code}");
+        }
+        let name = TableName::new("public", "t");
+        assert!(resync.gives_up_at(&Error::Source(source::Error::CopyRow { table: name, reason: "a sign" })));
+        assert!(!resync.gives_up_at(&Error::StreamEnded));
     }
 }

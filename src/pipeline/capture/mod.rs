@@ -48,6 +48,7 @@ mod settings;
 mod signals;
 mod slot_watch;
 mod standby;
+mod standing;
 mod start;
 mod state;
 mod stream;

@@ -71,6 +71,8 @@ struct GoingOn {
     from: Lsn,
     /// The commit LSN at which the options end.
     below: Option<Lsn>,
+    /// Changes before it are missing.
+    gap: bool,
 }
 
 /// Everything that is known before the slot is touched.
@@ -204,7 +206,8 @@ impl Opening<'_> {
             return Err(Error::StateMoved { slot: settings.slot.clone() });
         };
         let flush = recorded.flush.max(at);
-        if recorded.flush < flush {
+        let gap = recorded.flush < flush;
+        if gap {
             check_skipped(peeked, at)?;
             tracing::warn!(slot = %settings.slot, from = %recorded.flush, to = %at,
                 "going on at the slot's position: what was committed between is not published");
@@ -227,6 +230,7 @@ impl Opening<'_> {
             checkpoint: Checkpoint { timeline, flush, published, options: Some(options), ..recorded },
             from,
             below,
+            gap,
         })
     }
 
@@ -307,7 +311,7 @@ impl Opening<'_> {
         going_on: GoingOn,
         unread: Option<Vec<Unread>>,
     ) -> Result<Opened, Error> {
-        let GoingOn { checkpoint, from, below } = going_on;
+        let GoingOn { checkpoint, from, below, gap } = going_on;
         let publication = self.deps.settings.publication.name.clone();
         let options = stream_options(&self.deps.settings, &self.client, &self.survey.published, self.tables);
         let options = in_progress::with_streaming(options, &self.deps, &self.client, self.tables);
@@ -339,7 +343,7 @@ impl Opening<'_> {
         let session = Arc::new(self.session(store, &state, checkpoint, flush).await?);
         session.position.record(&members).await?;
         session.forget_topics(&state, below.is_some()).await?;
-        reading::take_up(&session, (from, below), unread.as_ref()).await?;
+        reading::take_up(&session, (from, below, gap), unread.as_ref()).await?;
         let rest = match unread {
             Some(unread) => {
                 publisher.deliveries().tracker(|tracker| tracker.hold_for_snapshot(consistent_point));

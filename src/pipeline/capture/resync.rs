@@ -4,6 +4,8 @@
 //! come again. It is recorded before anything behind its signal is published, and forgotten once neither its signal nor its end comes
 //! again. A table may leave it before its end: nothing of that table is swept then. One that all tables have left is void.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use super::chunks::TableChunks;
@@ -42,6 +44,12 @@ pub(super) struct Member {
     /// tells of when capture is cut are read again.
     #[serde(default)]
     pub(super) rows: u64,
+    /// The stream has told of a row of it under the resync's name.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(super) streamed: bool,
+    /// Its leaves before it was looked where its rows lie, and how each had come to it.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub(super) leaves: BTreeMap<u32, String>,
     /// It is in the resync no longer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) left: Option<Left>,
@@ -60,7 +68,7 @@ pub(super) struct Came {
 /// Where a table left its resync.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Left {
-    /// The first position that is not the resync's.
+    /// Where the stream was: until nothing up to there comes again, it is known that the table has left.
     pub(super) at: Position,
     /// Why.
     pub(super) reason: String,
@@ -69,12 +77,33 @@ pub(super) struct Left {
 impl Member {
     /// A table of which nothing is read.
     pub(super) const fn new(oid: u32, name: TableName, topic: String, conditions: Vec<Condition>) -> Self {
-        Self { oid, name, topic, conditions, chunks: None, rows: 0, left: None }
+        Self {
+            oid,
+            name,
+            topic,
+            conditions,
+            chunks: None,
+            rows: 0,
+            streamed: false,
+            leaves: BTreeMap::new(),
+            left: None,
+        }
     }
 
     /// Whether Kafka has all rows that the resync has to read.
     pub(super) fn is_whole(&self) -> bool {
         self.chunks.as_ref().is_some_and(TableChunks::is_whole)
+    }
+
+    /// Whether some of the leaves that it has `now` are none of those that were read, or were away meanwhile.
+    pub(super) fn has_other_leaves(&self, now: Option<&BTreeMap<u32, String>>) -> bool {
+        now.into_iter().flatten().any(|(leaf, came)| self.leaves.get(leaf) != Some(came))
+    }
+
+    /// How many rows sinks must have come by; `None` where the count tells them nothing: no row was read, and others may not have come to
+    /// them.
+    pub(super) const fn published(&self) -> Option<u64> {
+        if self.rows == 0 && self.streamed { None } else { Some(self.rows) }
     }
 
     pub(super) const fn is_in(&self) -> bool {
@@ -83,6 +112,16 @@ impl Member {
 }
 
 impl Run {
+    /// What is recorded of a signal that is refused as a whole, so that it is not followed when it comes again.
+    pub(super) const fn refused(begin: Position) -> Self {
+        Self { begin, tables: Vec::new(), end: None }
+    }
+
+    /// What its record takes, in bytes; it becomes more while it is read.
+    pub(super) fn bytes(&self) -> usize {
+        serde_json::to_vec(self).map_or(usize::MAX, |json| json.len())
+    }
+
     /// Its name in records.
     pub(super) const fn resync(&self) -> Resync {
         Resync { epoch: self.begin.epoch, commit: self.begin.commit }
@@ -113,13 +152,13 @@ impl Run {
         !self.is_void() && self.tables.iter().filter(|table| table.is_in()).all(Member::is_whole)
     }
 
-    /// The table, if its event at this position is the resync's.
+    /// The table, if its event at this position is the resync's. One that has left counts too: it leaves beside the stream, before that is
+    /// recorded, and an event must be the same when it comes again. Nothing of it is swept, so it does not matter what its rows are called.
     pub(super) fn covers(&self, oid: u32, at: Position) -> Option<&Member> {
         if at <= self.begin || self.end.is_some_and(|end| at >= end) {
             return None;
         }
-        let member = self.tables.iter().find(|table| table.oid == oid)?;
-        if member.left.as_ref().is_some_and(|left| at >= left.at) { None } else { Some(member) }
+        self.tables.iter().find(|table| table.oid == oid)
     }
 
     /// Where the flush LSN has to stay, when everything below `acknowledged` is in Kafka: rows that are owed are told again by the stream
@@ -149,14 +188,16 @@ impl Run {
     }
 }
 
-/// The content of the message at which a resync ends.
-pub(super) fn end_marker(begin: Position) -> String {
-    format!("resync:{}:end", Run::name_of(begin))
+/// The content of the message at which a resync of the capture with this slot ends. Captures of one database see each other's messages, and
+/// one signal may begin resyncs of one name in several.
+pub(super) fn end_marker(slot: &str, begin: Position) -> String {
+    format!("resync:{slot}:{}:end", Run::name_of(begin))
 }
 
-/// The resync that ends at a message of this content.
-pub(super) fn ended_by(content: &[u8]) -> Option<Resync> {
-    std::str::from_utf8(content).ok()?.strip_prefix("resync:")?.strip_suffix(":end")?.parse().ok()
+/// The resync of the capture with this slot that ends at a message of this content.
+pub(super) fn ended_by(slot: &str, content: &[u8]) -> Option<Resync> {
+    let text = std::str::from_utf8(content).ok()?.strip_prefix("resync:")?.strip_prefix(slot)?;
+    text.strip_prefix(':')?.strip_suffix(":end")?.parse().ok()
 }
 
 #[cfg(test)]
@@ -187,7 +228,15 @@ mod tests {
         let covers = |oid, position| run.covers(oid, position).is_some();
         assert!(!covers(1, at(100, 3)) && covers(1, at(100, 4)) && !covers(1, at(99, 9)));
         assert!(covers(1, at(199, 9)) && !covers(1, at(200, 1)) && !covers(1, at(200, 2)));
-        assert!(covers(2, at(150, 1)) && !covers(2, at(150, 2)) && !covers(3, at(150, 1)));
+        assert!(covers(2, at(150, 1)) && covers(2, at(199, 9)) && !covers(2, at(200, 1)) && !covers(3, at(150, 1)));
+    }
+
+    #[test]
+    fn a_table_that_leaves_changes_no_event_before_that_is_recorded() {
+        let mut run = run();
+        let before = run.covers(2, at(160, 1)).is_some();
+        run.tables[1].left = left(at(150, 2));
+        assert_eq!(run.covers(2, at(160, 1)).is_some(), before);
     }
 
     #[test]
@@ -204,6 +253,20 @@ mod tests {
     }
 
     #[test]
+    fn a_refused_signal_holds_nothing_and_is_known_until_it_is_past() {
+        let refused = Run::refused(at(100, 3));
+        assert!(refused.is_void() && !refused.goes_on() && refused.hold(Lsn(900)).is_none());
+        assert!(!refused.is_past(Lsn(100)) && refused.is_past(Lsn(101)));
+    }
+
+    #[test]
+    fn a_count_of_no_rows_says_nothing_where_the_stream_has_told_of_some() {
+        let member = |rows, streamed| Member { rows, streamed, ..member(1) };
+        let published = [(0, false), (0, true), (5, true)].map(|(rows, streamed)| member(rows, streamed).published());
+        assert_eq!(published, [Some(0), None, Some(5)]);
+    }
+
+    #[test]
     fn it_is_whole_when_every_table_is_that_has_not_left() {
         let mut run = run();
         assert!(!run.is_whole());
@@ -214,6 +277,21 @@ mod tests {
         assert!(run.is_whole());
         run.tables[0].left = left(at(150, 2));
         assert!(run.is_void() && !run.is_whole());
+    }
+
+    #[test]
+    fn a_leaf_that_came_or_came_back_is_told_and_one_that_went_is_none() {
+        let leaves = |leaves: &[(u32, &str)]| leaves.iter().map(|(oid, came)| (*oid, (*came).to_owned())).collect();
+        let known = Member { leaves: leaves(&[(11, ",740"), (12, ",741")]), ..member(1) };
+        for (now, others) in [
+            (leaves(&[(11, ",740"), (12, ",741")]), false),
+            (leaves(&[(11, ",740")]), false),
+            (leaves(&[(11, ",740"), (12, ",741"), (13, ",900")]), true),
+            (leaves(&[(11, ",740"), (12, ",900")]), true),
+        ] {
+            assert_eq!(known.has_other_leaves(Some(&now)), others, "{now:?}");
+        }
+        assert!(!known.has_other_leaves(None));
     }
 
     #[test]
@@ -229,9 +307,12 @@ mod tests {
 
     #[test]
     fn its_end_is_told_from_markers_of_windows() {
-        assert_eq!(ended_by(end_marker(at(100, 3)).as_bytes()), Some(run().resync()));
-        for content in ["0123456789abcdef:7:low", "resync:0:end", "resync:0:100", ""] {
-            assert_eq!(ended_by(content.as_bytes()), None, "{content}");
+        let marker = end_marker("own", at(100, 3));
+        assert_eq!(ended_by("own", marker.as_bytes()), Some(run().resync()));
+        assert_eq!(ended_by("other", marker.as_bytes()), None);
+        assert_eq!(ended_by("ow", marker.as_bytes()), None);
+        for content in ["0123456789abcdef:7:low", "resync:own:0:end", "resync:own:0:100", "resync::end", ""] {
+            assert_eq!(ended_by("own", content.as_bytes()), None, "{content}");
         }
     }
 

@@ -20,6 +20,7 @@ use crate::{
     event::Resync,
     lsn::{Lsn, Position},
     schema::TableName,
+    source::window::Leaves,
 };
 
 /// The resync of an event.
@@ -28,6 +29,25 @@ pub(super) struct Labelled {
     pub(super) resync: Resync,
     /// Rows of the table are still to come.
     pub(super) unread: bool,
+}
+
+/// What is known of a signal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Heard {
+    /// It was followed, or refused, and what is known of that is forgotten.
+    Settled,
+    /// It has come before, and may be over.
+    Again,
+    /// It is not the first one of its transaction, by whose commit a resync is named.
+    Second,
+    New,
+}
+
+impl Labelled {
+    fn of(run: &Run, member: &Member) -> Self {
+        let unread = run.end.is_none() && member.is_in() && !member.is_whole();
+        Self { resync: run.resync(), unread }
+    }
 }
 
 /// See the module.
@@ -44,13 +64,25 @@ struct Inner {
     /// In the order of their begins.
     runs: Vec<Run>,
     paused: bool,
+    reads: Reads,
+}
+
+/// What is read beside the stream.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Reads {
+    #[default]
+    Nothing,
+    /// The rest of a snapshot.
+    Snapshot,
+    /// The resync with this begin.
+    Resync(Position),
 }
 
 impl Resyncs {
     /// Those that are recorded.
     pub(super) fn new(runs: Vec<Run>) -> Self {
         let any = AtomicBool::new(!runs.is_empty());
-        Self { any, inner: Mutex::new(Inner { runs, paused: false }), changed: Notify::new() }
+        Self { any, inner: Mutex::new(Inner { runs, ..Inner::default() }), changed: Notify::new() }
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -76,24 +108,34 @@ impl Resyncs {
         if !self.any.load(Ordering::Relaxed) {
             return None;
         }
-        let inner = self.lock();
-        inner.runs.iter().rev().find_map(|run| {
-            let (resync, is_over) = (run.resync(), run.end.is_some());
-            let member = run.covers(relation, at)?;
-            Some(Labelled { resync, unread: !is_over && !member.is_whole() })
-        })
+        self.lock().runs.iter().rev().find_map(|run| Some(Labelled::of(run, run.covers(relation, at)?)))
     }
 
-    /// Whether the signal of a transaction is known, also of what is over.
-    pub(super) fn knows(&self, commit: Lsn) -> bool {
-        self.lock().runs.iter().any(|run| run.begin.commit == commit)
+    /// The same of a change that the stream tells of, which is noted.
+    pub(super) fn of_change(&self, relation: u32, at: Position) -> Option<Labelled> {
+        if !self.any.load(Ordering::Relaxed) {
+            return None;
+        }
+        let mut inner = self.lock();
+        let run = inner.runs.iter_mut().rev().find(|run| run.covers(relation, at).is_some())?;
+        let member = run.tables.iter_mut().find(|table| table.oid == relation)?;
+        member.streamed = true;
+        run.covers(relation, at).map(|member| Labelled::of(run, member))
     }
 
-    /// Whether a resync of the table goes on.
-    pub(super) fn is_member(&self, oid: u32) -> bool {
+    /// What is known of a signal at this position, where nothing below `flushed` has to come again.
+    pub(super) fn heard(&self, at: Position, flushed: Lsn) -> Heard {
+        if at.commit < flushed {
+            return Heard::Settled;
+        }
         let inner = self.lock();
-        let mut tables = inner.runs.iter().filter(|run| run.goes_on()).flat_map(|run| &run.tables);
-        tables.any(|table| table.oid == oid && table.is_in())
+        let known = inner.runs.iter().find(|run| run.begin.commit == at.commit);
+        known.map_or(Heard::New, |run| if run.begin == at { Heard::Again } else { Heard::Second })
+    }
+
+    /// Whether the table is in a resync at this position, or was when it came before: also one that is over by now.
+    pub(super) fn is_covered(&self, oid: u32, at: Position) -> bool {
+        self.lock().runs.iter().any(|run| run.covers(oid, at).is_some())
     }
 
     /// Begins one.
@@ -143,9 +185,27 @@ impl Resyncs {
 
     // The side of who reads.
 
-    /// Waits for a resync that goes on, and gives its begin.
+    /// Waits for a resync that goes on, and gives its begin: it is the one that is read.
     pub(super) async fn next(&self) -> Position {
-        self.until(|inner| inner.runs.iter().find(|run| run.goes_on()).map(|run| run.begin)).await
+        self.until(|inner| {
+            let begin = inner.runs.iter().find(|run| run.goes_on())?.begin;
+            inner.reads = Reads::Resync(begin);
+            Some(begin)
+        })
+        .await
+    }
+
+    /// Something else is read, or nothing.
+    pub(super) fn read(&self, reads: Reads) {
+        self.lock().reads = reads;
+    }
+
+    /// What is read, and the begin of the resync that the table is in.
+    pub(super) fn reads(&self, oid: u32) -> (Reads, Option<Position>) {
+        let inner = self.lock();
+        let mut runs = inner.runs.iter().filter(|run| run.goes_on());
+        let run = runs.find(|run| run.tables.iter().any(|table| table.oid == oid && table.is_in()));
+        (inner.reads, run.map(|run| run.begin))
     }
 
     /// The first resync that goes on, if there is one.
@@ -171,6 +231,30 @@ impl Resyncs {
 
     pub(super) fn is_paused(&self) -> bool {
         self.lock().paused
+    }
+
+    /// The tables that are in a resync that goes on.
+    pub(super) fn members_of(&self, begin: Position) -> Vec<Member> {
+        let inner = self.lock();
+        let tables = inner.runs.iter().filter(|run| run.begin == begin && run.goes_on()).flat_map(|run| &run.tables);
+        tables.filter(|table| table.is_in()).cloned().collect()
+    }
+
+    /// The leaves of tables of a resync, before it is looked where their rows lie. Of one that is read already those from before count.
+    pub(super) fn note_leaves(&self, begin: Position, mut leaves: Leaves) {
+        self.change(|inner| {
+            let runs = inner.runs.iter_mut().filter(|run| run.begin == begin);
+            for member in runs.flat_map(|run| &mut run.tables).filter(|member| member.chunks.is_none()) {
+                member.leaves = leaves.remove(&member.oid).unwrap_or_default();
+            }
+        });
+    }
+
+    /// The begin of a resync, if an end of it that comes now would be its end.
+    pub(super) fn about_to_end(&self, resync: Resync) -> Option<Position> {
+        let inner = self.lock();
+        let mut runs = inner.runs.iter().filter(|run| run.goes_on() && run.is_whole());
+        runs.find(|run| run.resync() == resync).map(|run| run.begin)
     }
 
     /// The tables of a resync that are not whole.
@@ -254,6 +338,8 @@ impl Resyncs {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use super::*;
 
     const fn at(commit: u64, ordinal: u64) -> Position {
@@ -274,12 +360,13 @@ mod tests {
         let resyncs = Resyncs::default();
         assert_eq!(resyncs.of(1, at(150, 1)), None);
         resyncs.begin(run(100, &[1]));
-        assert!(resyncs.is_member(1) && !resyncs.is_member(2) && resyncs.knows(Lsn(100)));
+        assert!(resyncs.is_covered(1, at(110, 1)) && !resyncs.is_covered(1, at(100, 1)));
+        assert!(!resyncs.is_covered(2, at(110, 1)) && resyncs.heard(at(100, 1), Lsn(100)) == Heard::Again);
         assert_eq!(resyncs.leave(&name(1), at(120, 1), "stopped"), Some(at(100, 1)));
         assert_eq!(resyncs.leave(&name(1), at(130, 1), "again"), None);
         resyncs.begin(run(140, &[1, 2]));
         let of = |position| resyncs.of(1, position).map(|labelled| labelled.resync.commit.0);
-        assert_eq!((of(at(110, 1)), of(at(130, 1)), of(at(150, 1))), (Some(100), None, Some(140)));
+        assert_eq!((of(at(110, 1)), of(at(130, 1)), of(at(150, 1))), (Some(100), Some(100), Some(140)));
         assert_eq!(resyncs.first(), Some(at(140, 1)));
     }
 
@@ -299,7 +386,53 @@ mod tests {
         assert_eq!((resyncs.hold(Lsn(210)), resyncs.hold(Lsn(211))), (Some(Lsn(100)), None));
         let past = resyncs.past(Lsn(211));
         resyncs.forget(&past);
-        assert!(past == [at(100, 1)] && !resyncs.knows(Lsn(100)));
+        assert!(past == [at(100, 1)] && resyncs.heard(at(100, 1), Lsn(100)) == Heard::New);
+    }
+
+    #[test]
+    fn a_table_is_refused_at_the_same_positions_when_its_resync_is_over() {
+        let resyncs = Resyncs::new(vec![run(100, &[1])]);
+        resyncs.advance(at(100, 1), vec![Came { oid: 1, chunks: TableChunks::default(), rows: 2 }]);
+        assert!(resyncs.is_covered(1, at(150, 1)));
+        assert!(resyncs.end(run(100, &[]).resync(), at(200, 1)).is_some());
+        assert!(resyncs.is_covered(1, at(150, 1)) && !resyncs.is_covered(1, at(201, 1)));
+    }
+
+    #[test]
+    fn a_change_of_the_stream_is_noted_and_a_row_that_is_read_is_not() {
+        let resyncs = Resyncs::new(vec![run(100, &[1])]);
+        assert!(resyncs.of_change(1, at(100, 1)).is_none() && resyncs.of(1, at(150, 1)).is_some());
+        assert!(!resyncs.members_of(at(100, 1))[0].streamed);
+        assert_eq!(resyncs.of_change(1, at(150, 2)), resyncs.of(1, at(150, 2)));
+        assert!(resyncs.members_of(at(100, 1))[0].streamed);
+    }
+
+    #[test]
+    fn a_signal_below_the_flush_lsn_is_settled() {
+        let resyncs = Resyncs::default();
+        let heard = |flushed| resyncs.heard(at(100, 1), Lsn(flushed));
+        assert_eq!([heard(99), heard(100), heard(101)], [Heard::New, Heard::New, Heard::Settled]);
+    }
+
+    #[test]
+    fn a_second_signal_of_one_transaction_is_told_from_the_first_that_comes_again() {
+        let resyncs = Resyncs::new(vec![run(100, &[1])]);
+        let heard = |ordinal| resyncs.heard(at(100, ordinal), Lsn(100));
+        assert_eq!([heard(1), heard(2)], [Heard::Again, Heard::Second]);
+    }
+
+    #[test]
+    fn leaves_count_from_when_reading_begins() {
+        let leaves = |came: &str| Leaves::from([(1, BTreeMap::from([(11, came.to_owned())]))]);
+        let resyncs = Resyncs::new(vec![run(100, &[1])]);
+        resyncs.note_leaves(at(100, 1), leaves(",740"));
+        resyncs.note_leaves(at(100, 1), leaves(",741"));
+        resyncs.advance(at(100, 1), vec![Came { oid: 1, chunks: TableChunks::default(), rows: 0 }]);
+        resyncs.note_leaves(at(100, 1), leaves(",742"));
+        assert_eq!(resyncs.members_of(at(100, 1))[0].leaves, BTreeMap::from([(11, ",741".to_owned())]));
+        assert_eq!(resyncs.about_to_end(run(100, &[]).resync()), Some(at(100, 1)));
+        resyncs.leave(&name(1), at(150, 1), "another leaf");
+        assert_eq!(resyncs.about_to_end(run(100, &[]).resync()), None);
     }
 
     #[tokio::test]
@@ -318,7 +451,9 @@ mod tests {
         assert!(!resyncs.is_paused(), "nothing is read that could pause");
         resyncs.begin(run(100, &[1]));
         tokio::task::yield_now().await;
+        assert_eq!(resyncs.reads(1), (Reads::Resync(at(100, 1)), Some(at(100, 1))));
         resyncs.leave(&name(1), at(120, 1), "stopped");
+        assert_eq!(resyncs.reads(1).1, None);
         assert_eq!(waiting.await.unwrap(), at(100, 1));
     }
 }

@@ -17,7 +17,7 @@ use super::{
     routes::{Route, Routes, Running},
     session::Session,
     settings::OriginFilter,
-    signals, sweep,
+    signals, standing, sweep,
     transaction::{MESSAGES, Open},
     windows::{BroughtUp, Closed, Outcome},
 };
@@ -217,7 +217,7 @@ impl Streamer {
     }
 
     async fn change(&mut self, lsn: Lsn, relation: u32, change: RowChange) -> Result<(), Error> {
-        self.admit(relation, &change).await?;
+        self.admit(relation, &change, false).await?;
         let open = self.open.as_mut().ok_or(Error::Protocol { what: "row change outside of a transaction", lsn })?;
         let mut scope = self.publisher.enter(Some(open.position(open.ordinal + 1))).await;
         let running = match self.routes.find(relation) {
@@ -246,7 +246,7 @@ impl Streamer {
         }
         let numbers = self.boundaries.next(open, relation);
         let ordinal = numbers.ordinal;
-        let labelled = resyncs.of(relation, open.position(ordinal));
+        let labelled = resyncs.of_change(relation, open.position(ordinal));
         let backfilling = is_open || labelled.is_some_and(|labelled| labelled.unread);
         let resync = labelled.map(|labelled| labelled.resync);
         let event = EventMeta { lsn, processed_ns: self.processed_ns, backfilling, resync, ..numbers };
@@ -274,7 +274,7 @@ impl Streamer {
 
     /// What the relation's version has no room for goes on under one that has it; if the registry refuses that, the table stops
     /// before the event.
-    async fn admit(&mut self, relation: u32, change: &RowChange) -> Result<(), Error> {
+    async fn admit(&mut self, relation: u32, change: &RowChange, resync: bool) -> Result<(), Error> {
         let (Some(Route::Running(running)), Some(open)) = (self.routes.find(relation), &self.open) else {
             return Ok(());
         };
@@ -284,7 +284,9 @@ impl Streamer {
         }
         let position = open.position(open.ordinal + 1);
         match self.routes.admit(relation, &beyond, position, &mut self.encoder).await {
-            Err(error) if error.severity() == Severity::Definite => self.stop(relation, position, &error).await,
+            Err(error) if error.severity() == Severity::Definite => {
+                self.give_up(relation, position, &error, resync).await
+            }
             admitted => admitted,
         }
     }
@@ -294,6 +296,16 @@ impl Streamer {
         let Some(table) = self.routes.stop(relation) else { return Ok(()) };
         self.session.windows.stop(relation, &crate::retry::chain(error));
         self.session.stop_table(&table, position, error, &self.publisher).await
+    }
+
+    /// A row cannot be published. One that is read for a `resync` keeps nobody's changes: its table leaves that.
+    async fn give_up(&mut self, relation: u32, position: Position, error: &Error, resync: bool) -> Result<(), Error> {
+        let Some(Route::Running(running)) = self.routes.find(relation).filter(|_| resync) else {
+            return self.stop(relation, position, error).await;
+        };
+        let reason = crate::retry::chain(error);
+        self.session.windows.stop(relation, &reason);
+        self.session.leave(&running.relation.name, position, &reason).await
     }
 
     async fn truncate(&mut self, lsn: Lsn, relations: &[u32]) -> Result<(), Error> {
@@ -360,7 +372,7 @@ impl Streamer {
         if let Some(open) = &mut self.open {
             open.took(MESSAGES, 1);
         }
-        if let Some(resync) = ended_by(content) {
+        if let Some(resync) = ended_by(&self.session.settings.slot, content) {
             return self.end(resync).await;
         }
         let Some(closed) = self.session.windows.marker(content) else { return Ok(()) };
@@ -374,6 +386,9 @@ impl Streamer {
     async fn end(&mut self, resync: Resync) -> Result<(), Error> {
         let Some(open) = &self.open else { return Ok(()) };
         let position = open.position(open.ordinal);
+        if let Some(begin) = self.session.resyncs.about_to_end(resync) {
+            standing::look(&self.session, begin).await?;
+        }
         let Some(run) = self.session.resyncs.end(resync, position) else { return Ok(()) };
         let mut scope = self.publisher.enter(Some(position)).await;
         let way = (&mut self.encoder, &*self.publisher);
@@ -386,7 +401,7 @@ impl Streamer {
     async fn window(&mut self, lsn: Lsn, closed: Closed) -> Result<Outcome, Error> {
         let windows = Arc::clone(&self.session.windows);
         let table = Arc::clone(&closed.rows.table);
-        let (relation, oid) = (&table.relation, table.relation.oid);
+        let (relation, oid, resync) = (&table.relation, table.relation.oid, closed.rows.resync);
         let Some(commit) = self.open.as_ref().map(|open| open.meta.commit) else { return Ok(Outcome::Void) };
         if !windows.is_open(oid) {
             return Ok(Outcome::Stopped);
@@ -407,15 +422,15 @@ impl Streamer {
             closed.rows.rows.iter().map(|row| ChangedRow::key(&running.plan, row)).collect::<Result<Vec<_>, _>>();
         let keys = match keys {
             Ok(keys) if Closed::are_told_apart(&keys) => keys,
-            Ok(_) => return self.stop_window(oid, &Error::SameKeys { table: relation.name.to_string() }).await,
+            Ok(_) => return self.stop_window(oid, &Error::SameKeys { table: relation.name.to_string() }, resync).await,
             Err(error @ EncodeError::Binary { .. }) => return Err(error.into()),
-            Err(error) => return self.stop_window(oid, &error.into()).await,
+            Err(error) => return self.stop_window(oid, &error.into(), resync).await,
         };
         let Some(BroughtUp { rows, gone }) = closed.bring_up(keys) else { return Ok(Outcome::Void) };
         let counter = self.session.metrics.snapshot_rows(&relation.name.to_string());
         let count = rows.len() as u64;
         for (number, (key, row)) in rows.into_iter().enumerate() {
-            if !self.row(lsn, oid, RowChange::Read(row)).await? {
+            if !self.row((lsn, resync), oid, RowChange::Read(row)).await? {
                 return Ok(Outcome::Stopped);
             }
             counter.inc();
@@ -429,9 +444,9 @@ impl Streamer {
         Ok(Outcome::Published(commit, count))
     }
 
-    async fn stop_window(&mut self, relation: u32, error: &Error) -> Result<Outcome, Error> {
+    async fn stop_window(&mut self, relation: u32, error: &Error, resync: bool) -> Result<Outcome, Error> {
         let position = self.open.as_ref().map(|open| open.position(open.ordinal + 1)).unwrap_or_default();
-        self.stop(relation, position, error).await?;
+        self.give_up(relation, position, error, resync).await?;
         Ok(Outcome::Stopped)
     }
 
@@ -443,9 +458,12 @@ impl Streamer {
         self.routes.announce(body_of(relation), position, &mut self.encoder, &self.publisher).await
     }
 
-    /// Publishes a row of a window; `false` if its table has stopped.
-    async fn row(&mut self, lsn: Lsn, relation: u32, change: RowChange) -> Result<bool, Error> {
-        self.admit(relation, &change).await?;
+    /// Publishes a row of a window; `false` if nothing more of its table is.
+    async fn row(&mut self, (lsn, for_resync): (Lsn, bool), relation: u32, change: RowChange) -> Result<bool, Error> {
+        self.admit(relation, &change, for_resync).await?;
+        if !self.session.windows.is_open(relation) {
+            return Ok(false);
+        }
         let (Some(Route::Running(running)), Some(open)) = (self.routes.find(relation), &mut self.open) else {
             return Ok(false);
         };
@@ -473,7 +491,7 @@ impl Streamer {
                 true
             }
             Err(error) if error.is_of_one_row() => {
-                self.stop(relation, position, &error).await?;
+                self.give_up(relation, position, &error, for_resync).await?;
                 false
             }
             Err(error) => return Err(error),

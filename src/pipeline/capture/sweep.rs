@@ -53,7 +53,7 @@ async fn sweep(session: &Session, publisher: &Publisher, run: &Run) -> Result<Sw
             continue;
         };
         sweep.barrier.topics.push(known.label());
-        sweep.rows.insert(topic.clone(), member.rows);
+        sweep.rows.extend(member.published().map(|rows| (topic.clone(), rows)));
         if !member.conditions.is_empty() {
             sweep.conditions.insert(topic.clone(), member.conditions.clone());
         }

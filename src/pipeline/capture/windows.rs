@@ -65,6 +65,8 @@ pub(super) struct Rows {
     pub(super) visible: Visible,
     /// The keys that were asked for, where it was by key.
     pub(super) asked: Vec<Vec<u8>>,
+    /// They are read for a resync: a table that cannot go on with them leaves that, and does not stop.
+    pub(super) resync: bool,
 }
 
 /// A row as it is at the high marker, under its key.

@@ -175,7 +175,7 @@ impl World {
         let rows: Vec<Tuple> = rows.map(|(key, row)| tuple(*key, *row)).collect();
         // The rows may come before or behind changes that the stream delivers.
         self.stream(behind / 2);
-        self.windows.read_rows(Rows { table: table(), rows, visible, asked });
+        self.windows.read_rows(Rows { table: table(), rows, visible, asked, resync: false });
         let left = seen - self.at.min(seen);
         self.stream(u8::try_from(left).unwrap());
         self.stream(high);
@@ -255,6 +255,18 @@ fn a_snapshot_that_lacks_what_was_delivered_before_its_marker_is_not_taken() {
     assert!(!windows.sees_all(&visible("5:6:5")));
     assert!(windows.sees_all(&visible("6:8:6")), "what came behind the marker is between the markers");
     assert_eq!(windows.lock().delivered.iter().copied().collect::<Vec<_>>(), [6]);
+}
+
+/// What was given up is read again only where it is opened anew.
+#[test]
+fn a_table_that_was_given_up_is_read_again_once_it_was_shut() {
+    let windows = open(&Visible::default());
+    windows.stop(TABLE, "told to");
+    windows.open(std::iter::once(TABLE));
+    assert!(!windows.is_open(TABLE));
+    windows.shut(std::iter::once(TABLE));
+    windows.open(std::iter::once(TABLE));
+    assert!(windows.is_open(TABLE) && windows.stopped().is_empty());
 }
 
 /// A dead run's markers come again with the changes around them.
