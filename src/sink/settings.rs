@@ -47,6 +47,8 @@ pub struct Sink {
     plans: Mutex<HashMap<Arc<str>, Vec<Arc<Plan>>>>,
     /// By topic, a resync, the columns of its keys and where these are noted.
     keys: Mutex<HashMap<Arc<str>, (Resync, Key, Keys)>>,
+    /// By topic, the latest resync beyond whose end its lanes go without a sweep.
+    left: Mutex<HashMap<Arc<str>, Resync>>,
 }
 
 impl Sink {
@@ -57,7 +59,7 @@ impl Sink {
     #[must_use]
     pub fn new(settings: Settings) -> Self {
         let ledger = Ledger::new(&settings.schema, &settings.instance);
-        Self { settings, ledger, plans: Mutex::default(), keys: Mutex::default() }
+        Self { settings, ledger, plans: Mutex::default(), keys: Mutex::default(), left: Mutex::default() }
     }
 
     /// Its settings.
@@ -105,6 +107,9 @@ impl Sink {
     /// Where a resync's keys are noted, if that is known.
     #[must_use]
     pub fn known_keys(&self, topic: &str, resync: Resync, key: &Key) -> Option<Keys> {
+        if self.left.lock().unwrap_or_else(PoisonError::into_inner).get(topic).is_some_and(|left| *left >= resync) {
+            return Some(Keys::Nowhere);
+        }
         let keys = self.keys.lock().unwrap_or_else(PoisonError::into_inner);
         keys.get(topic).filter(|(known, of, _)| *known == resync && of == key).map(|(.., keys)| *keys)
     }
@@ -113,6 +118,13 @@ impl Sink {
     pub fn remember_keys(&self, topic: &Arc<str>, (resync, key): (Resync, Key), keys: Keys) {
         let mut known = self.keys.lock().unwrap_or_else(PoisonError::into_inner);
         known.insert(Arc::clone(topic), (resync, key, keys));
+    }
+
+    /// Says that nobody will sweep for this resync of a topic, nor for an earlier one: their keys are noted no more.
+    pub fn note_no_more(&self, topic: &Arc<str>, resync: Resync) {
+        let mut left = self.left.lock().unwrap_or_else(PoisonError::into_inner);
+        let latest = left.entry(Arc::clone(topic)).or_insert(resync);
+        *latest = resync.max(*latest);
     }
 
     /// Forgets where a topic's keys are noted: another process may have ended that.

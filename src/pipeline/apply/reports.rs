@@ -7,6 +7,7 @@ use std::{
 };
 
 use crate::{
+    event::Gate,
     kafka::TopicPartition,
     lsn::Position,
     pipeline::apply::{
@@ -180,7 +181,9 @@ impl<D: Decode + 'static> Coordinator<D> {
                 lane.overtaken = Some(at);
             }
         }
-        if self.overtaken.get(topic).is_some_and(|parked| parked.at == at) {
+        let parked = self.overtaken.get(topic).filter(|parked| parked.at == at);
+        if let Some(Gate::Sweep(sweep)) = parked.map(|parked| &parked.gate) {
+            self.deps.sink.note_no_more(topic, sweep.resync);
             self.overtaken.remove(topic);
         }
     }
