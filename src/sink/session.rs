@@ -134,7 +134,9 @@ impl Session {
         let applied = self.transaction(sink, parts, &runs, manner).await;
         if applied.is_err() {
             // The table of a resync's keys may be gone, or another one by now.
-            parts.iter().for_each(|part| sink.forget_keys(part.topic));
+            for part in parts {
+                sink.forget_keys(part.topic);
+            }
         }
         if !matches!(applied, Ok(Applied::Done(_))) && !self.client.is_closed() {
             self.client.batch_execute("ROLLBACK").await.map_err(Error::query("roll back"))?;
