@@ -161,14 +161,13 @@ impl Ledger {
                 let listed = "SELECT to_regclass($1) IS NOT NULL";
                 let listed = client.query_one(listed, &[&ledger.table("resync")]).await.map_err(failed())?.get(0);
                 let forget = ledger.forget(row.get(0), row.get(1), listed);
-                return Err(ledger.occupied(topic, target, (row.get(0), row.get(1), forget), elsewhere.as_deref()));
+                return Err(Self::occupied(topic, target, (row.get(0), row.get(1), forget), elsewhere.as_deref()));
             }
         }
         Ok(())
     }
 
     fn occupied(
-        &self,
         topic: &str,
         target: &TableName,
         by: (String, String, String),

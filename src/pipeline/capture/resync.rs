@@ -216,6 +216,7 @@ mod tests {
         Run { begin: at(100, 3), tables: vec![member(1), member(2)], end: None }
     }
 
+    #[expect(clippy::unnecessary_wraps, reason = "what a member has")]
     fn left(at: Position) -> Option<Left> {
         Some(Left { at, reason: "dropped".to_owned() })
     }

@@ -254,7 +254,7 @@ fn a_snapshot_that_lacks_what_was_delivered_before_its_marker_is_not_taken() {
     windows.committed(6);
     assert!(!windows.sees_all(&visible("5:6:5")));
     assert!(windows.sees_all(&visible("6:8:6")), "what came behind the marker is between the markers");
-    assert_eq!(windows.lock().delivered.iter().copied().collect::<Vec<_>>(), [6]);
+    assert_eq!(windows.lock().delivered.to_vec(), [6]);
 }
 
 /// What was given up is read again only where it is opened anew.
