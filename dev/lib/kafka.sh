@@ -64,7 +64,7 @@ kafka_start() {
   kafka_configure "$part" >"$folder/server.properties"
   kafka_java kafka.Kafka "$folder/server.properties"
   spawn "$part" "${command[@]}"
-  await_answer "$part" 60 kafka_answers "$part"
+  await_answer "$part" 180 kafka_answers "$part"
 }
 
 kafka_format() {

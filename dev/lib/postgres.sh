@@ -133,7 +133,7 @@ postgres_start() {
   # A dead postmaster that nobody has reaped yet still counts as running for this file; none of its processes is left.
   as_postgres rm -f "$data/postmaster.pid"
   spawn "$part" "${AS_POSTGRES[@]}" "$bin/postgres" -D "$data"
-  await_answer "$part" 60 postgres_answers "$part"
+  await_answer "$part" 180 postgres_answers "$part"
 }
 
 postgres_create() {

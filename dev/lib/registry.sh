@@ -21,7 +21,7 @@ registry_start() {
     REGISTRY_DATASOURCE_URL="jdbc:h2:file:$STATE/$part/registry;WRITE_DELAY=0" \
     java -Xmx256m -XX:TieredStopAtLevel=1 -XX:+UseSerialGC -Dquarkus.http.host=127.0.0.1 \
     -jar "$(cached registry)/registry-1-runner.jar"
-  await_answer "$part" 90 registry_answers "$part"
+  await_answer "$part" 180 registry_answers "$part"
 }
 
 # "HTTP/1.x 200"

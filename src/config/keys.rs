@@ -157,13 +157,13 @@ pub const KEYS: &[Key] = &[
         "capture.column_lists",
         Kind::Names(rule::column_list),
         None,
-        "Columns to capture by schema.table, separated by commas; of other tables all. The publication has them, from PostgreSQL 15 on.",
+        "Columns to capture by schema.table (a name without a dot is of schema public), separated by commas; of other tables all. The publication has them, from PostgreSQL 15 on.",
     ),
     key(
         "capture.row_filters",
         Kind::Names(rule::text),
         None,
-        "Rows to capture by schema.table, as a condition in SQL; of other tables all. The publication has it, from PostgreSQL 15 on.",
+        "Rows to capture by schema.table (a name without a dot is of schema public), as a condition in SQL; of other tables all. The publication has it, from PostgreSQL 15 on.",
     ),
     key("capture.spool.memory", Kind::Size, Some("\"16MiB\""), "What is kept in memory; the rest is in a file."),
     key(

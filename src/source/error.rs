@@ -223,6 +223,18 @@ pub enum Error {
 }
 
 impl Error {
+    /// Whether it lies in the configured column lists and row filters.
+    #[must_use]
+    pub const fn is_of_shape(&self) -> bool {
+        matches!(
+            self,
+            Self::ShapesUnknown { .. }
+                | Self::ShapeOfNone { .. }
+                | Self::ShapeBlocks { .. }
+                | Self::ShapeDiffers { .. }
+        )
+    }
+
     /// Wraps an error of tokio-postgres; `doing` is a noun phrase.
     pub(super) fn statement(doing: impl Into<String>, error: tokio_postgres::Error) -> Self {
         Self::Postgres(postgres::Error::statement(doing, error))

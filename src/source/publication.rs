@@ -128,6 +128,7 @@ const OPTIONS: &str = "publish = 'insert, update, delete, truncate', publish_via
 pub async fn ensure(client: &Client, spec: &PublicationSpec) -> Result<PublicationReport, Error> {
     let tables = wanted(client, spec).await?;
     spec.shapes.check(client, &tables)?;
+    spec.shapes.compare(client, &spec.name).await?;
     if spec.create {
         spec.shapes.judge(client, &spec.name).await?;
     }

@@ -4,7 +4,10 @@
 //! A list or a filter counts from the moment on when its table is taken into the publication. Later it is compared and never changed: what
 //! was published under another one would have to be read again.
 
-use std::{collections::BTreeMap, fmt::Write as _};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt::Write as _,
+};
 
 use tokio_postgres::Row;
 
@@ -66,16 +69,39 @@ impl Shapes {
         entry
     }
 
+    fn is_known(&self, client: &Client) -> Result<(), Error> {
+        match self.0.keys().next() {
+            Some(first) if client.server_version() < SINCE => Err(Error::ShapesUnknown { table: first.clone() }),
+            _ => Ok(()),
+        }
+    }
+
     /// An error where the server knows neither lists nor filters, or one is configured for a table that is not captured.
     pub fn check(&self, client: &Client, tables: &[TableName]) -> Result<(), Error> {
-        let Some(first) = self.0.keys().next() else { return Ok(()) };
-        if client.server_version() < SINCE {
-            return Err(Error::ShapesUnknown { table: first.clone() });
-        }
+        self.is_known(client)?;
         match self.0.keys().find(|table| !tables.contains(table)) {
             Some(table) => Err(Error::ShapeOfNone { table: table.clone() }),
             None => Ok(()),
         }
+    }
+
+    /// An error where the publication has a table with another list, or with a filter where none is wanted or the other way round: what can be
+    /// told without a lock and without the right to create anything. Only [`Self::judge`] tells two filters apart.
+    pub async fn compare(&self, client: &Client, publication: &str) -> Result<(), Error> {
+        self.is_known(client)?;
+        if self.0.is_empty() {
+            return Ok(());
+        }
+        let found = read(client, publication).await?;
+        for (table, shape) in &self.0 {
+            let Some((columns, filter)) = found.get(table) else { continue };
+            let listed: BTreeSet<&String> = shape.columns.iter().collect();
+            let is_listed = listed.is_empty() || columns.iter().flatten().collect::<BTreeSet<_>>() == listed;
+            if !is_listed || shape.filter.is_some() != filter.is_some() {
+                return Err(self.differs(publication, table));
+            }
+        }
+        Ok(())
     }
 
     /// An error where the server would refuse updates of a table for its list or filter, or the publication has the table with another
@@ -87,17 +113,19 @@ impl Shapes {
         let found = read(client, publication).await?;
         for (table, spelt) in self.probe(client).await? {
             if found.get(&table).is_some_and(|found| *found != spelt) {
-                let publication = publication.to_owned();
-                let name = quote_identifier(&publication);
-                let sql = format!(
-                    "BEGIN; ALTER PUBLICATION {name} DROP TABLE {}; ALTER PUBLICATION {name} ADD TABLE {}; COMMIT;",
-                    table.quoted(),
-                    self.entry(&table)
-                );
-                return Err(Error::ShapeDiffers { publication, table, sql });
+                return Err(self.differs(publication, &table));
             }
         }
         Ok(())
+    }
+
+    fn differs(&self, publication: &str, table: &TableName) -> Error {
+        let name = quote_identifier(publication);
+        let (quoted, entry) = (table.quoted(), self.entry(table));
+        let sql = format!(
+            "BEGIN; ALTER PUBLICATION {name} DROP TABLE {quoted}; ALTER PUBLICATION {name} ADD TABLE {entry}; COMMIT;"
+        );
+        Error::ShapeDiffers { publication: publication.to_owned(), table: table.clone(), sql }
     }
 
     async fn probe(&self, client: &Client) -> Result<BTreeMap<TableName, Spelt>, Error> {

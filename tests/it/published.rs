@@ -130,6 +130,15 @@ async fn column_lists_and_row_filters_of_the_configuration_are_the_publications(
     capture.stop(LIMIT).await.unwrap_or_else(|error| panic!("{error}"));
     let report = check(&scenario);
     assert!(!report.contains("column list"), "{report}");
+    // What is to stay at the source from now on is not published because the slot goes on.
+    scenario.settings.set("capture.column_lists", table("public.users", "id, E-mail"));
+    scenario.source("INSERT INTO users VALUES (99, 'hidden', '99@x', 'fr')").await;
+    let outcome = scenario.run_to_end("capture").await;
+    assert!(outcome.code != Some(0) && outcome.text.contains("another column list or row filter"), "{}", outcome.text);
+    scenario.settings.set("capture.column_lists", table("public.users", "country, id, E-mail"));
+    let mut capture = scenario.capture().await;
+    scenario.await_target("SELECT country FROM users WHERE id = 99", "fr").await;
+    capture.stop(LIMIT).await.unwrap_or_else(|error| panic!("{error}"));
     scenario.settings.set("capture.row_filters", table("public.orders", "region = 'us'"));
     let report = check(&scenario);
     assert!(report.contains("another column list or row filter") && report.contains("ADD TABLE"), "{report}");

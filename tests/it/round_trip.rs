@@ -1,6 +1,6 @@
 //! Rows go the whole way, source to target, and arrive as they were.
 
-use crate::support::{LIMIT, Scenario, await_condition, values};
+use crate::support::{LIMIT, Scenario, await_condition, judge::await_confirmed, values};
 
 const IDENTITIES: [(&str, &str); 3] = [("wide_default", "DEFAULT"), ("wide_full", "FULL"), ("wide_index", "INDEX")];
 
@@ -145,6 +145,33 @@ async fn a_key_move_takes_an_unchanged_toasted_value_along() {
     }
     scenario.await_equal("by_key").await;
     scenario.await_equal("by_row").await;
+    scenario.verify();
+}
+
+/// Trap T28: lanes that need each other's halves go through them together, and not one move after the other.
+#[tokio::test(flavor = "multi_thread")]
+async fn many_key_moves_do_not_take_a_transaction_each() {
+    let mut scenario = Scenario::new("moves").await;
+    scenario.settings.set("apply.batch_rows", 300);
+    let rows = 1000;
+    let body = "(SELECT string_agg(md5(i::text || k::text), '') FROM generate_series(1, 90) k)";
+    let sql = format!(
+        "CREATE TABLE moving (id int PRIMARY KEY, n int, body text);
+         INSERT INTO moving SELECT i, 0, {body} FROM generate_series(1, {rows}) i;"
+    );
+    scenario.source(&sql).await;
+    let mut capture = scenario.spawn_capture();
+    capture.await_ready(LIMIT).await.unwrap_or_else(|error| panic!("{error}"));
+    for _ in 0..3 {
+        scenario.source("UPDATE moving SET id = id + 10000").await;
+    }
+    let events = f64::from(rows * 7);
+    await_confirmed(&scenario).await;
+    let _apply = scenario.apply().await;
+    scenario.await_equal("moving").await;
+    // A move has two events; all records fill this many transactions once.
+    let batches = scenario.metrics("apply").await.sum("walrelay_apply_batches_total");
+    assert!(batches < events / 300.0 * 4.0, "{batches} transactions for {events} events");
     scenario.verify();
 }
 

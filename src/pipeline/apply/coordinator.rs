@@ -22,15 +22,15 @@ use crate::{
         control::{Findings, Orders, carry_out},
         decode::Decode,
         deps::{Deps, TopicIds},
+        entangled::Entangled,
         error::Error,
         groups::Groups,
         identity::Watch,
-        job::{self, How, JobReport, Worker},
+        job::{JobReport, Worker},
         lane::{Lane, State},
         pressure::balance,
         siblings,
         unmet::Unmet,
-        work::{JobLane, Padding},
     },
     progress::Progress,
     retry::Backoff,
@@ -66,6 +66,7 @@ pub struct Coordinator<D> {
     pub(super) compared: u64,
     revoked: Vec<(Vec<TopicPartition>, oneshot::Sender<()>)>,
     pub(super) groups: Groups,
+    pub(super) entangled: Entangled,
     pub(super) stopped: BTreeMap<Arc<str>, String>,
     pub(super) conflicts: Conflicts,
     /// How far partitions were that may help waiting lanes, in whatever process.
@@ -119,6 +120,7 @@ impl<D: Decode + 'static> Coordinator<D> {
             compared: 0,
             revoked: Vec::new(),
             groups: Groups::default(),
+            entangled: Entangled::default(),
             stopped: BTreeMap::new(),
             conflicts: Conflicts::default(),
             observed: BTreeMap::new(),
@@ -254,7 +256,7 @@ impl<D: Decode + 'static> Coordinator<D> {
         self.revoked = open;
     }
 
-    fn is_revoked(&self, key: &TopicPartition) -> bool {
+    pub(super) fn is_revoked(&self, key: &TopicPartition) -> bool {
         self.revoked.iter().any(|(partitions, _)| partitions.contains(key))
     }
 
@@ -376,64 +378,8 @@ impl<D: Decode + 'static> Coordinator<D> {
     pub(super) fn is_applied(&self, topic: &str) -> bool {
         !self.is_progress(topic) && (self.deps.explicit.is_some() || (self.deps.table_of)(topic).is_some())
     }
-
-    /// Gives ready lanes to idle workers.
-    fn dispatch(&mut self) {
-        if self.rest_until.is_some_and(|until| Instant::now() < until) {
-            return;
-        }
-        self.dispatch_groups();
-        let limits = self.deps.limits;
-        while !self.idle.is_empty() {
-            let busy = !self.jobs.is_empty();
-            let mut ready: Vec<(Duration, TopicPartition)> = Vec::new();
-            let mut due = false;
-            let mut bytes = 0;
-            for (key, lane) in &self.lanes {
-                if lane.state == State::Ready && !lane.is_empty() && !self.is_revoked(key) {
-                    due |= lane.waiting() >= limits.linger;
-                    bytes += lane.bytes();
-                    ready.push((lane.waiting(), key.clone()));
-                }
-            }
-            if ready.is_empty() || busy && !due && bytes < limits.batch_bytes / 4 {
-                return;
-            }
-            ready.sort_by(|a, b| b.cmp(a));
-            let (mut records, mut bytes, mut chosen) = (limits.batch_records, limits.batch_bytes, Vec::new());
-            for (_, key) in ready {
-                let Some(lane) = self.lanes.get_mut(&key) else { continue };
-                let taken = lane.take(records, bytes);
-                records = records.saturating_sub(taken.len());
-                bytes = bytes.saturating_sub(taken.iter().map(ConsumedRecord::size).sum());
-                chosen.push(job_lane(lane, taken));
-                if records == 0 || bytes == 0 {
-                    break;
-                }
-            }
-            self.spawn(chosen, How::Optimistic);
-        }
-    }
-
-    pub(super) fn spawn(&mut self, lanes: Vec<JobLane>, how: How) {
-        let Some(worker) = self.idle.pop() else { return };
-        let padding = Padding::new(self.deps.limits.padding_bytes());
-        self.jobs.spawn(job::run(worker, Arc::clone(&self.deps.sink), lanes, self.hold, padding, how));
-    }
 }
 
 pub(super) fn with_hint(reason: String, hint: Option<String>) -> String {
     hint.map_or_else(|| reason.clone(), |hint| format!("{reason}. {hint}"))
-}
-
-pub(super) fn job_lane(lane: &mut Lane, records: Vec<ConsumedRecord>) -> JobLane {
-    lane.state = State::Busy;
-    JobLane {
-        key: lane.key(),
-        owned: lane.owned.clone(),
-        stored: lane.stored,
-        mark: lane.mark,
-        settled: lane.settled,
-        records,
-    }
 }

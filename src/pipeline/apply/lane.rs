@@ -89,6 +89,8 @@ pub struct Lane {
     pub paused: bool,
     /// Whether the last job had no room for the text of even its first event.
     pub crowded: bool,
+    /// Whether its first event waited in the last job: what lies behind it need not be decoded for nothing.
+    pub stuck: bool,
     /// All events below this position have been received.
     pub settled: Position,
     /// Nothing below this position is still to come, unless capture goes on with a table that it has stopped.
@@ -120,6 +122,7 @@ impl Lane {
             told: false,
             paused: false,
             crowded: false,
+            stuck: false,
             settled: Position::default(),
             silent_below: Position::default(),
             delay_ms: 0,

@@ -19,7 +19,7 @@
 //! | lane | because | goes on when |
 //! |---|---|---|
 //! | parked | it reached a barrier (op t) | the barrier's tables were emptied, and with them those that foreign keys tie to its own |
-//! | waits | its next event is the create half of a key move | the delete half is applied |
+//! | waits | its next event is the create half of a key move | the delete half is applied; until none of them waits, the table's lanes go into one job |
 //! | aligning | its table met an ordering error (traps T65, T66) | all lanes of the table were applied up to one cut |
 //! | held | `verify` holds lanes below its next event | the hold is released |
 //! | lost | its connection broke with the transaction's fate unknown, or it was fenced | it was claimed again in its own generation |
@@ -35,6 +35,8 @@ mod control;
 mod coordinator;
 mod decode;
 mod deps;
+mod dispatch;
+mod entangled;
 mod error;
 mod findings;
 mod groups;

@@ -10,8 +10,9 @@ use crate::{
     kafka::TopicPartition,
     lsn::Position,
     pipeline::apply::{
-        coordinator::{Coordinator, RETRY_EVERY, job_lane, with_hint},
+        coordinator::{Coordinator, RETRY_EVERY, with_hint},
         decode::Decode,
+        dispatch::job_lane,
         job::How,
         lane::{Lane, State, Stop},
         work::JobLane,

@@ -47,9 +47,12 @@ impl<D: Decode + 'static> Coordinator<D> {
         if let Some(topic) = tried.first() {
             self.aligned(topic, &report.lanes);
         }
+        self.entangled.learn(&report.lanes);
+        let moved = report.lanes.iter().filter(|lane| lane.gone > 0).map(|lane| Arc::clone(&lane.key.0)).collect();
         for lane in report.lanes {
             self.returned(lane, &tried);
         }
+        self.entangled.wake(&moved, &mut self.lanes);
         self.settle_revocations();
         self.regroup();
         Ok(())
@@ -121,6 +124,7 @@ impl<D: Decode + 'static> Coordinator<D> {
             return;
         }
         lane.state = State::Ready;
+        lane.stuck = report.halt == Some(Halt::Waits) && report.gone == 0;
         lane.crowded = report.halt == Some(Halt::Full) && report.tried.is_none() && report.gone == 0;
         if !lane.crowded {
             self.starved.remove(&key);

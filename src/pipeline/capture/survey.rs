@@ -147,6 +147,8 @@ impl Survey {
     ) -> Result<Self, Error> {
         let spec = &deps.settings.publication;
         source::publication::must_exist(client, &spec.name).await?;
+        // What is to stay at the source since the configuration was changed would go on to be published.
+        spec.shapes.compare(client, &spec.name).await?;
         for table in source::publication::unpublished(client, spec).await? {
             let reason = "it joined the configuration after the snapshot and is not in the publication; its rows are not captured";
             tracing::error!(table = %table, reason, "table stopped");

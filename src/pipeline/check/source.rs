@@ -296,22 +296,13 @@ async fn judge_publication(
     let look = PublicationSpec { create: false, ..deps.publication.clone() };
     let subject = format!("publication {}", look.name);
     let found = publication::ensure(client, &look).await;
-    let is_shape = |error: &source::Error| {
-        matches!(
-            error,
-            source::Error::ShapesUnknown { .. }
-                | source::Error::ShapeOfNone { .. }
-                | source::Error::ShapeBlocks { .. }
-                | source::Error::ShapeDiffers { .. }
-        )
-    };
     let judged = match &found {
-        Err(error) if is_shape(error) => Ok(()),
+        Err(error) if error.is_of_shape() => Ok(()),
         _ if deps.publication.create => look.shapes.judge(client, &look.name).await,
         _ => Ok(()),
     };
     let error = match (found, judged) {
-        (Err(error), _) | (_, Err(error)) if is_shape(&error) => {
+        (Err(error), _) | (_, Err(error)) if error.is_of_shape() => {
             findings.problem(subject, error.to_string(), error.hint().unwrap_or_default());
             return Ok(());
         }
