@@ -21,10 +21,14 @@ pub mod ledger;
 pub mod moved;
 pub mod owners;
 pub mod plan;
+pub mod predicate;
+pub mod resyncs;
+pub mod seen;
 pub mod session;
 pub mod settings;
 pub mod siblings;
 pub mod stage;
+pub mod sweep;
 pub mod table;
 pub mod ties;
 

@@ -9,12 +9,15 @@
 //! delivered, before others see it (trap T78). The lock comes before the snapshot and is held until behind the high marker, so neither
 //! a TRUNCATE nor a rewrite falls between the rows and that marker (trap T79).
 
+use std::collections::BTreeMap;
+
 use bytes::Bytes;
 use futures_util::TryStreamExt;
 use tokio_postgres::error::SqlState;
 
 use super::{
     catalog::{self, PublishedTable},
+    chunk::{self, Chunk},
     copy_binary::BinaryRows,
     copy_text::decode_row,
     error::Error,
@@ -177,15 +180,32 @@ impl WindowReader {
         }
     }
 
-    /// Reads the rows of a leaf whose place is in this range.
+    /// The leaves of tables as they are now, without a lock.
+    pub async fn leaves_now(&self, tables: &[u32]) -> Result<Leaves, Error> {
+        leaves(&self.client, tables).await
+    }
+
+    /// The leaves of tables, each as one chunk; `None` where a statement has one of them.
+    pub async fn leaves(&self, tables: &[PublishedTable]) -> Result<Option<Vec<Chunk>>, Error> {
+        match chunk::plan(&self.client, tables, u64::MAX).await {
+            Err(error) if error.server_error().is_some_and(|error| error.is(SqlState::LOCK_NOT_AVAILABLE.code())) => {
+                Ok(None)
+            }
+            planned => planned.map(Some),
+        }
+    }
+
+    /// Reads the rows of a leaf whose place is in this range, and for which the condition holds, as SQL.
     pub async fn range(
         &self,
         table: &PublishedTable,
-        (leaf, places): (&str, Places),
+        (leaf, places, condition): (&str, Places, Option<&str>),
         format: CopyFormat,
         limit: usize,
     ) -> Result<Taken, Error> {
-        let select = Select { table, from: format!("ONLY {leaf}"), condition: Some(places.condition()), format };
+        let condition = [Some(places.condition()), condition.map(|text| format!("({text})"))].into_iter().flatten();
+        let condition = Some(condition.collect::<Vec<_>>().join(" AND "));
+        let select = Select { table, from: format!("ONLY {leaf}"), condition, format };
         self.take(table, &select, limit).await
     }
 
@@ -243,6 +263,30 @@ pub async fn visible(client: &Client) -> Result<Visible, Error> {
     let text: String = row.try_get(0).map_err(failed)?;
     // A server that writes another form is none that is known; nothing is visible then, and nothing is read.
     Ok(Visible::parse(&text).unwrap_or_default())
+}
+
+/// Leaves of tables, by `pg_class.oid` of both: how each came to its table.
+pub type Leaves = BTreeMap<u32, BTreeMap<u32, String>>;
+
+/// The leaves of tables (`pg_class.oid`), without a lock; a table without partitions is its own. How one came is told by the transactions that
+/// attached it and what is above it, so one that was detached and attached again is told from one that stayed.
+pub async fn leaves(client: &Client, tables: &[u32]) -> Result<Leaves, Error> {
+    let sql = "WITH RECURSIVE tree(root, oid, came) AS ( \
+                   SELECT t, t, coalesce((SELECT string_agg(i.xmin::text, ',' ORDER BY i.inhseqno) \
+                                          FROM pg_inherits i WHERE i.inhrelid = t), '') \
+                   FROM unnest($1::oid[]) t \
+                   UNION ALL \
+                   SELECT t.root, i.inhrelid, t.came || ',' || i.xmin::text \
+                   FROM tree t JOIN pg_class p ON p.oid = t.oid AND p.relkind = 'p' JOIN pg_inherits i ON i.inhparent = t.oid \
+                   WHERE NOT coalesce((to_jsonb(i) ->> 'inhdetachpending')::bool, false)) \
+               SELECT t.root, t.oid, t.came FROM tree t JOIN pg_class c ON c.oid = t.oid WHERE c.relkind <> 'p'";
+    let failed = |error| Error::statement("looking for the partitions of tables", error);
+    let mut leaves = Leaves::new();
+    for row in client.query(sql, &[&tables]).await.map_err(failed)? {
+        let (root, leaf) = (row.try_get(0).map_err(failed)?, row.try_get(1).map_err(failed)?);
+        leaves.entry(root).or_default().insert(leaf, row.try_get(2).map_err(failed)?);
+    }
+    Ok(leaves)
 }
 
 /// Whether the server takes markers of this role: one that replays another's WAL writes none.

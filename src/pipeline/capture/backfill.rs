@@ -1,11 +1,11 @@
-//! Reads the rest of a snapshot beside the stream: window after window, as small as its rows are large.
+//! Reads the rest of a snapshot, or the tables of a resync, beside the stream: window after window, as small as its rows are large.
 //!
 //! One task, one connection: the next window begins when the stream has published the one before, so at most one window's rows are in
-//! memory. What is read is recorded once it is acknowledged; when every table is whole the snapshot is recorded as complete, and only
-//! then may the flush LSN pass its point.
+//! memory. What is read is recorded once it is acknowledged. When every table is whole the snapshot is recorded as complete, or the
+//! resync's end is put into the stream; only behind that may the flush LSN pass where it began.
 
 use std::{
-    collections::{BTreeSet, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -13,16 +13,19 @@ use std::{
 use super::{
     Error, chunk_record,
     chunks::Ranges,
+    goal::{Goal, Rest},
     publisher::Publisher,
+    resync::{Came, end_marker},
     session::Session,
-    state::{StoppedTable, Update},
+    standing,
     tuple_format::copy_format,
     unread::{Unread, UnreadLeaf},
     windows::{Outcome, Rows, Windows},
 };
 use crate::{
     lsn::{Lsn, Position},
-    schema::Relation,
+    retry::chain,
+    schema::{Relation, TableName},
     source::{
         catalog::PublishedTable,
         window::{Begun, KeyTexts, Layout, LeafNow, Places, Taken, WindowReader},
@@ -42,27 +45,19 @@ const PAUSE: Duration = Duration::from_millis(20);
 /// How often it is told how far it has come.
 const TELL: Duration = Duration::from_secs(5);
 
-/// What a session knows of a snapshot that goes on.
-pub(super) struct Rest {
-    pub(super) windows: Arc<Windows>,
-    pub(super) unread: Vec<Unread>,
-    /// All tables of the snapshot, by OID.
-    pub(super) planned: Vec<u32>,
-    pub(super) consistent_point: Lsn,
-}
-
 /// Reads what is left.
 pub(super) struct Backfill {
     session: Arc<Session>,
     publisher: Arc<Publisher>,
     windows: Arc<Windows>,
     tables: Vec<ReadTable>,
-    planned: Vec<u32>,
-    consistent_point: Lsn,
+    goal: Goal,
     reader: WindowReader,
     number: u64,
     /// What came of a table and is not recorded: once everything up to this commit is acknowledged.
     unrecorded: VecDeque<(Lsn, usize, Step)>,
+    /// Rows that are acknowledged and not recorded, by table.
+    rows: BTreeMap<usize, u64>,
     /// The commit of the last window.
     last: Lsn,
     recorded: Instant,
@@ -95,6 +90,8 @@ enum What {
 enum Step {
     /// Blocks of a leaf are read.
     Blocks { leaf: u32, blocks: (u32, u32) },
+    /// So many rows have come.
+    Rows(u64),
     /// It is whole.
     Whole,
 }
@@ -109,30 +106,31 @@ enum Attempt {
 }
 
 impl Backfill {
-    pub(super) async fn connect(session: &Arc<Session>, publisher: &Arc<Publisher>, rest: Rest) -> Result<Self, Error> {
-        let Rest { windows, unread, planned, consistent_point } = rest;
-        let reader = WindowReader::connect(&session.settings.source).await?;
+    /// The tables of `rest` are open to the stream already.
+    pub(super) fn new(session: &Arc<Session>, publisher: &Arc<Publisher>, reader: WindowReader, rest: Rest) -> Self {
+        let Rest { unread, goal } = rest;
         let now = Instant::now();
-        Ok(Self {
+        Self {
             session: Arc::clone(session),
             publisher: Arc::clone(publisher),
-            windows,
+            windows: Arc::clone(&session.windows),
             tables: unread.into_iter().map(ReadTable::new).collect(),
-            planned,
-            consistent_point,
+            goal,
             reader,
             number: 0,
             unrecorded: VecDeque::new(),
+            rows: BTreeMap::new(),
             last: Lsn::ZERO,
             recorded: now,
             told: now,
             keys: KEYS.0,
-        })
+        }
     }
 
     /// Reads until every table is whole, and records that.
     pub(super) async fn run(mut self) -> Result<(), Error> {
-        self.tell("going on with the snapshot beside the stream");
+        self.goal.tell_begin(self.tables.len());
+        self.tell();
         // Behind this marker the stream has told again which rows are owed from before.
         self.low(0).await?;
         for index in 0..self.tables.len() {
@@ -142,24 +140,38 @@ impl Backfill {
             tokio::time::sleep(PAUSE).await;
             self.record(true).await?;
         }
-        self.finish().await
+        let stopped = self.stopped();
+        match &self.goal {
+            Goal::Snapshot { planned, consistent_point } => {
+                let snapshot = (&**planned, *consistent_point);
+                Goal::finish_snapshot(&self.session, &self.publisher, snapshot, stopped).await?;
+            }
+            Goal::Resync { begin, .. } => self.end(*begin, stopped).await?,
+        }
+        self.windows.shut(self.tables.iter().map(ReadTable::oid));
+        Ok(())
     }
 
-    async fn finish(&mut self) -> Result<(), Error> {
-        let mut updates: Vec<_> = self.planned.iter().map(|oid| Update::ForgetChunks { oid: *oid }).collect();
-        updates.push(Update::Plan(None));
-        let position = Position { epoch: self.session.epoch, commit: self.consistent_point, ordinal: 0 };
-        for (oid, reason) in self.windows.stopped() {
-            let table = self.tables.iter().find(|table| table.oid() == oid);
-            // A later session must not take the table for whole.
-            updates.extend(table.map(|table| Update::Stopped {
-                table: table.unread.published.relation.name.to_string(),
-                stopped: StoppedTable { position, reason },
-            }));
+    /// The tables whose rows will not come, and why.
+    fn stopped(&self) -> Vec<(TableName, String)> {
+        let name = |oid| self.tables.iter().find(|table| table.oid() == oid).map(|table| table.relation().name.clone());
+        self.windows.stopped().into_iter().filter_map(|(oid, reason)| Some((name(oid)?, reason))).collect()
+    }
+
+    /// Puts the end of a resync into the stream, and waits until it has come there.
+    async fn end(&mut self, begin: Position, stopped: Vec<(TableName, String)>) -> Result<(), Error> {
+        for (table, reason) in stopped {
+            self.session.leave(&table, self.session.place(), &reason).await?;
         }
-        self.session.position.finish_snapshot(updates).await?;
-        self.publisher.deliveries().tracker(crate::pipeline::ack::AckTracker::release_snapshot);
-        tracing::info!("the snapshot is complete, and recorded");
+        for member in self.session.resyncs.unread(begin) {
+            self.session.leave(&member.name, self.session.place(), "not all of its rows were read").await?;
+        }
+        standing::look(&self.session, begin).await?;
+        if self.session.resyncs.goes_on(begin) {
+            self.reader.mark(&end_marker(&self.session.settings.slot, begin)).await?;
+            let session = Arc::clone(&self.session);
+            self.recording(session.resyncs.over(begin)).await?;
+        }
         self.session.health.set_phase("streaming");
         Ok(())
     }
@@ -168,13 +180,16 @@ impl Backfill {
         loop {
             let Some(table) = self.tables.get_mut(index) else { return Ok(()) };
             let oid = table.oid();
+            let relation = Arc::clone(&table.published);
+            self.unpaused(oid).await?;
             if !self.windows.is_open(oid) {
                 return Ok(());
             }
+            let Some(table) = self.tables.get_mut(index) else { return Ok(()) };
             if self.windows.take_again(oid) {
                 tracing::warn!(table = %table.published.relation.name, "too many rows changed meanwhile: reading the table from its begin");
                 if std::mem::replace(&mut table.again, true) {
-                    return self.outrun(index).await;
+                    return self.goal.outrun(&self.session, &relation.relation).await;
                 }
                 for leaf in 0..table.unread.leaves.len() {
                     self.read_anew(index, leaf).await?;
@@ -198,7 +213,7 @@ impl Backfill {
             }
             self.record(false).await?;
             if self.told.elapsed() >= TELL {
-                self.tell("snapshot goes on beside the stream");
+                self.tell();
             }
         }
     }
@@ -210,17 +225,20 @@ impl Backfill {
         if owed.is_empty() { Ok(()) } else { self.window(index, What::Keys(owed)).await }
     }
 
-    /// The snapshot starts over with the next session: nothing is recorded of it any more.
-    async fn outrun(&self, index: usize) -> Result<(), Error> {
-        self.session.position.record(&[Update::Plan(None)]).await?;
-        let table = self.tables.get(index).map(|table| table.published.relation.name.to_string());
-        Err(Error::Outrun { table: table.unwrap_or_default() })
+    /// Waits while reading pauses, as long as the table is read at all.
+    async fn unpaused(&mut self, oid: u32) -> Result<(), Error> {
+        let Goal::Resync { .. } = self.goal else { return Ok(()) };
+        while self.session.resyncs.is_paused() && self.windows.is_open(oid) {
+            self.tell();
+            let session = Arc::clone(&self.session);
+            let _elapsed = self.recording(tokio::time::timeout(TELL, session.resyncs.unpaused())).await?;
+        }
+        Ok(())
     }
 
     /// Asks for the stream's place, and waits until it has come there.
     async fn low(&mut self, table: u32) -> Result<(), Error> {
-        self.number += 1;
-        self.windows.want(self.number, table);
+        self.number = self.windows.want(table);
         self.reader.mark(&self.windows.low_marker(self.number)).await?;
         let (windows, number) = (Arc::clone(&self.windows), self.number);
         self.recording(windows.delivered(number)).await
@@ -249,7 +267,15 @@ impl Backfill {
         self.low(oid).await?;
         let delivered = begun.elapsed();
         loop {
-            match self.attempt(index, &what).await? {
+            let attempt = match self.attempt(index, &what).await {
+                Err(error) if self.goal.gives_up_at(&error) => {
+                    self.reader.cancel().await?;
+                    self.give_up(index, &chain(&error)).await?;
+                    Attempt::Elsewise
+                }
+                attempt => attempt?,
+            };
+            match attempt {
                 Attempt::Read => break,
                 Attempt::Elsewise => return Ok(()),
                 Attempt::Later => {
@@ -265,7 +291,7 @@ impl Backfill {
         let outcome = self.recording(windows.ended(number)).await?;
         tracing::debug!(table = oid, ?outcome, ?delivered, ?read, all = ?begun.elapsed(), "window");
         match outcome {
-            Outcome::Published(commit) => self.published(index, &what, commit),
+            Outcome::Published(commit, rows) => self.published(index, &what, (commit, rows)),
             Outcome::Void => {
                 if let Some(table) = self.tables.get_mut(index) {
                     // The next window compares the columns with the catalog's, whatever has become of them.
@@ -286,14 +312,15 @@ impl Backfill {
     async fn attempt(&mut self, index: usize, what: &What) -> Result<Attempt, Error> {
         let Some(table) = self.tables.get(index) else { return Ok(Attempt::Elsewise) };
         let published = Arc::clone(&table.published);
+        if !self.windows.is_open(table.oid()) {
+            return Ok(Attempt::Elsewise);
+        }
         let visible = match self.reader.begin(&published).await? {
             Begun::Reading(visible) => visible,
             Begun::Busy => return Ok(Attempt::Later),
             Begun::Gone => {
-                self.give_up(
-                    index,
-                    "it was dropped or renamed, or may not be read any more, before all its rows were read",
-                );
+                let reason = "it was dropped or renamed, or may not be read any more, before all its rows were read";
+                self.give_up(index, reason).await?;
                 return Ok(Attempt::Elsewise);
             }
         };
@@ -303,7 +330,7 @@ impl Backfill {
         }
         if !self.reader.is_called(published.relation.oid, &published.relation.name).await? {
             self.reader.cancel().await?;
-            self.give_up(index, "it was renamed or replaced before all its rows were read");
+            self.give_up(index, "it was renamed or replaced before all its rows were read").await?;
             return Ok(Attempt::Elsewise);
         }
         if !self.is_as_known(index).await? {
@@ -323,7 +350,13 @@ impl Backfill {
                     self.rewritten(index, what).await?;
                     return Ok(Attempt::Elsewise);
                 }
-                self.reader.range(&published, (&now.name, *places), format, LIMIT_BYTES).await?
+                let Some(condition) = self.goal.condition(&published.relation) else {
+                    self.reader.cancel().await?;
+                    self.give_up(index, "the columns that tell its rows are part of its key no longer").await?;
+                    return Ok(Attempt::Elsewise);
+                };
+                let condition = (!condition.is_empty()).then_some(&*condition);
+                self.reader.range(&published, (&now.name, *places, condition), format, LIMIT_BYTES).await?
             }
             What::Keys(owed) => {
                 let keys: Vec<_> = owed.iter().map(|(_, texts)| texts).collect();
@@ -338,7 +371,8 @@ impl Backfill {
         self.fit(index, what, bytes);
         let asked =
             if let What::Keys(owed) = what { owed.iter().map(|(key, _)| key.clone()).collect() } else { Vec::new() };
-        self.windows.read_rows(Rows { table: published, rows, visible, asked });
+        let resync = matches!(self.goal, Goal::Resync { .. });
+        self.windows.read_rows(Rows { table: published, rows, visible, asked, resync });
         self.reader.end(&self.windows.high_marker(self.number)).await?;
         Ok(Attempt::Read)
     }
@@ -361,7 +395,7 @@ impl Backfill {
                 Ok(true)
             }
             _ => {
-                self.give_up(index, "it left the publication, or lost its key, before all its rows were read");
+                self.give_up(index, "it left the publication, or lost its key, before all its rows were read").await?;
                 Ok(false)
             }
         }
@@ -388,7 +422,8 @@ impl Backfill {
         self.unrecorded.retain(|(_, of, step)| *of != index || !is_of_leaf(step));
         if let Some(chunks) = table.unread.chunks.leaf(unread.oid) {
             chunks.file = file;
-            chunks.blocks = Some(blocks);
+            // Of one that is none of the table's any more nothing is missing.
+            chunks.blocks = Some(if file.is_some() { blocks } else { 0 });
             chunks.done = Ranges::default();
         }
         if file.is_some() && blocks > 0 {
@@ -397,12 +432,9 @@ impl Backfill {
         Ok(())
     }
 
-    fn give_up(&self, index: usize, reason: &str) {
-        let Some(table) = self.tables.get(index) else { return };
-        let name = &table.published.relation.name;
-        tracing::error!(table = %name, reason, "table stopped");
-        self.session.health.stop_table(name.to_string(), reason);
-        self.windows.stop(table.oid(), reason);
+    async fn give_up(&self, index: usize, reason: &str) -> Result<(), Error> {
+        let Some(table) = self.tables.get(index) else { return Ok(()) };
+        self.goal.give_up(&self.session, table.relation(), reason).await
     }
 
     fn shrink(&mut self, index: usize, what: &What) {
@@ -432,10 +464,11 @@ impl Backfill {
         }
     }
 
-    fn published(&mut self, index: usize, what: &What, commit: Lsn) {
+    fn published(&mut self, index: usize, what: &What, (commit, rows): (Lsn, u64)) {
         let Some(table) = self.tables.get_mut(index) else { return };
         table.unread.chunks.windows = true;
         self.last = commit;
+        self.unrecorded.push_back((commit, index, Step::Rows(rows)));
         if let What::Places { leaf, places } = what
             && let Some(unread) = table.unread.leaves.get(*leaf)
         {
@@ -466,17 +499,20 @@ impl Backfill {
                         leaf.done.add(blocks);
                     }
                 }
+                Step::Rows(rows) => *self.rows.entry(index).or_default() += rows,
                 Step::Whole => chunks.windows = false,
             }
             changed.insert(index);
         }
         let chunks = |index: &usize| {
             let table = self.tables.get(*index)?;
-            Some(Update::Chunks { oid: table.oid(), chunks: table.unread.chunks.clone() })
+            let rows = self.rows.get(index).copied().unwrap_or_default();
+            Some(Came { oid: table.oid(), chunks: table.unread.chunks.clone(), rows })
         };
-        let updates: Vec<_> = changed.iter().filter_map(chunks).collect();
+        let tables: Vec<_> = changed.iter().filter_map(chunks).collect();
+        self.rows.clear();
         self.measure();
-        self.session.position.record(&updates).await
+        self.goal.record(&self.session, tables).await
     }
 
     fn figures(&self) -> Vec<(String, (u64, u64))> {
@@ -493,17 +529,12 @@ impl Backfill {
         }
     }
 
-    fn tell(&mut self, message: &str) {
+    fn tell(&mut self) {
         self.told = Instant::now();
-        let (mut of, mut chunks) = (0, 0);
-        for (_, (all, done)) in self.figures() {
-            of += all;
-            chunks += done;
-        }
+        let figures = self.figures();
+        let figures = figures.iter().fold((0, 0), |sum, (_, (all, done))| (sum.0 + done, sum.1 + all));
         self.measure();
-        let owed_bytes = self.windows.owed_bytes();
-        tracing::info!(tables = self.tables.len(), chunks, of, owed_bytes, "{message}");
-        self.session.health.set_phase(format!("streaming; snapshot: {chunks} of {of} chunks"));
+        self.goal.tell(&self.session, figures, self.windows.owed_bytes());
     }
 }
 
