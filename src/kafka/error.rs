@@ -172,6 +172,17 @@ impl Error {
         matches!(self, Self::Produce { source, .. } if code(source).is_some_and(tells))
     }
 
+    /// The topic that this user may not look at.
+    #[must_use]
+    pub fn hidden_topic(&self) -> Option<&str> {
+        match self {
+            Self::Topic { topic, source, .. } if code(source) == Some(RDKafkaErrorCode::TopicAuthorizationFailed) => {
+                Some(topic)
+            }
+            _ => None,
+        }
+    }
+
     /// Whether a record was given up over another one's failure, or that of their transaction.
     #[must_use]
     pub fn is_of_other_record(&self) -> bool {

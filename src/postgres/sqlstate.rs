@@ -22,6 +22,12 @@ pub fn is_login_refusal(code: &str) -> bool {
     matches!(code, "28000" | "28P01" | "3D000")
 }
 
+/// Whether the code says that this role, this server (a stand-by), or who holds a lock lets nothing be changed.
+#[must_use]
+pub fn refuses_change(code: &str) -> bool {
+    matches!(code, "42501" | "25006" | "55P03")
+}
+
 /// Whether messages of this class quote values of rows (data exceptions, integrity violations).
 #[must_use]
 pub fn quotes_values(code: &str) -> bool {

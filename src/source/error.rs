@@ -184,6 +184,16 @@ pub enum Error {
         /// The statements that make it the configured one.
         sql: String,
     },
+    /// The publication has a table by its schema or with all tables.
+    #[error(
+        "publication {publication} has {table} by its schema or with all tables, where capture.column_lists and capture.row_filters count for nothing"
+    )]
+    ShapeOfWhole {
+        /// The publication.
+        publication: String,
+        /// The table.
+        table: TableName,
+    },
     /// A relation of the stream is neither in the catalog as it was, nor does its last known key fit it.
     #[error("table {table} lost its key columns {}", columns.join(", "))]
     KeyColumnsGone {
@@ -231,6 +241,7 @@ impl Error {
             Self::ShapesUnknown { .. }
                 | Self::ShapeOfNone { .. }
                 | Self::ShapeBlocks { .. }
+                | Self::ShapeOfWhole { .. }
                 | Self::ShapeDiffers { .. }
         )
     }
@@ -323,12 +334,13 @@ impl Classify for Error {
             Self::ShapesUnknown { .. } => "Remove them.".to_owned(),
             Self::ShapeBlocks { table, .. } => format!(
                 "Nothing was changed. List all columns of the replica identity and filter by these alone, or, for a filter without a list: \
-                 ALTER TABLE {} REPLICA IDENTITY FULL;",
+                 ALTER TABLE {} REPLICA IDENTITY FULL; partitions that are made later need the same.",
                 table.quoted()
             ),
             Self::ShapeOfNone { .. } => {
                 "Name it as schema.table, without quotes, or remove it; partitions have what their root has.".to_owned()
             }
+            Self::ShapeOfWhole { .. } => "Make it a publication of tables (FOR TABLE), or remove the lists and filters.".to_owned(),
             Self::ShapeDiffers { sql, .. } => format!(
                 "What was published under the former ones stays as it is, so a new snapshot is needed: stop capture, run on the source: {sql} \
                  Then drop the slot and set [capture] on_gap = \"resnapshot\". Or configure what the publication has."

@@ -5,7 +5,8 @@ use tokio_postgres::Row;
 
 use super::{error::Error, published, shape::Shapes};
 use crate::{
-    postgres::Client,
+    postgres::{Client, sqlstate},
+    retry::chain,
     schema::{TableName, quote_identifier},
 };
 
@@ -119,6 +120,8 @@ pub struct PublicationReport {
     pub extra: Vec<TableName>,
     /// The tables that are wanted, all of them published.
     pub tables: Vec<TableName>,
+    /// Why configured row filters were not compared with the publication's.
+    pub unjudged: Option<String>,
 }
 
 /// Options with which walrelay creates a publication: every operation, partitioned tables under the root's name (trap T33).
@@ -128,12 +131,9 @@ const OPTIONS: &str = "publish = 'insert, update, delete, truncate', publish_via
 pub async fn ensure(client: &Client, spec: &PublicationSpec) -> Result<PublicationReport, Error> {
     let tables = wanted(client, spec).await?;
     spec.shapes.check(client, &tables)?;
-    spec.shapes.compare(client, &spec.name).await?;
-    if spec.create {
-        spec.shapes.judge(client, &spec.name).await?;
-    }
+    let unjudged = judge(client, spec).await?;
     let Some(missing_options) = missing_options(client, &spec.name).await? else {
-        return create(client, spec, tables).await;
+        return create(client, spec, tables, unjudged).await;
     };
     set_options(client, spec, &missing_options).await?;
     // Behind the options: whether partitions or their root are listed depends on them.
@@ -141,13 +141,37 @@ pub async fn ensure(client: &Client, spec: &PublicationSpec) -> Result<Publicati
     let missing: Vec<TableName> = tables.iter().filter(|table| !published.contains(table)).cloned().collect();
     let extra = published.into_iter().filter(|table| !tables.contains(table)).collect();
     add(client, spec, &missing).await?;
-    Ok(PublicationReport { created: false, added: missing, options_set: !missing_options.is_empty(), extra, tables })
+    let options_set = !missing_options.is_empty();
+    Ok(PublicationReport { created: false, added: missing, options_set, extra, tables, unjudged })
 }
 
-async fn create(client: &Client, spec: &PublicationSpec, tables: Vec<TableName>) -> Result<PublicationReport, Error> {
+/// Errors of column lists and row filters; why filters were not judged, where that would be needed only to be sure: it takes rights that
+/// whoever changes nothing need not have, a primary, and locks.
+async fn judge(client: &Client, spec: &PublicationSpec) -> Result<Option<String>, Error> {
+    let adds = !spec.shapes.compare(client, &spec.name).await?;
+    match spec.shapes.judge(client, &spec.name, adds).await {
+        Ok(()) => Ok(None),
+        Err(Error::Postgres(error))
+            if !(spec.create && adds)
+                && error.server_error().is_some_and(|said| sqlstate::refuses_change(&said.code)) =>
+        {
+            Ok(Some(format!("row filters could not be tried or compared: {}", chain(&error))))
+        }
+        Err(error) => Err(error),
+    }
+}
+
+async fn create(
+    client: &Client,
+    spec: &PublicationSpec,
+    tables: Vec<TableName>,
+    unjudged: Option<String>,
+) -> Result<PublicationReport, Error> {
     let publication = spec.name.clone();
+    let caution =
+        unjudged.map_or("", |_| " -- A filter may use columns of the replica identity alone, or updates fail.");
     let sql = format!(
-        "CREATE PUBLICATION {} FOR TABLE {} WITH ({OPTIONS});",
+        "CREATE PUBLICATION {} FOR TABLE {} WITH ({OPTIONS});{caution}",
         quote_identifier(&publication),
         spec.shapes.list(&tables)
     );
@@ -244,10 +268,13 @@ pub async fn must_exist(client: &Client, publication: &str) -> Result<(), Error>
     Err(Error::PublicationMissing { publication: publication.to_owned(), sql })
 }
 
-/// The tables that the patterns want and the publication does not hold.
-pub async fn unpublished(client: &Client, spec: &PublicationSpec) -> Result<Vec<TableName>, Error> {
+/// The tables that the patterns want and the publication does not hold, and those that are no captured ones and have a column list or
+/// row filter.
+pub async fn unpublished(client: &Client, spec: &PublicationSpec) -> Result<(Vec<TableName>, Vec<TableName>), Error> {
     let published = published(client, &spec.name).await?;
-    Ok(wanted(client, spec).await?.into_iter().filter(|table| !published.contains(table)).collect())
+    let wanted = wanted(client, spec).await?;
+    let strangers = spec.shapes.strangers(&wanted).cloned().collect();
+    Ok((wanted.into_iter().filter(|table| !published.contains(table)).collect(), strangers))
 }
 
 /// The tables that the publication publishes at present, sorted.

@@ -11,7 +11,7 @@ use std::{
 
 use tokio_postgres::Row;
 
-use super::{error::Error, published};
+use super::error::Error;
 use crate::{
     postgres::Client,
     schema::{TableName, quote_identifier},
@@ -76,42 +76,77 @@ impl Shapes {
         }
     }
 
+    /// The tables that they name and that are not among these.
+    pub fn strangers<'a>(&'a self, tables: &'a [TableName]) -> impl Iterator<Item = &'a TableName> {
+        self.0.keys().filter(|table| !tables.contains(table))
+    }
+
     /// An error where the server knows neither lists nor filters, or one is configured for a table that is not captured.
     pub fn check(&self, client: &Client, tables: &[TableName]) -> Result<(), Error> {
         self.is_known(client)?;
-        match self.0.keys().find(|table| !tables.contains(table)) {
+        match self.strangers(tables).next() {
             Some(table) => Err(Error::ShapeOfNone { table: table.clone() }),
             None => Ok(()),
         }
     }
 
     /// An error where the publication has a table with another list, or with a filter where none is wanted or the other way round: what can be
-    /// told without a lock and without the right to create anything. Only [`Self::judge`] tells two filters apart.
-    pub async fn compare(&self, client: &Client, publication: &str) -> Result<(), Error> {
+    /// told without a lock and without the right to create anything. Only [`Self::judge`] tells two filters apart. Gives whether the
+    /// publication has all of these tables.
+    pub async fn compare(&self, client: &Client, publication: &str) -> Result<bool, Error> {
         self.is_known(client)?;
         if self.0.is_empty() {
-            return Ok(());
+            return Ok(true);
         }
-        let found = read(client, publication).await?;
+        let found = self.entries(client, publication).await?;
         for (table, shape) in &self.0 {
-            let Some((columns, filter)) = found.get(table) else { continue };
-            let listed: BTreeSet<&String> = shape.columns.iter().collect();
-            let is_listed = listed.is_empty() || columns.iter().flatten().collect::<BTreeSet<_>>() == listed;
-            if !is_listed || shape.filter.is_some() != filter.is_some() {
-                return Err(self.differs(publication, table));
+            let listed: BTreeSet<String> = shape.columns.iter().cloned().collect();
+            let wanted = Entry { columns: (!listed.is_empty()).then_some(listed), is_filtered: shape.filter.is_some() };
+            match found.get(table) {
+                Some(None) => {
+                    return Err(Error::ShapeOfWhole { publication: publication.to_owned(), table: table.clone() });
+                }
+                Some(Some(entry)) if *entry != wanted => return Err(self.differs(publication, table)),
+                _ => {}
             }
         }
-        Ok(())
+        Ok(found.len() == self.0.len())
+    }
+
+    /// How the publication has the tables; `None` where it has one by its schema or with all tables, and no list counts.
+    async fn entries(&self, client: &Client, publication: &str) -> Result<BTreeMap<TableName, Option<Entry>>, Error> {
+        let (schemas, names) = self.names();
+        let rows = client.query(ENTRIES, &[&publication, &schemas, &names]).await.map_err(failed)?;
+        let entry = |row: &Row| {
+            let is_whole: bool = row.try_get(2)?;
+            let columns: Option<Vec<String>> = row.try_get(3)?;
+            let entry = Entry { columns: columns.map(BTreeSet::from_iter), is_filtered: row.try_get(4)? };
+            Ok((name_at(row, 0)?, (!is_whole).then_some(entry)))
+        };
+        rows.iter().map(entry).collect::<Result<_, _>>().map_err(failed)
+    }
+
+    fn names(&self) -> (Vec<&str>, Vec<&str>) {
+        self.0.keys().map(|table| (&*table.schema, &*table.table)).unzip()
+    }
+
+    fn has_filters(&self) -> bool {
+        self.0.values().any(|shape| shape.filter.is_some())
     }
 
     /// An error where the server would refuse updates of a table for its list or filter, or the publication has the table with another
-    /// one. The server judges publications that are rolled back at once.
-    pub async fn judge(&self, client: &Client, publication: &str) -> Result<(), Error> {
+    /// filter. The server judges filters in publications that are rolled back at once; where tables are to be taken into the publication
+    /// (`adds`) it judges the lists too.
+    pub async fn judge(&self, client: &Client, publication: &str, adds: bool) -> Result<(), Error> {
         if self.0.is_empty() {
             return Ok(());
         }
-        let found = read(client, publication).await?;
-        for (table, spelt) in self.probe(client).await? {
+        self.fit(client, "").await?;
+        if !adds && !self.has_filters() {
+            return Ok(());
+        }
+        let found = filters(client, publication).await?;
+        for (table, spelt) in self.probe(client, adds).await? {
             if found.get(&table).is_some_and(|found| *found != spelt) {
                 return Err(self.differs(publication, &table));
             }
@@ -123,46 +158,59 @@ impl Shapes {
         let name = quote_identifier(publication);
         let (quoted, entry) = (table.quoted(), self.entry(table));
         let sql = format!(
-            "BEGIN; ALTER PUBLICATION {name} DROP TABLE {quoted}; ALTER PUBLICATION {name} ADD TABLE {entry}; COMMIT;"
+            "BEGIN; ALTER PUBLICATION {name} DROP TABLE ONLY {quoted}; ALTER PUBLICATION {name} ADD TABLE {entry}; COMMIT;"
         );
         Error::ShapeDiffers { publication: publication.to_owned(), table: table.clone(), sql }
     }
 
-    async fn probe(&self, client: &Client) -> Result<BTreeMap<TableName, Spelt>, Error> {
-        // Who cleans a table or changes it holds this up; it is no reason to wait for long.
-        client.batch_execute("BEGIN; SET LOCAL lock_timeout = '5s'").await.map_err(failed)?;
-        let spelt = self.probed(client).await;
+    /// The filters as the server spells them.
+    async fn probe(&self, client: &Client, adds: bool) -> Result<BTreeMap<TableName, String>, Error> {
+        // Who cleans a table or changes it holds this up, and is held up by it; what is only compared is not worth that.
+        let patience = if adds { "5s" } else { "500ms" };
+        let begin = format!("BEGIN; SET LOCAL lock_timeout = '{patience}'");
+        client.batch_execute(&begin).await.map_err(failed)?;
+        let spelt = self.probed(client, adds).await;
         client.batch_execute("ROLLBACK").await.map_err(failed)?;
         spelt
     }
 
-    async fn probed(&self, client: &Client) -> Result<BTreeMap<TableName, Spelt>, Error> {
-        let [whole, filters] = ["probe", "filters"].map(|name| format!("walrelay_{name}_{}", std::process::id()));
-        let filtered = self.0.iter().filter(|(_, shape)| shape.filter.is_some());
-        let filtered = filtered.map(|(table, shape)| (table.clone(), Shape { columns: Vec::new(), ..shape.clone() }));
-        for (probe, shapes) in [(&whole, self), (&filters, &Self(filtered.collect()))] {
-            let tables: Vec<TableName> = shapes.0.keys().cloned().collect();
-            let of_tables =
-                if tables.is_empty() { String::new() } else { format!("FOR TABLE {}", shapes.list(&tables)) };
-            let sql = format!("CREATE PUBLICATION {probe} {of_tables} WITH (publish_via_partition_root)");
-            client.batch_execute(&sql).await.map_err(failed)?;
+    async fn probed(&self, client: &Client, adds: bool) -> Result<BTreeMap<TableName, String>, Error> {
+        let [whole, filtered] = ["probe", "filters"].map(|name| format!("walrelay_{name}_{}", std::process::id()));
+        if adds {
+            self.publish(client, &whole).await?;
         }
-        let sql = identities(client.server_version());
-        for row in client.query(&sql, &[&whole, &filters]).await.map_err(failed)? {
-            self.fits(&row)?;
-        }
-        read(client, &whole).await
+        // Without lists, so that what it depends on are the filters' columns alone.
+        let alone = self.0.iter().filter(|(_, shape)| shape.filter.is_some());
+        let alone = alone.map(|(table, shape)| (table.clone(), Shape { columns: Vec::new(), ..shape.clone() }));
+        Self(alone.collect()).publish(client, &filtered).await?;
+        self.fit(client, &filtered).await?;
+        filters(client, &filtered).await
+    }
+
+    async fn publish(&self, client: &Client, publication: &str) -> Result<(), Error> {
+        let tables: Vec<TableName> = self.0.keys().cloned().collect();
+        let of_tables = if tables.is_empty() { String::new() } else { format!("FOR TABLE {}", self.list(&tables)) };
+        let sql = format!("CREATE PUBLICATION {publication} {of_tables} WITH (publish_via_partition_root)");
+        client.batch_execute(&sql).await.map_err(failed)
     }
 
     /// Manual, "Publication", "Column Lists" and "Row Filters": a publication of updates and deletes whose list lacks a column of the replica
-    /// identity, or whose filter has another column, makes the server refuse these.
+    /// identity, or whose filter has another column, makes the server refuse these. Of a partitioned table the identities of its
+    /// partitions count. `filters` is a publication that has the filters; empty: they are not looked at.
+    async fn fit(&self, client: &Client, filters: &str) -> Result<(), Error> {
+        let (schemas, names) = self.names();
+        for row in client.query(IDENTITIES, &[&filters, &schemas, &names]).await.map_err(failed)? {
+            self.fits(&row)?;
+        }
+        Ok(())
+    }
+
     fn fits(&self, row: &Row) -> Result<(), Error> {
-        let (schema, table): (String, String) = (row.try_get(0).map_err(failed)?, row.try_get(1).map_err(failed)?);
-        let table = TableName::new(schema, table);
-        let is_full: bool = row.try_get(2).map_err(failed)?;
-        let identity: Vec<String> = row.try_get(3).map_err(failed)?;
-        let filtered: Vec<String> = row.try_get(4).map_err(failed)?;
-        let listed = self.0.get(&table).map_or(&[][..], |shape| &shape.columns);
+        let (root, table) = (name_at(row, 0).map_err(failed)?, name_at(row, 2).map_err(failed)?);
+        let is_full: bool = row.try_get(4).map_err(failed)?;
+        let identity: Vec<String> = row.try_get(5).map_err(failed)?;
+        let filtered: Vec<String> = row.try_get(6).map_err(failed)?;
+        let listed = self.0.get(&root).map_or(&[][..], |shape| &shape.columns);
         let reason = if is_full {
             (!listed.is_empty()).then(|| "a column list does not go with REPLICA IDENTITY FULL".to_owned())
         } else {
@@ -173,8 +221,9 @@ impl Shapes {
                 beyond.map(|column| format!("its row filter has {column}, which the replica identity has not"))
             })
         };
+        let whose = if root == table { String::new() } else { format!(" (a partition of {root})") };
         match reason {
-            Some(reason) => Err(Error::ShapeBlocks { table, reason }),
+            Some(reason) => Err(Error::ShapeBlocks { table, reason: format!("{reason}{whose}") }),
             None => Ok(()),
         }
     }
@@ -184,37 +233,63 @@ fn failed(error: tokio_postgres::Error) -> Error {
     Error::statement("reading capture.column_lists and capture.row_filters", error)
 }
 
-/// The tables of a publication (`$1`): whether the replica identity is the whole row, its columns, and those of the filter that
-/// another publication (`$2`) has.
-fn identities(server_version: u32) -> String {
-    let tables = published::tables(server_version);
-    format!(
-        "SELECT p.schemaname::text, p.tablename::text, c.relreplident = 'f', \
-                ARRAY(SELECT a.attname::text FROM pg_index i JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum = ANY (i.indkey) \
-                      WHERE i.indrelid = c.oid AND (c.relreplident = 'd' AND i.indisprimary \
-                            OR c.relreplident = 'i' AND i.indisreplident)), \
-                ARRAY(SELECT a.attname::text FROM pg_publication b JOIN pg_publication_rel r ON r.prpubid = b.oid \
-                      JOIN pg_depend d ON d.classid = 'pg_publication_rel'::regclass AND d.objid = r.oid \
-                           AND d.refclassid = 'pg_class'::regclass AND d.refobjid = c.oid \
-                      JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum = d.refobjsubid AND a.attnum > 0 \
-                      WHERE b.pubname = $2 AND r.prrelid = c.oid) \
-         FROM {tables} p JOIN pg_class c ON c.oid = p.relid"
-    )
+/// A table's own entry in a publication.
+#[derive(Debug, PartialEq, Eq)]
+struct Entry {
+    /// The columns of its list, if it has one.
+    columns: Option<BTreeSet<String>>,
+    /// Whether it has a filter.
+    is_filtered: bool,
 }
 
-/// Columns and filter as the server spells them.
-type Spelt = (Option<Vec<String>>, Option<String>);
+/// The entries of tables (`$2`, `$3`) in a publication (`$1`), and whether it has them by other means, where these count for nothing. Nothing
+/// is opened.
+const ENTRIES: &str = "
+    SELECT n.nspname::text, c.relname::text, w.is_whole,
+           CASE WHEN r.prattrs IS NOT NULL THEN ARRAY(
+                SELECT a.attname::text FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attnum = ANY (r.prattrs)) END,
+           r.prqual IS NOT NULL
+    FROM pg_publication p CROSS JOIN unnest($2::text[], $3::text[]) t(schema, name)
+    JOIN pg_namespace n ON n.nspname = t.schema JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = t.name
+    LEFT JOIN pg_publication_rel r ON r.prpubid = p.oid AND r.prrelid = c.oid
+    CROSS JOIN LATERAL (SELECT p.puballtables OR EXISTS (
+        SELECT FROM pg_publication_namespace s WHERE s.pnpubid = p.oid AND s.pnnspid = n.oid) AS is_whole) w
+    WHERE p.pubname = $1 AND (w.is_whole OR r.oid IS NOT NULL)";
 
-async fn read(client: &Client, publication: &str) -> Result<BTreeMap<TableName, Spelt>, Error> {
-    let failed = |error| Error::statement(format!("reading the tables of publication {publication}"), error);
-    let tables = published::tables(client.server_version());
-    let sql = format!("SELECT schemaname::text, tablename::text, attnames, rowfilter FROM {tables} p");
-    let rows = client.query(&sql, &[&publication]).await.map_err(failed)?;
-    let table = |row: &Row| {
-        let (schema, table): (String, String) = (row.try_get(0)?, row.try_get(1)?);
-        Ok((TableName::new(schema, table), (row.try_get(2)?, row.try_get(3)?)))
-    };
-    rows.iter().map(table).collect::<Result<_, _>>().map_err(failed)
+/// Tables (`$2`, `$3`), and the partitions of those that have any: whether the replica identity is the whole row, its columns, and those of
+/// the filter that a publication (`$1`) has for the table. Columns that a key only includes, and keys that are checked late, are no identity.
+const IDENTITIES: &str = "
+    WITH RECURSIVE below(root, relid) AS (
+        SELECT c.oid, c.oid FROM unnest($2::text[], $3::text[]) t(schema, name)
+        JOIN pg_namespace n ON n.nspname = t.schema JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = t.name
+        UNION ALL
+        SELECT below.root, i.inhrelid FROM below JOIN pg_class c ON c.oid = below.relid AND c.relkind = 'p'
+        JOIN pg_inherits i ON i.inhparent = c.oid)
+    SELECT rn.nspname::text, r.relname::text, n.nspname::text, c.relname::text, c.relreplident = 'f',
+           ARRAY(SELECT a.attname::text FROM pg_index i
+                 JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum = ANY ((i.indkey::int2[])[0:i.indnkeyatts - 1])
+                 WHERE i.indrelid = c.oid AND i.indimmediate
+                   AND (c.relreplident = 'd' AND i.indisprimary OR c.relreplident = 'i' AND i.indisreplident)),
+           ARRAY(SELECT a.attname::text FROM pg_publication b JOIN pg_publication_rel e ON e.prpubid = b.oid
+                 JOIN pg_depend d ON d.classid = 'pg_publication_rel'::regclass AND d.objid = e.oid
+                      AND d.refclassid = 'pg_class'::regclass AND d.refobjid = r.oid
+                 JOIN pg_attribute a ON a.attrelid = r.oid AND a.attnum = d.refobjsubid AND a.attnum > 0
+                 WHERE b.pubname = $1 AND e.prrelid = r.oid)
+    FROM below JOIN pg_class c ON c.oid = below.relid AND c.relkind <> 'p' JOIN pg_namespace n ON n.oid = c.relnamespace
+    JOIN pg_class r ON r.oid = below.root JOIN pg_namespace rn ON rn.oid = r.relnamespace";
+
+/// The row filters of a publication, as the server spells them.
+async fn filters(client: &Client, publication: &str) -> Result<BTreeMap<TableName, String>, Error> {
+    let sql = "SELECT n.nspname::text, c.relname::text, pg_get_expr(r.prqual, r.prrelid) FROM pg_publication p \
+               JOIN pg_publication_rel r ON r.prpubid = p.oid JOIN pg_class c ON c.oid = r.prrelid \
+               JOIN pg_namespace n ON n.oid = c.relnamespace WHERE p.pubname = $1 AND r.prqual IS NOT NULL";
+    let rows = client.query(sql, &[&publication]).await.map_err(failed)?;
+    rows.iter().map(|row| Ok((name_at(row, 0)?, row.try_get(2)?))).collect::<Result<_, _>>().map_err(failed)
+}
+
+fn name_at(row: &Row, index: usize) -> Result<TableName, tokio_postgres::Error> {
+    let (schema, table): (String, String) = (row.try_get(index)?, row.try_get(index + 1)?);
+    Ok(TableName::new(schema, table))
 }
 
 /// `schema.table`, cut at its first dot, as patterns are.

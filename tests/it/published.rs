@@ -155,12 +155,23 @@ async fn lists_and_filters_that_would_make_updates_fail_at_the_source_are_refuse
         .source("CREATE TABLE things (id int PRIMARY KEY, n int, body text); INSERT INTO things VALUES (1, 1, 'a')")
         .await;
     scenario.source("CREATE TABLE whole (id int, n int); ALTER TABLE whole REPLICA IDENTITY FULL").await;
+    scenario.source("CREATE TABLE including (id int, n int, PRIMARY KEY (id) INCLUDE (n))").await;
+    let parts = "CREATE TABLE parts (id int, n int, PRIMARY KEY (id)) PARTITION BY RANGE (id);
+        CREATE TABLE leaf PARTITION OF parts FOR VALUES FROM (0) TO (9); ALTER TABLE parts REPLICA IDENTITY FULL";
+    scenario.source(parts).await;
     let none = toml::Table::new;
     for (lists, filters, reason) in [
         (table("public.things", "n, body"), none(), "lacks id of the replica identity"),
         (none(), table("public.things", "n > 0"), "its row filter has n"),
         (table("public.things", "id, n"), table("public.things", "id > 0 AND n > 0"), "its row filter has n"),
         (table("public.whole", "id"), none(), "does not go with REPLICA IDENTITY FULL"),
+        // What a key only includes is no part of the identity, and of a partitioned table the partitions' identities count.
+        (none(), table("public.including", "n > 0"), "its row filter has n"),
+        (
+            none(),
+            table("public.parts", "n > 0"),
+            "its row filter has n, which the replica identity has not (a partition of public.parts)",
+        ),
     ] {
         scenario.settings.set("capture.column_lists", lists);
         scenario.settings.set("capture.row_filters", filters);
@@ -177,6 +188,45 @@ async fn lists_and_filters_that_would_make_updates_fail_at_the_source_are_refuse
     scenario.source("UPDATE things SET body = 'c', n = 2; INSERT INTO things VALUES (0, 0, 'd'), (2, 3, 'e')").await;
     let _apply = scenario.apply().await;
     scenario.await_target("SELECT string_agg(id || ' ' || n, ', ' ORDER BY id) FROM things", "1 2, 2 3").await;
+}
+
+/// What somebody else has made of a publication is told before a secret leaves, whatever rights capture has.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_publication_of_somebody_else_is_compared_with_lists_and_filters() {
+    let mut scenario = Scenario::new("others").await;
+    let tables = "CREATE TABLE users (id int PRIMARY KEY, secret text); INSERT INTO users VALUES (1, 'hidden');
+        CREATE TABLE root (id int PRIMARY KEY, secret text) PARTITION BY RANGE (id);
+        CREATE TABLE leaf PARTITION OF root FOR VALUES FROM (0) TO (9); INSERT INTO root VALUES (1, 'hidden')";
+    scenario.source(tables).await;
+    let name = scenario.name.clone();
+    scenario.settings.set("capture.column_lists", table("public.root", "id"));
+    let refused = async |scenario: &Scenario, reason: &str| {
+        let report = check(scenario);
+        assert!(report.contains(reason), "{reason}: {report}");
+        let outcome = scenario.run_to_end("capture").await;
+        assert!(outcome.code != Some(0) && outcome.text.contains(reason), "{reason}: {}", outcome.text);
+    };
+    // Under the server's default of publish_via_partition_root the leaf is published, and not the root that has the entry.
+    scenario.source(&format!("CREATE PUBLICATION {name} FOR TABLE root, users")).await;
+    refused(&scenario, "another column list or row filter").await;
+    scenario.source(&format!("DROP PUBLICATION {name}")).await;
+    scenario.source_value_as_superuser(&format!("CREATE PUBLICATION {name} FOR ALL TABLES")).await;
+    refused(&scenario, "with all tables").await;
+    scenario.source_value_as_superuser(&format!("DROP PUBLICATION {name}")).await;
+    scenario.settings.set("capture.column_lists", toml::Table::new());
+    scenario.settings.set("capture.row_filters", table("public.users", "id > 1"));
+    scenario.settings.set("capture.create_publication", false);
+    let options = "publish_via_partition_root = true";
+    scenario.source(&format!("CREATE PUBLICATION {name} FOR TABLE root, users WHERE (id > 0) WITH ({options})")).await;
+    refused(&scenario, "another column list or row filter").await;
+    scenario.source(&format!("ALTER PUBLICATION {name} SET TABLE root, users WHERE (id > 1)")).await;
+    let mut capture = scenario.capture().await;
+    capture.stop(LIMIT).await.unwrap_or_else(|error| panic!("{error}"));
+    // A name that is no captured table's keeps nothing back, and is told though the slot goes on.
+    scenario.settings.set("capture.column_lists", table("public.user", "id"));
+    let _capture = scenario.spawn_capture();
+    let told = async || scenario.page("capture", "/").await.contains("public.user");
+    await_condition("the name is told", LIMIT, told).await;
 }
 
 /// What `walrelay check` says.

@@ -140,7 +140,9 @@ impl<'a> Attempts<'a> {
     /// Applies what a lane can apply, and stops at the record that fails (trap T72).
     async fn bisect(&mut self, work: &mut Work) {
         let mut count = work.events.len().div_ceil(2).max(1);
-        while work.part(work.events.len()).is_some() && !matches!(work.halt, Some(Halt::Waits | Halt::Lost)) {
+        while work.part(work.events.len()).is_some()
+            && !matches!(work.halt, Some(Halt::HalfMove | Halt::Waits | Halt::Lost))
+        {
             let error = match self.attempt(&mut [&mut *work], &[count], Manner::Upsert).await {
                 Ok(None) => {
                     count = work.events.len().max(1);

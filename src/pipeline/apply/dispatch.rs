@@ -16,6 +16,20 @@ use crate::{
     },
 };
 
+/// What still goes into a job.
+#[derive(Clone, Copy)]
+struct Room {
+    records: usize,
+    bytes: usize,
+}
+
+impl Room {
+    /// The part of each of so many lanes.
+    fn share(self, lanes: usize) -> Self {
+        Self { records: self.records.div_ceil(lanes.max(1)), bytes: self.bytes.div_ceil(lanes.max(1)) }
+    }
+}
+
 impl<D: Decode + 'static> Coordinator<D> {
     /// Gives ready lanes to idle workers.
     pub(super) fn dispatch(&mut self) {
@@ -49,26 +63,35 @@ impl<D: Decode + 'static> Coordinator<D> {
 
     /// Takes records of these lanes until the job is full; lanes that are entangled go together, each with its share.
     fn choose(&mut self, ready: &[TopicPartition]) -> Vec<JobLane> {
-        let (mut records, mut bytes) = (self.deps.limits.batch_records, self.deps.limits.batch_bytes);
+        let mut room = Room { records: self.deps.limits.batch_records, bytes: self.deps.limits.batch_bytes };
         let mut chosen = Vec::new();
         for key in ready {
-            let is_entangled = self.entangled.contains(&key.0);
-            let together: Vec<&TopicPartition> =
-                ready.iter().filter(|other| if is_entangled { other.0 == key.0 } else { *other == key }).collect();
-            let share = (records.div_ceil(together.len()), bytes.div_ceil(together.len()));
-            for key in together {
-                // Its lanes have come with the first one of the topic.
-                let Some(lane) = self.lanes.get_mut(key).filter(|lane| lane.state == State::Ready) else { continue };
-                let taken = lane.take(if lane.stuck { 1 } else { share.0 }, share.1);
-                records = records.saturating_sub(taken.len());
-                bytes = bytes.saturating_sub(taken.iter().map(ConsumedRecord::size).sum());
-                chosen.push(job_lane(lane, taken));
+            if !self.entangled.contains(&key.0) {
+                let all = room;
+                chosen.extend(self.take(key, all, &mut room));
+                continue;
             }
-            if records == 0 || bytes == 0 {
-                break;
+            let together: Vec<&TopicPartition> = ready.iter().filter(|other| other.0 == key.0).collect();
+            let moving =
+                together.iter().filter(|key| self.lanes.get(**key).is_some_and(|lane| !lane.is_stuck())).count();
+            let share = room.share(moving);
+            for key in together {
+                chosen.extend(self.take(key, share, &mut room));
             }
         }
         chosen
+    }
+
+    /// Takes a lane's records, up to its share but at least one; `None` where no room is left, or the lane was taken already.
+    fn take(&mut self, key: &TopicPartition, share: Room, room: &mut Room) -> Option<JobLane> {
+        if room.records == 0 || room.bytes == 0 {
+            return None;
+        }
+        let lane = self.lanes.get_mut(key).filter(|lane| lane.state == State::Ready)?;
+        let taken = lane.take(if lane.is_stuck() { 1 } else { share.records }, share.bytes);
+        room.records = room.records.saturating_sub(taken.len());
+        room.bytes = room.bytes.saturating_sub(taken.iter().map(ConsumedRecord::size).sum());
+        Some(job_lane(lane, taken))
     }
 
     pub(super) fn spawn(&mut self, lanes: Vec<JobLane>, how: How) {

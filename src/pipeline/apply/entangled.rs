@@ -27,7 +27,7 @@ impl Entangled {
         let mut topics: BTreeMap<&Arc<str>, (bool, usize)> = BTreeMap::new();
         for lane in lanes {
             let (waits, count) = topics.entry(&lane.key.0).or_default();
-            *waits |= lane.halt == Some(Halt::Waits);
+            *waits |= lane.halt == Some(Halt::HalfMove);
             *count += 1;
         }
         for (topic, (waits, count)) in topics {
@@ -48,7 +48,8 @@ impl Entangled {
     /// Lanes that wait are tried at once where another one of their topic has moved: it may have brought what they need.
     pub fn wake(&self, moved: &BTreeSet<Arc<str>>, lanes: &mut BTreeMap<TopicPartition, Lane>) {
         for ((topic, _), lane) in lanes {
-            if self.contains(topic) && moved.contains(topic) && matches!(lane.state, State::Waits(_)) {
+            let waits = lane.half_move.is_some() && matches!(lane.state, State::Waits(_));
+            if waits && self.contains(topic) && moved.contains(topic) {
                 lane.state = State::Ready;
             }
         }

@@ -22,6 +22,11 @@ impl<D: Decode + 'static> Coordinator<D> {
     pub(super) fn identified(&mut self, answer: Result<Ids, kafka::Error>) -> Result<(), Error> {
         match answer {
             Ok(ids) => self.watch.take(ids),
+            Err(error)
+                if error.hidden_topic().is_some_and(|topic| !self.lanes.keys().any(|(name, _)| **name == *topic)) =>
+            {
+                self.watch.hide(error.hidden_topic().unwrap_or_default());
+            }
             Err(error) if error.severity() != Severity::Transient => return Err(error.into()),
             Err(error) => {
                 if !self.assignments.is_empty() {

@@ -18,6 +18,8 @@ use crate::{kafka, pipeline::apply::deps::TopicIds};
 const EVERY: Duration = Duration::from_secs(5);
 /// How often while something is wrong.
 const SOON: Duration = Duration::from_secs(1);
+/// For how long something is wrong that may be made good soon.
+const LATELY: Duration = Duration::from_mins(1);
 
 /// The ids of existing topics.
 pub type Ids = BTreeMap<String, Option<String>>;
@@ -40,23 +42,39 @@ pub struct Watch {
     due: Instant,
     /// The last answer.
     pub answer: Answer,
-    /// Topics that are gone.
-    missing: BTreeSet<String>,
+    /// Topics that are gone, and since when these are.
+    missing: (BTreeSet<String>, Instant),
+    /// Topics of which the cluster tells this process nothing, and which it has nothing of.
+    hidden: BTreeSet<String>,
 }
 
 impl Watch {
     /// Nothing was asked yet.
     #[must_use]
     pub fn new(ask: TopicIds) -> Self {
-        let (due, answer) = (Instant::now(), Answer::default());
-        Self { ask, asking: JoinSet::new(), seen: BTreeSet::new(), begun: 0, due, answer, missing: BTreeSet::new() }
+        let (now, answer) = (Instant::now(), Answer::default());
+        let (seen, missing, hidden) = (BTreeSet::new(), (BTreeSet::new(), now), BTreeSet::new());
+        Self { ask, asking: JoinSet::new(), seen, begun: 0, due: now, answer, missing, hidden }
     }
 
     /// Asks for these topics too, at once; the number of the answer that will have them.
     pub fn add(&mut self, topics: impl Iterator<Item = String>) -> u64 {
         self.seen.extend(topics);
+        self.hidden.retain(|topic| !self.seen.contains(topic));
         self.due = Instant::now();
         self.begun + 1
+    }
+
+    /// The cluster refuses to tell of a topic, as it does also where the topic is gone and the right to it. The others are asked for.
+    pub fn hide(&mut self, topic: &str) {
+        if self.seen.remove(topic) {
+            tracing::warn!(
+                topic,
+                "the cluster tells nothing of the topic: it is gone, or this process may not look at it"
+            );
+            self.hidden.insert(topic.to_owned());
+        }
+        self.due = Instant::now();
     }
 
     /// Something is wrong with a topic.
@@ -83,18 +101,25 @@ impl Watch {
     /// Takes an answer.
     pub fn take(&mut self, ids: Ids) {
         let missing: BTreeSet<String> = self.seen.iter().filter(|topic| !ids.contains_key(*topic)).cloned().collect();
-        for topic in missing.difference(&self.missing) {
+        for topic in missing.difference(&self.missing.0) {
             tracing::warn!(topic, "topic does not exist any more");
         }
-        self.missing = missing;
+        if missing != self.missing.0 {
+            self.missing = (missing, Instant::now());
+        }
         self.answer = Answer { number: self.begun, ids: Arc::new(ids) };
-        if !self.missing.is_empty() {
+        if !self.missing.0.is_empty() && self.missing.1.elapsed() < LATELY {
             self.hurry();
         }
     }
 
     /// What is wrong, for people.
     pub fn reasons(&self) -> impl Iterator<Item = String> {
-        self.missing.iter().map(|topic| format!("topic {topic} does not exist any more: nothing of it is applied"))
+        let missing = self.missing.0.iter();
+        let missing = missing.map(|topic| format!("topic {topic} does not exist any more: nothing of it is applied"));
+        let hidden = self.hidden.iter();
+        missing.chain(hidden.map(|topic| {
+            format!("topic {topic} is gone, or this process may not look at it (DESCRIBE): nothing of it is applied")
+        }))
     }
 }

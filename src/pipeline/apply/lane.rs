@@ -89,8 +89,8 @@ pub struct Lane {
     pub paused: bool,
     /// Whether the last job had no room for the text of even its first event.
     pub crowded: bool,
-    /// Whether its first event waited in the last job: what lies behind it need not be decoded for nothing.
-    pub stuck: bool,
+    /// It waits for the other half of a key move; how many bytes its last job had done before.
+    pub half_move: Option<usize>,
     /// The end of a resync that it goes beyond without a sweep.
     pub overtaken: Option<Position>,
     /// All events below this position have been received.
@@ -124,7 +124,7 @@ impl Lane {
             told: false,
             paused: false,
             crowded: false,
-            stuck: false,
+            half_move: None,
             overtaken: None,
             settled: Position::default(),
             silent_below: Position::default(),
@@ -302,6 +302,12 @@ impl Lane {
     pub fn behind_since(&self) -> Option<i64> {
         (self.state != State::Stopped).then_some(())?;
         self.queue.front().map(|record| record.timestamp_ms.saturating_sub(self.delay_ms))
+    }
+
+    /// Whether its first event waited in the last job: what lies behind it need not be decoded for nothing.
+    #[must_use]
+    pub fn is_stuck(&self) -> bool {
+        self.half_move == Some(0)
     }
 
     /// Whether no record waits.

@@ -72,6 +72,7 @@ impl<D: Decode + 'static> Coordinator<D> {
                     | Halt::Locked(_)
                     | Halt::Overtaken(_)
                     | Halt::Lost
+                    | Halt::HalfMove
                     | Halt::Waits
             )
         };
@@ -127,7 +128,7 @@ impl<D: Decode + 'static> Coordinator<D> {
             return;
         }
         lane.state = State::Ready;
-        lane.stuck = report.halt == Some(Halt::Waits) && report.gone == 0;
+        lane.half_move = (report.halt == Some(Halt::HalfMove)).then_some(report.gone);
         lane.crowded = report.halt == Some(Halt::Full) && report.tried.is_none() && report.gone == 0;
         if !lane.crowded {
             self.starved.remove(&key);
@@ -150,7 +151,7 @@ impl<D: Decode + 'static> Coordinator<D> {
                 lane.state = State::Held(hold);
                 self.hold = Some(hold);
             }
-            Some(Halt::Waits) => lane.state = State::Waits(Instant::now() + RETRY_EVERY),
+            Some(Halt::HalfMove | Halt::Waits) => lane.state = State::Waits(Instant::now() + RETRY_EVERY),
             Some(Halt::Lost) => lane.state = State::Lost,
             Some(Halt::Ordering(stop)) => {
                 self.conflict(&key, report.table.as_deref(), &stop.reason, (report.by_offset, report.tried));

@@ -37,7 +37,9 @@ pub async fn apply(attempts: &mut Attempts<'_>, works: &mut [Work]) {
 /// Applies a lane up to the event that fails: one event, then all, then halves of what failed.
 async fn alone(attempts: &mut Attempts<'_>, work: &mut Work) {
     let (mut count, mut failing) = (1, false);
-    while work.part(work.events.len()).is_some() && !matches!(work.halt, Some(Halt::Waits | Halt::Lost)) {
+    while work.part(work.events.len()).is_some()
+        && !matches!(work.halt, Some(Halt::HalfMove | Halt::Waits | Halt::Lost))
+    {
         match attempts.attempt(&mut [&mut *work], &[count], Manner::Replace).await {
             Ok(None) => count = if failing { count.div_ceil(2) } else { work.events.len().max(1) },
             Ok(Some(hold)) => work.cut_at(hold),

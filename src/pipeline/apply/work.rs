@@ -48,7 +48,9 @@ pub enum Halt {
     Held(Lsn),
     /// Its next event's text is too long for the job.
     Full,
-    /// The other half of a key move is missing, or the registry does not answer: to be tried again.
+    /// Its next event is the create half of a key move whose delete half is not applied yet.
+    HalfMove,
+    /// The registry or the target does not answer: to be tried again.
     Waits,
     /// An ordering error: to be aligned.
     Ordering(Stop),
@@ -368,7 +370,7 @@ impl Work {
             }
         }
         if done.waits.is_some() {
-            self.halt = Some(Halt::Waits);
+            self.halt = Some(Halt::HalfMove);
         }
     }
 

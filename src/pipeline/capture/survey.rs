@@ -127,6 +127,9 @@ impl Survey {
             not_configured = %list(&report.extra),
             "publication is ready"
         );
+        if let Some(reason) = &report.unjudged {
+            tracing::warn!(reason, "row filters are taken for the publication's");
+        }
         for pattern in spec.tables.idle(&report.tables) {
             tracing::warn!(pattern, "no table matches this pattern of capture.include");
         }
@@ -149,7 +152,13 @@ impl Survey {
         source::publication::must_exist(client, &spec.name).await?;
         // What is to stay at the source since the configuration was changed would go on to be published.
         spec.shapes.compare(client, &spec.name).await?;
-        for table in source::publication::unpublished(client, spec).await? {
+        let (unpublished, strangers) = source::publication::unpublished(client, spec).await?;
+        for table in strangers {
+            let reason = "it is no captured table, and capture.column_lists or capture.row_filters name it: nothing is kept back by that";
+            tracing::error!(table = %table, reason, "a column list or row filter is without effect");
+            deps.health.stop_table(table.to_string(), reason);
+        }
+        for table in unpublished {
             let reason = "it joined the configuration after the snapshot and is not in the publication; its rows are not captured";
             tracing::error!(table = %table, reason, "table stopped");
             deps.health.stop_table(table.to_string(), reason);
