@@ -15,6 +15,7 @@ pub mod buffer;
 pub mod copy;
 pub mod encoded;
 pub mod error;
+pub mod ghosts;
 pub mod history;
 pub mod labels;
 pub mod ledger;

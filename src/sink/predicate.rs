@@ -55,17 +55,39 @@ pub async fn compile(
     if conditions.is_empty() {
         return Ok(Ok("true".to_owned()));
     }
+    if let Some(column) = altered(client, target, conditions).await? {
+        return Ok(Err(Unclear(format!(
+            "the value of the resync's condition on column {column} is another one in the column's type here, so the source's has values that \
+             this one has not"
+        ))));
+    }
     let rows = client.query(OPERATORS, &[&oid]).await?;
     let operator = |row: &tokio_postgres::Row| ((row.get(0), row.get(1)), (row.get(2), row.get(3)));
     let operators: BTreeMap<(String, i16), (String, bool)> = rows.iter().map(operator).collect();
     Ok(conditions
         .iter()
         .map(|condition| {
-            let is_exact = target.column(&condition.column).is_some_and(|column| column.canonical);
+            let is_exact = target.column(&condition.column).is_some_and(|column| column.canonical && !column.rounds);
             term(condition, &operators, is_exact)
         })
         .collect::<Result<Vec<_>, _>>()
         .map(|all| all.join(" AND ")))
+}
+
+/// The first column whose type has not the condition's value as the source writes it, such as a date for a time stamp.
+async fn altered(
+    client: &Client,
+    target: &Target,
+    conditions: &[Condition],
+) -> Result<Option<String>, tokio_postgres::Error> {
+    for Condition { column, value, .. } in conditions {
+        let Some(described) = target.column(column) else { continue };
+        let sql = format!("SELECT ({0}::{1})::text IS DISTINCT FROM {0}", quote_literal(value), described.type_sql);
+        if client.query_one(&sql, &[]).await?.try_get(0)? {
+            return Ok(Some(column.clone()));
+        }
+    }
+    Ok(None)
 }
 
 /// `is_exact`: equal values of the column always have the same text.
@@ -80,8 +102,8 @@ fn term(
     };
     if !is_exact {
         return Err(Unclear(format!(
-            "column {column}, which the resync's condition names, takes values for equal whose texts differ, which the source may take for \
-             others"
+            "column {column}, which the resync's condition names, rounds values or takes some for equal whose texts differ, which the source \
+             may take for others"
         )));
     }
     if *is_collated && *comparison != Comparison::Equal {

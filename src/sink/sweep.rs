@@ -5,10 +5,10 @@
 //! without them, and never an empty one. A table of which nothing can be told keeps its rows, with a warning; one that refuses the
 //! deletion is left out, and stops when its own lane asks.
 //!
-//! Tables that reference others come before these. A row that rows of another applied table still reference stays: that table's lanes may
-//! be elsewhere in the source's history, where the row is there again, and an action of the foreign key (CASCADE, SET NULL) would take
-//! what nothing brings back. Tables that nobody applies here are the operator's: what his foreign keys do on a deletion is done, and what they
-//! refuse stops the table.
+//! A row that a row of an applied table references which stays, stays too ([`ghosts`](super::ghosts)): that table's lanes may be elsewhere in
+//! the source's history, where the row is there again, and an action of the foreign key (CASCADE, SET NULL) would take what nothing brings
+//! back. Tables that nobody applies here are the operator's: what his foreign keys do on a deletion is done, and what they refuse stops the
+//! table.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -21,10 +21,11 @@ use crate::{
     schema::{TableName, quote_identifier},
     sink::{
         error::Error,
+        ghosts::{self, Ghosts, children_first},
         ledger::{Ledger, position_of},
         predicate::{self, Unclear},
         resyncs,
-        table::Target,
+        table::{Target, own},
         ties::{self, Reference},
     },
 };
@@ -34,6 +35,7 @@ struct Member {
     topic: String,
     name: TableName,
     oid: u32,
+    is_partitioned: bool,
     /// The resync whose keys were noted last, the table of these, and how many rows that it had read came here.
     noted: Option<(Resync, i64, i64)>,
     /// Whether the list has a line of some resync of the topic, ended ones included.
@@ -42,6 +44,13 @@ struct Member {
     is_incomplete: bool,
     /// Whether some of its rows may have been applied without noting their keys, by a version that did not know resyncs.
     is_unnoted: bool,
+}
+
+impl Member {
+    /// The table without those that inherit from it, which are tables of their own.
+    fn own(&self) -> String {
+        own(&self.name, self.is_partitioned)
+    }
 }
 
 /// Deletes what the source does not have from the tables of these topics, in the caller's transaction, and answers of which topics that
@@ -57,11 +66,10 @@ pub async fn run<'a>(
     let references =
         ties::references(client, ledger, &members.iter().map(|member| member.oid).collect::<Vec<_>>()).await?;
     let mut refused = BTreeSet::new();
-    // Before the first deletion: a table of which nothing can be told keeps its rows, and those that they reference.
     let mut found = BTreeMap::new();
     for member in &members {
         save(client).await?;
-        match ghosts(client, ledger, sweep, member).await {
+        match gather(client, ledger, sweep, member).await {
             Ok(Ok(ghosts)) => {
                 found.insert(member.oid, ghosts);
             }
@@ -70,33 +78,26 @@ pub async fn run<'a>(
                 "rows that the source does not have stay in the table: {why}; a new resync, or verify, shows whether there are any"
             ),
             Err(error) => {
-                refused.insert(refuse(client, member, error, asking).await?);
+                refused.insert(refuse(client, &[member], error, asking).await?);
             }
         }
     }
-    // The tables that are still to lose all rows that the source does not have.
-    let is_whole = |member: &&Member| found.contains_key(&member.oid) && !sweep.conditions.contains_key(&member.topic);
-    let mut waiting: BTreeSet<u32> = members.iter().filter(is_whole).map(|member| member.oid).collect();
-    for member in children_first(&members, &references) {
-        waiting.remove(&member.oid);
-        let Some(ghosts) = found.get(&member.oid) else { continue };
-        // Of a circle of foreign keys the rows of one table go before those that reference them.
-        let (later, earlier): (Vec<&Reference>, Vec<&Reference>) = references
-            .iter()
-            .filter(|key| key.referenced == member.oid)
-            .partition(|key| waiting.contains(&key.referencing));
+    let swept = Swept { client, resync: sweep.resync, references: &references };
+    let tables: Vec<u32> = members.iter().map(|member| member.oid).filter(|oid| found.contains_key(oid)).collect();
+    for group in children_first(&tables, &references) {
+        // What an earlier table has refused to lose keeps what it references.
+        ghosts::keep_referenced(client, &found, &references).await.map_err(Error::query("sweep tables"))?;
+        let of_group: Vec<&Member> = members.iter().filter(|member| group.contains(&member.oid)).collect();
         save(client).await?;
-        match delete(client, member, ghosts, (earlier.as_slice(), later.is_empty())).await {
-            Ok(deleted) => tracing::info!(
-                table = %member.name, resync = %sweep.resync, deleted,
-                "a resync has ended, and rows that the source does not have are gone"
-            ),
-            Err(error) => {
-                refused.insert(refuse(client, member, error, asking).await?);
+        if let Err(error) = swept.delete(&of_group, &found).await {
+            refused.insert(refuse(client, &of_group, error, asking).await?);
+            for ghosts in group.iter().filter_map(|oid| found.get(oid)) {
+                ghosts.forget(client).await.map_err(Error::query("sweep tables"))?;
             }
         }
     }
-    let done: Vec<&str> = topics.iter().copied().filter(|topic| !refused.contains(topic)).collect();
+    let is_refused = |topic: &str| refused.iter().flatten().any(|refused| *refused == topic);
+    let done: Vec<&str> = topics.iter().copied().filter(|topic| !is_refused(topic)).collect();
     resyncs::end_up_to(client, ledger, sweep.resync, &done).await?;
     Ok(done)
 }
@@ -106,7 +107,7 @@ async fn members(client: &Client, ledger: &Ledger, resync: Resync, topics: &[&st
     let sql = format!(
         "SELECT t.topic, n.nspname::text, c.relname::text, c.oid, r.epoch, r.commit_lsn, r.number, r.rows, \
            EXISTS (SELECT FROM {resyncs} AS a WHERE a.instance = t.instance AND a.topic = t.topic), \
-           coalesce((u.epoch, u.commit_lsn) >= ($3, $4), false), coalesce(r.incomplete, false) FROM {topics} AS t \
+           coalesce((u.epoch, u.commit_lsn) >= ($3, $4), false), coalesce(r.incomplete, false), c.relkind = 'p' FROM {topics} AS t \
          JOIN pg_namespace n ON n.nspname = t.target_schema \
          JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = t.target_table AND c.relkind IN ('r', 'p') \
          LEFT JOIN {resyncs} AS r ON r.instance = t.instance AND r.topic = t.topic AND NOT r.ended \
@@ -133,26 +134,10 @@ async fn members(client: &Client, ledger: &Ledger, resync: Resync, topics: &[&st
                 is_listed: row.get(8),
                 is_unnoted: row.get(9),
                 is_incomplete: row.get(10),
+                is_partitioned: row.get(11),
             })
         })
         .collect()
-}
-
-/// Orders tables so that one that references another comes before it; what is left of circles keeps its order.
-fn children_first<'a>(members: &'a [Member], references: &[Reference]) -> Vec<&'a Member> {
-    let mut waiting: Vec<&Member> = members.iter().collect();
-    let mut ordered = Vec::with_capacity(waiting.len());
-    while !waiting.is_empty() {
-        let is_referenced = |member: &Member| {
-            let by = |key: &Reference| {
-                key.referenced == member.oid && waiting.iter().any(|other| other.oid == key.referencing)
-            };
-            references.iter().any(by)
-        };
-        let at = waiting.iter().position(|member| !is_referenced(member)).unwrap_or(0);
-        ordered.push(waiting.remove(at));
-    }
-    ordered
 }
 
 /// What comes then can be taken back alone.
@@ -160,17 +145,37 @@ async fn save(client: &Client) -> Result<(), Error> {
     client.batch_execute("SAVEPOINT sweep").await.map_err(Error::query("sweep a table"))
 }
 
-/// Takes back what was done since the savepoint; the table's topic. Gives back an error that is of the `asking` topic's table, or of none.
-async fn refuse<'a>(client: &Client, member: &'a Member, error: Error, asking: &str) -> Result<&'a str, Error> {
-    if member.topic == asking || error.severity() != Severity::Definite {
+/// Takes back what was done since the savepoint; the tables' topics. Gives back an error that is of the `asking` topic's table, or of none.
+async fn refuse<'a>(
+    client: &Client,
+    members: &[&'a Member],
+    error: Error,
+    asking: &str,
+) -> Result<Vec<&'a str>, Error> {
+    if members.iter().any(|member| member.topic == asking) || error.severity() != Severity::Definite {
         return Err(error);
     }
     client.batch_execute("ROLLBACK TO SAVEPOINT sweep").await.map_err(Error::query("sweep a table"))?;
-    Ok(&member.topic)
+    Ok(members.iter().map(|member| &*member.topic).collect())
+}
+
+/// Gathers a table's ghosts; inside, why nothing can be told of it.
+async fn gather(
+    client: &Client,
+    ledger: &Ledger,
+    sweep: &Sweep,
+    member: &Member,
+) -> Result<Result<Ghosts, Unclear>, Error> {
+    let condition = match condition(client, ledger, sweep, member).await? {
+        Ok(condition) => condition,
+        Err(unclear) => return Ok(Err(unclear)),
+    };
+    let table = (member.oid, member.own());
+    Ghosts::gather(client, table, &condition).await.map(Ok).map_err(Error::swept(&member.topic, &member.name))
 }
 
 /// The condition that rows meet which the source does not have, on the table as `t`.
-async fn ghosts(
+async fn condition(
     client: &Client,
     ledger: &Ledger,
     sweep: &Sweep,
@@ -181,13 +186,6 @@ async fn ghosts(
         return Ok(Err(Unclear("it is not there any more".to_owned())));
     };
     let conditions = sweep.conditions.get(&member.topic).map_or(&[][..], Vec::as_slice);
-    if !conditions.is_empty()
-        && let Some(constraint) = ties::acting_on_itself(client, member.oid).await?
-    {
-        return Ok(Err(Unclear(format!(
-            "its foreign key {constraint} references the table itself and acts on a deletion, also on rows that the resync was not about"
-        ))));
-    }
     let within = match predicate::compile(client, (member.oid, &target), conditions).await.map_err(described)? {
         Ok(within) => within,
         Err(unclear) => return Ok(Err(unclear)),
@@ -230,44 +228,36 @@ async fn ghosts(
 const KEY_COLUMNS: &str =
     "SELECT attname::text FROM pg_attribute WHERE attrelid = $1::text::regclass AND attnum > 0 AND NOT attisdropped";
 
-/// Deletes ghosts that no row of an applied table references, and tells of those that stay; how many are gone.
-async fn delete(
-    client: &Client,
-    member: &Member,
-    ghosts: &str,
-    (keys, are_all): (&[&Reference], bool),
-) -> Result<u64, Error> {
-    let refused = |error: tokio_postgres::Error| Error::swept(&member.topic, &member.name)(error);
-    let table = member.name.quoted();
-    let unreferenced =
-        |key: &&Reference| format!(" AND NOT EXISTS (SELECT FROM {} AS k WHERE {})", key.table.quoted(), key.same);
-    let free: String = keys.iter().map(unreferenced).collect();
-    if !keys.is_empty() {
-        // From now on nobody can begin to reference them.
-        let lock = format!("SELECT count(*) FROM (SELECT FROM {table} AS t WHERE {ghosts} FOR UPDATE) AS locked");
-        client.batch_execute(&lock).await.map_err(refused)?;
-    }
-    if !are_all {
-        client.batch_execute("SET CONSTRAINTS ALL DEFERRED").await.map_err(refused)?;
-    }
-    let deleted =
-        client.execute(&format!("DELETE FROM {table} AS t WHERE {ghosts}{free}"), &[]).await.map_err(refused)?;
-    if are_all {
-        // What is deferred would speak at the commit, and for no table.
-        client.batch_execute("SET CONSTRAINTS ALL IMMEDIATE").await.map_err(refused)?;
-    }
-    if !keys.is_empty() {
-        let left = client.query_one(&format!("SELECT count(*) FROM {table} AS t WHERE {ghosts}"), &[]).await;
-        let left: i64 = left.map_err(refused)?.get(0);
-        if left > 0 {
-            let tables: BTreeSet<String> = keys.iter().map(|key| key.table.to_string()).collect();
-            let tables = tables.into_iter().collect::<Vec<_>>().join(", ");
-            tracing::warn!(
-                table = %member.name, left,
-                "rows that the source does not have stay in the table, since rows of {tables} reference them: a resync of all these \
-                 tables together removes both"
+/// What the deletions of a sweep need to know.
+struct Swept<'a> {
+    client: &'a Client,
+    resync: Resync,
+    references: &'a [Reference],
+}
+
+impl Swept<'_> {
+    /// Deletes the ghosts of a group, and tells of those that stay.
+    async fn delete(&self, group: &[&Member], found: &BTreeMap<u32, Ghosts>) -> Result<(), Error> {
+        let Some(first) = group.first() else { return Ok(()) };
+        let ghosts: Vec<&Ghosts> = group.iter().filter_map(|member| found.get(&member.oid)).collect();
+        let deleted = ghosts::delete(self.client, &ghosts).await.map_err(Error::swept(&first.topic, &first.name))?;
+        for ((member, ghosts), deleted) in group.iter().zip(ghosts).zip(deleted) {
+            tracing::info!(
+                table = %member.name, resync = %self.resync, deleted,
+                "a resync has ended, and rows that the source does not have are gone"
             );
+            let left = ghosts.gathered.saturating_sub(deleted);
+            if left > 0 {
+                let keys = self.references.iter().filter(|key| key.referenced == member.oid);
+                let tables: BTreeSet<String> = keys.map(|key| key.table.to_string()).collect();
+                let tables = tables.into_iter().collect::<Vec<_>>().join(", ");
+                tracing::warn!(
+                    table = %member.name, left,
+                    "rows that the source does not have stay in the table, since rows of {tables} reference them, or a trigger keeps them: \
+                     a resync of all tables that reference them together removes both"
+                );
+            }
         }
+        Ok(())
     }
-    Ok(deleted)
 }

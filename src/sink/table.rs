@@ -31,6 +31,8 @@ pub struct TargetColumn {
     pub identity_always: bool,
     /// Equal values of the type always have the same text.
     pub canonical: bool,
+    /// The type's modifiers round values, which another type has in full: digits of a numeric, of seconds.
+    pub rounds: bool,
     /// The enumeration that it is of, or whose items are.
     pub enumeration: Option<Enumeration>,
     /// Bytes of a value in a row (`pg_type.typlen`); `None` where that varies.
@@ -60,6 +62,8 @@ pub struct UniqueIndex {
 pub struct Target {
     /// Its name.
     pub name: TableName,
+    /// It has partitions.
+    pub is_partitioned: bool,
     /// Its columns.
     pub columns: Vec<TargetColumn>,
     /// Its usable unique indexes, the primary key first.
@@ -73,7 +77,20 @@ pub struct Target {
     pub children: BTreeSet<TableName>,
 }
 
+/// A table as a relation of statements that concern its rows alone: those of tables that inherit from it are other tables' (`ONLY`), those of
+/// partitions its own.
+#[must_use]
+pub fn own(name: &TableName, is_partitioned: bool) -> String {
+    if is_partitioned { name.quoted() } else { format!("ONLY {}", name.quoted()) }
+}
+
 impl Target {
+    /// See [`own`].
+    #[must_use]
+    pub fn own(&self) -> String {
+        own(&self.name, self.is_partitioned)
+    }
+
     /// The column of this name.
     #[must_use]
     pub fn column(&self, name: &str) -> Option<&TargetColumn> {
@@ -89,7 +106,7 @@ impl Target {
     /// Reads the catalog; `None` if there is no such table.
     pub async fn load(client: &Client, topic: &str, name: &TableName) -> Result<Option<Self>, Error> {
         let failed = || Error::table(topic, name, "describe");
-        let sql = "SELECT c.oid FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace \
+        let sql = "SELECT c.oid, c.relkind = 'p' FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace \
                    WHERE n.nspname = $1 AND c.relname = $2 AND c.relkind IN ('r', 'p')";
         let Some(row) = client.query_opt(sql, &[&&*name.schema, &&*name.table]).await.map_err(failed())? else {
             return Ok(None);
@@ -106,12 +123,14 @@ impl Target {
                 canonical: row.get(4),
                 enumeration: row.get::<_, Option<String>>(5).map(|name| Enumeration { name, labels: row.get(6) }),
                 width: usize::try_from(row.get::<_, i16>(7)).ok(),
+                rounds: row.get(8),
             })
             .collect();
         let unique = client.query(UNIQUE, &[&oid]).await.map_err(failed())?;
         let unique = unique.iter().map(|row| UniqueIndex { columns: row.get(0), equality: row.get(1) }).collect();
         let mut target = Self {
             name: name.clone(),
+            is_partitioned: row.get(1),
             columns,
             unique,
             cascades: false,
@@ -151,7 +170,8 @@ SELECT b.attname::text,
        (c.oid IS NULL OR c.collisdeterministic) AND (b.typtype = 'e' OR b.type = 1700 AND b.typmod >= 0 OR b.type IN
          (16, 17, 19, 20, 21, 23, 25, 26, 774, 829, 1042, 1043, 1082, 1083, 1114, 1184, 2950, 3220)),
        format_type(e.oid, NULL), ARRAY(SELECT enumlabel::text FROM pg_enum WHERE enumtypid = e.oid ORDER BY enumsortorder),
-       (SELECT typlen FROM pg_type WHERE oid = b.type)
+       (SELECT typlen FROM pg_type WHERE oid = b.type),
+       b.type = 1700 AND b.typmod >= 0 OR b.type IN (1083, 1114, 1184, 1266) AND b.typmod BETWEEN 0 AND 5
 FROM base b LEFT JOIN pg_type e ON e.typtype = 'e' AND b.type IN (e.oid, e.typarray) LEFT JOIN pg_collation c ON c.oid = b.attcollation LEFT JOIN pg_namespace n ON n.oid = c.collnamespace
 WHERE b.typtype <> 'd' ORDER BY b.attnum";
 

@@ -10,7 +10,7 @@ use tokio_postgres::Client;
 
 use crate::{
     schema::TableName,
-    sink::{error::Error, ledger::Ledger},
+    sink::{error::Error, ledger::Ledger, table::own},
 };
 
 /// A foreign key.
@@ -22,7 +22,7 @@ pub struct Tie {
     pub referenced: TableName,
 }
 
-/// A foreign key between two applied tables.
+/// A foreign key between applied tables.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Reference {
     /// OID of the applied table that has it, or one of whose partitions has.
@@ -31,6 +31,8 @@ pub struct Reference {
     pub referenced: u32,
     /// The table that has it.
     pub table: TableName,
+    /// That table as a relation of a FROM clause.
+    pub from: String,
     /// The condition that a row `t` of the referenced table is referenced by a row `k` of that one.
     pub same: String,
 }
@@ -81,13 +83,14 @@ pub async fn to_stopped<'a>(
     Ok(spread(&ties.collect::<Vec<_>>(), stopped))
 }
 
-/// The foreign keys by which other tables of these books, whichever instance applies them, reference the tables with these OIDs.
+/// The foreign keys by which tables of these books, whichever instance applies them, reference the tables with these OIDs; each may
+/// reference itself.
 pub async fn references(client: &Client, ledger: &Ledger, tables: &[u32]) -> Result<Vec<Reference>, Error> {
     let sql = format!(
         "WITH own AS (SELECT c.oid FROM {} t JOIN pg_namespace n ON n.nspname = t.target_schema \
            JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = t.target_table), \
          parts AS (SELECT oid AS root, oid FROM own UNION SELECT oid, relid FROM own CROSS JOIN LATERAL pg_partition_tree(oid)) \
-         SELECT a.root, b.root, n.nspname::text, r.relname::text, \
+         SELECT a.root, b.root, n.nspname::text, r.relname::text, r.relkind = 'p', \
            (SELECT string_agg(format('t.%I OPERATOR(%I.%s) k.%I', y.attname, m.nspname, o.oprname, x.attname), ' AND ') \
             FROM unnest(f.conkey, f.confkey, f.conpfeqop) AS u (mine, other, equality) \
             JOIN pg_attribute x ON x.attrelid = f.conrelid AND x.attnum = u.mine \
@@ -95,29 +98,16 @@ pub async fn references(client: &Client, ledger: &Ledger, tables: &[u32]) -> Res
             JOIN pg_operator o ON o.oid = u.equality JOIN pg_namespace m ON m.oid = o.oprnamespace) \
          FROM pg_constraint f JOIN parts a ON a.oid = f.conrelid JOIN parts b ON b.oid = f.confrelid \
          JOIN pg_class r ON r.oid = f.conrelid JOIN pg_namespace n ON n.oid = r.relnamespace \
-         WHERE f.contype = 'f' AND f.conparentid = 0 AND a.root <> b.root AND b.root = ANY ($1) AND {ENFORCED}",
+         WHERE f.contype = 'f' AND f.conparentid = 0 AND b.root = ANY ($1) AND {ENFORCED}",
         ledger.table("topic")
     );
     let rows = client.query(&sql, &[&tables]).await.map_err(Error::query("look for foreign keys between tables"))?;
-    let reference = |row: &tokio_postgres::Row| Reference {
-        referencing: row.get(0),
-        referenced: row.get(1),
-        table: TableName::new(row.get::<_, String>(2), row.get::<_, String>(3)),
-        same: row.get(4),
+    let reference = |row: &tokio_postgres::Row| {
+        let table = TableName::new(row.get::<_, String>(2), row.get::<_, String>(3));
+        let from = own(&table, row.get(4));
+        Reference { referencing: row.get(0), referenced: row.get(1), table, from, same: row.get(5) }
     };
     Ok(rows.iter().map(reference).collect())
-}
-
-/// The name of a foreign key by which the table with this OID references itself, and that changes rows when others are deleted.
-pub async fn acting_on_itself(client: &Client, table: u32) -> Result<Option<String>, Error> {
-    let sql = format!(
-        "WITH parts AS (SELECT $1::oid AS oid UNION SELECT relid::oid FROM pg_partition_tree($1::oid)) \
-         SELECT f.conname::text FROM pg_constraint f WHERE f.contype = 'f' AND f.conparentid = 0 \
-         AND f.confdeltype IN ('c', 'n', 'd') AND f.conrelid IN (SELECT oid FROM parts) \
-         AND f.confrelid IN (SELECT oid FROM parts) AND {ENFORCED} ORDER BY 1 LIMIT 1"
-    );
-    let row = client.query_opt(&sql, &[&table]).await.map_err(Error::query("look for foreign keys within a table"))?;
-    Ok(row.map(|row| row.get(0)))
 }
 
 /// Hands what a topic is tied to on to its neighbours, as far as these are not stopped themselves.

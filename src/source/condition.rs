@@ -155,13 +155,18 @@ impl Parser<'_> {
     }
 }
 
+/// The type of a column's values: below a domain, whose checks may refuse a value of an existing row, and run anybody's function.
+fn type_of(column: &Column) -> &str {
+    &column.ty.below_domains().sql
+}
+
 /// The condition as SQL; `None` if a column is none of the key's any more. Without any it holds for all rows.
 #[must_use]
 pub fn sql(relation: &Relation, conditions: &[Condition]) -> Option<String> {
     let text = |Condition { column, comparison, value }: &Condition| {
         let column = key_column(relation, column)?;
         let (name, value) = (quote_identifier(&column.name), quote_literal(value));
-        Some(format!("{name} {} {value}::{}", operator(*comparison), column.ty.sql))
+        Some(format!("{name} {} {value}::{}", operator(*comparison), type_of(column)))
     };
     let texts: Option<Vec<_>> = conditions.iter().map(text).collect();
     Some(texts?.join(" AND "))
@@ -189,7 +194,7 @@ pub async fn settle(
         if value.contains('\0') {
             return Ok(Err(format!("the value for column {name} has a character that no value has (NUL)")));
         }
-        let sql = format!("SELECT ({}::{})::text", quote_literal(value), column.ty.sql);
+        let sql = format!("SELECT ({}::{})::text", quote_literal(value), type_of(column));
         let failed = |error| Error::statement(format!("reading a value of column {name}"), error);
         let value: Option<String> = match client.query_one(&sql, &[]).await {
             Ok(row) => row.try_get(0).map_err(failed)?,
@@ -227,7 +232,7 @@ mod tests {
     use super::*;
     use crate::{
         schema::{Lineage, ReplicaIdentity, TableName},
-        types::ColumnType,
+        types::{ColumnType, TypeKind},
     };
 
     fn condition(column: &str, comparison: Comparison, value: &str) -> Condition {
@@ -306,6 +311,15 @@ mod tests {
         assert_eq!(sql(&relation(), &conditions).unwrap(), "\"id\" < '5'::integer AND \"Kind\" = 'a''; DROP'::text");
         assert_eq!(sql(&relation(), &[condition("n", Comparison::Equal, "5")]), None);
         assert_eq!(sql(&relation(), &[]).as_deref(), Some(""));
+    }
+
+    #[test]
+    fn a_value_has_the_type_below_a_domain() {
+        let mut relation = relation();
+        let below = relation.columns[0].ty.clone();
+        relation.columns[0].ty = ColumnType { kind: TypeKind::Domain(below.into()), ..ColumnType::base(9, -1, "even") };
+        let conditions = [condition("id", Comparison::Equal, "5")];
+        assert_eq!(sql(&relation, &conditions).unwrap(), "\"id\" = '5'::integer");
     }
 
     #[test]

@@ -21,13 +21,14 @@ use super::{
     copy_binary::BinaryRows,
     copy_text::decode_row,
     error::Error,
+    membership,
     snapshot::{CopyFormat, Select},
     visible::Visible,
 };
 use crate::{
     event::{Datum, Tuple},
     postgres::{Client, Settings, session},
-    schema::{TableName, quote_identifier, quote_literal},
+    schema::{Column, TableName, quote_identifier, quote_literal},
 };
 
 /// The prefix of the markers' messages.
@@ -148,6 +149,16 @@ impl WindowReader {
         rows.iter().map(column).collect::<Result<_, _>>().map_err(failed)
     }
 
+    /// How a publication has those of these tables that are its own, by OID.
+    pub async fn memberships(&self, publication: &str, tables: &[u32]) -> Result<BTreeMap<u32, String>, Error> {
+        membership::fingerprints(&self.client, publication, tables).await
+    }
+
+    /// How a publication has a table, as the transaction sees it.
+    pub async fn membership(&self, publication: &str, table: u32) -> Result<Option<String>, Error> {
+        membership::fingerprint(&self.client, publication, table).await
+    }
+
     /// Whether the table that is locked by this name is the one with this OID.
     pub async fn is_called(&self, table: u32, name: &TableName) -> Result<bool, Error> {
         let failed = |error| Error::statement(format!("looking for table {name}"), error);
@@ -265,6 +276,20 @@ pub async fn visible(client: &Client) -> Result<Visible, Error> {
     Ok(Visible::parse(&text).unwrap_or_default())
 }
 
+/// The transactions that may be committed and still unseen, as those are that wait for a stand-by: one that was delivered by an earlier session
+/// too. Where none waits for another server, or nothing can be read beside the stream, there are none.
+pub async fn unseen(client: &Client) -> Result<Vec<u32>, Error> {
+    let failed = |error| Error::statement("looking for transactions that wait for a stand-by", error);
+    let sql = "SELECT current_setting('synchronous_standby_names') <> '' AND NOT pg_is_in_recovery()";
+    let may_wait: bool = client.query_one(sql, &[]).await.and_then(|row| row.try_get(0)).map_err(failed)?;
+    if !may_wait {
+        return Ok(Vec::new());
+    }
+    // A snapshot tells of running transactions only below the last one that has ended, as this one does.
+    client.batch_execute("BEGIN; SELECT pg_current_xact_id(); ROLLBACK").await.map_err(failed)?;
+    Ok(visible(client).await?.running())
+}
+
 /// Leaves of tables, by `pg_class.oid` of both: how each came to its table.
 pub type Leaves = BTreeMap<u32, BTreeMap<u32, String>>;
 
@@ -336,12 +361,15 @@ impl Places {
     }
 }
 
+/// Values have the type below a domain: its checks may refuse what is there, and run anybody's function.
 fn of_keys(table: &PublishedTable, keys: &[&KeyTexts]) -> String {
     let columns = &table.relation.columns;
     let key: Vec<_> = table.relation.key.iter().filter_map(|index| columns.get(*index)).collect();
     let names: Vec<_> = key.iter().map(|column| quote_identifier(&column.name)).collect();
     let row = |texts: &&KeyTexts| {
-        let values = key.iter().zip(*texts).map(|(column, text)| format!("{}::{}", quote_literal(text), column.ty.sql));
+        let value =
+            |(column, text): (&&Column, &String)| format!("{}::{}", quote_literal(text), column.ty.below_domains().sql);
+        let values = key.iter().zip(*texts).map(value);
         format!("({})", values.collect::<Vec<_>>().join(", "))
     };
     let rows: Vec<_> = keys.iter().map(row).collect();

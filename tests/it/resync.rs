@@ -383,6 +383,55 @@ async fn a_table_with_other_partitions_than_when_reading_began_leaves() {
     settle(&scenario, &["parts"]).await;
 }
 
+/// How many blocks of `items` are recorded as read, while some are missing.
+fn read_of_items(runs: &BTreeMap<String, serde_json::Value>) -> Option<u64> {
+    let tables = runs.values().next()?["tables"].as_array()?;
+    let items = tables.iter().find(|table| table["name"]["table"] == "items")?;
+    items["chunks"]["leaves"][0]["done"][0][1].as_u64()
+}
+
+/// Changes are untold while the publication does not have a table: rows that move meanwhile into blocks that are read already have not come,
+/// and must stay at the target.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_table_that_was_out_of_the_publication_meanwhile_leaves() {
+    let scenario = scenario("out_meanwhile").await;
+    let name = scenario.name.clone();
+    scenario.source(&fill()).await;
+    // Room in the first blocks.
+    scenario.source("DELETE FROM items WHERE id <= 1000").await;
+    scenario.source("VACUUM items").await;
+    let (mut capture, _apply) = both_halves(&scenario, &["items", "notes"]).await;
+    scenario.target("INSERT INTO items VALUES (-1, 0, 'ghost'); INSERT INTO notes VALUES (-1, 0, 'ghost')").await;
+    let before = read(&scenario).await;
+    let locking = scenario.source_session().await;
+    ask(&scenario, &["public.items", "public.notes"]);
+    await_condition("rows are read", LIMIT, async || read(&scenario).await > before).await;
+    // No other window is begun before the pause.
+    locking.batch_execute("BEGIN; LOCK TABLE items").await.expect("the lock");
+    ask(&scenario, &["--pause"]);
+    scenario.await_log(&mut capture, "was told to pause").await;
+    locking.batch_execute("COMMIT").await.expect("the end");
+    let paused = async || scenario.page("capture", "/").await.contains("resync (paused)");
+    await_condition("the resync pauses", LIMIT, paused).await;
+    await_state(&scenario, "rows are recorded", |runs| read_of_items(runs).is_some()).await;
+    let read = read_of_items(&recorded(&scenario)).expect("some blocks are missing");
+    scenario.source(&format!("ALTER PUBLICATION {name} DROP TABLE items")).await;
+    let moving = format!("id > {}", ROWS - 2000);
+    let moved = format!("SELECT count(*) FROM items WHERE {moving} AND ctid < '({read},0)'");
+    assert_eq!(scenario.source_value(&moved).await.as_deref(), Some("0"), "they are read already");
+    scenario.source(&format!("UPDATE items SET n = 1 WHERE {moving}")).await;
+    assert_ne!(scenario.source_value(&moved).await.as_deref(), Some("0"), "none has moved");
+    scenario.source(&format!("ALTER PUBLICATION {name} ADD TABLE items")).await;
+    ask(&scenario, &["--resume"]);
+    scenario.await_log(&mut capture, ENDS).await;
+    scenario.await_equal("notes").await;
+    scenario.source("INSERT INTO items VALUES (0, 5, 'last')").await;
+    scenario.await_target("SELECT count(*) FROM items WHERE id IN (-1, 0)", "2").await;
+    scenario.await_target(&format!("SELECT count(*) FROM items WHERE {moving}"), "2000").await;
+    let page = scenario.page("capture", "/").await;
+    assert!(page.contains("resync: of table public.items it is given up: the publication has it otherwise"), "{page}");
+}
+
 /// What may not be read leaves the resync, and neither ends the session nor stops the table.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_table_whose_rows_may_not_be_read_leaves() {

@@ -168,6 +168,8 @@ impl<D: Decode + 'static> Coordinator<D> {
     /// stand until the target knows of it: a sweep would take what they write beyond.
     fn overtaken(&mut self, topic: &Arc<str>, parked: Parked) {
         if self.lanes.iter().any(|((name, _), lane)| name == topic && lane.overtaken == Some(parked.at)) {
+            // The target knows already; lanes that another process had in between do not.
+            self.go_beyond(topic, parked.at);
             return;
         }
         if self.overtaken.insert(Arc::clone(topic), parked).is_none() {
@@ -181,15 +183,19 @@ impl<D: Decode + 'static> Coordinator<D> {
 
     /// The target knows that a table's lanes go beyond the end of a resync here.
     pub(super) fn goes_beyond(&mut self, topic: &Arc<str>, at: Position) {
-        for ((name, _), lane) in &mut self.lanes {
-            if name == topic {
-                lane.overtaken = Some(at);
-            }
-        }
+        self.go_beyond(topic, at);
         let parked = self.overtaken.get(topic).filter(|parked| parked.at == at);
         if let Some(Gate::Sweep(sweep)) = parked.map(|parked| &parked.gate) {
             self.deps.sink.note_no_more(topic, sweep.resync);
             self.overtaken.remove(topic);
+        }
+    }
+
+    fn go_beyond(&mut self, topic: &Arc<str>, at: Position) {
+        for ((name, _), lane) in &mut self.lanes {
+            if name == topic {
+                lane.overtaken = Some(at);
+            }
         }
     }
 

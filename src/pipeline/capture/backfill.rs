@@ -68,7 +68,8 @@ pub(super) struct Backfill {
 struct ReadTable {
     published: Arc<PublishedTable>,
     unread: Unread,
-    layout: Option<Layout>,
+    /// What its rows are read by: its columns, and how the publication has it.
+    known_as: Option<(Layout, Option<String>)>,
     /// What is left, by leaf.
     left: VecDeque<(usize, Places)>,
     /// How many places a window has.
@@ -161,10 +162,11 @@ impl Backfill {
     /// Puts the end of a resync into the stream, and waits until it has come there.
     async fn end(&mut self, begin: Position, stopped: Vec<(TableName, String)>) -> Result<(), Error> {
         for (table, reason) in stopped {
-            self.session.leave(&table, self.session.place(), &reason).await?;
+            self.session.leave(&table, begin..=begin, self.session.place(), &reason).await?;
         }
         for member in self.session.resyncs.unread(begin) {
-            self.session.leave(&member.name, self.session.place(), "not all of its rows were read").await?;
+            let (place, reason) = (self.session.place(), "not all of its rows were read");
+            self.session.leave(&member.name, begin..=begin, place, reason).await?;
         }
         standing::look(&self.session, begin).await?;
         if self.session.resyncs.goes_on(begin) {
@@ -295,7 +297,7 @@ impl Backfill {
             Outcome::Void => {
                 if let Some(table) = self.tables.get_mut(index) {
                     // The next window compares the columns with the catalog's, whatever has become of them.
-                    table.layout = None;
+                    table.known_as = None;
                     table.void += 1;
                     if table.void.is_multiple_of(10) {
                         let (name, windows) = (&table.published.relation.name, table.void);
@@ -377,21 +379,23 @@ impl Backfill {
         Ok(Attempt::Read)
     }
 
-    /// Whether the table has the columns that its rows are read by. If not, the catalog's word is taken, or the table is given up.
+    /// Whether the table has the columns that its rows are read by, and the publication has it as it had. If not, the catalog's word is taken,
+    /// or the table is given up.
     async fn is_as_known(&mut self, index: usize) -> Result<bool, Error> {
         let Some(table) = self.tables.get_mut(index) else { return Ok(false) };
         let oid = table.oid();
-        let layout = self.reader.layout(oid).await?;
-        if table.layout.as_ref() == Some(&layout) {
+        let publication = &self.session.settings.publication.name;
+        let now = (self.reader.layout(oid).await?, self.reader.membership(publication, oid).await?);
+        if table.known_as.as_ref() == Some(&now) {
             return Ok(true);
         }
-        let Some(catalog) = self.reader.catalog(&self.session.settings.publication.name).await? else {
+        let Some(catalog) = self.reader.catalog(publication).await? else {
             return Ok(false);
         };
         match catalog.by_oid(oid).filter(|found| found.relation.name == table.published.relation.name) {
             Some(found) if !found.relation.key.is_empty() => {
                 table.published = Arc::new(found.clone());
-                table.layout = Some(layout);
+                table.known_as = Some(now);
                 Ok(true)
             }
             _ => {
@@ -545,7 +549,15 @@ impl ReadTable {
         };
         let left = unread.leaves.iter().enumerate().flat_map(of_leaf).collect();
         let published = Arc::new(unread.published.clone());
-        Self { published, unread, layout: None, left, places: FIRST_BLOCKS * Places::PER_BLOCK, again: false, void: 0 }
+        Self {
+            published,
+            unread,
+            known_as: None,
+            left,
+            places: FIRST_BLOCKS * Places::PER_BLOCK,
+            again: false,
+            void: 0,
+        }
     }
 
     fn oid(&self) -> u32 {

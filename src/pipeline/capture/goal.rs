@@ -111,7 +111,7 @@ impl Goal {
                 tracing::error!(table = %name, reason, "table stopped");
                 session.health.stop_table(name.to_string(), reason);
             }
-            Self::Resync { .. } => session.leave(name, session.place(), reason).await?,
+            Self::Resync { begin, .. } => session.leave(name, *begin..=*begin, session.place(), reason).await?,
         }
         session.windows.stop(relation.oid, reason);
         Ok(())
@@ -153,10 +153,12 @@ impl Goal {
     }
 }
 
-/// Whether an error is of one table and comes again: its file is broken, the role may not read all of it, or a value cannot be read.
+/// Whether an error is of one table and comes again: its file is broken, the role may not read all of it, or a value cannot be read, or is
+/// refused.
 fn is_of_table(error: &Error) -> bool {
     let Error::Source(error) = error else { return false };
-    let is_of_table = |code: &str| matches!(code, "XX001" | "XX002" | "42501") || code.starts_with("22");
+    let is_of_table =
+        |code: &str| matches!(code, "XX001" | "XX002" | "42501") || code.starts_with("22") || code.starts_with("23");
     error.severity() == Severity::Definite || error.server_error().is_some_and(|error| is_of_table(&error.code))
 }
 
@@ -176,7 +178,7 @@ mod tests {
         };
         let resync = Goal::Resync { begin: Position::default(), conditions: BTreeMap::new() };
         let snapshot = Goal::Snapshot { planned: Vec::new(), consistent_point: Lsn::ZERO };
-        for code in ["XX001", "XX002", "42501", "22P02"] {
+        for code in ["XX001", "XX002", "42501", "22P02", "23514"] {
             assert!(resync.gives_up_at(&failed(code)) && !snapshot.gives_up_at(&failed(code)), "{code}");
         }
         for code in ["57P01", "53200", "55P03", "08006", "40001"] {

@@ -515,6 +515,7 @@ impl Opening<'_> {
         let registry = Registry::new(&settings.registry)?;
         let epoch = checkpoint.epoch;
         let position = PositionRecord::new(store, checkpoint, flush);
+        let unseen = source::window::unseen(&self.client).await?;
         let lost = self.survey.stopped_elsewhere(&settings.encoder.topics, state);
         let session = Session {
             settings,
@@ -533,7 +534,7 @@ impl Opening<'_> {
             keys: Mutex::new(state.keys.clone()),
             lost: std::sync::Mutex::new(lost),
             resyncs: Resyncs::new(state.resyncs.clone()),
-            windows: Arc::new(Windows::of_session()),
+            windows: Arc::new(Windows::of_session(unseen)),
         };
         session.retry_stopped(state).await?;
         Ok(session)

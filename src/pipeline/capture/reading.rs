@@ -59,11 +59,11 @@ pub(super) async fn take_up(
     // What its records or its publication are like may have changed since. Earlier options are asked by nobody: nothing is read under them.
     let hindrance =
         if below.is_none() && session.resyncs.count() > 0 { standing::hindrance(session).await? } else { None };
-    for (table, _) in session.resyncs.members() {
+    for (table, _) in session.resyncs.members(..) {
         // Under options that hold no longer other tables may be captured.
         let is_captured = below.is_some() || session.topics.contains_key(&table);
         let Some(reason) = why_not((gap, hindrance), session.tables.is_stopped(&table), is_captured) else { continue };
-        changed.extend(session.resyncs.leave(&table, Position::default(), reason));
+        changed.extend(session.resyncs.leave(&table, .., Position::default(), reason));
         session.tell_left(&table, reason);
     }
     session.position.record_current(|| session.resyncs.updates(&changed)).await?;
@@ -105,16 +105,23 @@ fn why_not(
 /// What is left to read of a resync. Its tables are open to the stream before it is looked where their rows lie: a row that moves
 /// behind that is owed, and one that has moved before lies in what is found.
 async fn rest_of(session: &Arc<Session>, reader: &WindowReader, begin: Position) -> Result<Rest, Error> {
-    let members = open(session, begin);
+    let mut members = open(session, begin);
     let oids: Vec<_> = members.iter().map(|member| member.oid).collect();
-    session.resyncs.note_leaves(begin, reader.leaves_now(&oids).await?);
+    let publication = &session.settings.publication.name;
+    let found = (reader.leaves_now(&oids).await?, reader.memberships(publication, &oids).await?);
+    let crowded = session.resyncs.note_leaves(begin, found, session.place());
     session.position.record_current(|| session.resyncs.updates(&[begin])).await?;
+    for (member, reason) in crowded {
+        give_up(session, &member, &reason);
+        session.tell_left(&member.name, &reason);
+        members.retain(|other| other.oid != member.oid);
+    }
     let (found, leaves) = look(session, reader, &members).await?;
     let (mut unread, mut conditions) = (Vec::new(), BTreeMap::new());
     for member in members {
         let Some(published) = found.get(&member.oid) else {
             let reason = "it was dropped or renamed, or left the publication, before its rows were read";
-            leave(session, &member, reason).await?;
+            leave(session, begin, &member, reason).await?;
             continue;
         };
         let mut recorded = member.chunks.clone().unwrap_or_default();
@@ -123,7 +130,7 @@ async fn rest_of(session: &Arc<Session>, reader: &WindowReader, begin: Position)
         let leaves = leaves.get(&member.oid).cloned().unwrap_or_default();
         let table = Unread::of(published.clone(), recorded, leaves);
         if let Err(reason) = table.may_be_read(session.key_form(&member.topic).await.as_ref()) {
-            leave(session, &member, &reason).await?;
+            leave(session, begin, &member, &reason).await?;
             continue;
         }
         conditions.insert(member.oid, member.conditions);
@@ -132,10 +139,15 @@ async fn rest_of(session: &Arc<Session>, reader: &WindowReader, begin: Position)
     Ok(Rest { unread, goal: Goal::Resync { begin, conditions } })
 }
 
-async fn leave(session: &Session, member: &Member, reason: &str) -> Result<(), Error> {
+async fn leave(session: &Session, begin: Position, member: &Member, reason: &str) -> Result<(), Error> {
+    give_up(session, member, reason);
+    session.leave(&member.name, begin..=begin, session.place(), reason).await
+}
+
+/// Nothing more of a table is read.
+fn give_up(session: &Session, member: &Member, reason: &str) {
     session.windows.stop(member.oid, reason);
     session.windows.shut(std::iter::once(member.oid));
-    session.leave(&member.name, session.place(), reason).await
 }
 
 /// The tables as they are published, and their leaves, by OID. Waits while a statement has one of them.

@@ -15,6 +15,10 @@ use crate::{
     schema::TableName,
 };
 
+/// Partitions of a table, and of all tables of a resync: they are recorded together, and the state topic takes about 1 MB.
+const MOST_LEAVES: usize = 4_000;
+const MOST_LEAVES_OF_ALL: usize = 12_000;
+
 /// What is recorded of a resync.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Run {
@@ -50,6 +54,9 @@ pub(super) struct Member {
     /// Its leaves before it was looked where its rows lie, and how each had come to it.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub(super) leaves: BTreeMap<u32, String>,
+    /// How the publication had it before it was looked where its rows lie.
+    #[serde(rename = "published", default, skip_serializing_if = "String::is_empty")]
+    pub(super) membership: String,
     /// It is in the resync no longer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) left: Option<Left>,
@@ -86,6 +93,7 @@ impl Member {
             rows: 0,
             streamed: false,
             leaves: BTreeMap::new(),
+            membership: String::new(),
             left: None,
         }
     }
@@ -98,6 +106,17 @@ impl Member {
     /// Whether some of the leaves that it has `now` are none of those that were read, or were away meanwhile.
     pub(super) fn has_other_leaves(&self, now: Option<&BTreeMap<u32, String>>) -> bool {
         now.into_iter().flatten().any(|(leaf, came)| self.leaves.get(leaf) != Some(came))
+    }
+
+    /// Whether the publication has it `now` as when its rows began to be read: in between every change was told.
+    pub(super) fn is_published_as(&self, now: Option<&String>) -> bool {
+        !self.membership.is_empty() && now == Some(&self.membership)
+    }
+
+    /// It leaves. What its record has of its partitions nobody needs any more.
+    pub(super) fn leave(&mut self, at: Position, reason: &str) {
+        self.leaves.clear();
+        self.left = Some(Left { at, reason: reason.to_owned() });
     }
 
     /// How many rows sinks must have come by; `None` where the count tells them nothing: no row was read, and others may not have come to
@@ -120,6 +139,25 @@ impl Run {
     /// What its record takes, in bytes; it becomes more while it is read.
     pub(super) fn bytes(&self) -> usize {
         serde_json::to_vec(self).map_or(usize::MAX, |json| json.len())
+    }
+
+    /// Tables whose partitions there is no room for leave, so that it can be recorded. Gives them with the reasons.
+    pub(super) fn leave_crowded(&mut self, at: Position) -> Vec<(Member, String)> {
+        let (begin, mut left) = (self.begin, Vec::new());
+        loop {
+            let all: usize = self.tables.iter().filter(|table| table.is_in()).map(|table| table.leaves.len()).sum();
+            let members = self.tables.iter_mut().filter(|table| table.is_in());
+            let Some(most) = members.max_by_key(|table| table.leaves.len()) else { return left };
+            let reason = if most.leaves.len() > MOST_LEAVES {
+                format!("it has more than {MOST_LEAVES} partitions")
+            } else if all > MOST_LEAVES_OF_ALL {
+                format!("the tables of its resync have more than {MOST_LEAVES_OF_ALL} partitions")
+            } else {
+                return left;
+            };
+            most.leave(at.max(begin), &reason);
+            left.push((most.clone(), reason));
+        }
     }
 
     /// Its name in records.
@@ -293,6 +331,34 @@ mod tests {
             assert_eq!(known.has_other_leaves(Some(&now)), others, "{now:?}");
         }
         assert!(!known.has_other_leaves(None));
+    }
+
+    #[test]
+    fn what_is_published_otherwise_is_told_and_what_was_never_noted_too() {
+        let member = |membership: &str| Member { membership: membership.to_owned(), ..member(1) };
+        let now = "9 740 12,741".to_owned();
+        assert!(member("9 740 12,741").is_published_as(Some(&now)));
+        assert!(!member("9 740 11,739").is_published_as(Some(&now)));
+        assert!(!member("9 740 12,741").is_published_as(None));
+        assert!(!member("").is_published_as(Some(&String::new())));
+    }
+
+    #[test]
+    fn tables_with_too_many_partitions_leave_the_largest_first() {
+        let crowded = |counts: &[u32]| {
+            let with = |(index, count): (usize, &u32)| {
+                let leaves = (0..*count).map(|leaf| (leaf, String::new())).collect();
+                Member { leaves, ..member(u32::try_from(index).unwrap()) }
+            };
+            let mut run = Run { tables: counts.iter().enumerate().map(with).collect(), ..run() };
+            let left: Vec<_> = run.leave_crowded(at(90, 1)).into_iter().map(|(member, _)| member.oid).collect();
+            assert!(run.tables.iter().all(|table| table.is_in() || table.leaves.is_empty()));
+            assert!(run.tables.iter().filter_map(|table| table.left.as_ref()).all(|left| left.at == run.begin));
+            left
+        };
+        assert_eq!(crowded(&[4000, 4000, 4000, 4000]), [0; 0]);
+        assert_eq!(crowded(&[4001, 1, 9000]), [2, 0]);
+        assert_eq!(crowded(&[3990, 4000, 3980, 3970, 70]), [1]);
     }
 
     #[test]

@@ -4,16 +4,20 @@
 //! change what is recorded, so a record is made of what is here when it is its turn
 //! ([`PositionRecord::record_current`](super::position::PositionRecord::record_current)).
 
-use std::sync::{
-    Mutex, MutexGuard, PoisonError,
-    atomic::{AtomicBool, Ordering},
+use std::{
+    collections::BTreeMap,
+    ops::RangeBounds,
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use tokio::sync::Notify;
 
 use super::{
     chunks::TableChunks,
-    resync::{Came, Left, Member, Run},
+    resync::{Came, Member, Run},
     state::Update,
 };
 use crate::{
@@ -133,9 +137,10 @@ impl Resyncs {
         known.map_or(Heard::New, |run| if run.begin == at { Heard::Again } else { Heard::Second })
     }
 
-    /// Whether the table is in a resync at this position, or was when it came before: also one that is over by now.
+    /// Whether the table is in a resync that goes on here.
     pub(super) fn is_covered(&self, oid: u32, at: Position) -> bool {
-        self.lock().runs.iter().any(|run| run.covers(oid, at).is_some())
+        let is_in = |run: &Run| run.covers(oid, at).is_some_and(Member::is_in);
+        self.lock().runs.iter().any(|run| run.goes_on() && is_in(run))
     }
 
     /// Begins one.
@@ -143,13 +148,19 @@ impl Resyncs {
         self.change(|inner| inner.runs.push(run));
     }
 
-    /// A table leaves the resync that it is in: nothing of it will be swept. Gives the begin of that one.
-    pub(super) fn leave(&self, table: &TableName, at: Position, reason: &str) -> Option<Position> {
+    /// A table leaves the resync that it is in, if that has one of these begins: nothing of it will be swept. Gives its begin.
+    pub(super) fn leave(
+        &self,
+        table: &TableName,
+        begins: impl RangeBounds<Position>,
+        at: Position,
+        reason: &str,
+    ) -> Option<Position> {
         self.change(|inner| {
-            for run in inner.runs.iter_mut().filter(|run| run.goes_on()) {
+            for run in inner.runs.iter_mut().filter(|run| run.goes_on() && begins.contains(&run.begin)) {
                 let mut members = run.tables.iter_mut();
                 if let Some(member) = members.find(|member| member.name == *table && member.is_in()) {
-                    member.left = Some(Left { at: at.max(run.begin), reason: reason.to_owned() });
+                    member.leave(at.max(run.begin), reason);
                     return Some(run.begin);
                 }
             }
@@ -157,18 +168,23 @@ impl Resyncs {
         })
     }
 
-    /// The tables of all resyncs that go on, with their OIDs.
-    pub(super) fn members(&self) -> Vec<(TableName, u32)> {
+    /// The tables of all resyncs that go on and have one of these begins, with their OIDs.
+    pub(super) fn members(&self, begins: impl RangeBounds<Position>) -> Vec<(TableName, u32)> {
         let inner = self.lock();
-        let tables = inner.runs.iter().filter(|run| run.goes_on()).flat_map(|run| &run.tables);
+        let runs = inner.runs.iter().filter(|run| run.goes_on() && begins.contains(&run.begin));
+        let tables = runs.flat_map(|run| &run.tables);
         tables.filter(|table| table.is_in()).map(|table| (table.name.clone(), table.oid)).collect()
     }
 
-    /// Reading pauses, or goes on; `false` where nothing is read.
-    pub(super) fn pause(&self, paused: bool) -> bool {
+    /// Reading pauses, or goes on, from here; `false` where no resync was going on.
+    pub(super) fn pause(&self, paused: bool, at: Position) -> bool {
         self.change(|inner| {
-            inner.paused = paused;
-            inner.runs.iter().any(Run::goes_on)
+            // A signal that comes again is of no resync that began behind it.
+            let goes_on = inner.runs.iter().any(|run| run.goes_on() && run.begin < at);
+            if goes_on {
+                inner.paused = paused;
+            }
+            goes_on
         })
     }
 
@@ -240,14 +256,24 @@ impl Resyncs {
         tables.filter(|table| table.is_in()).cloned().collect()
     }
 
-    /// The leaves of tables of a resync, before it is looked where their rows lie. Of one that is read already those from before count.
-    pub(super) fn note_leaves(&self, begin: Position, mut leaves: Leaves) {
+    /// The leaves of tables of a resync, and how the publication has them, before it is looked where their rows lie. Of one that is read
+    /// already those from before count. Gives the tables that leave here, since there is no room for their leaves, with the reasons.
+    pub(super) fn note_leaves(
+        &self,
+        begin: Position,
+        (mut leaves, mut memberships): (Leaves, BTreeMap<u32, String>),
+        at: Position,
+    ) -> Vec<(Member, String)> {
         self.change(|inner| {
-            let runs = inner.runs.iter_mut().filter(|run| run.begin == begin);
-            for member in runs.flat_map(|run| &mut run.tables).filter(|member| member.chunks.is_none()) {
+            let Some(run) = inner.runs.iter_mut().find(|run| run.begin == begin && run.goes_on()) else {
+                return Vec::new();
+            };
+            for member in run.tables.iter_mut().filter(|member| member.chunks.is_none() && member.is_in()) {
                 member.leaves = leaves.remove(&member.oid).unwrap_or_default();
+                member.membership = memberships.remove(&member.oid).unwrap_or_default();
             }
-        });
+            run.leave_crowded(at)
+        })
     }
 
     /// The begin of a resync, if an end of it that comes now would be its end.
@@ -338,8 +364,6 @@ impl Resyncs {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-
     use super::*;
 
     const fn at(commit: u64, ordinal: u64) -> Position {
@@ -362,8 +386,8 @@ mod tests {
         resyncs.begin(run(100, &[1]));
         assert!(resyncs.is_covered(1, at(110, 1)) && !resyncs.is_covered(1, at(100, 1)));
         assert!(!resyncs.is_covered(2, at(110, 1)) && resyncs.heard(at(100, 1), Lsn(100)) == Heard::Again);
-        assert_eq!(resyncs.leave(&name(1), at(120, 1), "stopped"), Some(at(100, 1)));
-        assert_eq!(resyncs.leave(&name(1), at(130, 1), "again"), None);
+        assert_eq!(resyncs.leave(&name(1), .., at(120, 1), "stopped"), Some(at(100, 1)));
+        assert_eq!(resyncs.leave(&name(1), .., at(130, 1), "again"), None);
         resyncs.begin(run(140, &[1, 2]));
         let of = |position| resyncs.of(1, position).map(|labelled| labelled.resync.commit.0);
         assert_eq!((of(at(110, 1)), of(at(130, 1)), of(at(150, 1))), (Some(100), Some(100), Some(140)));
@@ -390,12 +414,33 @@ mod tests {
     }
 
     #[test]
-    fn a_table_is_refused_at_the_same_positions_when_its_resync_is_over() {
-        let resyncs = Resyncs::new(vec![run(100, &[1])]);
-        resyncs.advance(at(100, 1), vec![Came { oid: 1, chunks: TableChunks::default(), rows: 2 }]);
-        assert!(resyncs.is_covered(1, at(150, 1)));
+    fn a_table_is_refused_while_it_is_in_a_resync_and_not_once_it_has_left_or_that_is_over() {
+        let resyncs = Resyncs::new(vec![run(100, &[1, 2])]);
+        assert!(resyncs.is_covered(1, at(150, 1)) && resyncs.is_covered(2, at(150, 1)));
+        resyncs.leave(&name(1), .., at(150, 1), "stopped");
+        assert!(!resyncs.is_covered(1, at(150, 2)) && resyncs.is_covered(2, at(150, 2)));
+        resyncs.advance(at(100, 1), vec![Came { oid: 2, chunks: TableChunks::default(), rows: 2 }]);
         assert!(resyncs.end(run(100, &[]).resync(), at(200, 1)).is_some());
-        assert!(resyncs.is_covered(1, at(150, 1)) && !resyncs.is_covered(1, at(201, 1)));
+        assert!(!resyncs.is_covered(2, at(201, 1)));
+    }
+
+    #[test]
+    fn what_one_resync_says_of_a_table_that_has_left_it_does_not_touch_the_next() {
+        let resyncs = Resyncs::new(vec![run(100, &[1, 2]), run(140, &[1])]);
+        let leave = |begin| resyncs.leave(&name(1), at(begin, 1)..=at(begin, 1), at(150, 1), "it cannot be read");
+        assert_eq!([leave(100), leave(100), leave(140)], [Some(at(100, 1)), None, Some(at(140, 1))]);
+    }
+
+    #[test]
+    fn a_signal_that_comes_again_is_of_no_resync_behind_it() {
+        let resyncs = Resyncs::new(vec![run(140, &[1])]);
+        assert!(!resyncs.pause(true, at(130, 1)) && !resyncs.is_paused());
+        assert!(resyncs.members(..at(130, 1)).is_empty());
+        assert_eq!(resyncs.leave(&name(1), ..at(130, 1), at(130, 1), "stopped"), None);
+        assert!(resyncs.pause(true, at(150, 1)) && resyncs.is_paused());
+        assert!(!resyncs.pause(false, at(130, 1)) && resyncs.is_paused());
+        assert_eq!(resyncs.members(..at(150, 1)), [(name(1), 1)]);
+        assert_eq!(resyncs.leave(&name(1), ..at(150, 1), at(150, 1), "stopped"), Some(at(140, 1)));
     }
 
     #[test]
@@ -423,15 +468,21 @@ mod tests {
 
     #[test]
     fn leaves_count_from_when_reading_begins() {
-        let leaves = |came: &str| Leaves::from([(1, BTreeMap::from([(11, came.to_owned())]))]);
         let resyncs = Resyncs::new(vec![run(100, &[1])]);
-        resyncs.note_leaves(at(100, 1), leaves(",740"));
-        resyncs.note_leaves(at(100, 1), leaves(",741"));
+        let note = |came: &str| {
+            let leaves = Leaves::from([(1, BTreeMap::from([(11, came.to_owned())]))]);
+            let memberships = BTreeMap::from([(1, format!("9 {came}"))]);
+            assert!(resyncs.note_leaves(at(100, 1), (leaves, memberships), at(120, 1)).is_empty());
+        };
+        note(",740");
+        note(",741");
         resyncs.advance(at(100, 1), vec![Came { oid: 1, chunks: TableChunks::default(), rows: 0 }]);
-        resyncs.note_leaves(at(100, 1), leaves(",742"));
-        assert_eq!(resyncs.members_of(at(100, 1))[0].leaves, BTreeMap::from([(11, ",741".to_owned())]));
+        note(",742");
+        let member = resyncs.members_of(at(100, 1)).remove(0);
+        assert_eq!(member.leaves, BTreeMap::from([(11, ",741".to_owned())]));
+        assert_eq!(member.membership, "9 ,741");
         assert_eq!(resyncs.about_to_end(run(100, &[]).resync()), Some(at(100, 1)));
-        resyncs.leave(&name(1), at(150, 1), "another leaf");
+        resyncs.leave(&name(1), .., at(150, 1), "another leaf");
         assert_eq!(resyncs.about_to_end(run(100, &[]).resync()), None);
     }
 
@@ -447,12 +498,12 @@ mod tests {
                 begin
             }
         });
-        assert!(!resyncs.pause(true));
+        assert!(!resyncs.pause(true, at(90, 1)));
         assert!(!resyncs.is_paused(), "nothing is read that could pause");
         resyncs.begin(run(100, &[1]));
         tokio::task::yield_now().await;
         assert_eq!(resyncs.reads(1), (Reads::Resync(at(100, 1)), Some(at(100, 1))));
-        resyncs.leave(&name(1), at(120, 1), "stopped");
+        resyncs.leave(&name(1), .., at(120, 1), "stopped");
         assert_eq!(resyncs.reads(1).1, None);
         assert_eq!(waiting.await.unwrap(), at(100, 1));
     }

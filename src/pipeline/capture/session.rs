@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
+    ops::RangeBounds,
     sync::{Arc, MutexGuard, PoisonError},
 };
 
@@ -276,7 +277,7 @@ impl Session {
             publisher.stop(&topic, position);
         }
         let stopped = StoppedTable { position, reason: reason.clone() };
-        let left = self.resyncs.leave(table, position, &reason);
+        let left = self.resyncs.leave(table, .., position, &reason);
         let updates = || {
             let stopped = Update::Stopped { table: table.to_string(), stopped: stopped.clone() };
             [stopped].into_iter().chain(self.resyncs.updates(left.as_slice())).collect()
@@ -297,9 +298,15 @@ impl Session {
         Position { epoch: self.epoch, commit: self.windows.at(), ordinal: u64::MAX }
     }
 
-    /// A table leaves the resync that it is in, if it is in one: nothing of it is swept at the sinks.
-    pub(super) async fn leave(&self, table: &TableName, at: Position, reason: &str) -> Result<(), Error> {
-        let Some(begin) = self.resyncs.leave(table, at, reason) else { return Ok(()) };
+    /// A table leaves the resync that it is in, if that has one of these begins: nothing of it is swept at the sinks.
+    pub(super) async fn leave(
+        &self,
+        table: &TableName,
+        begins: impl RangeBounds<Position>,
+        at: Position,
+        reason: &str,
+    ) -> Result<(), Error> {
+        let Some(begin) = self.resyncs.leave(table, begins, at, reason) else { return Ok(()) };
         self.position.record_current(|| self.resyncs.updates(&[begin])).await?;
         self.tell_left(table, reason);
         Ok(())

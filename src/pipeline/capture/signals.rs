@@ -65,9 +65,11 @@ pub(super) async fn take(
             }
             Heard::New => begin(session, (publisher, routes), &signal, at).await,
         },
+        // It was followed before, and what it was for is over.
+        Kind::Pause | Kind::Resume | Kind::Stop if at.commit < session.position.flushed() => Ok(()),
         Kind::Pause | Kind::Resume => {
             let pauses = signal.kind == Kind::Pause;
-            if session.resyncs.pause(pauses) {
+            if session.resyncs.pause(pauses, at) {
                 tracing::info!(position = %at, pauses, "reading tables again was told to pause or to go on");
             } else {
                 refuse(session, at, "there is none that could pause or go on");
@@ -196,7 +198,8 @@ async fn parents_first(session: &Session, members: Vec<Member>) -> Result<Vec<Me
 
 /// These tables, or all, leave their resyncs.
 async fn stop(session: &Session, tables: &[String], at: Position) -> Result<(), Error> {
-    let members = session.resyncs.members();
+    // One that comes again is of no resync that began behind it.
+    let members = session.resyncs.members(..at);
     let named = |name: &TableName| tables.is_empty() || tables.contains(&name.to_string());
     let stopping: Vec<_> = members.iter().filter(|(name, _)| named(name)).collect();
     if stopping.is_empty() {
@@ -204,7 +207,7 @@ async fn stop(session: &Session, tables: &[String], at: Position) -> Result<(), 
     }
     for (name, oid) in stopping {
         let (reads, member_of) = session.resyncs.reads(*oid);
-        session.leave(name, at, "it was told to stop").await?;
+        session.leave(name, ..at, at, "it was told to stop").await?;
         match reads {
             Reads::Resync(begin) if member_of == Some(begin) => session.windows.stop(*oid, "it was told to stop"),
             // Its rows are read for the snapshot, or not at all yet.

@@ -305,7 +305,7 @@ impl Streamer {
         };
         let reason = crate::retry::chain(error);
         self.session.windows.stop(relation, &reason);
-        self.session.leave(&running.relation.name, position, &reason).await
+        self.session.leave(&running.relation.name, .., position, &reason).await
     }
 
     async fn truncate(&mut self, lsn: Lsn, relations: &[u32]) -> Result<(), Error> {
@@ -397,8 +397,19 @@ impl Streamer {
         Ok(())
     }
 
-    /// Publishes the rows of a window, as they are here.
+    /// Publishes the rows of a window, as they are here. The server may not describe the table again, so what the stream goes by is as before.
     async fn window(&mut self, lsn: Lsn, closed: Closed) -> Result<Outcome, Error> {
+        let table = Arc::clone(&closed.rows.table);
+        let former = match self.routes.find(table.relation.oid) {
+            Some(Route::Running(running)) if !has_columns(&running.relation, &table.relation) => Arc::clone(running),
+            _ => return self.rows(lsn, closed).await,
+        };
+        let outcome = self.rows(lsn, closed).await;
+        self.routes.put_back(former);
+        outcome
+    }
+
+    async fn rows(&mut self, lsn: Lsn, closed: Closed) -> Result<Outcome, Error> {
         let windows = Arc::clone(&self.session.windows);
         let table = Arc::clone(&closed.rows.table);
         let (relation, oid, resync) = (&table.relation, table.relation.oid, closed.rows.resync);

@@ -152,9 +152,11 @@ pub(super) struct Windows {
 }
 
 impl Windows {
-    /// Those of a session, with a name that no other one has.
-    pub(super) fn of_session() -> Self {
-        Self::new(format!("{:016x}", RandomState::new().hash_one(0)))
+    /// Those of a session, with a name that no other one has. An earlier session may have delivered the transactions that are `unseen` yet.
+    pub(super) fn of_session(unseen: Vec<u32>) -> Self {
+        let windows = Self::new(format!("{:016x}", RandomState::new().hash_one(0)));
+        windows.lock().delivered = unseen;
+        windows
     }
 
     /// No table is open yet. `run` is unlike that of any other process.
