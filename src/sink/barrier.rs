@@ -30,7 +30,6 @@ use crate::{
         error::Error,
         ledger::{Ledger, Standing, bound_waits},
         resyncs, sweep,
-        table::own,
         ties::{self, Tie},
     },
 };
@@ -358,7 +357,7 @@ async fn empty(client: &Client, ledger: &Ledger, at: Position, topics: &[&str], 
         .await
         .map_err(Error::query("empty the tables of a barrier"))?;
     let sql = format!(
-        "SELECT t.topic, n.nspname::text, c.relname::text, c.relkind = 'p' FROM {} AS t JOIN pg_namespace n ON n.nspname = t.target_schema \
+        "SELECT t.topic, n.nspname::text, c.relname::text FROM {} AS t JOIN pg_namespace n ON n.nspname = t.target_schema \
          JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = t.target_table \
          WHERE t.instance = $1 AND t.topic = ANY ($2) ORDER BY t.topic <> $3, t.topic",
         ledger.table("topic")
@@ -368,8 +367,7 @@ async fn empty(client: &Client, ledger: &Ledger, at: Position, topics: &[&str], 
         .await
         .map_err(Error::query("empty the tables of a barrier"))?;
     let name = |row: &tokio_postgres::Row| TableName::new(row.get::<_, String>(1), row.get::<_, String>(2));
-    // Those that inherit from it have barriers of their own, where they were emptied too.
-    let tables: Vec<String> = rows.iter().map(|row| own(&name(row), row.get(3))).chain(seen).collect();
+    let tables: Vec<String> = rows.iter().map(|row| name(row).quoted()).chain(seen).collect();
     let Some(table) = rows.first().map(name) else { return Ok(()) };
     let refused = || Error::table(asking, &table, "empty");
     let truncate =

@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use tokio_postgres::{Client, error::Error as PgError};
 
-use crate::sink::ties::Reference;
+use crate::{postgres::sqlstate, retry::Severity, sink::ties::Reference};
 
 /// The ghosts of one table.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -38,7 +38,7 @@ impl Ghosts {
         Ok(Self { oid, from, gathered })
     }
 
-    /// Forgets them: the rows stay.
+    /// Forgets them: rows that are still there stay.
     ///
     /// # Errors
     /// The server's.
@@ -52,32 +52,20 @@ fn places(oid: u32) -> String {
     format!("walrelay_ghosts_{oid}")
 }
 
-/// Takes out the ghosts that rows reference which are no ghosts, or no more.
+/// Takes out the ghosts that rows reference which are no ghosts, or no more. Where it cannot be told what references a table's, all of them stay.
 ///
 /// # Errors
-/// The server's.
+/// The server's, that may pass.
 pub async fn keep_referenced(
     client: &Client,
     ghosts: &BTreeMap<u32, Ghosts>,
     references: &[Reference],
 ) -> Result<(), PgError> {
-    let statement = |key: &Reference| {
-        let (own, other) = (ghosts.get(&key.referenced)?, ghosts.get(&key.referencing));
-        let stays = other.map_or_else(String::new, |other| {
-            let places = places(other.oid);
-            format!(" AND NOT EXISTS (SELECT FROM pg_temp.{places} AS x WHERE x.o = k.tableoid AND x.c = k.ctid)")
-        });
-        let (places, from, table, same) = (places(own.oid), &own.from, &key.from, &key.same);
-        Some(format!(
-            "DELETE FROM pg_temp.{places} AS g USING {from} AS t WHERE t.tableoid = g.o AND t.ctid = g.c \
-             AND EXISTS (SELECT FROM {table} AS k WHERE {same}{stays})"
-        ))
-    };
-    let statements: Vec<String> = references.iter().filter_map(statement).collect();
     loop {
         let mut taken = 0;
-        for statement in &statements {
-            taken += client.execute(statement, &[]).await?;
+        for key in references {
+            let Some(own) = ghosts.get(&key.referenced) else { continue };
+            taken += keep_referenced_by(client, own, (key, ghosts.get(&key.referencing))).await?;
         }
         if taken == 0 {
             return Ok(());
@@ -85,25 +73,63 @@ pub async fn keep_referenced(
     }
 }
 
-/// Deletes the ghosts of these tables in one statement; how many of each are gone.
+/// The same by one foreign key; how many are taken out.
+async fn keep_referenced_by(
+    client: &Client,
+    own: &Ghosts,
+    (key, others): (&Reference, Option<&Ghosts>),
+) -> Result<u64, PgError> {
+    let stays = others.map_or_else(String::new, |others| {
+        let places = places(others.oid);
+        format!(" AND NOT EXISTS (SELECT FROM pg_temp.{places} AS x WHERE x.o = k.tableoid AND x.c = k.ctid)")
+    });
+    let (places, from, table, same) = (places(own.oid), &own.from, &key.from, &key.same);
+    let sql = format!(
+        "DELETE FROM pg_temp.{places} AS g USING {from} AS t WHERE t.tableoid = g.o AND t.ctid = g.c \
+         AND EXISTS (SELECT FROM {table} AS k WHERE {same}{stays})"
+    );
+    client.batch_execute("SAVEPOINT keep").await?;
+    let taken = match client.execute(&sql, &[]).await {
+        Err(error) if error.code().is_some_and(|code| sqlstate::severity(code.code()) != Severity::Transient) => {
+            client.batch_execute("ROLLBACK TO SAVEPOINT keep").await?;
+            own.forget(client).await?;
+            let reason = error.as_db_error().map_or("no answer", |said| said.message());
+            tracing::warn!(
+                table = from,
+                references = table,
+                reason,
+                "rows that the source does not have stay in the table, since it cannot be seen which of them rows reference"
+            );
+            0
+        }
+        taken => taken?,
+    };
+    client.batch_execute("RELEASE SAVEPOINT keep").await?;
+    Ok(taken)
+}
+
+/// Deletes the ghosts of these tables, of several in one statement; how many of each are gone.
 ///
 /// # Errors
 /// What the target refuses; constraints that were deferred speak too.
 pub async fn delete(client: &Client, group: &[&Ghosts]) -> Result<Vec<u64>, PgError> {
-    let deletion = |(at, ghosts): (usize, &&Ghosts)| {
+    let deletion = |ghosts: &Ghosts| {
         let (from, places) = (&ghosts.from, places(ghosts.oid));
-        format!(
-            "d{at} AS (DELETE FROM {from} AS t USING pg_temp.{places} AS g \
-             WHERE t.tableoid = g.o AND t.ctid = g.c RETURNING 1)"
-        )
+        format!("DELETE FROM {from} AS t USING pg_temp.{places} AS g WHERE t.tableoid = g.o AND t.ctid = g.c")
     };
-    let deletions: Vec<String> = group.iter().enumerate().map(deletion).collect();
-    let counts: Vec<String> = (0..group.len()).map(|at| format!("(SELECT count(*) FROM d{at})")).collect();
-    let sql = format!("WITH {} SELECT ARRAY[{}]", deletions.join(", "), counts.join(", "));
-    let deleted: Vec<i64> = client.query_one(&sql, &[]).await?.try_get(0)?;
+    let deleted = if let [one] = group {
+        // Rules on the table are not for a part of another statement.
+        vec![client.execute(&deletion(one), &[]).await?]
+    } else {
+        let parts = group.iter().enumerate().map(|(at, ghosts)| format!("d{at} AS ({} RETURNING 1)", deletion(ghosts)));
+        let counts: Vec<String> = (0..group.len()).map(|at| format!("(SELECT count(*) FROM d{at})")).collect();
+        let sql = format!("WITH {} SELECT ARRAY[{}]", parts.collect::<Vec<_>>().join(", "), counts.join(", "));
+        let deleted: Vec<i64> = client.query_one(&sql, &[]).await?.try_get(0)?;
+        deleted.into_iter().map(|count| u64::try_from(count).unwrap_or(0)).collect()
+    };
     // What is deferred would speak at the commit, and for no table.
     client.batch_execute("SET CONSTRAINTS ALL IMMEDIATE").await?;
-    Ok(deleted.into_iter().map(|count| u64::try_from(count).unwrap_or(0)).collect())
+    Ok(deleted)
 }
 
 /// Groups tables that foreign keys tie into a circle, and orders the groups so that what references another one comes before it.

@@ -81,7 +81,7 @@ mod tests {
         };
         let columns = vec![column("m", Some(enumeration.clone())), column("o", Some(enumeration))];
         let (unique, parents, children) = (Vec::new(), BTreeSet::new(), BTreeSet::new());
-        let target = Target { name, is_partitioned: false, columns, unique, cascades: false, parents, children };
+        let target = Target { name, columns, unique, cascades: false, parents, children };
         let add = "ALTER TYPE public.mood ADD VALUE IF NOT EXISTS";
         let expected = [
             format!("{add} 'new' BEFORE 'sad'"),

@@ -155,7 +155,7 @@ impl Plan {
     /// Deletes the rows whose keys are staged.
     #[must_use]
     pub fn delete(&self) -> String {
-        let (table, keys, join) = (self.target.own(), self.staging.keys(), &self.join);
+        let (table, keys, join) = (self.table().quoted(), self.staging.keys(), &self.join);
         format!("DELETE FROM {table} AS t USING {keys} WHERE s.g = {} AND {join}", group::DELETE)
     }
 
@@ -178,12 +178,11 @@ impl Plan {
             // Counting the deleted rows makes the whole deletion happen before the first insertion. A foreign key with
             // NO ACTION is checked when the statement ends, and then finds the row again.
             return format!(
-                "WITH gone AS (DELETE FROM {own} AS t USING {keys} WHERE s.g BETWEEN {whole} AND \
+                "WITH gone AS (DELETE FROM {table} AS t USING {keys} WHERE s.g BETWEEN {whole} AND \
                  {partial_groups} AND {join} RETURNING 1) \
                  INSERT INTO {table}{names}{overriding} SELECT {values} FROM (SELECT count(*) FROM gone) AS n, \
                  {rows} WHERE s.g BETWEEN {whole} AND {partial_groups}",
                 whole = group::WHOLE,
-                own = self.target.own(),
             );
         }
         let keys = self.names(&self.shape.key, "");
@@ -235,9 +234,8 @@ impl Plan {
         names.push(self.name(identity));
         values.push(self.staging.column(identity));
         format!(
-            "WITH gone AS (DELETE FROM {} AS t USING {differ} RETURNING {}) \
+            "WITH gone AS (DELETE FROM {table} AS t USING {differ} RETURNING {}) \
              INSERT INTO {table} ({}) OVERRIDING SYSTEM VALUE SELECT gone.* FROM (SELECT count(*) FROM gone) AS n, gone",
-            self.target.own(),
             values.join(", "),
             names.join(", ")
         )
@@ -246,7 +244,7 @@ impl Plan {
     /// One row if [`Plan::renumber`] has something to do.
     #[must_use]
     pub fn must_renumber(&self, groups: &[i64]) -> String {
-        let (table, differ) = (self.target.own(), self.differ(groups));
+        let (table, differ) = (self.table().quoted(), self.differ(groups));
         format!("SELECT FROM {table} AS t, {differ} LIMIT 1")
     }
 
@@ -285,7 +283,7 @@ impl Plan {
             .filter(|index| self.settable.contains(index))
             .map(|index| format!("{} = {}", self.name(*index), self.staging.column(*index)))
             .collect();
-        let (table, rows, join) = (self.target.own(), self.staging.rows(), &self.join);
+        let (table, rows, join) = (self.table().quoted(), self.staging.rows(), &self.join);
         (!set.is_empty()).then(|| {
             let set = set.join(", ");
             format!("UPDATE {table} AS t SET {set} FROM {rows} WHERE s.g = {number} AND {join}")
@@ -295,7 +293,7 @@ impl Plan {
     /// Fills the other columns of a group's staged rows from the target; the first statement meets every row.
     #[must_use]
     pub fn complete(&self, number: i64, present: &[usize]) -> Vec<String> {
-        let target = format!("{} AS t", self.target.own());
+        let target = format!("{} AS t", self.table().quoted());
         let of_group = format!("s.g = {number} AND {}", self.join);
         let value = |index| (!present.contains(&index)).then(|| format!("t.{}", self.name(index)));
         self.staging.update(&target, &of_group, value)
@@ -304,7 +302,7 @@ impl Plan {
     /// Removes those of a group's staged rows that the target does not have.
     #[must_use]
     pub fn leave_out_missing(&self, number: i64) -> String {
-        let (table, keys, join) = (self.target.own(), self.staging.keys(), &self.join);
+        let (table, keys, join) = (self.table().quoted(), self.staging.keys(), &self.join);
         format!("DELETE FROM {keys} WHERE s.g = {number} AND NOT EXISTS (SELECT FROM {table} AS t WHERE {join})")
     }
 
@@ -350,7 +348,7 @@ impl Plan {
     #[must_use]
     pub fn read_moving(&self) -> String {
         let columns = self.names(&self.staged, "t.");
-        let (table, keys, join) = (self.target.own(), self.staging.keys(), &self.join);
+        let (table, keys, join) = (self.table().quoted(), self.staging.keys(), &self.join);
         format!("SELECT s.i, {columns} FROM {table} AS t JOIN {keys} ON {join} WHERE s.g = {}", group::MOVE)
     }
 
@@ -365,7 +363,7 @@ impl Plan {
     #[must_use]
     pub fn write_matching(&self, change: bool) -> String {
         let number = if change { group::OLD } else { group::DELETE };
-        let (table, rows) = (self.target.own(), self.staging.rows());
+        let (table, rows) = (self.table().quoted(), self.staging.rows());
         let (old, here) = (self.values(&self.staged), self.names(&self.staged, "t."));
         let matching = format!(
             "WITH wanted AS MATERIALIZED (SELECT s.i, ROW({old})::text AS r, \

@@ -17,6 +17,7 @@ use tokio_postgres::{Client, types::PgLsn};
 use crate::{
     event::{Resync, Sweep},
     lsn::Position,
+    postgres::sqlstate,
     retry::{Classify as _, Severity},
     schema::{TableName, quote_identifier},
     sink::{
@@ -25,8 +26,8 @@ use crate::{
         ledger::{Ledger, position_of},
         predicate::{self, Unclear},
         resyncs,
-        table::{Target, own},
-        ties::{self, Reference},
+        table::Target,
+        ties::{self, Reference, own},
     },
 };
 
@@ -85,15 +86,15 @@ pub async fn run<'a>(
     let swept = Swept { client, resync: sweep.resync, references: &references };
     let tables: Vec<u32> = members.iter().map(|member| member.oid).filter(|oid| found.contains_key(oid)).collect();
     for group in children_first(&tables, &references) {
-        // What an earlier table has refused to lose keeps what it references.
         ghosts::keep_referenced(client, &found, &references).await.map_err(Error::query("sweep tables"))?;
         let of_group: Vec<&Member> = members.iter().filter(|member| group.contains(&member.oid)).collect();
         save(client).await?;
         if let Err(error) = swept.delete(&of_group, &found).await {
             refused.insert(refuse(client, &of_group, error, asking).await?);
-            for ghosts in group.iter().filter_map(|oid| found.get(oid)) {
-                ghosts.forget(client).await.map_err(Error::query("sweep tables"))?;
-            }
+        }
+        // What a refusal or a trigger has kept is no ghost for what it references.
+        for ghosts in group.iter().filter_map(|oid| found.get(oid)) {
+            ghosts.forget(client).await.map_err(Error::query("sweep tables"))?;
         }
     }
     let is_refused = |topic: &str| refused.iter().flatten().any(|refused| *refused == topic);
@@ -186,10 +187,6 @@ async fn condition(
         return Ok(Err(Unclear("it is not there any more".to_owned())));
     };
     let conditions = sweep.conditions.get(&member.topic).map_or(&[][..], Vec::as_slice);
-    let within = match predicate::compile(client, (member.oid, &target), conditions).await.map_err(described)? {
-        Ok(within) => within,
-        Err(unclear) => return Ok(Err(unclear)),
-    };
     let Some(published) = sweep.rows.get(&member.topic).copied() else {
         return Ok(Err(Unclear("the resync does not say how many rows of it it has read".to_owned())));
     };
@@ -201,6 +198,16 @@ async fn condition(
     if noted.is_some() && member.is_incomplete {
         return Ok(Err(Unclear("its key got other columns or types while the resync went on".to_owned())));
     }
+    let within = match predicate::compile(client, (member.oid, &target), conditions).await {
+        Ok(Ok(within)) => within,
+        Ok(Err(unclear)) => return Ok(Err(unclear)),
+        Err(error) if error.code().is_some_and(|code| sqlstate::quotes_values(code.code())) => {
+            client.batch_execute("ROLLBACK TO SAVEPOINT sweep").await.map_err(described)?;
+            let unknown = "the resync's condition has a value that the type of its column has not here";
+            return Ok(Err(Unclear(unknown.to_owned())));
+        }
+        Err(error) => return Err(described(error)),
+    };
     let Some((_, number, rows)) = noted else {
         let empty = "nothing of the resync came here, and it has read rows, or another one has left what it noted";
         return Ok(if published == 0 && !member.is_listed { Ok(within) } else { Err(Unclear(empty.to_owned())) });

@@ -62,8 +62,6 @@ pub struct UniqueIndex {
 pub struct Target {
     /// Its name.
     pub name: TableName,
-    /// It has partitions.
-    pub is_partitioned: bool,
     /// Its columns.
     pub columns: Vec<TargetColumn>,
     /// Its usable unique indexes, the primary key first.
@@ -77,20 +75,7 @@ pub struct Target {
     pub children: BTreeSet<TableName>,
 }
 
-/// A table as a relation of statements that concern its rows alone: those of tables that inherit from it are other tables' (`ONLY`), those of
-/// partitions its own.
-#[must_use]
-pub fn own(name: &TableName, is_partitioned: bool) -> String {
-    if is_partitioned { name.quoted() } else { format!("ONLY {}", name.quoted()) }
-}
-
 impl Target {
-    /// See [`own`].
-    #[must_use]
-    pub fn own(&self) -> String {
-        own(&self.name, self.is_partitioned)
-    }
-
     /// The column of this name.
     #[must_use]
     pub fn column(&self, name: &str) -> Option<&TargetColumn> {
@@ -106,7 +91,7 @@ impl Target {
     /// Reads the catalog; `None` if there is no such table.
     pub async fn load(client: &Client, topic: &str, name: &TableName) -> Result<Option<Self>, Error> {
         let failed = || Error::table(topic, name, "describe");
-        let sql = "SELECT c.oid, c.relkind = 'p' FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace \
+        let sql = "SELECT c.oid FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace \
                    WHERE n.nspname = $1 AND c.relname = $2 AND c.relkind IN ('r', 'p')";
         let Some(row) = client.query_opt(sql, &[&&*name.schema, &&*name.table]).await.map_err(failed())? else {
             return Ok(None);
@@ -130,7 +115,6 @@ impl Target {
         let unique = unique.iter().map(|row| UniqueIndex { columns: row.get(0), equality: row.get(1) }).collect();
         let mut target = Self {
             name: name.clone(),
-            is_partitioned: row.get(1),
             columns,
             unique,
             cascades: false,

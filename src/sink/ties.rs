@@ -10,7 +10,7 @@ use tokio_postgres::Client;
 
 use crate::{
     schema::TableName,
-    sink::{error::Error, ledger::Ledger, table::own},
+    sink::{error::Error, ledger::Ledger},
 };
 
 /// A foreign key.
@@ -20,6 +20,13 @@ pub struct Tie {
     pub referencing: TableName,
     /// The table that it references.
     pub referenced: TableName,
+}
+
+/// A table as a relation of statements that concern its rows alone: those of tables that inherit from it may be another topic's (`ONLY`), those
+/// of partitions are its own.
+#[must_use]
+pub fn own(name: &TableName, is_partitioned: bool) -> String {
+    if is_partitioned { name.quoted() } else { format!("ONLY {}", name.quoted()) }
 }
 
 /// A foreign key between applied tables.
@@ -89,9 +96,12 @@ pub async fn references(client: &Client, ledger: &Ledger, tables: &[u32]) -> Res
     let sql = format!(
         "WITH own AS (SELECT c.oid FROM {} t JOIN pg_namespace n ON n.nspname = t.target_schema \
            JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = t.target_table), \
-         parts AS (SELECT oid AS root, oid FROM own UNION SELECT oid, relid FROM own CROSS JOIN LATERAL pg_partition_tree(oid)) \
+         parts AS (SELECT oid AS root, oid FROM own UNION SELECT oid, relid FROM own CROSS JOIN LATERAL pg_partition_tree(oid) \
+           UNION SELECT oid, relid FROM own CROSS JOIN LATERAL pg_partition_ancestors(oid)) \
          SELECT a.root, b.root, n.nspname::text, r.relname::text, r.relkind = 'p', \
-           (SELECT string_agg(format('t.%I OPERATOR(%I.%s) k.%I', y.attname, m.nspname, o.oprname, x.attname), ' AND ') \
+           (SELECT string_agg(format('t.%I OPERATOR(%I.%s) k.%I', y.attname, m.nspname, o.oprname, x.attname) || coalesce((\
+              SELECT format(' COLLATE %I.%I', cn.nspname, cl.collname) FROM pg_collation cl JOIN pg_namespace cn ON cn.oid = cl.collnamespace \
+              WHERE cl.oid = y.attcollation AND x.attcollation <> y.attcollation), ''), ' AND ') \
             FROM unnest(f.conkey, f.confkey, f.conpfeqop) AS u (mine, other, equality) \
             JOIN pg_attribute x ON x.attrelid = f.conrelid AND x.attnum = u.mine \
             JOIN pg_attribute y ON y.attrelid = f.confrelid AND y.attnum = u.other \

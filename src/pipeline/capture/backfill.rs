@@ -42,6 +42,8 @@ const FIRST_BLOCKS: u64 = 16;
 const KEYS: (usize, usize) = (64, 1000);
 /// How long to wait where a lock is held, or a transaction is not visible yet.
 const PAUSE: Duration = Duration::from_millis(20);
+/// For so long a window may wait before that is told.
+const WAITS_LONG: Duration = Duration::from_secs(30);
 /// How often it is told how far it has come.
 const TELL: Duration = Duration::from_secs(5);
 
@@ -268,6 +270,7 @@ impl Backfill {
         let begun = Instant::now();
         self.low(oid).await?;
         let delivered = begun.elapsed();
+        let mut is_told = false;
         loop {
             let attempt = match self.attempt(index, &what).await {
                 Err(error) if self.goal.gives_up_at(&error) => {
@@ -281,6 +284,15 @@ impl Backfill {
                 Attempt::Read => break,
                 Attempt::Elsewise => return Ok(()),
                 Attempt::Later => {
+                    if !is_told && begun.elapsed() > WAITS_LONG {
+                        is_told = true;
+                        let name = self.tables.get(index).map(|table| table.published.relation.name.to_string());
+                        tracing::warn!(
+                            table = name.as_deref(),
+                            "reading rows waits: a statement has the table, or a transaction that may be committed is not visible yet (one that \
+                             waits for a stand-by; where stand-bys are synchronous, any that was open when capture began, prepared ones too)"
+                        );
+                    }
                     tokio::time::sleep(PAUSE).await;
                     self.record(false).await?;
                     let visible = self.reader.visible().await?;

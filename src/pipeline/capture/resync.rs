@@ -356,9 +356,9 @@ mod tests {
             assert!(run.tables.iter().filter_map(|table| table.left.as_ref()).all(|left| left.at == run.begin));
             left
         };
-        assert_eq!(crowded(&[4000, 4000, 4000, 4000]), [0; 0]);
+        assert_eq!(crowded(&[4000, 4000, 4000]), [0; 0]);
         assert_eq!(crowded(&[4001, 1, 9000]), [2, 0]);
-        assert_eq!(crowded(&[3990, 4000, 3980, 3970, 70]), [1]);
+        assert_eq!(crowded(&[3990, 4000, 3980, 70]), [1]);
     }
 
     #[test]
