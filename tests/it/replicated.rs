@@ -13,7 +13,7 @@ use crate::{
 };
 
 /// Between transactions, so that brokers that are being killed can follow on two cores.
-const PACE: Duration = Duration::from_millis(20);
+const PACE: Duration = Duration::from_millis(100);
 
 /// A capture under load.
 struct Loaded {

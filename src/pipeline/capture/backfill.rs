@@ -15,29 +15,24 @@ use super::{
     chunks::Ranges,
     goal::{Goal, Rest},
     publisher::Publisher,
+    read_table::ReadTable,
     resync::{Came, end_marker},
     session::Session,
     standing,
     tuple_format::copy_format,
-    unread::{Unread, UnreadLeaf},
     windows::{Outcome, Rows, Windows},
 };
 use crate::{
     lsn::{Lsn, Position},
     retry::chain,
-    schema::{Relation, TableName},
-    source::{
-        catalog::PublishedTable,
-        window::{Begun, KeyTexts, Layout, LeafNow, Places, Taken, WindowReader},
-    },
+    schema::TableName,
+    source::window::{Begun, KeyTexts, LeafNow, Places, Taken, WindowReader},
 };
 
 /// Rows of one window, in bytes about.
 const TARGET_BYTES: usize = 8 << 20;
 /// With more it is given up for a smaller one.
 const LIMIT_BYTES: usize = 32 << 20;
-/// Blocks of the first window.
-const FIRST_BLOCKS: u64 = 16;
 /// Keys of the first window, and of any.
 const KEYS: (usize, usize) = (64, 1000);
 /// How long to wait where a lock is held, or a transaction is not visible yet.
@@ -65,21 +60,6 @@ pub(super) struct Backfill {
     recorded: Instant,
     told: Instant,
     keys: usize,
-}
-
-struct ReadTable {
-    published: Arc<PublishedTable>,
-    unread: Unread,
-    /// What its rows are read by: its columns, and how the publication has it.
-    known_as: Option<(Layout, Option<String>)>,
-    /// What is left, by leaf.
-    left: VecDeque<(usize, Places)>,
-    /// How many places a window has.
-    places: u64,
-    /// It was read again from its begin, since too many rows were owed.
-    again: bool,
-    /// Windows of which nothing was published.
-    void: u64,
 }
 
 /// What a window is of.
@@ -551,51 +531,5 @@ impl Backfill {
         let figures = figures.iter().fold((0, 0), |sum, (_, (all, done))| (sum.0 + done, sum.1 + all));
         self.measure();
         self.goal.tell(&self.session, figures, self.windows.owed_bytes());
-    }
-}
-
-impl ReadTable {
-    fn new(unread: Unread) -> Self {
-        let of_leaf = |(index, leaf): (usize, &UnreadLeaf)| {
-            leaf.missing.iter().map(move |blocks| (index, Places::of_blocks(*blocks))).collect::<Vec<_>>()
-        };
-        let left = unread.leaves.iter().enumerate().flat_map(of_leaf).collect();
-        let published = Arc::new(unread.published.clone());
-        Self {
-            published,
-            unread,
-            known_as: None,
-            left,
-            places: FIRST_BLOCKS * Places::PER_BLOCK,
-            again: false,
-            void: 0,
-        }
-    }
-
-    fn oid(&self) -> u32 {
-        self.relation().oid
-    }
-
-    fn relation(&self) -> &Relation {
-        &self.published.relation
-    }
-
-    /// The next places to read. They end with a block, unless there is too much in one.
-    fn next(&self) -> Option<(usize, Places)> {
-        let (leaf, Places { from, to }) = *self.left.front()?;
-        let block_ends = (from / Places::PER_BLOCK + 1) * Places::PER_BLOCK;
-        let end = from.saturating_add(self.places);
-        let end = if end <= block_ends { end } else { end / Places::PER_BLOCK * Places::PER_BLOCK };
-        Some((leaf, Places { from, to: end.min(to) }))
-    }
-
-    /// A leaf is read up to there.
-    fn came(&mut self, leaf: usize, to: u64) {
-        if let Some((_, left)) = self.left.front_mut().filter(|(of, _)| *of == leaf) {
-            left.from = left.from.max(to);
-            if left.from >= left.to {
-                self.left.pop_front();
-            }
-        }
     }
 }

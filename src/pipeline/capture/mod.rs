@@ -38,6 +38,7 @@ mod options;
 mod position;
 mod progress;
 mod publisher;
+mod read_table;
 mod readers;
 mod reading;
 mod resync;
