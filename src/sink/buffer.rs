@@ -383,7 +383,6 @@ mod tests {
             key_move: false,
             moved_columns: Vec::new(),
             backfilling: false,
-            resync: None,
             barrier: None,
         }
     }

@@ -75,7 +75,6 @@ mod tests {
             generated: false,
             identity_always: false,
             canonical: true,
-            rounds: false,
             enumeration,
             width: None,
         };

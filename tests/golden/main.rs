@@ -26,7 +26,6 @@ mod oracle;
 mod recorded;
 mod recorded_decoding;
 mod recorded_defaults;
-mod resync;
 mod round_trip;
 mod seeds;
 mod support;

@@ -175,7 +175,6 @@ fn event(op: Op, shape: &Arc<TableShape>, position: Position) -> ChangeEvent {
         key_move: false,
         moved_columns: Vec::new(),
         backfilling: false,
-        resync: None,
         barrier: None,
     }
 }
