@@ -7,9 +7,13 @@ use std::{ops::Range, sync::Arc};
 
 use bytes::Bytes;
 
+mod barrier;
 mod cell;
 
-pub use self::cell::{Cell, Row, Span, Text, row};
+pub use self::{
+    barrier::{Barrier, Comparison, Condition, Gate, ParseResyncError, Resync, Sweep},
+    cell::{Cell, Row, Span, Text, row},
+};
 use crate::{
     lsn::{Lsn, Position},
     schema::TableName,
@@ -187,6 +191,8 @@ pub struct EventMeta {
     pub snapshot: SnapshotMark,
     /// Rows of the table are still to come that were there before it: the row that it changes may be one of them.
     pub backfilling: bool,
+    /// The resync that its table is in at its position.
+    pub resync: Option<Resync>,
 }
 
 /// Records of one encoding step, in one arena that is reused: nothing is allocated per record in steady state.
@@ -320,24 +326,6 @@ pub struct TableShape {
     pub key: Vec<usize>,
 }
 
-/// A TRUNCATE (or a new snapshot generation) that every partition of every listed topic carries (PROTOCOL: barriers).
-#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-pub struct Barrier {
-    /// The topics of the statement's tables with their partition counts, sorted by topic.
-    pub topics: Vec<(String, i32)>,
-    /// Those that the statement concerns too, and that get their copies when capture goes on with their tables: sorted.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub stopped: Vec<(String, i32)>,
-}
-
-impl Barrier {
-    /// How many partitions of a topic carry it; `None` if the topic is not listed.
-    #[must_use]
-    pub fn partitions(&self, topic: &str) -> Option<i32> {
-        self.topics.iter().find(|(name, _)| name == topic).map(|(_, partitions)| *partitions)
-    }
-}
-
 /// A change event as the sink applies it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ChangeEvent {
@@ -359,6 +347,8 @@ pub struct ChangeEvent {
     pub moved_columns: Vec<usize>,
     /// The source's snapshot of the table goes on: that there is no row to change means that it is still to come.
     pub backfilling: bool,
+    /// The resync that the table was in at its position.
+    pub resync: Option<Resync>,
     /// Set on op `t`: the barrier that it is.
     pub barrier: Option<Barrier>,
 }

@@ -7,6 +7,7 @@ mod config;
 pub mod demo;
 mod half;
 mod output;
+mod resync;
 mod settings;
 mod shutdown;
 mod verify;
@@ -51,6 +52,8 @@ enum Command {
     Apply,
     /// Compare source and target exactly at one LSN, while both go on
     Verify(verify::Arguments),
+    /// Have the running capture read tables again while it streams; rows that the source does not have go at the targets then
+    Resync(resync::Arguments),
     /// Look at every prerequisite on source, Kafka, registry and target, and say what fixes what is wrong
     Check {
         /// Print JSON
@@ -70,6 +73,7 @@ pub async fn run(cli: Cli) -> Result<Exit, Error> {
         Command::Capture => capture::run(&layers()?).await,
         Command::Apply => apply::run(&layers()?).await,
         Command::Verify(arguments) => verify::run(&layers()?, arguments).await,
+        Command::Resync(arguments) => resync::run(&layers()?, arguments).await,
         Command::Check { json } => check::run(&layers()?, json).await,
         Command::Config => config::run(&layers()?),
         Command::Demo(args) => Ok(if demo::run(args).await? { Exit::Success } else { Exit::Differs }),

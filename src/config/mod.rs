@@ -107,6 +107,21 @@ pub struct VerifyConfig {
     pub log: Log,
 }
 
+/// What `walrelay resync` needs.
+#[derive(Clone)]
+pub struct ResyncConfig {
+    /// The server whose capture is asked.
+    pub source: postgres::Settings,
+    /// `[capture]`: which tables.
+    pub capture: Capture,
+    /// `[format]`: whether records can tell of it.
+    pub format: Format,
+    /// `http.capture`: where capture shows how far it has come.
+    pub page: String,
+    /// `[log]`
+    pub log: Log,
+}
+
 /// What `walrelay check` looks at: everything whose address is configured.
 #[derive(Clone)]
 pub struct CheckConfig {
@@ -175,6 +190,20 @@ impl VerifyConfig {
             capture: sections.capture,
             apply: sections.apply,
             kafka: sections.kafka,
+            log: sections.log,
+        })
+    }
+}
+
+impl ResyncConfig {
+    /// The configuration of `resync`, or everything that is wrong with it.
+    pub fn new(layers: &Layers) -> Result<Self, Error> {
+        let sections = sections(layers, &[&SOURCE])?;
+        Ok(Self {
+            source: server(sections.source).ok_or_else(unaddressed)?,
+            capture: sections.capture,
+            format: sections.format,
+            page: sections.http.capture,
             log: sections.log,
         })
     }

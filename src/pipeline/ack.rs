@@ -30,13 +30,15 @@ pub struct AckTracker {
     hold: Option<Lsn>,
     /// The same while rows of a snapshot are read beside the stream.
     snapshot: Option<Lsn>,
+    /// The same while tables are read again.
+    resync: Option<Lsn>,
 }
 
 impl AckTracker {
     /// Everything below `start` is confirmed already.
     #[must_use]
     pub const fn new(start: Lsn) -> Self {
-        Self { units: VecDeque::new(), first: 0, acknowledged: start, hold: None, snapshot: None }
+        Self { units: VecDeque::new(), first: 0, acknowledged: start, hold: None, snapshot: None, resync: None }
     }
 
     /// Opens the next unit. Units may close in any order; they are through in the order in which they were opened.
@@ -110,6 +112,12 @@ impl AckTracker {
         self.snapshot = None;
     }
 
+    /// Keeps the flush LSN at or below the begin of a resync; `None`: there is none any more. What is acknowledged is complete all the
+    /// same: rows that are read again were published before.
+    pub const fn hold_for_resync(&mut self, lsn: Option<Lsn>) {
+        self.resync = lsn;
+    }
+
     /// Below this everything is acknowledged, the rows that were there before included: nothing above a snapshot's point while it
     /// goes on.
     #[must_use]
@@ -126,7 +134,8 @@ impl AckTracker {
     /// What may be confirmed to the server.
     #[must_use]
     pub fn flush(&self) -> Lsn {
-        self.hold.map_or(self.complete(), |hold| hold.min(self.complete()))
+        let holds = [self.hold, self.resync].into_iter().flatten();
+        holds.fold(self.complete(), Lsn::min)
     }
 
     /// Units that are open or not wholly acknowledged.
@@ -201,6 +210,17 @@ mod tests {
         assert_eq!((tracker.flush(), tracker.complete(), tracker.acknowledged()), (Lsn(10), Lsn(10), Lsn(30)));
         tracker.release_snapshot();
         assert_eq!((tracker.flush(), tracker.complete()), (Lsn(30), Lsn(30)));
+    }
+
+    #[test]
+    fn a_resync_keeps_the_flush_lsn_and_not_what_is_complete() {
+        let mut tracker = AckTracker::new(Lsn(10));
+        tracker.hold_for_resync(Some(Lsn(15)));
+        let unit = tracker.open();
+        tracker.close(unit, Lsn(30));
+        assert_eq!((tracker.flush(), tracker.complete()), (Lsn(15), Lsn(30)));
+        tracker.hold_for_resync(None);
+        assert_eq!(tracker.flush(), Lsn(30));
     }
 
     #[test]

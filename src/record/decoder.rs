@@ -4,12 +4,14 @@ use std::{collections::HashMap, str::Utf8Error, sync::Arc};
 
 use crate::{
     avro::{store::SchemaStore, wire, writer::Writer},
-    event::{ChangeEvent, ShapeColumn, TableShape},
+    event::{ChangeEvent, ShapeColumn, Sweep, TableShape},
+    lsn::Position,
     record::{
         column_plan::{ColumnPlan, Place},
         decode_plan::{DecodePlan, EnvelopePlan},
         error::DecodeError,
-        header_reader::Headers,
+        header,
+        header_reader::{Headers, unreadable},
         parts::Parts,
         shared_run::Shared,
         view::{EventView, Reading},
@@ -46,6 +48,8 @@ type Ids = (Option<u32>, u32);
 pub enum View<'a> {
     /// A change event.
     Event(EventView<'a>),
+    /// As [`Decoded::Sweep`].
+    Sweep(Position, Box<Sweep>),
     /// As [`Decoded::Nothing`].
     Nothing,
     /// As [`Decoded::NeedsSchema`].
@@ -57,6 +61,8 @@ pub enum View<'a> {
 pub enum Decoded {
     /// A change event.
     Event(ChangeEvent),
+    /// The end of a resync, and where it stands.
+    Sweep(Position, Box<Sweep>),
     /// A tombstone, a logical message, or where a transaction begins or ends: nothing to apply.
     Nothing,
     /// The schema of this id must be fetched first.
@@ -126,6 +132,7 @@ impl Decoder {
     ) -> Result<Decoded, DecodeError> {
         let outcome = self.view(topic, key, value, headers, offset).and_then(|view| match view {
             View::Event(event) => event.into_event().map(Decoded::Event),
+            View::Sweep(position, sweep) => Ok(Decoded::Sweep(position, sweep)),
             View::Nothing => Ok(Decoded::Nothing),
             View::NeedsSchema(id) => Ok(Decoded::NeedsSchema(id)),
         });
@@ -149,9 +156,14 @@ impl Decoder {
         self.headers = Headers::read(topic, headers)?;
         let has_position = self.headers.position.is_some();
         let flat = || DecodeError::Flat { topic: topic.to_owned() };
-        // Only a flat delete has a position and no value.
+        // Only a flat delete and the end of a resync have a position and no value.
         let Some(value) = value else {
-            return if has_position { Err(flat()) } else { Ok(View::Nothing) };
+            return match (self.headers.sweep.take(), self.headers.position) {
+                (Some(sweep), Some(position)) if key.is_none() => Ok(View::Sweep(position, sweep)),
+                (Some(_), _) => Err(unreadable(topic, header::SWEEP)),
+                (None, Some(_)) => Err(flat()),
+                (None, None) => Ok(View::Nothing),
+            };
         };
         let frame = |source| DecodeError::Frame { topic: topic.to_owned(), source };
         let (value_id, body) = wire::split(value).map_err(frame)?;

@@ -12,7 +12,7 @@ use crate::{
         subject::{Part, SubjectNaming},
         wire,
     },
-    event::{Barrier, EventMeta, OldTuple, Op, RecordBuf, RecordSpans, RowChange, TransactionMeta, Tuple},
+    event::{Barrier, EventMeta, OldTuple, Op, RecordBuf, RecordSpans, RowChange, Sweep, TransactionMeta, Tuple},
     lsn::Position,
     record::{
         context::ContextHeaders,
@@ -23,7 +23,7 @@ use crate::{
         plan::{MessagePlan, Plan, PlanColumn, RegisteredSchema, codecs, read_columns},
         row::{self, RowSource},
         scratch::{Scratch, push_chosen_header, push_header},
-        source::{SourceConstants, append_position, is_streamed},
+        source::{SourceConstants, append_position, append_resync, is_streamed},
         tail::Tail,
         topic::TopicNames,
     },
@@ -246,6 +246,21 @@ impl Encoder {
         out.records.push(RecordSpans { key: None, value: Some(value), headers, partition: Some(partition) });
     }
 
+    /// Appends one partition's copy of a resync's end: a record without key and value, which other consumers take for nothing. Without
+    /// walrelay's headers there is no form for it, and nothing is appended; nor are events told to be of a resync then.
+    pub fn encode_sweep(&mut self, at: Position, sweep: &Sweep, partition: i32, out: &mut RecordBuf) {
+        if self.settings.content.own_headers == OwnHeaders::LeftOut {
+            return;
+        }
+        let first = out.headers.len();
+        push_header(header::SWEEP, &header::sweep(sweep), out);
+        append_position(at, &mut self.scratch.value);
+        push_header(header::POSITION, &self.scratch.value, out);
+        self.context.push(out);
+        let headers = first..out.headers.len();
+        out.records.push(RecordSpans { key: None, value: None, headers, partition: Some(partition) });
+    }
+
     /// Appends the record of a logical message.
     pub fn encode_message(
         &mut self,
@@ -466,6 +481,10 @@ impl Encoder {
             self.scratch.push_headers(out);
             if event.own.backfilling && !self.scratch.unchanged.is_empty() {
                 push_header(header::BACKFILLING, b"true", out);
+            }
+            if let Some(resync) = event.own.resync {
+                append_resync(resync, &mut self.scratch.value);
+                push_header(header::RESYNC, &self.scratch.value, out);
             }
         }
         self.push_position(event.transaction, event.own, out);

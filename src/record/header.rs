@@ -1,6 +1,6 @@
 //! Names and contents of the records' headers (EVENTS, "Out-of-band headers").
 
-use crate::event::Barrier;
+use crate::event::{Barrier, Sweep};
 
 /// Columns of the row after that PostgreSQL did not send: a JSON array of names.
 pub const UNCHANGED: &str = "walrelay.unchanged";
@@ -15,6 +15,11 @@ pub const BARRIER: &str = "walrelay.barrier";
 /// On an event that lacks columns, while rows of its table that were there before it are still to come: `true`. Its row may be one of
 /// them, and comes whole then.
 pub const BACKFILLING: &str = "walrelay.backfilling";
+/// On every event of a table that a resync reads, from the resync's begin to its end: the resync's name
+/// ([`Resync`](crate::event::Resync)).
+pub const RESYNC: &str = "walrelay.resync";
+/// The end of a resync, on a record that has neither key nor value, and [`POSITION`]: JSON of [`Sweep`].
+pub const SWEEP: &str = "walrelay.sweep";
 /// On the delete and the tombstone of a key move: the new key as JSON.
 pub const NEW_KEY: &str = "__debezium.newkey";
 /// On the create of a key move: the old key as JSON.
@@ -23,6 +28,11 @@ pub const OLD_KEY: &str = "__debezium.oldkey";
 /// The content of [`BARRIER`].
 pub(super) fn barrier(barrier: &Barrier) -> Vec<u8> {
     serde_json::to_vec(barrier).expect("texts and numbers are serializable")
+}
+
+/// The content of [`SWEEP`].
+pub(super) fn sweep(sweep: &Sweep) -> Vec<u8> {
+    serde_json::to_vec(sweep).expect("texts and numbers are serializable")
 }
 
 /// Appends `"name"` to a JSON array or object that is being built without its brackets.

@@ -5,7 +5,10 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, de::DeserializeOwned};
 
 use super::{error::DecodeError, header, source::position_of_header};
-use crate::{event::Barrier, lsn::Position};
+use crate::{
+    event::{Barrier, Resync, Sweep},
+    lsn::Position,
+};
 
 /// What a record's headers say beside its Avro bytes.
 #[derive(Debug, Default)]
@@ -15,6 +18,10 @@ pub(super) struct Headers {
     pub(super) texts: Option<Texts>,
     pub(super) position: Option<Position>,
     pub(super) barrier: Option<Barrier>,
+    /// The resync that its table was in.
+    pub(super) resync: Option<Resync>,
+    /// The end of a resync.
+    pub(super) sweep: Option<Box<Sweep>>,
     /// Its row may still be to come.
     pub(super) backfilling: bool,
     /// The record is one half of a key move.
@@ -45,6 +52,11 @@ impl Headers {
                 header::UNCHANGED => read.unchanged = json(topic, header::UNCHANGED, value)?,
                 header::TEXT => read.texts = Some(json(topic, header::TEXT, value)?),
                 header::BARRIER => read.barrier = Some(json(topic, header::BARRIER, value)?),
+                header::SWEEP => read.sweep = Some(json(topic, header::SWEEP, value)?),
+                header::RESYNC => {
+                    let resync = std::str::from_utf8(value).ok().and_then(|text| text.parse().ok());
+                    read.resync = Some(resync.ok_or_else(|| unreadable(topic, header::RESYNC))?);
+                }
                 header::POSITION => {
                     let position = std::str::from_utf8(value).ok().and_then(position_of_header);
                     read.position = Some(position.ok_or_else(|| unreadable(topic, header::POSITION))?);

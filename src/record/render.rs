@@ -49,6 +49,7 @@ impl EventView<'_> {
             key_move: reading.headers.key_move && !reading.is_foreign(),
             moved_columns: if op == Op::Delete { unchanged } else { Vec::new() },
             backfilling: reading.headers.backfilling && !reading.is_foreign(),
+            resync: reading.headers.resync.filter(|_| !reading.is_foreign()),
             barrier: reading.headers.barrier.clone(),
         })
     }

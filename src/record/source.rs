@@ -7,7 +7,7 @@ use std::{
 
 use crate::{
     avro::{content::TransactionId, encode},
-    event::{EventMeta, SnapshotMark, TransactionMeta},
+    event::{EventMeta, Resync, SnapshotMark, TransactionMeta},
     lsn::{Lsn, Position},
     record::place::Place,
 };
@@ -221,6 +221,12 @@ pub(super) fn append_position(position: Position, out: &mut Vec<u8>) {
     out.clear();
     write!(out, "{}:{}:{}", position.epoch, position.commit.0, position.ordinal)
         .expect("a vector never fails to be written");
+}
+
+/// Writes a resync's name as its header has it.
+pub(super) fn append_resync(resync: Resync, out: &mut Vec<u8>) {
+    out.clear();
+    write!(out, "{resync}").expect("a vector never fails to be written");
 }
 
 /// Appends the `id` of an event's transaction, with the commit's LSN.

@@ -9,6 +9,9 @@
 //! sets lanes free whose barrier was only half broadcast when capture was killed in its snapshot: the next snapshot begins
 //! with a barrier of its own.
 //!
+//! The end of a resync is a barrier too: what is done there is [`sweep`]. A stopped table keeps no other one waiting then, for none is
+//! emptied, and a row that another table's rows reference stays.
+//!
 //! A barrier's row goes when every lane has passed it. A process that lost its connection right then asks again; that a lane
 //! of its topic has a mark at the barrier or beyond tells that the table was emptied, and that newer rows may be in it.
 
@@ -20,12 +23,13 @@ use std::{
 use tokio_postgres::{Client, error::SqlState, types::PgLsn};
 
 use crate::{
-    event::Barrier,
+    event::{Barrier, Gate},
     lsn::Position,
     schema::{TableName, quote_literal},
     sink::{
         error::Error,
-        ledger::{Ledger, Standing},
+        ledger::{Ledger, Standing, bound_waits},
+        resyncs, sweep,
         ties::{self, Tie},
     },
 };
@@ -48,12 +52,17 @@ pub enum Awaited {
     Partition(String, i32),
     /// A topic whose table is stopped, and the foreign key that forbids to empty another table without it.
     Stopped(String, Tie),
+    /// A topic whose table somebody has locked, or that another process sweeps.
+    Lock(String),
 }
 
 impl fmt::Display for Awaited {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Partition(topic, partition) => write!(f, "topic {topic}, partition {partition}"),
+            Self::Lock(topic) => {
+                write!(f, "a lock that somebody has at the target, on rows or tables that topic {topic} needs")
+            }
             Self::Stopped(topic, Tie { referencing, referenced }) => write!(
                 f,
                 "topic {topic}, whose table is stopped, since at the target a foreign key of table {referencing} references \
@@ -80,32 +89,45 @@ impl Others<'_> {
     }
 }
 
-/// Empties the tables of a barrier if all partitions that it needs have arrived. `topic` is the asking lane's.
+/// Empties the tables of a barrier if all partitions that it needs have arrived. `topic` is the asking lane's. At the end of a resync
+/// a lock that is not to be had soon is waited for by asking again: other lanes have need of the connection.
 pub async fn gather(
     client: &Client,
     ledger: &Ledger,
     at: Position,
-    barrier: &Barrier,
+    gate: &Gate,
     topic: &str,
     others: Others<'_>,
 ) -> Result<Gathering, Error> {
     let failed = || Error::query("gather at a barrier");
     client.batch_execute("BEGIN").await.map_err(failed())?;
-    let done = gather_in_transaction(client, ledger, at, barrier, topic, others).await;
+    let done = gather_in_transaction(client, ledger, at, gate, topic, others).await;
     let end = if done.is_ok() { "COMMIT" } else { "ROLLBACK" };
     client.batch_execute(end).await.map_err(failed())?;
+    if matches!(gate, Gate::Sweep(_)) && done.as_ref().is_err_and(Error::is_locked) {
+        return Ok(Gathering::Waits(BTreeSet::from([Awaited::Lock(topic.to_owned())])));
+    }
+    if matches!(done, Ok(Gathering::Passed)) && (matches!(gate, Gate::Sweep(_)) || begins_anew(at)) {
+        resyncs::drop_ended(client, ledger).await?;
+    }
     done
+}
+
+/// Whether a barrier here is the begin of a new snapshot (PROTOCOL 1: its position has no ordinal).
+const fn begins_anew(at: Position) -> bool {
+    at.ordinal == 0
 }
 
 async fn gather_in_transaction(
     client: &Client,
     ledger: &Ledger,
     at: Position,
-    barrier: &Barrier,
+    gate: &Gate,
     topic: &str,
     others: Others<'_>,
 ) -> Result<Gathering, Error> {
-    let emptied = lock(client, ledger, at, barrier).await?;
+    let barrier = gate.barrier();
+    let emptied = lock(client, ledger, at, gate).await?;
     if emptied.contains(topic) || was_passed(client, ledger, at, topic).await? {
         return Ok(Gathering::Passed);
     }
@@ -113,9 +135,14 @@ async fn gather_in_transaction(
         return Ok(Gathering::Held);
     }
     let due = |name: &str| !emptied.contains(name) && (name == topic || (others.target)(name).is_some());
-    let listed: Vec<&(String, i32)> =
-        barrier.topics.iter().chain(&barrier.stopped).filter(|(name, _)| due(name)).collect();
+    // Of a stopped table the end of a resync says neither how many rows were read nor which: it gets an end of its own.
+    let stopped_too = if matches!(gate, Gate::Sweep(_)) { &[][..] } else { &barrier.stopped };
+    let listed: Vec<&(String, i32)> = barrier.topics.iter().chain(stopped_too).filter(|(name, _)| due(name)).collect();
     let arrivals = arrivals(client, ledger, at, &listed).await?;
+    // Since it was looked at above: what a lane beyond the barrier has written is not for it to take.
+    if arrivals.get(topic).is_some_and(Lanes::passed) {
+        return Ok(Gathering::Passed);
+    }
     let (mut ready, mut stopped) = (BTreeMap::new(), BTreeSet::new());
     for entry @ (name, partitions) in listed {
         let lanes = arrivals.get(name.as_str());
@@ -131,12 +158,14 @@ async fn gather_in_transaction(
             ready.insert(name.as_str(), absent);
         }
     }
-    let tied = ties::to_stopped(client, ledger, others.target, ready.keys().copied(), &stopped).await?;
-    if let Some(ties) = tied.get(topic) {
-        let awaited = |(name, tie): (&String, &Tie)| Awaited::Stopped(name.clone(), tie.clone());
-        return Ok(Gathering::Waits(ties.iter().map(awaited).collect()));
+    if matches!(gate, Gate::Truncate(_)) {
+        let tied = ties::to_stopped(client, ledger, others.target, ready.keys().copied(), &stopped).await?;
+        if let Some(ties) = tied.get(topic) {
+            let awaited = |(name, tie): (&String, &Tie)| Awaited::Stopped(name.clone(), tie.clone());
+            return Ok(Gathering::Waits(ties.iter().map(awaited).collect()));
+        }
+        ready.retain(|name, _| !tied.contains_key(*name));
     }
-    ready.retain(|name, _| !tied.contains_key(*name));
     let awaited = |(name, absent): (&&str, &Vec<i32>)| -> Vec<Awaited> {
         absent.iter().map(|partition| Awaited::Partition((*name).to_owned(), *partition)).collect()
     };
@@ -145,11 +174,52 @@ async fn gather_in_transaction(
         return Ok(Gathering::Waits(missing));
     }
     let ready: Vec<&str> = ready.into_keys().collect();
-    empty(client, ledger, &ready, topic).await?;
+    let done = match gate {
+        Gate::Truncate(_) => {
+            empty(client, ledger, at, &ready, topic).await?;
+            ready
+        }
+        Gate::Sweep(sweep) => sweep::run(client, ledger, sweep, &ready, topic).await?,
+    };
+    done_with(client, ledger, at, &done).await?;
+    Ok(Gathering::Passed)
+}
+
+/// Leaves the topic's table as it is, and says that its lanes are beyond the barrier: the end of a resync that they cannot stand at.
+/// `false` if the barrier's row is somebody else's right now.
+pub async fn leave(client: &Client, ledger: &Ledger, at: Position, gate: &Gate, topic: &str) -> Result<bool, Error> {
+    let failed = || Error::query("leave a barrier");
+    client.batch_execute("BEGIN").await.map_err(failed())?;
+    let left = leave_in_transaction(client, ledger, at, gate, topic).await;
+    let end = if left.is_ok() { "COMMIT" } else { "ROLLBACK" };
+    client.batch_execute(end).await.map_err(failed())?;
+    match left {
+        Err(error) if error.is_locked() => Ok(false),
+        left => left.map(|()| true),
+    }
+}
+
+async fn leave_in_transaction(
+    client: &Client,
+    ledger: &Ledger,
+    at: Position,
+    gate: &Gate,
+    topic: &str,
+) -> Result<(), Error> {
+    if !lock(client, ledger, at, gate).await?.contains(topic) {
+        if let Gate::Sweep(sweep) = gate {
+            resyncs::end_up_to(client, ledger, sweep.resync, &[topic]).await?;
+        }
+        done_with(client, ledger, at, &[topic]).await?;
+    }
+    Ok(())
+}
+
+/// Says that nothing is to be done any more for these topics.
+async fn done_with(client: &Client, ledger: &Ledger, at: Position, topics: &[&str]) -> Result<(), Error> {
     let sql =
         format!("UPDATE {} SET emptied = emptied || $1::text[] WHERE {}", ledger.table("barrier"), row(ledger, at));
-    client.execute(&sql, &[&ready]).await.map_err(Error::query("empty the tables of a barrier"))?;
-    Ok(Gathering::Passed)
+    client.execute(&sql, &[&topics]).await.map(drop).map_err(Error::query("say what a barrier is done with"))
 }
 
 fn topics_text(barrier: &Barrier) -> String {
@@ -166,9 +236,18 @@ fn row(ledger: &Ledger, at: Position) -> String {
     )
 }
 
-/// Locks the barrier's row, creating it first; the topics that are emptied already.
-async fn lock(client: &Client, ledger: &Ledger, at: Position, barrier: &Barrier) -> Result<BTreeSet<String>, Error> {
+/// How long the row of a resync's end is waited for: another process that has it may be sweeping tables of many rows.
+const ROW_TIMEOUT: &str = "100ms";
+
+/// Locks the barrier's row, creating it first; the topics that are emptied already. At the end of a resync what comes then waits for
+/// locks no longer than a change of a schema does.
+async fn lock(client: &Client, ledger: &Ledger, at: Position, gate: &Gate) -> Result<BTreeSet<String>, Error> {
     let failed = || Error::query("lock a barrier");
+    let is_sweep = matches!(gate, Gate::Sweep(_));
+    if is_sweep {
+        let bound = format!("SET LOCAL lock_timeout = '{ROW_TIMEOUT}'");
+        client.batch_execute(&bound).await.map_err(failed())?;
+    }
     let table = ledger.table("barrier");
     let insert = format!(
         "INSERT INTO {table} VALUES ({}, {}, '{}', {}, {}) ON CONFLICT DO NOTHING",
@@ -176,11 +255,14 @@ async fn lock(client: &Client, ledger: &Ledger, at: Position, barrier: &Barrier)
         at.epoch,
         at.commit,
         at.ordinal,
-        quote_literal(&topics_text(barrier))
+        quote_literal(&topics_text(gate.barrier()))
     );
     client.execute(&insert, &[]).await.map_err(failed())?;
     let select = format!("SELECT emptied FROM {table} WHERE {} FOR UPDATE", row(ledger, at));
     let emptied: Vec<String> = client.query_one(&select, &[]).await.map_err(failed())?.get(0);
+    if is_sweep {
+        bound_waits(client).await?;
+    }
     Ok(emptied.into_iter().collect())
 }
 
@@ -258,8 +340,13 @@ const LOCK_TIMEOUT: &str = "2s";
 
 /// One TRUNCATE of all tables; DELETE where a foreign key of another table forbids it, or a reader stays for long: he would
 /// hold up the control session, and with it every lane of the process. A refusal is laid to the asking topic's table. A
-/// table that somebody has dropped lacks no row any more, so its topic is as one that was never applied.
-async fn empty(client: &Client, ledger: &Ledger, topics: &[&str], asking: &str) -> Result<(), Error> {
+/// table that somebody has dropped lacks no row any more, so its topic is as one that was never applied. What a resync has shown of
+/// the rows goes with them; a new snapshot ends the resync.
+async fn empty(client: &Client, ledger: &Ledger, at: Position, topics: &[&str], asking: &str) -> Result<(), Error> {
+    if begins_anew(at) {
+        resyncs::end(client, ledger, topics).await?;
+    }
+    let seen = resyncs::tables(client, ledger, topics).await?;
     let forget = format!(
         "DELETE FROM {} AS t WHERE instance = $1 AND topic = ANY ($2) AND NOT EXISTS (SELECT FROM pg_class c \
          JOIN pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname = t.target_schema AND c.relname = t.target_table)",
@@ -280,7 +367,7 @@ async fn empty(client: &Client, ledger: &Ledger, topics: &[&str], asking: &str) 
         .await
         .map_err(Error::query("empty the tables of a barrier"))?;
     let name = |row: &tokio_postgres::Row| TableName::new(row.get::<_, String>(1), row.get::<_, String>(2));
-    let tables: Vec<String> = rows.iter().map(|row| name(row).quoted()).collect();
+    let tables: Vec<String> = rows.iter().map(|row| name(row).quoted()).chain(seen).collect();
     let Some(table) = rows.first().map(name) else { return Ok(()) };
     let refused = || Error::table(asking, &table, "empty");
     let truncate =

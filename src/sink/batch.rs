@@ -8,7 +8,7 @@ use std::{
 use tokio_postgres::SimpleQueryRow;
 
 use crate::{
-    event::{Cell, ChangeEvent, Op},
+    event::{Cell, ChangeEvent, Op, Resync},
     lsn::{Lsn, Position},
     schema::quote_literal,
     sink::{
@@ -85,6 +85,24 @@ pub struct Run<'a> {
     pub plan: Arc<Plan>,
     /// The events.
     pub events: Vec<Placed<'a>>,
+    /// The latest resync that some event is of.
+    pub resync: Option<Resync>,
+    /// The number of the table that notes its keys.
+    pub seen: Option<i64>,
+}
+
+impl<'a> Run<'a> {
+    /// A run without events.
+    #[must_use]
+    pub const fn new(plan: Arc<Plan>) -> Self {
+        Self { plan, events: Vec::new(), resync: None, seen: None }
+    }
+
+    /// Appends an event.
+    pub fn push(&mut self, placed: Placed<'a>) {
+        self.resync = self.resync.max(placed.2.resync);
+        self.events.push(placed);
+    }
 }
 
 impl Run<'_> {

@@ -383,6 +383,7 @@ mod tests {
             key_move: false,
             moved_columns: Vec::new(),
             backfilling: false,
+            resync: None,
             barrier: None,
         }
     }

@@ -92,6 +92,17 @@ pub enum Error {
         #[source]
         source: Box<ServerError>,
     },
+    /// The target refused to delete what the source does not have, at the end of a resync.
+    #[error("the target refused to delete rows of table {table} that the source does not have")]
+    Unswept {
+        /// The topic whose table it is.
+        topic: String,
+        /// The target table.
+        table: TableName,
+        /// The server's answer.
+        #[source]
+        source: Box<ServerError>,
+    },
     /// A target table cannot take the source's rows.
     #[error("table {table} cannot be applied to: {problem}")]
     Unfit {
@@ -195,6 +206,17 @@ impl Error {
         }
     }
 
+    /// Wraps a client error of a deletion at the end of a resync.
+    pub(crate) fn swept<'a>(topic: &'a str, table: &'a TableName) -> impl FnOnce(tokio_postgres::Error) -> Self + 'a {
+        move |error| match error.as_db_error() {
+            Some(db) => {
+                let (topic, table) = (topic.to_owned(), table.clone());
+                Self::Unswept { topic, table, source: Box::new(ServerError::new(db)) }
+            }
+            None => Self::Broken { doing: "sweep a table", source: error },
+        }
+    }
+
     /// Names the column of the target that a staging column stands for.
     pub(crate) fn in_staging<'a>(mut self, named: impl FnOnce(&str) -> Option<&'a str>) -> Self {
         if let Self::TableRefused { source, .. } = &mut self
@@ -209,7 +231,9 @@ impl Error {
     #[must_use]
     pub fn code(&self) -> Option<&SqlState> {
         match self {
-            Self::Refused { source, .. } | Self::TableRefused { source, .. } => Some(&source.code),
+            Self::Refused { source, .. } | Self::TableRefused { source, .. } | Self::Unswept { source, .. } => {
+                Some(&source.code)
+            }
             _ => None,
         }
     }
@@ -219,6 +243,7 @@ impl Error {
     pub fn topic(&self) -> Option<&str> {
         match self {
             Self::TableRefused { topic, .. }
+            | Self::Unswept { topic, .. }
             | Self::Unfit { topic, .. }
             | Self::Inconsistent { topic, .. }
             | Self::Misencoded { topic, .. }
@@ -260,8 +285,11 @@ impl Classify for Error {
             Self::Connect(source) => source.severity(),
             Self::Broken { .. } => Severity::Transient,
             Self::Refused { source, .. } if is_transient(&source.code) => Severity::Transient,
-            Self::TableRefused { source, .. } if is_transient(&source.code) => Severity::Transient,
+            Self::TableRefused { source, .. } | Self::Unswept { source, .. } if is_transient(&source.code) => {
+                Severity::Transient
+            }
             Self::TableRefused { .. }
+            | Self::Unswept { .. }
             | Self::Unfit { .. }
             | Self::Inconsistent { .. }
             | Self::Misencoded { .. }
@@ -300,6 +328,17 @@ impl Classify for Error {
                 "A referenced row is not there; replicate the referenced table too, or make the constraint deferrable."
                     .to_owned()
             }
+            Self::Unswept { table, source, .. } if source.code == SqlState::FOREIGN_KEY_VIOLATION => format!(
+                "Delete the rows that reference rows of table {table} which the source does not have, or let the foreign key do it \
+                 (ON DELETE CASCADE, SET NULL), then start again: the table goes on where it stopped."
+            ),
+            Self::Unswept { table, source, .. } if source.code == SqlState::INSUFFICIENT_PRIVILEGE => {
+                table_hint(table, &source.code)?
+            }
+            Self::Unswept { table, .. } => format!(
+                "Let table {table} take the deletion (the trigger or the constraint that is named refuses it), then start again: the \
+                 table goes on where it stopped."
+            ),
             Self::TableRefused { table, source, .. } => table_hint(table, &source.code)?,
             Self::Connect(source) => return source.hint(),
             _ => return None,

@@ -75,6 +75,7 @@ mod tests {
             generated: false,
             identity_always: false,
             canonical: true,
+            rounds: false,
             enumeration,
             width: None,
         };

@@ -7,6 +7,8 @@
 //! | `position` | mark, next offset, topic id, generation and owner of a partition; where it is parked, held or stopped | its lane |
 //! | `barrier` | a TRUNCATE that partitions gather at | the first lane that reaches it |
 //! | `moved` | unchanged columns of a key move between partitions | the delete's lane; the create's lane removes it |
+//! | `resync` | the resync of a topic that is under way, and the number of the table `seen_…` that has the keys of its rows ([`resyncs`](super::resyncs)) | the first batch that needs it; batches count in it |
+//! | `unnoted` | the mark of a topic when the books got the list of resyncs: up to it a version may have applied that notes no keys | the applier that adds the list to older books |
 //! | `hold_request` | the commit LSN before which lanes are to stop, and when that expires | `verify` |
 //! | `hold` | a view: the requests that have not expired | |
 //!
@@ -132,6 +134,12 @@ impl Ledger {
         quote_literal(&self.instance)
     }
 
+    /// The quoted name of a table of a resync's keys.
+    #[must_use]
+    pub fn seen_table(&self, number: i64) -> String {
+        self.table(&format!("seen_{number}"))
+    }
+
     /// Creates the bookkeeping schema if it is missing, and checks its version.
     pub async fn ensure(&self, client: &Client) -> Result<(), Error> {
         let failed = || Error::query("create the bookkeeping schema");
@@ -153,9 +161,29 @@ impl Ledger {
             if found != VERSION {
                 return Err(Error::Version { schema: self.schema.clone(), found, known: VERSION });
             }
+            return self.ensure_resyncs(client).await;
+        }
+        let ddl = format!("{};{}", self.ddl(), self.resync_ddl());
+        client.batch_execute(&ddl).await.map_err(failed())
+    }
+
+    /// Books that were made before resyncs were known lack their list. Earlier versions of the program do not mind it, and have noted
+    /// nothing of a resync that may have begun by now: up to which mark, is kept.
+    async fn ensure_resyncs(&self, client: &Client) -> Result<(), Error> {
+        let failed = || Error::query("add to the bookkeeping schema");
+        let exists = "SELECT to_regclass($1) IS NOT NULL";
+        let exists: bool = client.query_one(exists, &[&self.table("resync")]).await.map_err(failed())?.get(0);
+        if exists {
             return Ok(());
         }
-        client.batch_execute(&self.ddl()).await.map_err(failed())
+        let marks = format!(
+            "INSERT INTO {} SELECT DISTINCT ON (instance, topic) instance, topic, epoch, commit_lsn FROM {} \
+             WHERE (epoch, commit_lsn) > (0, '0/0') ORDER BY instance, topic, epoch DESC, commit_lsn DESC \
+             ON CONFLICT (instance, topic) DO UPDATE SET epoch = EXCLUDED.epoch, commit_lsn = EXCLUDED.commit_lsn",
+            self.table("unnoted"),
+            self.table("position")
+        );
+        client.batch_execute(&format!("{}{marks}", self.resync_ddl())).await.map_err(failed())
     }
 
     fn ddl(&self) -> String {
@@ -188,7 +216,22 @@ impl Ledger {
              CREATE TABLE {hold_request} (
                instance text PRIMARY KEY, lsn pg_lsn NOT NULL, created_at timestamptz NOT NULL, expires_at timestamptz NOT NULL);
              CREATE VIEW {hold} AS SELECT instance, lsn, created_at, expires_at FROM {hold_request}
-               WHERE expires_at > clock_timestamp();"
+               WHERE expires_at > clock_timestamp()"
+        )
+    }
+
+    fn resync_ddl(&self) -> String {
+        let (resync, unnoted) = (self.table("resync"), self.table("unnoted"));
+        format!(
+            "CREATE TABLE {resync} (
+               number bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+               instance text NOT NULL, topic text NOT NULL, epoch bigint NOT NULL, commit_lsn pg_lsn NOT NULL,
+               key text[] NOT NULL, types text[] NOT NULL, rows bigint NOT NULL DEFAULT 0,
+               incomplete boolean NOT NULL DEFAULT false, ended boolean NOT NULL DEFAULT false,
+               created_at timestamptz NOT NULL DEFAULT now());
+             CREATE UNIQUE INDEX ON {resync} (instance, topic) WHERE NOT ended;
+             CREATE TABLE IF NOT EXISTS {unnoted} (
+               instance text, topic text, epoch bigint NOT NULL, commit_lsn pg_lsn NOT NULL, PRIMARY KEY (instance, topic));"
         )
     }
 

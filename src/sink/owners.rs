@@ -10,6 +10,7 @@ use crate::{
     sink::{
         error::Error,
         ledger::{Ledger, bound_waits, lock_ddl, try_lock_ddl},
+        resyncs,
     },
 };
 
@@ -31,7 +32,7 @@ pub enum Past {
     Blank,
     /// It was there, and the topic's positions tell what is in it.
     Applied {
-        /// The statement that makes the books forget how far this instance has applied it.
+        /// The statements that make the books forget how far this instance has applied it.
         forget: String,
     },
 }
@@ -77,6 +78,13 @@ impl Ledger {
         let ended = client.batch_execute(end).await.map_err(Error::query("register a topic"));
         let done = done?;
         ended.map(|()| done)
+    }
+
+    /// Whether some table is registered for a topic of this instance.
+    pub async fn is_known(&self, client: &Client, topic: &str) -> Result<bool, Error> {
+        let sql = format!("SELECT EXISTS (SELECT FROM {} WHERE instance = $1 AND topic = $2)", self.table("topic"));
+        let row = client.query_one(&sql, &[&self.instance(), &topic]).await;
+        row.map(|row| row.get(0)).map_err(Error::query("look for a topic's table"))
     }
 
     async fn is_registered(
@@ -149,20 +157,23 @@ impl Ledger {
             let mine = if elsewhere.is_none() { (Some(self.instance()), Some(topic)) } else { (None, None) };
             let row = client.query_opt(&sql, &[&&*target.schema, &&*target.table, &mine.0, &mine.1]).await;
             if let Some(row) = row.map_err(failed())? {
-                return Err(ledger.occupied(topic, target, (row.get(0), row.get(1)), elsewhere.as_deref()));
+                // Books of an earlier version have no list of resyncs.
+                let listed = "SELECT to_regclass($1) IS NOT NULL";
+                let listed = client.query_one(listed, &[&ledger.table("resync")]).await.map_err(failed())?.get(0);
+                let forget = ledger.forget(row.get(0), row.get(1), listed);
+                return Err(Self::occupied(topic, target, (row.get(0), row.get(1), forget), elsewhere.as_deref()));
             }
         }
         Ok(())
     }
 
-    fn occupied(&self, topic: &str, target: &TableName, by: (String, String), elsewhere: Option<&str>) -> Error {
-        let (instance, other) = by;
+    fn occupied(topic: &str, target: &TableName, by: (String, String, String), elsewhere: Option<&str>) -> Error {
+        let (instance, other, forget) = by;
         let of = elsewhere.map(|schema| format!(" in bookkeeping schema {schema}"));
         // The topic's positions are worth keeping where these books have them.
         let replace = if elsewhere.is_none() && other == topic {
             "If this instance replaces the other one, stop that for good and set apply.take_over = true.".to_owned()
         } else {
-            let forget = self.forget(&instance, &other);
             format!(
                 "If topic {topic} replaces the other one, stop both applies, empty table {target}, run {forget}and start \
                  again."
@@ -178,9 +189,17 @@ impl Ledger {
         }
     }
 
-    /// The statements with which the books forget a topic of an instance.
-    fn forget(&self, instance: &str, topic: &str) -> String {
-        ["topic", "position", "moved"].map(|table| format!("{}; ", self.forget_in(table, instance, topic))).concat()
+    /// The statements with which the books forget a topic of an instance; the keys that resyncs have noted of it are of no use then, where
+    /// the books have a list of these.
+    fn forget(&self, instance: &str, topic: &str, is_listed: bool) -> String {
+        let rows = ["topic", "position", "moved"].map(|table| format!("{}; ", self.forget_in(table, instance, topic)));
+        let resyncs = if is_listed { format!("{}; ", self.end_resyncs(instance, topic)) } else { String::new() };
+        format!("{}{resyncs}", rows.concat())
+    }
+
+    fn end_resyncs(&self, instance: &str, topic: &str) -> String {
+        let (table, instance, topic) = (self.table("resync"), quote_literal(instance), quote_literal(topic));
+        format!("UPDATE {table} SET ended = true WHERE instance = {instance} AND topic = {topic}")
     }
 
     fn forget_in(&self, table: &str, instance: &str, topic: &str) -> String {
@@ -202,7 +221,9 @@ impl Ledger {
             .await
             .map_err(Error::query("read what was applied to a table"))?;
         Ok(if row.get(0) {
-            Past::Applied { forget: self.forget_in("position", self.instance(), topic) }
+            let instance = self.instance();
+            let position = self.forget_in("position", instance, topic);
+            Past::Applied { forget: format!("{position}; {};", self.end_resyncs(instance, topic)) }
         } else {
             Past::Blank
         })
@@ -240,8 +261,8 @@ impl Ledger {
 
     async fn take_over(&self, client: &Client, from: &str, topic: &str) -> Result<(), Error> {
         tracing::warn!(topic, from, to = self.instance(), "taking the topic over from another instance");
+        let mut sql = format!("BEGIN;{}", resyncs::take_over(self, from, topic));
         let (mine, from, topic) = (self.instance_literal(), quote_literal(from), quote_literal(topic));
-        let mut sql = String::from("BEGIN;");
         for table in ["topic", "position", "moved"] {
             let table = self.table(table);
             sql.push_str(&format!("DELETE FROM {table} WHERE instance = {mine} AND topic = {topic};"));

@@ -306,6 +306,37 @@ impl Plan {
         format!("DELETE FROM {keys} WHERE s.g = {number} AND NOT EXISTS (SELECT FROM {table} AS t WHERE {join})")
     }
 
+    /// Names of the key's columns, in key order.
+    #[must_use]
+    pub fn key_names(&self) -> Vec<String> {
+        self.shape.key.iter().filter_map(|index| Some(self.shape.columns.get(*index)?.name.to_string())).collect()
+    }
+
+    /// Types of the target's key columns, in key order.
+    #[must_use]
+    pub fn key_types(&self) -> Vec<String> {
+        let column = |index: &usize| self.target.column(&self.shape.columns.get(*index)?.name);
+        self.shape.key.iter().filter_map(column).map(|column| column.type_sql.clone()).collect()
+    }
+
+    /// Adds the staged keys of rows that stay or come to a table that has the key's columns.
+    #[must_use]
+    pub fn see(&self, seen: &str) -> String {
+        let (names, values, keys) =
+            (self.names(&self.shape.key, ""), self.values(&self.shape.key), self.staging.keys());
+        format!(
+            "INSERT INTO {seen} ({names}) SELECT {values} FROM {keys} WHERE s.g >= {} ON CONFLICT DO NOTHING",
+            group::WHOLE
+        )
+    }
+
+    /// Removes the staged keys of rows that go from such a table.
+    #[must_use]
+    pub fn unsee(&self, seen: &str) -> String {
+        let (keys, join) = (self.staging.keys(), &self.join);
+        format!("DELETE FROM {seen} AS t USING {keys} WHERE s.g = {} AND {join}", group::DELETE)
+    }
+
     /// Numbers the equality classes of the staged keys.
     #[must_use]
     pub fn classes(&self) -> String {

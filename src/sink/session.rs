@@ -3,7 +3,7 @@
 //! ```text
 //! BEGIN; lock the position rows of the batch's lanes in their generation (fence); read the hold
 //!   per table: classes of loose keys, rows that key moves will need, what earlier moves left     (only where needed)
-//!   per table: COPY the folded rows into the staging table
+//!   per table: COPY the folded rows into the staging table, and note their keys while a resync goes on
 //!   children first: DELETE; parents first: UPDATE, INSERT … ON CONFLICT
 //! UPDATE positions; COMMIT
 //! ```
@@ -22,7 +22,7 @@ use futures_util::SinkExt as _;
 use tokio_postgres::{SimpleQueryMessage, Statement};
 
 use crate::{
-    event::{Cell, TableShape},
+    event::{Cell, Resync, TableShape},
     lsn::{Lsn, Position},
     postgres::{Client, client::connect_with},
     schema::quote_literal,
@@ -33,6 +33,8 @@ use crate::{
         ledger::{APPLICATION_NAME, Claim, Ledger},
         moved,
         plan::{Manner, Plan, group},
+        resyncs::Key,
+        seen,
         settings::Sink,
         stage::StagedRows,
         table::{Evolution, ensure},
@@ -130,6 +132,12 @@ impl Session {
     pub async fn apply(&mut self, sink: &Sink, parts: &[LanePart<'_>], manner: Manner) -> Result<Applied, Error> {
         let runs = self.runs(sink, parts).await?;
         let applied = self.transaction(sink, parts, &runs, manner).await;
+        if applied.is_err() {
+            // The table of a resync's keys may be gone, or another one by now.
+            for part in parts {
+                sink.forget_keys(part.topic);
+            }
+        }
         if !matches!(applied, Ok(Applied::Done(_))) && !self.client.is_closed() {
             self.client.batch_execute("ROLLBACK").await.map_err(Error::query("roll back"))?;
         }
@@ -166,17 +174,33 @@ impl Session {
                 if !last.is_some_and(|shape| Arc::ptr_eq(shape, &event.shape)) {
                     let plan = self.plan(sink, &name, &event.shape).await?;
                     if !runs.last().is_some_and(|run| Arc::ptr_eq(&run.plan, &plan)) {
-                        runs.push(Run { plan, events: Vec::new() });
+                        runs.push(Run::new(plan));
                     }
                     last = Some(&event.shape);
                 }
                 if let Some(run) = runs.last_mut() {
-                    run.events.push((lane, index, event));
+                    run.push((lane, index, event));
+                }
+            }
+            for run in &mut runs {
+                if let Some(resync) = run.resync.filter(|_| run.plan.is_keyed()) {
+                    run.seen = self.seen(sink, &run.plan, resync).await?;
                 }
             }
             all.push(runs);
         }
         Ok(batch::children_first(all))
+    }
+
+    /// The number of the table in which a resync's keys are noted.
+    async fn seen(&self, sink: &Sink, plan: &Plan, resync: Resync) -> Result<Option<i64>, Error> {
+        let key = Key { names: plan.key_names(), types: plan.key_types() };
+        if let Some(keys) = sink.known_keys(&plan.topic, resync, &key) {
+            return Ok(keys.table());
+        }
+        let keys = seen::ensure(&self.client, sink.ledger(), plan, (resync, &key)).await?;
+        sink.remember_keys(&plan.topic, (resync, key), keys);
+        Ok(keys.table())
     }
 
     async fn transaction(
@@ -199,6 +223,9 @@ impl Session {
             let mut moved = MovedRows::default();
             for (at, run) in runs.iter().enumerate() {
                 let staged = self.stage_run(sink, run, &mut moved, &mut blocked).await?;
+                if let Some(number) = run.seen {
+                    seen::note(&self.client, sink.ledger(), &run.plan, number).await?;
+                }
                 self.prepare(&staged, manner).await?;
                 if at + 1 == runs.len() {
                     writes.push(staged);
@@ -218,6 +245,7 @@ impl Session {
         for (plan, moved) in &moves {
             sql.push_str(&moved::statements(sink.ledger(), plan, moved)?);
         }
+        sql.push_str(&seen::count(sink.ledger(), topics.iter().flatten(), &blocked));
         sql.push_str("COMMIT");
         let failed = |error: tokio_postgres::Error| match topics.first().and_then(|runs| runs.first()) {
             // A deferred constraint speaks at commit; which table's it is shows when tables are retried one by one.

@@ -6,10 +6,14 @@ use std::{
 };
 
 use crate::{
-    event::TableShape,
+    event::{Resync, TableShape},
     postgres,
     schema::TableName,
-    sink::{ledger::Ledger, plan::Plan},
+    sink::{
+        ledger::Ledger,
+        plan::Plan,
+        resyncs::{Key, Keys},
+    },
     types::BinaryMode,
 };
 
@@ -41,6 +45,10 @@ pub struct Sink {
     settings: Settings,
     ledger: Ledger,
     plans: Mutex<HashMap<Arc<str>, Vec<Arc<Plan>>>>,
+    /// By topic, a resync, the columns of its keys and where these are noted.
+    keys: Mutex<HashMap<Arc<str>, (Resync, Key, Keys)>>,
+    /// By topic, the latest resync beyond whose end its lanes go without a sweep.
+    left: Mutex<HashMap<Arc<str>, Resync>>,
 }
 
 impl Sink {
@@ -51,7 +59,7 @@ impl Sink {
     #[must_use]
     pub fn new(settings: Settings) -> Self {
         let ledger = Ledger::new(&settings.schema, &settings.instance);
-        Self { settings, ledger, plans: Mutex::default() }
+        Self { settings, ledger, plans: Mutex::default(), keys: Mutex::default(), left: Mutex::default() }
     }
 
     /// Its settings.
@@ -96,8 +104,37 @@ impl Sink {
         of_topic.push(plan);
     }
 
-    /// Forgets a topic's plans: its table may have changed.
+    /// Where a resync's keys are noted, if that is known.
+    #[must_use]
+    pub fn known_keys(&self, topic: &str, resync: Resync, key: &Key) -> Option<Keys> {
+        if self.left.lock().unwrap_or_else(PoisonError::into_inner).get(topic).is_some_and(|left| *left >= resync) {
+            return Some(Keys::Nowhere);
+        }
+        let keys = self.keys.lock().unwrap_or_else(PoisonError::into_inner);
+        keys.get(topic).filter(|(known, of, _)| *known == resync && of == key).map(|(.., keys)| *keys)
+    }
+
+    /// Keeps where a resync's keys are noted.
+    pub fn remember_keys(&self, topic: &Arc<str>, (resync, key): (Resync, Key), keys: Keys) {
+        let mut known = self.keys.lock().unwrap_or_else(PoisonError::into_inner);
+        known.insert(Arc::clone(topic), (resync, key, keys));
+    }
+
+    /// Says that nobody will sweep for this resync of a topic, nor for an earlier one: their keys are noted no more.
+    pub fn note_no_more(&self, topic: &Arc<str>, resync: Resync) {
+        let mut left = self.left.lock().unwrap_or_else(PoisonError::into_inner);
+        let latest = left.entry(Arc::clone(topic)).or_insert(resync);
+        *latest = resync.max(*latest);
+    }
+
+    /// Forgets where a topic's keys are noted: another process may have ended that.
+    pub fn forget_keys(&self, topic: &str) {
+        self.keys.lock().unwrap_or_else(PoisonError::into_inner).remove(topic);
+    }
+
+    /// Forgets a topic's plans: its table may have changed, or that of a resync's keys.
     pub fn forget_plans(&self, topic: &str) {
+        self.forget_keys(topic);
         self.plans.lock().unwrap_or_else(PoisonError::into_inner).remove(topic);
     }
 

@@ -31,6 +31,8 @@ pub struct TargetColumn {
     pub identity_always: bool,
     /// Equal values of the type always have the same text.
     pub canonical: bool,
+    /// The type's modifiers round values, which another type has in full: digits of a numeric, of seconds.
+    pub rounds: bool,
     /// The enumeration that it is of, or whose items are.
     pub enumeration: Option<Enumeration>,
     /// Bytes of a value in a row (`pg_type.typlen`); `None` where that varies.
@@ -106,6 +108,7 @@ impl Target {
                 canonical: row.get(4),
                 enumeration: row.get::<_, Option<String>>(5).map(|name| Enumeration { name, labels: row.get(6) }),
                 width: usize::try_from(row.get::<_, i16>(7)).ok(),
+                rounds: row.get(8),
             })
             .collect();
         let unique = client.query(UNIQUE, &[&oid]).await.map_err(failed())?;
@@ -151,7 +154,8 @@ SELECT b.attname::text,
        (c.oid IS NULL OR c.collisdeterministic) AND (b.typtype = 'e' OR b.type = 1700 AND b.typmod >= 0 OR b.type IN
          (16, 17, 19, 20, 21, 23, 25, 26, 774, 829, 1042, 1043, 1082, 1083, 1114, 1184, 2950, 3220)),
        format_type(e.oid, NULL), ARRAY(SELECT enumlabel::text FROM pg_enum WHERE enumtypid = e.oid ORDER BY enumsortorder),
-       (SELECT typlen FROM pg_type WHERE oid = b.type)
+       (SELECT typlen FROM pg_type WHERE oid = b.type),
+       b.type = 1700 AND b.typmod >= 0 OR b.type IN (1083, 1114, 1184, 1266) AND b.typmod BETWEEN 0 AND 5
 FROM base b LEFT JOIN pg_type e ON e.typtype = 'e' AND b.type IN (e.oid, e.typarray) LEFT JOIN pg_collation c ON c.oid = b.attcollation LEFT JOIN pg_namespace n ON n.oid = c.collnamespace
 WHERE b.typtype <> 'd' ORDER BY b.attnum";
 

@@ -22,6 +22,28 @@ pub struct Tie {
     pub referenced: TableName,
 }
 
+/// A table as a relation of statements that concern its rows alone: those of tables that inherit from it may be another topic's (`ONLY`), those
+/// of partitions are its own.
+#[must_use]
+pub fn own(name: &TableName, is_partitioned: bool) -> String {
+    if is_partitioned { name.quoted() } else { format!("ONLY {}", name.quoted()) }
+}
+
+/// A foreign key between applied tables.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reference {
+    /// OID of the applied table that has it, or one of whose partitions has.
+    pub referencing: u32,
+    /// OID of the applied table that it references, or one of whose partitions it does.
+    pub referenced: u32,
+    /// The table that has it.
+    pub table: TableName,
+    /// That table as a relation of a FROM clause.
+    pub from: String,
+    /// The condition that a row `t` of the referenced table is referenced by a row `k` of that one.
+    pub same: String,
+}
+
 /// Whether constraint `f` is checked in this session. A partitioned table's has no triggers of its own in some versions, and
 /// one that is NOT ENFORCED has none either: versions before 18 have no such column.
 pub const ENFORCED: &str = "coalesce((to_jsonb(f) ->> 'conenforced')::boolean, true) AND coalesce((SELECT bool_or(g.tgenabled = 'A' OR g.tgenabled = \
@@ -66,6 +88,36 @@ pub async fn to_stopped<'a>(
         (row.get(0), row.get(3), Tie { referencing: table(1), referenced: table(4) })
     });
     Ok(spread(&ties.collect::<Vec<_>>(), stopped))
+}
+
+/// The foreign keys by which tables of these books, whichever instance applies them, reference the tables with these OIDs; each may
+/// reference itself.
+pub async fn references(client: &Client, ledger: &Ledger, tables: &[u32]) -> Result<Vec<Reference>, Error> {
+    let sql = format!(
+        "WITH own AS (SELECT c.oid FROM {} t JOIN pg_namespace n ON n.nspname = t.target_schema \
+           JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = t.target_table), \
+         parts AS (SELECT oid AS root, oid FROM own UNION SELECT oid, relid FROM own CROSS JOIN LATERAL pg_partition_tree(oid) \
+           UNION SELECT oid, relid FROM own CROSS JOIN LATERAL pg_partition_ancestors(oid)) \
+         SELECT a.root, b.root, n.nspname::text, r.relname::text, r.relkind = 'p', \
+           (SELECT string_agg(format('t.%I OPERATOR(%I.%s) k.%I', y.attname, m.nspname, o.oprname, x.attname) || coalesce((\
+              SELECT format(' COLLATE %I.%I', cn.nspname, cl.collname) FROM pg_collation cl JOIN pg_namespace cn ON cn.oid = cl.collnamespace \
+              WHERE cl.oid = y.attcollation AND x.attcollation <> y.attcollation), ''), ' AND ') \
+            FROM unnest(f.conkey, f.confkey, f.conpfeqop) AS u (mine, other, equality) \
+            JOIN pg_attribute x ON x.attrelid = f.conrelid AND x.attnum = u.mine \
+            JOIN pg_attribute y ON y.attrelid = f.confrelid AND y.attnum = u.other \
+            JOIN pg_operator o ON o.oid = u.equality JOIN pg_namespace m ON m.oid = o.oprnamespace) \
+         FROM pg_constraint f JOIN parts a ON a.oid = f.conrelid JOIN parts b ON b.oid = f.confrelid \
+         JOIN pg_class r ON r.oid = f.conrelid JOIN pg_namespace n ON n.oid = r.relnamespace \
+         WHERE f.contype = 'f' AND f.conparentid = 0 AND b.root = ANY ($1) AND {ENFORCED}",
+        ledger.table("topic")
+    );
+    let rows = client.query(&sql, &[&tables]).await.map_err(Error::query("look for foreign keys between tables"))?;
+    let reference = |row: &tokio_postgres::Row| {
+        let table = TableName::new(row.get::<_, String>(2), row.get::<_, String>(3));
+        let from = own(&table, row.get(4));
+        Reference { referencing: row.get(0), referenced: row.get(1), table, from, same: row.get(5) }
+    };
+    Ok(rows.iter().map(reference).collect())
 }
 
 /// Hands what a topic is tied to on to its neighbours, as far as these are not stopped themselves.

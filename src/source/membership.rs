@@ -50,6 +50,54 @@ pub async fn read(client: &Client, publication: &str) -> Result<BTreeMap<u32, Me
     Ok(memberships)
 }
 
+/// How the publication has those of these tables that are its own, by `pg_class.oid`: a text that is another as soon as one of them leaves,
+/// also if it comes back, or gets another row filter or column list. It waits for no lock.
+pub async fn fingerprints(client: &Client, publication: &str, tables: &[u32]) -> Result<BTreeMap<u32, String>, Error> {
+    let failed = |error| Error::statement(format!("looking for tables of publication {publication}"), error);
+    let version = client.server_version();
+    let sql = format!(
+        "SELECT c.oid, {} FROM pg_publication b CROSS JOIN {} p JOIN pg_class c ON c.oid = p.relid \
+         WHERE b.pubname = $1 AND c.oid = ANY ($2::oid[])",
+        fingerprint_of(version),
+        published::tables(version)
+    );
+    let rows = client.query(&sql, &[&publication, &tables]).await.map_err(failed)?;
+    rows.iter().map(|row| Ok((row.try_get(0)?, row.try_get(1)?))).collect::<Result<_, _>>().map_err(failed)
+}
+
+/// The same of one table, whether or not the publication has it by now; `None` if either is gone.
+pub async fn fingerprint(client: &Client, publication: &str, table: u32) -> Result<Option<String>, Error> {
+    let failed = |error| Error::statement(format!("looking for a table of publication {publication}"), error);
+    let sql = format!(
+        "SELECT {} FROM pg_publication b CROSS JOIN pg_class c WHERE b.pubname = $1 AND c.oid = $2",
+        fingerprint_of(client.server_version())
+    );
+    let rows = client.query(&sql, &[&publication, &table]).await.map_err(failed)?;
+    rows.first().map(|row| row.try_get(0)).transpose().map_err(failed)
+}
+
+/// The rows of the catalog by which publication `b` has table `c`, each with the transaction that wrote it: of the publication, of the table
+/// and of what it is a partition of, and from 15 on of their schemas. A table's dependency tells when it came to its schema.
+fn fingerprint_of(server_version: u32) -> String {
+    let tree = "(SELECT c.oid UNION ALL SELECT a.relid::oid FROM pg_partition_ancestors(c.oid) a)";
+    let schemas = if server_version >= 150_000 {
+        format!(
+            "(SELECT string_agg(concat('s', s.oid, ',', s.xmin, ',', d.xmin), ' ' ORDER BY s.oid, t.oid) \
+              FROM pg_class t JOIN pg_publication_namespace s ON s.pnnspid = t.relnamespace AND s.pnpubid = b.oid \
+              LEFT JOIN pg_depend d ON d.classid = 'pg_class'::regclass AND d.objid = t.oid AND d.objsubid = 0 \
+                 AND d.refclassid = 'pg_namespace'::regclass AND d.refobjid = t.relnamespace \
+              WHERE t.oid IN {tree})"
+        )
+    } else {
+        "NULL".to_owned()
+    };
+    format!(
+        "concat_ws(' ', b.oid, b.xmin::text, \
+            (SELECT string_agg(concat(r.oid, ',', r.xmin), ' ' ORDER BY r.oid) FROM pg_publication_rel r \
+             WHERE r.prpubid = b.oid AND r.prrelid IN {tree}), {schemas})"
+    )
+}
+
 /// Schemas, row filters and column lists exist from 15 on.
 fn query(server_version: u32) -> String {
     let (schemas, filter) = if server_version >= 150_000 {

@@ -21,6 +21,13 @@ impl Visible {
         Some(Self { xmin, xmax, running })
     }
 
+    /// The ids of 32 bits of the transactions that were running.
+    #[must_use]
+    pub fn running(&self) -> Vec<u32> {
+        #[expect(clippy::cast_possible_truncation, reason = "the lower half is what the stream has")]
+        self.running.iter().map(|xid| *xid as u32).collect()
+    }
+
     /// Whether it shows what a transaction has committed. The stream has ids of 32 bits; they are less than 2^31 from the snapshot's.
     #[must_use]
     pub fn sees(&self, xid: u32) -> bool {
@@ -48,6 +55,7 @@ mod tests {
         let wrap = 1_u64 << 32;
         let visible = Visible::parse(&format!("{}:{}:{}", wrap - 2, wrap + 10, wrap - 2)).unwrap();
         assert!(visible.sees(u32::MAX - 5) && visible.sees(u32::MAX) && visible.sees(3));
+        assert_eq!(visible.running(), [u32::MAX - 1]);
         assert!(!visible.sees(u32::MAX - 1) && !visible.sees(10) && !visible.sees(11));
     }
 

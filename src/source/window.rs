@@ -9,22 +9,26 @@
 //! delivered, before others see it (trap T78). The lock comes before the snapshot and is held until behind the high marker, so neither
 //! a TRUNCATE nor a rewrite falls between the rows and that marker (trap T79).
 
+use std::collections::BTreeMap;
+
 use bytes::Bytes;
 use futures_util::TryStreamExt;
 use tokio_postgres::error::SqlState;
 
 use super::{
     catalog::{self, PublishedTable},
+    chunk::{self, Chunk},
     copy_binary::BinaryRows,
     copy_text::decode_row,
     error::Error,
+    membership,
     snapshot::{CopyFormat, Select},
     visible::Visible,
 };
 use crate::{
     event::{Datum, Tuple},
     postgres::{Client, Settings, session},
-    schema::{TableName, quote_identifier, quote_literal},
+    schema::{Column, TableName, quote_identifier, quote_literal},
 };
 
 /// The prefix of the markers' messages.
@@ -145,6 +149,16 @@ impl WindowReader {
         rows.iter().map(column).collect::<Result<_, _>>().map_err(failed)
     }
 
+    /// How a publication has those of these tables that are its own, by OID.
+    pub async fn memberships(&self, publication: &str, tables: &[u32]) -> Result<BTreeMap<u32, String>, Error> {
+        membership::fingerprints(&self.client, publication, tables).await
+    }
+
+    /// How a publication has a table, as the transaction sees it.
+    pub async fn membership(&self, publication: &str, table: u32) -> Result<Option<String>, Error> {
+        membership::fingerprint(&self.client, publication, table).await
+    }
+
     /// Whether the table that is locked by this name is the one with this OID.
     pub async fn is_called(&self, table: u32, name: &TableName) -> Result<bool, Error> {
         let failed = |error| Error::statement(format!("looking for table {name}"), error);
@@ -177,15 +191,32 @@ impl WindowReader {
         }
     }
 
-    /// Reads the rows of a leaf whose place is in this range.
+    /// The leaves of tables as they are now, without a lock.
+    pub async fn leaves_now(&self, tables: &[u32]) -> Result<Leaves, Error> {
+        leaves(&self.client, tables).await
+    }
+
+    /// The leaves of tables, each as one chunk; `None` where a statement has one of them.
+    pub async fn leaves(&self, tables: &[PublishedTable]) -> Result<Option<Vec<Chunk>>, Error> {
+        match chunk::plan(&self.client, tables, u64::MAX).await {
+            Err(error) if error.server_error().is_some_and(|error| error.is(SqlState::LOCK_NOT_AVAILABLE.code())) => {
+                Ok(None)
+            }
+            planned => planned.map(Some),
+        }
+    }
+
+    /// Reads the rows of a leaf whose place is in this range, and for which the condition holds, as SQL.
     pub async fn range(
         &self,
         table: &PublishedTable,
-        (leaf, places): (&str, Places),
+        (leaf, places, condition): (&str, Places, Option<&str>),
         format: CopyFormat,
         limit: usize,
     ) -> Result<Taken, Error> {
-        let select = Select { table, from: format!("ONLY {leaf}"), condition: Some(places.condition()), format };
+        let condition = [Some(places.condition()), condition.map(|text| format!("({text})"))].into_iter().flatten();
+        let condition = Some(condition.collect::<Vec<_>>().join(" AND "));
+        let select = Select { table, from: format!("ONLY {leaf}"), condition, format };
         self.take(table, &select, limit).await
     }
 
@@ -245,6 +276,44 @@ pub async fn visible(client: &Client) -> Result<Visible, Error> {
     Ok(Visible::parse(&text).unwrap_or_default())
 }
 
+/// The transactions that may be committed and still unseen, as those are that wait for a stand-by: one that was delivered by an earlier session
+/// too. Where none waits for another server, or nothing can be read beside the stream, there are none.
+pub async fn unseen(client: &Client) -> Result<Vec<u32>, Error> {
+    let failed = |error| Error::statement("looking for transactions that wait for a stand-by", error);
+    let sql = "SELECT current_setting('synchronous_standby_names') <> '' AND NOT pg_is_in_recovery()";
+    let may_wait: bool = client.query_one(sql, &[]).await.and_then(|row| row.try_get(0)).map_err(failed)?;
+    if !may_wait {
+        return Ok(Vec::new());
+    }
+    // A snapshot tells of running transactions only below the last one that has ended, as this one does.
+    client.batch_execute("BEGIN; SELECT pg_current_xact_id(); ROLLBACK").await.map_err(failed)?;
+    Ok(visible(client).await?.running())
+}
+
+/// Leaves of tables, by `pg_class.oid` of both: how each came to its table.
+pub type Leaves = BTreeMap<u32, BTreeMap<u32, String>>;
+
+/// The leaves of tables (`pg_class.oid`), without a lock; a table without partitions is its own. How one came is told by the transactions that
+/// attached it and what is above it, so one that was detached and attached again is told from one that stayed.
+pub async fn leaves(client: &Client, tables: &[u32]) -> Result<Leaves, Error> {
+    let sql = "WITH RECURSIVE tree(root, oid, came) AS ( \
+                   SELECT t, t, coalesce((SELECT string_agg(i.xmin::text, ',' ORDER BY i.inhseqno) \
+                                          FROM pg_inherits i WHERE i.inhrelid = t), '') \
+                   FROM unnest($1::oid[]) t \
+                   UNION ALL \
+                   SELECT t.root, i.inhrelid, t.came || ',' || i.xmin::text \
+                   FROM tree t JOIN pg_class p ON p.oid = t.oid AND p.relkind = 'p' JOIN pg_inherits i ON i.inhparent = t.oid \
+                   WHERE NOT coalesce((to_jsonb(i) ->> 'inhdetachpending')::bool, false)) \
+               SELECT t.root, t.oid, t.came FROM tree t JOIN pg_class c ON c.oid = t.oid WHERE c.relkind <> 'p'";
+    let failed = |error| Error::statement("looking for the partitions of tables", error);
+    let mut leaves = Leaves::new();
+    for row in client.query(sql, &[&tables]).await.map_err(failed)? {
+        let (root, leaf) = (row.try_get(0).map_err(failed)?, row.try_get(1).map_err(failed)?);
+        leaves.entry(root).or_default().insert(leaf, row.try_get(2).map_err(failed)?);
+    }
+    Ok(leaves)
+}
+
 /// Whether the server takes markers of this role: one that replays another's WAL writes none.
 pub async fn takes_markers(client: &Client) -> Result<bool, Error> {
     let failed = |error| Error::statement("asking whether the server is a stand-by", error);
@@ -292,12 +361,15 @@ impl Places {
     }
 }
 
+/// Values have the type below a domain: its checks may refuse what is there, and run anybody's function.
 fn of_keys(table: &PublishedTable, keys: &[&KeyTexts]) -> String {
     let columns = &table.relation.columns;
     let key: Vec<_> = table.relation.key.iter().filter_map(|index| columns.get(*index)).collect();
     let names: Vec<_> = key.iter().map(|column| quote_identifier(&column.name)).collect();
     let row = |texts: &&KeyTexts| {
-        let values = key.iter().zip(*texts).map(|(column, text)| format!("{}::{}", quote_literal(text), column.ty.sql));
+        let value =
+            |(column, text): (&&Column, &String)| format!("{}::{}", quote_literal(text), column.ty.below_domains().sql);
+        let values = key.iter().zip(*texts).map(value);
         format!("({})", values.collect::<Vec<_>>().join(", "))
     };
     let rows: Vec<_> = keys.iter().map(row).collect();

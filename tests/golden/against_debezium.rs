@@ -213,6 +213,7 @@ pub fn metadata(golden: &GoldenEvent) -> (TransactionMeta, EventMeta) {
         processed_ns: golden.value["ts_ns"].as_i64().unwrap_or_default(),
         snapshot: snapshot.into_iter().find(|mark| source["snapshot"] == mark.as_str()).unwrap(),
         backfilling: false,
+        resync: None,
     };
     (meta, event)
 }

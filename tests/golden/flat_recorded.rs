@@ -123,6 +123,7 @@ fn metadata(event: &GoldenEvent) -> (TransactionMeta, EventMeta) {
         processed_ns: 1,
         snapshot: mark.unwrap_or(if is_snapshot { SnapshotMark::True } else { SnapshotMark::False }),
         backfilling: false,
+        resync: None,
     };
     (meta, event)
 }

@@ -26,6 +26,7 @@ mod oracle;
 mod recorded;
 mod recorded_decoding;
 mod recorded_defaults;
+mod resync;
 mod round_trip;
 mod seeds;
 mod support;

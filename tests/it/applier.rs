@@ -17,7 +17,7 @@ use walrelay::{
     kafka::{ConsumedRecord, ConsumerEvent, StartOffset, TopicPartition},
     lsn::{Lsn, Position},
     pipeline::{
-        apply::{Decode, Deps, Error, FlowControl, Limits, run},
+        apply::{Decode, Deps, Error, FlowControl, Incoming, Limits, TableOf, run},
         health::{Half, Health},
         metrics::ApplyMetrics,
     },
@@ -36,9 +36,9 @@ type Script = Arc<Mutex<Vec<ChangeEvent>>>;
 struct Scripted(Script);
 
 impl Decode for Scripted {
-    async fn decode(&mut self, record: &ConsumedRecord) -> Result<Option<ChangeEvent>, DecodeError> {
+    async fn decode(&mut self, record: &ConsumedRecord) -> Result<Option<Incoming>, DecodeError> {
         let number = record.value.as_ref().map(|value| std::str::from_utf8(value).unwrap().parse::<usize>().unwrap());
-        Ok(number.map(|number| self.0.lock().unwrap()[number].clone()))
+        Ok(number.map(|number| Incoming::Change(self.0.lock().unwrap()[number].clone())))
     }
 }
 
@@ -86,16 +86,31 @@ impl Applier {
         partitions: &[(&str, i32)],
         limits: Limits,
     ) -> Self {
+        let script = Script::default();
+        let known = Arc::clone(&script);
+        let decoder = move || Scripted(Arc::clone(&known));
+        let table_of = |topic: &str| Some(TableName::new("public", topic.strip_prefix("w.")?));
+        let applier = Self::decoding(db, topics, partitions, limits, (decoder, Arc::new(table_of))).await;
+        Self { script, ..applier }
+    }
+
+    /// One whose records are decoded like this, and whose topics are those of these tables.
+    pub async fn decoding<D: Decode + 'static>(
+        db: &Database,
+        topics: &[(&str, i32)],
+        partitions: &[(&str, i32)],
+        limits: Limits,
+        (decoder, table_of): (impl Fn() -> D + Send + Sync + 'static, Arc<TableOf>),
+    ) -> Self {
         let (events, receiver) = mpsc::unbounded_channel();
         let script = Script::default();
         let health = Health::new(Half::Apply, Duration::from_secs(30));
-        let known = Arc::clone(&script);
         let deps = Deps {
             sink: Arc::new(Sink::new(sink_settings(db, "it"))),
             events: receiver,
             flow: Box::new(NoFlow),
-            decoder: Box::new(move || Scripted(Arc::clone(&known))),
-            table_of: Arc::new(|topic| Some(TableName::new("public", topic.strip_prefix("w.")?))),
+            decoder: Box::new(decoder),
+            table_of,
             progress_topic: Some("progress".into()),
             partition_counts: topics.iter().map(|(topic, count)| ((*topic).to_owned(), *count)).collect(),
             explicit: None,
@@ -181,6 +196,12 @@ impl Applier {
             tokio::time::timeout(Duration::from_secs(20), self.task).await.expect("it sees that the target went back");
         let error = ended.unwrap().unwrap_err();
         assert!(matches!(error, Error::WentBack { .. }) && error.severity() == Severity::Transient, "{error:?}");
+    }
+
+    /// Ends it wherever it is, as a kill does.
+    pub async fn kill(self) {
+        self.task.abort();
+        assert!(self.task.await.is_err_and(|error| error.is_cancelled()), "it had ended by itself");
     }
 
     pub async fn finish(self) {

@@ -22,7 +22,7 @@ const COMPLETE: &str = "the snapshot is complete, and recorded";
 const STARTS_OVER: &str = "the snapshot was cut and cannot go on";
 
 /// Text that TOAST stores out of line and cannot compress.
-const LARGE_TEXT: &str = "(SELECT string_agg(md5(i::text || k::text), '') FROM generate_series(1, 90) k)";
+pub const LARGE_TEXT: &str = "(SELECT string_agg(md5(i::text || k::text), '') FROM generate_series(1, 90) k)";
 
 /// A scenario whose capture reaches the source by a network that lets so many bytes of its first session through: fewer than the
 /// tables have.
@@ -83,13 +83,14 @@ async fn settle(scenario: &Scenario, capture: &mut Process, apply: &mut Process,
 }
 
 /// Changes of all kinds, all the time, on rows that are read and on rows that are not.
-struct Changes {
+pub struct Changes {
     stop: Arc<AtomicBool>,
     task: JoinHandle<u64>,
 }
 
 impl Changes {
-    async fn start(scenario: &Scenario, rows: u64) -> Self {
+    /// Of the tables `items` and `notes`, whose rows have ids from 1 on.
+    pub async fn start(scenario: &Scenario, rows: u64) -> Self {
         let (client, stop) = (scenario.source_session().await, Arc::new(AtomicBool::new(false)));
         let asked = Arc::clone(&stop);
         let task = tokio::spawn(async move {
@@ -123,7 +124,7 @@ impl Changes {
     }
 
     /// Ends them; gives the number of transactions.
-    async fn stop(self) -> u64 {
+    pub async fn stop(self) -> u64 {
         self.stop.store(true, Ordering::Relaxed);
         self.task.await.expect("the changes end in order")
     }

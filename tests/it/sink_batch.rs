@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use walrelay::{
-    event::{Barrier, ChangeEvent, TableShape},
+    event::{Barrier, ChangeEvent, Gate, TableShape},
     lsn::Position,
     sink::{
         Applied, Error, LaneDone, LanePart, Manner, Session, Settings, Sink,
@@ -12,6 +12,7 @@ use walrelay::{
     },
 };
 
+use crate::resync_feed::resync;
 use crate::sink_support::{Database, at, change, delete, insert, shape, sink_settings, update};
 
 static NONE: BTreeMap<String, Position> = BTreeMap::new();
@@ -101,6 +102,22 @@ async fn a_batch_creates_the_table_and_leaves_the_outcome_of_its_events() {
     assert_eq!(rig.db.rows("SELECT * FROM t ORDER BY id").await, ["1|one\twith\ttabs\\N|7.00", "3|drei|3.25"]);
     let position = "SELECT next_offset, commit_lsn, ordinal FROM walrelay.position";
     assert_eq!(rig.db.rows(position).await, ["7|0/3|2"]);
+}
+
+// traps T26, T60
+#[tokio::test]
+async fn keys_of_a_resync_whose_table_is_gone_are_noted_anew_after_one_failure_in_whatever_manner() {
+    let mut rig = Rig::new().await;
+    let t = plain();
+    let during = |event: ChangeEvent| ChangeEvent { resync: Some(resync(10)), ..event };
+    rig.apply(vec![during(insert(&t, at(20, 1), &["1", "one", "∅"]))]).await.unwrap();
+    let number = rig.db.rows("SELECT number FROM walrelay.resync").await.remove(0);
+    rig.db.run(&format!("DROP TABLE walrelay.seen_{number}; DELETE FROM walrelay.resync")).await;
+    let event = during(insert(&t, at(21, 1), &["2", "two", "∅"]));
+    let refused = rig.apply_as(vec![event.clone()], Manner::Replace).await;
+    assert!(refused.is_err(), "{refused:?}");
+    rig.apply_as(vec![event], Manner::Replace).await.unwrap();
+    assert_eq!(rig.db.rows("SELECT id FROM t ORDER BY id").await, ["1", "2"]);
 }
 
 // trap T27
@@ -405,7 +422,7 @@ async fn a_barrier_that_all_lanes_have_passed_does_not_empty_the_table_again() {
     let mut rig = Rig::new().await;
     let t = plain();
     rig.apply(vec![insert(&t, at(1, 1), &["1", "before", "1"])]).await.unwrap();
-    let barrier = Barrier { topics: vec![("topic".into(), 1)], ..Barrier::default() };
+    let barrier = Gate::Truncate(Barrier { topics: vec![("topic".into(), 1)], ..Barrier::default() });
     let ledger = rig.sink.ledger();
     ledger.set_parked(rig.session.client(), &rig.standing(), at(2, 1)).await.unwrap();
     let gathered = gather(rig.session.client(), ledger, at(2, 1), &barrier, "topic", EVERYTHING).await.unwrap();
@@ -428,7 +445,7 @@ async fn a_reader_of_the_table_does_not_hold_a_barrier_up() {
     rig.apply(vec![insert(&t, at(1, 1), &["1", "before", "1"])]).await.unwrap();
     let reader = walrelay::postgres::connect(&rig.db.settings, "walrelay test").await.unwrap();
     reader.batch_execute("BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT FROM t").await.unwrap();
-    let barrier = Barrier { topics: vec![("topic".into(), 1)], ..Barrier::default() };
+    let barrier = Gate::Truncate(Barrier { topics: vec![("topic".into(), 1)], ..Barrier::default() });
     let ledger = rig.sink.ledger();
     ledger.set_parked(rig.session.client(), &rig.standing(), at(2, 1)).await.unwrap();
     let gathering = gather(rig.session.client(), ledger, at(2, 1), &barrier, "topic", EVERYTHING);
@@ -498,7 +515,7 @@ async fn a_dropped_table_that_a_barrier_empties_is_created_anew() {
     rig.db.run("DROP TABLE t").await;
     rig.sink.forget_plans("topic");
     let (client, ledger) = (rig.session.client(), rig.sink.ledger());
-    let barrier = Barrier { topics: vec![("topic".into(), 1)], ..Barrier::default() };
+    let barrier = Gate::Truncate(Barrier { topics: vec![("topic".into(), 1)], ..Barrier::default() });
     let name = walrelay::schema::TableName::new("public", "t");
     ledger.register(client, "topic", &name, &name).await.unwrap();
     ledger.set_parked(client, &rig.standing(), at(2, 1)).await.unwrap();

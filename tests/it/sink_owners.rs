@@ -71,10 +71,18 @@ async fn the_remedy_forgets_the_found_instance_alone_and_nothing_where_its_posit
             format!("INSERT INTO walrelay.position (instance, topic, partition) VALUES ('{instance}', '{TOPIC}', 0)");
         database.run(&row).await;
     }
+    for instance in ["g", "h"] {
+        let line = format!(
+            "INSERT INTO walrelay.resync (instance, topic, epoch, commit_lsn, key, types) \
+             VALUES ('{instance}', '{TOPIC}', 0, '0/A', '{{id}}', '{{integer}}')"
+        );
+        database.run(&line).await;
+    }
     let error = register(second.ledger(), &b).await.unwrap_err();
     let statements = remedy(&error).split_once("run ").unwrap().1.rsplit_once("and start").unwrap().0;
     database.run(statements).await;
     assert_eq!(database.rows("SELECT instance FROM walrelay.position").await, ["h"]);
+    assert_eq!(database.rows("SELECT instance FROM walrelay.resync WHERE NOT ended").await, ["h"]);
     assert!(database.rows("SELECT * FROM walrelay.topic").await.is_empty());
 
     register(first.ledger(), &a).await.unwrap();

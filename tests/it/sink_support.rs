@@ -175,6 +175,7 @@ fn event(op: Op, shape: &Arc<TableShape>, position: Position) -> ChangeEvent {
         key_move: false,
         moved_columns: Vec::new(),
         backfilling: false,
+        resync: None,
         barrier: None,
     }
 }

@@ -12,13 +12,16 @@
 //! Positions that are made from offsets tell no cut: `unordered` has such lanes.
 //!
 //! Two things can keep a cut from ever coming. A table whose lanes all stand at a barrier has its cut there, and a related
-//! table may be beyond it: what the barrier will empty is left out then. And the cut may lie farther ahead than the lanes'
+//! table may be beyond it: what the barrier will empty is left out then. At the end of a resync nothing is emptied, so what comes before it
+//! is applied without the lanes that are beyond it; if it does not fit without them, what makes it fit comes behind the end, and the table goes
+//! on without a sweep: its rows are right, and ghosts stay. And the cut may lie farther ahead than the lanes'
 //! memory reaches (a snapshot has one position for all its rows): then the lanes are applied table by table, so that those
 //! that nothing hinders make room.
 
 use std::{collections::BTreeSet, sync::Arc};
 
 use crate::{
+    event::Gate,
     lsn::Position,
     pipeline::apply::{
         attempt::{Attempts, refuse},
@@ -37,7 +40,7 @@ pub async fn apply(attempts: &mut Attempts<'_>, works: &mut [Work], full: bool) 
     let cut = works.iter().map(frontier).min().unwrap_or_default();
     let below = works.iter().any(|work| work.events.first().is_some_and(|(_, event)| event.position < cut));
     if !below || works.iter().any(|work| work.lane.mark >= cut) {
-        if leave_out_emptied(attempts, works).await {
+        if leave_out_emptied(attempts, works).await || before_sweep(attempts, works, cut).await {
             return;
         }
         if full || works.iter().any(|work| work.halt == Some(Halt::Full)) {
@@ -67,7 +70,10 @@ async fn leave_out_emptied(attempts: &mut Attempts<'_>, works: &mut [Work]) -> b
     for topic in topics {
         let mut lanes: Vec<&mut Work> = works.iter_mut().filter(|work| work.topic == topic).collect();
         let at = |work: &Work| match &work.halt {
-            Some(Halt::Barrier(parked)) => Some((parked.at, parked.barrier.partitions(&topic)?)),
+            Some(Halt::Barrier(parked)) => match &parked.gate {
+                Gate::Truncate(barrier) => Some((parked.at, barrier.partitions(&topic)?)),
+                Gate::Sweep(_) => None,
+            },
             _ => None,
         };
         let first = lanes.first().and_then(|work| at(work));
@@ -87,6 +93,31 @@ async fn leave_out_emptied(attempts: &mut Attempts<'_>, works: &mut [Work]) -> b
         }
     }
     some
+}
+
+/// Whether the cut is the end of a resync, beyond which some lane is: the others are applied up to it, so that lanes can park there.
+async fn before_sweep(attempts: &mut Attempts<'_>, works: &mut [Work], cut: Position) -> bool {
+    let ends_at = |work: &Work| match &work.halt {
+        Some(Halt::Barrier(parked)) if parked.at == cut && matches!(parked.gate, Gate::Sweep(_)) => {
+            Some(parked.clone())
+        }
+        _ => None,
+    };
+    if !works.iter().any(|work| ends_at(work).is_some()) {
+        return false;
+    }
+    let mut behind: Vec<&mut Work> = works.iter_mut().filter(|work| work.lane.mark < cut).collect();
+    let Some(error) = up_to(attempts, &mut behind, cut).await else { return true };
+    if !error.is_ordering() {
+        stop(&mut behind, &error, cut);
+        return true;
+    }
+    for work in behind {
+        if let Some(parked) = ends_at(work) {
+            work.halt = Some(Halt::Overtaken(parked));
+        }
+    }
+    true
 }
 
 /// Applies what can be applied without a cut; lanes that an ordering error still stops are starved.

@@ -8,6 +8,7 @@ use std::{
 };
 
 use crate::{
+    event::Gate,
     kafka::TopicPartition,
     lsn::{Lsn, Position},
     pipeline::apply::{
@@ -18,7 +19,7 @@ use crate::{
     retry::{Classify as _, Severity},
     sink::{
         self, Session, Sink,
-        barrier::{Awaited, Gathering, Others, gather, pass},
+        barrier::{Awaited, Gathering, Others, gather, leave, pass},
         history::{Astray, astray},
         ledger::{Claim, Owned, Stand, Standing},
         siblings,
@@ -51,6 +52,8 @@ pub struct Orders {
     pub parked: Vec<(LaneRef, Parked, bool)>,
     /// Topics whose tables capture has stopped, and where.
     pub withheld: BTreeMap<String, Position>,
+    /// Topics whose tables go beyond the end of a resync without a sweep.
+    pub overtaken: BTreeMap<Arc<str>, Parked>,
     /// Lanes that stand at the hold (`None`: no more).
     pub held: Vec<(LaneRef, Option<Lsn>)>,
     /// Lanes that have stopped.
@@ -116,6 +119,8 @@ pub struct Findings {
     pub fenced: Vec<TopicPartition>,
     /// What barriers wait for.
     pub awaited: BTreeSet<Awaited>,
+    /// Topics of which the target knows that they go beyond the end of a resync without a sweep, and where that is.
+    pub overtaken: Vec<(Arc<str>, Position)>,
     /// Lanes whose table the target refuses to empty, or another topic owns, and why.
     pub refused: Vec<(TopicPartition, sink::Error)>,
     /// The hold.
@@ -164,6 +169,11 @@ async fn with_session(
     for (lane, reason) in orders.stopped {
         let told = sink.ledger().set_stopped(session.client(), &lane.standing, &reason).await;
         note(told, &lane, &mut findings.fenced, || findings.stopped.push(lane.key.clone()))?;
+    }
+    for (topic, parked) in orders.overtaken {
+        if leave(session.client(), sink.ledger(), parked.at, &parked.gate, &topic).await? {
+            findings.overtaken.push((topic, parked.at));
+        }
     }
     let target = |topic: &str| table_of(topic).map(|source| sink.target_of(&source));
     let others = Others { target: &target, withheld: &orders.withheld };
@@ -217,9 +227,7 @@ async fn barriers(
     let mut gathered: BTreeMap<(Position, Arc<str>), Gathering> = BTreeMap::new();
     for (lane, parked, told) in &parked {
         if !told {
-            let target = sink.target_of(&parked.table);
-            // Whoever changes a schema may wait for readers; meanwhile other lanes have need of this session.
-            let registered = ledger.try_register(client, &lane.key.0, &parked.table, &target).await;
+            let registered = register(session, sink, lane, parked).await;
             if refuse(registered, lane, &mut findings.refused)? != Some(true) {
                 continue;
             }
@@ -233,9 +241,20 @@ async fn barriers(
             continue;
         }
         let key = (parked.at, Arc::clone(&lane.key.0));
+        // What one table of it waits for the others do not have to meet too.
+        let is_locked = |((at, _), gathering): (&(Position, Arc<str>), &Gathering)| {
+            *at == parked.at
+                && matches!(gathering, Gathering::Waits(awaited) if awaited.iter().any(|one| matches!(one, Awaited::Lock(_))))
+        };
+        if gathered.iter().any(is_locked) {
+            continue;
+        }
         if !gathered.contains_key(&key) {
-            let gathering = gather(client, ledger, parked.at, &parked.barrier, &lane.key.0, others).await;
+            let gathering = gather(client, ledger, parked.at, &parked.gate, &lane.key.0, others).await;
             let Some(gathering) = refuse(gathering, &lane, &mut findings.refused)? else { continue };
+            if let Gathering::Waits(awaited) = &gathering {
+                findings.awaited.extend(awaited.iter().cloned());
+            }
             gathered.insert(key.clone(), gathering);
         }
         match gathered.get(&key) {
@@ -244,11 +263,22 @@ async fn barriers(
                 let beyond = (lane.key.clone(), parked.at, parked.offset + 1);
                 note(passed, &lane, &mut findings.fenced, || findings.passed.push(beyond))?;
             }
-            Some(Gathering::Waits(awaited)) => findings.awaited.extend(awaited.iter().cloned()),
-            Some(Gathering::Held) | None => {}
+            Some(Gathering::Waits(_) | Gathering::Held) | None => {}
         }
     }
     Ok(())
+}
+
+/// Makes sure that the books know the lane's table; `false` if that has to wait. Of a topic that was never applied, the end of a
+/// resync does not tell the table, where the topic's name may be of several: nothing is swept for it then.
+async fn register(session: &Session, sink: &Sink, lane: &LaneRef, parked: &Parked) -> Result<bool, sink::Error> {
+    let (client, ledger, topic) = (session.client(), sink.ledger(), &lane.key.0);
+    let Some(table) = &parked.table else { return Ok(true) };
+    if matches!(parked.gate, Gate::Sweep(_)) && ledger.is_known(client, topic).await? {
+        return Ok(true);
+    }
+    // Whoever changes a schema may wait for readers; meanwhile other lanes have need of this session.
+    ledger.try_register(client, topic, table, &sink.target_of(table)).await
 }
 
 /// An error that lies in the lane's table is noted and stops no other table.

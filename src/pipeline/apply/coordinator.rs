@@ -27,7 +27,7 @@ use crate::{
         groups::Groups,
         identity::Watch,
         job::{JobReport, Worker},
-        lane::{Lane, State},
+        lane::{Lane, Parked, State},
         pressure::balance,
         siblings,
         unmet::Unmet,
@@ -80,6 +80,8 @@ pub struct Coordinator<D> {
     pub(super) fenced: BTreeMap<TopicPartition, String>,
     /// What barriers wait for.
     pub(super) awaited: BTreeSet<Awaited>,
+    /// Topics whose tables go beyond the end of a resync without a sweep, which the target is not told yet.
+    pub(super) overtaken: BTreeMap<Arc<str>, Parked>,
     pub(super) hold: Option<Lsn>,
     pub(super) backoff: Backoff,
     pub(super) rest_until: Option<Instant>,
@@ -98,6 +100,7 @@ impl<D: Decode + 'static> Coordinator<D> {
     pub async fn start(deps: Deps<D>) -> Result<Self, Error> {
         let session = Session::connect(&deps.sink).await?;
         deps.sink.ledger().ensure(session.client()).await?;
+        sink::resyncs::drop_ended(session.client(), deps.sink.ledger()).await?;
         if let Some(explicit) = &deps.explicit {
             siblings::gather(&session, &deps.sink, explicit, &deps.partition_counts, &deps.health).await?;
         }
@@ -129,6 +132,7 @@ impl<D: Decode + 'static> Coordinator<D> {
             starved: BTreeMap::new(),
             fenced: BTreeMap::new(),
             awaited: BTreeSet::new(),
+            overtaken: BTreeMap::new(),
             hold: None,
             backoff: Backoff::new(),
             rest_until: None,
@@ -360,6 +364,7 @@ impl<D: Decode + 'static> Coordinator<D> {
         orders.of_lanes(self.lanes.iter(), self.hold, &self.stopped, fresh);
         orders.announce = self.deps.explicit.as_ref().map_or_else(Vec::new, |explicit| explicit.partitions.clone());
         orders.withheld.clone_from(&self.progress.stopped);
+        orders.overtaken.clone_from(&self.overtaken);
         orders.observe = self.observe();
         let mut session = self.control_session.take();
         let (sink, table_of) = (Arc::clone(&self.deps.sink), Arc::clone(&self.deps.table_of));

@@ -4,19 +4,35 @@ use std::{future::Future, sync::Arc};
 
 use crate::{
     avro::store::SchemaStore,
-    event::{ChangeEvent, TableShape},
+    event::{ChangeEvent, Sweep, TableShape},
     kafka::ConsumedRecord,
+    lsn::Position,
     record::{DecodeError, Decoded, Decoder, TopicNames},
+    schema::TableName,
     types::Placeholder,
 };
 
+/// What a record brings.
+#[derive(Clone, Debug)]
+pub enum Incoming {
+    /// A change of a row, or a TRUNCATE.
+    Change(ChangeEvent),
+    /// The end of a resync.
+    Sweep {
+        /// Where it stands.
+        at: Position,
+        /// What it says.
+        sweep: Box<Sweep>,
+        /// The source's table, if the topic's name tells: the record has no schema.
+        table: Option<TableName>,
+    },
+}
+
 /// Decodes records; each worker has its own.
 pub trait Decode: Send {
-    /// The record's event; `None` if it has none to apply (a tombstone, a logical message).
-    fn decode(
-        &mut self,
-        record: &ConsumedRecord,
-    ) -> impl Future<Output = Result<Option<ChangeEvent>, DecodeError>> + Send;
+    /// What the record brings; `None` if there is nothing to apply (a tombstone, a logical message).
+    fn decode(&mut self, record: &ConsumedRecord)
+    -> impl Future<Output = Result<Option<Incoming>, DecodeError>> + Send;
 }
 
 /// The decoder of walrelay's own records, with the store that it fetches schemas from.
@@ -57,14 +73,19 @@ impl<S> RecordDecoder<S> {
 }
 
 impl<S: SchemaStore + Send + Sync> Decode for RecordDecoder<S> {
-    async fn decode(&mut self, record: &ConsumedRecord) -> Result<Option<ChangeEvent>, DecodeError> {
+    async fn decode(&mut self, record: &ConsumedRecord) -> Result<Option<Incoming>, DecodeError> {
         loop {
             let headers = record.headers.iter().map(|(name, value)| (name.as_str(), &value[..]));
             let (key, value) = (record.key.as_deref(), record.value.as_deref());
             match self.decoder.decode(&record.topic, key, value, headers, record.offset)? {
                 Decoded::Event(event) => {
                     self.belongs(&record.topic, &event)?;
-                    return Ok(Some(event));
+                    return Ok(Some(Incoming::Change(event)));
+                }
+                Decoded::Sweep(at, sweep) => {
+                    let mut readings = self.names.readings(&record.topic);
+                    let table = readings.next().filter(|_| readings.next().is_none());
+                    return Ok(Some(Incoming::Sweep { at, sweep, table }));
                 }
                 Decoded::Nothing => return Ok(None),
                 Decoded::NeedsSchema(id) => self.decoder.fetch(&record.topic, id, &self.store).await?,
@@ -76,11 +97,7 @@ impl<S: SchemaStore + Send + Sync> Decode for RecordDecoder<S> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{
-        event::Op,
-        lsn::{Lsn, Position},
-        schema::TableName,
-    };
+    use crate::{event::Op, lsn::Lsn};
 
     fn event(schema: &str, position: Position) -> ChangeEvent {
         let name = TableName::new(schema, "orders");
@@ -94,6 +111,7 @@ mod tests {
             key_move: false,
             moved_columns: Vec::new(),
             backfilling: false,
+            resync: None,
             barrier: None,
         }
     }

@@ -108,6 +108,7 @@ pub(super) fn job_lane(lane: &mut Lane, records: Vec<ConsumedRecord>) -> JobLane
         owned: lane.owned.clone(),
         stored: lane.stored,
         mark: lane.mark,
+        overtaken: lane.overtaken,
         settled: lane.settled,
         records,
     }

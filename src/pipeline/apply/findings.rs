@@ -107,6 +107,9 @@ impl<D: Decode + 'static> Coordinator<D> {
                 lane.told = true;
             }
         }
+        for (topic, at) in &findings.overtaken {
+            self.goes_beyond(topic, *at);
+        }
         for (key, held) in findings.held {
             if let Some(lane) = self.lanes.get_mut(&key) {
                 lane.told_held = held;
@@ -118,7 +121,7 @@ impl<D: Decode + 'static> Coordinator<D> {
         for (key, error) in findings.refused {
             let reason = format!("topic {}, partition {}: {}", key.0, key.1, chain(&error));
             let table = match self.lanes.get(&key).map(|lane| &lane.state) {
-                Some(State::Parked(parked)) => Some(parked.table.to_string()),
+                Some(State::Parked(parked)) => parked.table.as_ref().map(ToString::to_string),
                 _ => None,
             };
             self.stop(&key.0, table.as_deref(), with_hint(reason, error.hint()));

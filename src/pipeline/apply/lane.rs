@@ -9,7 +9,7 @@ use std::{
 use tokio::sync::OwnedSemaphorePermit;
 
 use crate::{
-    event::Barrier,
+    event::Gate,
     kafka::{ConsumedRecord, TopicPartition},
     lsn::{Lsn, Position},
     progress::Progress,
@@ -22,10 +22,10 @@ use crate::{
 pub struct Parked {
     /// The barrier's position.
     pub at: Position,
-    /// The tables and partitions that gather.
-    pub barrier: Barrier,
-    /// The lane's table at the source.
-    pub table: TableName,
+    /// The tables and partitions that gather, and what for.
+    pub gate: Gate,
+    /// The lane's table at the source, if that is known.
+    pub table: Option<TableName>,
     /// Offset of the barrier's record.
     pub offset: i64,
 }
@@ -91,6 +91,8 @@ pub struct Lane {
     pub crowded: bool,
     /// It waits for the other half of a key move; how many bytes its last job had done before.
     pub half_move: Option<usize>,
+    /// The end of a resync that it goes beyond without a sweep.
+    pub overtaken: Option<Position>,
     /// All events below this position have been received.
     pub settled: Position,
     /// Nothing below this position is still to come, unless capture goes on with a table that it has stopped.
@@ -123,6 +125,7 @@ impl Lane {
             paused: false,
             crowded: false,
             half_move: None,
+            overtaken: None,
             settled: Position::default(),
             silent_below: Position::default(),
             delay_ms: 0,

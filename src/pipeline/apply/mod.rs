@@ -54,7 +54,7 @@ mod work;
 
 use std::future::Future;
 
-pub use decode::{Decode, RecordDecoder};
+pub use decode::{Decode, Incoming, RecordDecoder};
 pub use deps::{Deps, FlowControl, Limits, TableOf, TopicIds};
 pub use error::Error;
 pub use siblings::Explicit;

@@ -7,13 +7,15 @@ use std::{
 };
 
 use crate::{
+    event::Gate,
     kafka::TopicPartition,
+    lsn::Position,
     pipeline::apply::{
         coordinator::{Coordinator, RETRY_EVERY, with_hint},
         decode::Decode,
         error::Error,
         job::{How, JobReport},
-        lane::State,
+        lane::{Parked, State},
         work::{Halt, LaneReport},
     },
     retry::Severity,
@@ -68,6 +70,7 @@ impl<D: Decode + 'static> Coordinator<D> {
                     | Halt::Unmet(_)
                     | Halt::Unordered(..)
                     | Halt::Locked(_)
+                    | Halt::Overtaken(_)
                     | Halt::Lost
                     | Halt::HalfMove
                     | Halt::Waits
@@ -143,6 +146,7 @@ impl<D: Decode + 'static> Coordinator<D> {
                 self.rest(&key.0, self.deps.limits.locked_every);
             }
             Some(Halt::Barrier(parked)) => lane.state = State::Parked(parked),
+            Some(Halt::Overtaken(parked)) => self.overtaken(&key.0, *parked),
             Some(Halt::Held(hold)) => {
                 lane.state = State::Held(hold);
                 self.hold = Some(hold);
@@ -156,6 +160,41 @@ impl<D: Decode + 'static> Coordinator<D> {
             Some(Halt::Unmet(stop)) => self.unmet(&key, report.table.as_deref(), stop),
             Some(Halt::Stopped(stop)) => {
                 self.stop(&key.0, report.table.as_deref(), with_hint(stop.reason, stop.hint));
+            }
+        }
+    }
+
+    /// A table's lanes are to go beyond the end of a resync without a sweep, since what makes their events fit comes behind it. They
+    /// stand until the target knows of it: a sweep would take what they write beyond.
+    fn overtaken(&mut self, topic: &Arc<str>, parked: Parked) {
+        if self.lanes.iter().any(|((name, _), lane)| name == topic && lane.overtaken == Some(parked.at)) {
+            // The target knows already; lanes that another process had in between do not.
+            self.go_beyond(topic, parked.at);
+            return;
+        }
+        if self.overtaken.insert(Arc::clone(topic), parked).is_none() {
+            tracing::warn!(
+                %topic,
+                "rows that the source does not have stay in the table at the end of a resync: rows before it need what comes behind it in \
+                 another table, which is there already; a new resync removes them"
+            );
+        }
+    }
+
+    /// The target knows that a table's lanes go beyond the end of a resync here.
+    pub(super) fn goes_beyond(&mut self, topic: &Arc<str>, at: Position) {
+        self.go_beyond(topic, at);
+        let parked = self.overtaken.get(topic).filter(|parked| parked.at == at);
+        if let Some(Gate::Sweep(sweep)) = parked.map(|parked| &parked.gate) {
+            self.deps.sink.note_no_more(topic, sweep.resync);
+            self.overtaken.remove(topic);
+        }
+    }
+
+    fn go_beyond(&mut self, topic: &Arc<str>, at: Position) {
+        for ((name, _), lane) in &mut self.lanes {
+            if name == topic {
+                lane.overtaken = Some(at);
             }
         }
     }

@@ -3,18 +3,19 @@
 use std::sync::Arc;
 
 use crate::{
-    event::{Cell, ChangeEvent, Op},
+    event::{Cell, ChangeEvent, Gate, Op, Sweep},
     kafka::{ConsumedRecord, TopicPartition},
     lsn::{Lsn, Position},
     pipeline::{
         apply::{
-            decode::Decode,
+            decode::{Decode, Incoming},
             error::Error,
             lane::{Parked, Stop},
         },
         metrics::ApplyMetrics,
     },
     retry::{Classify, Severity, chain},
+    schema::TableName,
     sink::{self, LaneDone, LanePart, ledger::Owned},
 };
 
@@ -28,6 +29,8 @@ pub struct JobLane {
     pub stored: Option<i64>,
     /// The mark that the target has stored.
     pub mark: Position,
+    /// The end of a resync that it goes beyond without a sweep.
+    pub overtaken: Option<Position>,
     /// All events below this position are in the target or in `records`, if those are all that was received.
     pub settled: Position,
     /// The records.
@@ -39,6 +42,8 @@ pub struct JobLane {
 pub enum Halt {
     /// A barrier.
     Barrier(Box<Parked>),
+    /// The end of a resync, before which its events do not fit since other lanes are beyond it.
+    Overtaken(Box<Parked>),
     /// The hold of `verify`.
     Held(Lsn),
     /// Its next event's text is too long for the job.
@@ -193,11 +198,16 @@ pub async fn decode<D: Decode>(
     let mut mark = work.lane.mark;
     for record in &records {
         match decoder.decode(record).await {
-            Ok(Some(event)) if !padding.take(&event, record) => {
+            Ok(Some(Incoming::Change(event))) if !padding.take(&event, record) => {
                 work.halt = Some(Halt::Full);
                 break;
             }
-            Ok(Some(event)) => {
+            Ok(Some(Incoming::Sweep { at, sweep, table })) => {
+                if work.reach((at, record.offset), *sweep, table, (mark, hold)).is_some() {
+                    break;
+                }
+            }
+            Ok(Some(Incoming::Change(event))) => {
                 work.delay_ms = Some(record.timestamp_ms.saturating_sub(event.commit_ms));
                 if work.take(event, record.offset, &mut mark, hold).is_some() {
                     break;
@@ -241,8 +251,7 @@ impl Work {
         self.table.get_or_insert_with(|| event.shape.name.to_string());
         match (event.op, event.barrier) {
             (Op::Truncate, Some(barrier)) => {
-                let parked = Parked { at: event.position, barrier, table: event.shape.name.clone(), offset };
-                self.halt = Some(Halt::Barrier(Box::new(parked)));
+                self.park(event.position, Gate::Truncate(barrier), Some(event.shape.name.clone()), offset);
                 Some(())
             }
             (Op::Truncate, None) => {
@@ -262,6 +271,30 @@ impl Work {
                 None
             }
         }
+    }
+
+    /// Halts before the end of a resync, or skips it.
+    fn reach(
+        &mut self,
+        (at, offset): (Position, i64),
+        sweep: Sweep,
+        table: Option<TableName>,
+        (mark, hold): (Position, Option<Lsn>),
+    ) -> Option<()> {
+        if at <= mark || self.lane.overtaken == Some(at) {
+            self.skipped += 1;
+            return None;
+        }
+        if let Some(hold) = hold.filter(|hold| at.commit >= *hold) {
+            self.halt = Some(Halt::Held(hold));
+        } else {
+            self.park(at, Gate::Sweep(sweep), table, offset);
+        }
+        Some(())
+    }
+
+    fn park(&mut self, at: Position, gate: Gate, table: Option<TableName>, offset: i64) {
+        self.halt = Some(Halt::Barrier(Box::new(Parked { at, gate, table, offset })));
     }
 
     /// The stop at a record of another producer behind records of walrelay's: nothing tells which of them is newer.

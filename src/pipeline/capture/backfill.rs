@@ -1,11 +1,11 @@
-//! Reads the rest of a snapshot beside the stream: window after window, as small as its rows are large.
+//! Reads the rest of a snapshot, or the tables of a resync, beside the stream: window after window, as small as its rows are large.
 //!
 //! One task, one connection: the next window begins when the stream has published the one before, so at most one window's rows are in
-//! memory. What is read is recorded once it is acknowledged; when every table is whole the snapshot is recorded as complete, and only
-//! then may the flush LSN pass its point.
+//! memory. What is read is recorded once it is acknowledged. When every table is whole the snapshot is recorded as complete, or the
+//! resync's end is put into the stream; only behind that may the flush LSN pass where it began.
 
 use std::{
-    collections::{BTreeSet, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -13,43 +13,34 @@ use std::{
 use super::{
     Error, chunk_record,
     chunks::Ranges,
+    goal::{Goal, Rest},
     publisher::Publisher,
+    read_table::ReadTable,
+    resync::{Came, end_marker},
     session::Session,
-    state::{StoppedTable, Update},
+    standing,
     tuple_format::copy_format,
-    unread::{Unread, UnreadLeaf},
     windows::{Outcome, Rows, Windows},
 };
 use crate::{
     lsn::{Lsn, Position},
-    schema::Relation,
-    source::{
-        catalog::PublishedTable,
-        window::{Begun, KeyTexts, Layout, LeafNow, Places, Taken, WindowReader},
-    },
+    retry::chain,
+    schema::TableName,
+    source::window::{Begun, KeyTexts, LeafNow, Places, Taken, WindowReader},
 };
 
 /// Rows of one window, in bytes about.
 const TARGET_BYTES: usize = 8 << 20;
 /// With more it is given up for a smaller one.
 const LIMIT_BYTES: usize = 32 << 20;
-/// Blocks of the first window.
-const FIRST_BLOCKS: u64 = 16;
 /// Keys of the first window, and of any.
 const KEYS: (usize, usize) = (64, 1000);
 /// How long to wait where a lock is held, or a transaction is not visible yet.
 const PAUSE: Duration = Duration::from_millis(20);
+/// For so long a window may wait before that is told.
+const WAITS_LONG: Duration = Duration::from_secs(30);
 /// How often it is told how far it has come.
 const TELL: Duration = Duration::from_secs(5);
-
-/// What a session knows of a snapshot that goes on.
-pub(super) struct Rest {
-    pub(super) windows: Arc<Windows>,
-    pub(super) unread: Vec<Unread>,
-    /// All tables of the snapshot, by OID.
-    pub(super) planned: Vec<u32>,
-    pub(super) consistent_point: Lsn,
-}
 
 /// Reads what is left.
 pub(super) struct Backfill {
@@ -57,31 +48,18 @@ pub(super) struct Backfill {
     publisher: Arc<Publisher>,
     windows: Arc<Windows>,
     tables: Vec<ReadTable>,
-    planned: Vec<u32>,
-    consistent_point: Lsn,
+    goal: Goal,
     reader: WindowReader,
     number: u64,
     /// What came of a table and is not recorded: once everything up to this commit is acknowledged.
     unrecorded: VecDeque<(Lsn, usize, Step)>,
+    /// Rows that are acknowledged and not recorded, by table.
+    rows: BTreeMap<usize, u64>,
     /// The commit of the last window.
     last: Lsn,
     recorded: Instant,
     told: Instant,
     keys: usize,
-}
-
-struct ReadTable {
-    published: Arc<PublishedTable>,
-    unread: Unread,
-    layout: Option<Layout>,
-    /// What is left, by leaf.
-    left: VecDeque<(usize, Places)>,
-    /// How many places a window has.
-    places: u64,
-    /// It was read again from its begin, since too many rows were owed.
-    again: bool,
-    /// Windows of which nothing was published.
-    void: u64,
 }
 
 /// What a window is of.
@@ -95,6 +73,8 @@ enum What {
 enum Step {
     /// Blocks of a leaf are read.
     Blocks { leaf: u32, blocks: (u32, u32) },
+    /// So many rows have come.
+    Rows(u64),
     /// It is whole.
     Whole,
 }
@@ -109,30 +89,31 @@ enum Attempt {
 }
 
 impl Backfill {
-    pub(super) async fn connect(session: &Arc<Session>, publisher: &Arc<Publisher>, rest: Rest) -> Result<Self, Error> {
-        let Rest { windows, unread, planned, consistent_point } = rest;
-        let reader = WindowReader::connect(&session.settings.source).await?;
+    /// The tables of `rest` are open to the stream already.
+    pub(super) fn new(session: &Arc<Session>, publisher: &Arc<Publisher>, reader: WindowReader, rest: Rest) -> Self {
+        let Rest { unread, goal } = rest;
         let now = Instant::now();
-        Ok(Self {
+        Self {
             session: Arc::clone(session),
             publisher: Arc::clone(publisher),
-            windows,
+            windows: Arc::clone(&session.windows),
             tables: unread.into_iter().map(ReadTable::new).collect(),
-            planned,
-            consistent_point,
+            goal,
             reader,
             number: 0,
             unrecorded: VecDeque::new(),
+            rows: BTreeMap::new(),
             last: Lsn::ZERO,
             recorded: now,
             told: now,
             keys: KEYS.0,
-        })
+        }
     }
 
     /// Reads until every table is whole, and records that.
     pub(super) async fn run(mut self) -> Result<(), Error> {
-        self.tell("going on with the snapshot beside the stream");
+        self.goal.tell_begin(self.tables.len());
+        self.tell();
         // Behind this marker the stream has told again which rows are owed from before.
         self.low(0).await?;
         for index in 0..self.tables.len() {
@@ -142,24 +123,39 @@ impl Backfill {
             tokio::time::sleep(PAUSE).await;
             self.record(true).await?;
         }
-        self.finish().await
+        let stopped = self.stopped();
+        match &self.goal {
+            Goal::Snapshot { planned, consistent_point } => {
+                let snapshot = (&**planned, *consistent_point);
+                Goal::finish_snapshot(&self.session, &self.publisher, snapshot, stopped).await?;
+            }
+            Goal::Resync { begin, .. } => self.end(*begin, stopped).await?,
+        }
+        self.windows.shut(self.tables.iter().map(ReadTable::oid));
+        Ok(())
     }
 
-    async fn finish(&mut self) -> Result<(), Error> {
-        let mut updates: Vec<_> = self.planned.iter().map(|oid| Update::ForgetChunks { oid: *oid }).collect();
-        updates.push(Update::Plan(None));
-        let position = Position { epoch: self.session.epoch, commit: self.consistent_point, ordinal: 0 };
-        for (oid, reason) in self.windows.stopped() {
-            let table = self.tables.iter().find(|table| table.oid() == oid);
-            // A later session must not take the table for whole.
-            updates.extend(table.map(|table| Update::Stopped {
-                table: table.unread.published.relation.name.to_string(),
-                stopped: StoppedTable { position, reason },
-            }));
+    /// The tables whose rows will not come, and why.
+    fn stopped(&self) -> Vec<(TableName, String)> {
+        let name = |oid| self.tables.iter().find(|table| table.oid() == oid).map(|table| table.relation().name.clone());
+        self.windows.stopped().into_iter().filter_map(|(oid, reason)| Some((name(oid)?, reason))).collect()
+    }
+
+    /// Puts the end of a resync into the stream, and waits until it has come there.
+    async fn end(&mut self, begin: Position, stopped: Vec<(TableName, String)>) -> Result<(), Error> {
+        for (table, reason) in stopped {
+            self.session.leave(&table, begin..=begin, self.session.place(), &reason).await?;
         }
-        self.session.position.finish_snapshot(updates).await?;
-        self.publisher.deliveries().tracker(crate::pipeline::ack::AckTracker::release_snapshot);
-        tracing::info!("the snapshot is complete, and recorded");
+        for member in self.session.resyncs.unread(begin) {
+            let (place, reason) = (self.session.place(), "not all of its rows were read");
+            self.session.leave(&member.name, begin..=begin, place, reason).await?;
+        }
+        standing::look(&self.session, begin).await?;
+        if self.session.resyncs.goes_on(begin) {
+            self.reader.mark(&end_marker(&self.session.settings.slot, begin)).await?;
+            let session = Arc::clone(&self.session);
+            self.recording(session.resyncs.over(begin)).await?;
+        }
         self.session.health.set_phase("streaming");
         Ok(())
     }
@@ -168,13 +164,16 @@ impl Backfill {
         loop {
             let Some(table) = self.tables.get_mut(index) else { return Ok(()) };
             let oid = table.oid();
+            let relation = Arc::clone(&table.published);
+            self.unpaused(oid).await?;
             if !self.windows.is_open(oid) {
                 return Ok(());
             }
+            let Some(table) = self.tables.get_mut(index) else { return Ok(()) };
             if self.windows.take_again(oid) {
                 tracing::warn!(table = %table.published.relation.name, "too many rows changed meanwhile: reading the table from its begin");
                 if std::mem::replace(&mut table.again, true) {
-                    return self.outrun(index).await;
+                    return self.goal.outrun(&self.session, &relation.relation).await;
                 }
                 for leaf in 0..table.unread.leaves.len() {
                     self.read_anew(index, leaf).await?;
@@ -198,7 +197,7 @@ impl Backfill {
             }
             self.record(false).await?;
             if self.told.elapsed() >= TELL {
-                self.tell("snapshot goes on beside the stream");
+                self.tell();
             }
         }
     }
@@ -210,17 +209,20 @@ impl Backfill {
         if owed.is_empty() { Ok(()) } else { self.window(index, What::Keys(owed)).await }
     }
 
-    /// The snapshot starts over with the next session: nothing is recorded of it any more.
-    async fn outrun(&self, index: usize) -> Result<(), Error> {
-        self.session.position.record(&[Update::Plan(None)]).await?;
-        let table = self.tables.get(index).map(|table| table.published.relation.name.to_string());
-        Err(Error::Outrun { table: table.unwrap_or_default() })
+    /// Waits while reading pauses, as long as the table is read at all.
+    async fn unpaused(&mut self, oid: u32) -> Result<(), Error> {
+        let Goal::Resync { .. } = self.goal else { return Ok(()) };
+        while self.session.resyncs.is_paused() && self.windows.is_open(oid) {
+            self.tell();
+            let session = Arc::clone(&self.session);
+            let _elapsed = self.recording(tokio::time::timeout(TELL, session.resyncs.unpaused())).await?;
+        }
+        Ok(())
     }
 
     /// Asks for the stream's place, and waits until it has come there.
     async fn low(&mut self, table: u32) -> Result<(), Error> {
-        self.number += 1;
-        self.windows.want(self.number, table);
+        self.number = self.windows.want(table);
         self.reader.mark(&self.windows.low_marker(self.number)).await?;
         let (windows, number) = (Arc::clone(&self.windows), self.number);
         self.recording(windows.delivered(number)).await
@@ -248,11 +250,29 @@ impl Backfill {
         let begun = Instant::now();
         self.low(oid).await?;
         let delivered = begun.elapsed();
+        let mut is_told = false;
         loop {
-            match self.attempt(index, &what).await? {
+            let attempt = match self.attempt(index, &what).await {
+                Err(error) if self.goal.gives_up_at(&error) => {
+                    self.reader.cancel().await?;
+                    self.give_up(index, &chain(&error)).await?;
+                    Attempt::Elsewise
+                }
+                attempt => attempt?,
+            };
+            match attempt {
                 Attempt::Read => break,
                 Attempt::Elsewise => return Ok(()),
                 Attempt::Later => {
+                    if !is_told && begun.elapsed() > WAITS_LONG {
+                        is_told = true;
+                        let name = self.tables.get(index).map(|table| table.published.relation.name.to_string());
+                        tracing::warn!(
+                            table = name.as_deref(),
+                            "reading rows waits: a statement has the table, or a transaction that may be committed is not visible yet (one that \
+                             waits for a stand-by; where stand-bys are synchronous, any that was open when capture began, prepared ones too)"
+                        );
+                    }
                     tokio::time::sleep(PAUSE).await;
                     self.record(false).await?;
                     let visible = self.reader.visible().await?;
@@ -265,11 +285,11 @@ impl Backfill {
         let outcome = self.recording(windows.ended(number)).await?;
         tracing::debug!(table = oid, ?outcome, ?delivered, ?read, all = ?begun.elapsed(), "window");
         match outcome {
-            Outcome::Published(commit) => self.published(index, &what, commit),
+            Outcome::Published(commit, rows) => self.published(index, &what, (commit, rows)),
             Outcome::Void => {
                 if let Some(table) = self.tables.get_mut(index) {
                     // The next window compares the columns with the catalog's, whatever has become of them.
-                    table.layout = None;
+                    table.known_as = None;
                     table.void += 1;
                     if table.void.is_multiple_of(10) {
                         let (name, windows) = (&table.published.relation.name, table.void);
@@ -286,14 +306,15 @@ impl Backfill {
     async fn attempt(&mut self, index: usize, what: &What) -> Result<Attempt, Error> {
         let Some(table) = self.tables.get(index) else { return Ok(Attempt::Elsewise) };
         let published = Arc::clone(&table.published);
+        if !self.windows.is_open(table.oid()) {
+            return Ok(Attempt::Elsewise);
+        }
         let visible = match self.reader.begin(&published).await? {
             Begun::Reading(visible) => visible,
             Begun::Busy => return Ok(Attempt::Later),
             Begun::Gone => {
-                self.give_up(
-                    index,
-                    "it was dropped or renamed, or may not be read any more, before all its rows were read",
-                );
+                let reason = "it was dropped or renamed, or may not be read any more, before all its rows were read";
+                self.give_up(index, reason).await?;
                 return Ok(Attempt::Elsewise);
             }
         };
@@ -303,7 +324,7 @@ impl Backfill {
         }
         if !self.reader.is_called(published.relation.oid, &published.relation.name).await? {
             self.reader.cancel().await?;
-            self.give_up(index, "it was renamed or replaced before all its rows were read");
+            self.give_up(index, "it was renamed or replaced before all its rows were read").await?;
             return Ok(Attempt::Elsewise);
         }
         if !self.is_as_known(index).await? {
@@ -323,7 +344,13 @@ impl Backfill {
                     self.rewritten(index, what).await?;
                     return Ok(Attempt::Elsewise);
                 }
-                self.reader.range(&published, (&now.name, *places), format, LIMIT_BYTES).await?
+                let Some(condition) = self.goal.condition(&published.relation) else {
+                    self.reader.cancel().await?;
+                    self.give_up(index, "the columns that tell its rows are part of its key no longer").await?;
+                    return Ok(Attempt::Elsewise);
+                };
+                let condition = (!condition.is_empty()).then_some(&*condition);
+                self.reader.range(&published, (&now.name, *places, condition), format, LIMIT_BYTES).await?
             }
             What::Keys(owed) => {
                 let keys: Vec<_> = owed.iter().map(|(_, texts)| texts).collect();
@@ -338,30 +365,33 @@ impl Backfill {
         self.fit(index, what, bytes);
         let asked =
             if let What::Keys(owed) = what { owed.iter().map(|(key, _)| key.clone()).collect() } else { Vec::new() };
-        self.windows.read_rows(Rows { table: published, rows, visible, asked });
+        let resync = matches!(self.goal, Goal::Resync { .. });
+        self.windows.read_rows(Rows { table: published, rows, visible, asked, resync });
         self.reader.end(&self.windows.high_marker(self.number)).await?;
         Ok(Attempt::Read)
     }
 
-    /// Whether the table has the columns that its rows are read by. If not, the catalog's word is taken, or the table is given up.
+    /// Whether the table has the columns that its rows are read by, and the publication has it as it had. If not, the catalog's word is taken,
+    /// or the table is given up.
     async fn is_as_known(&mut self, index: usize) -> Result<bool, Error> {
         let Some(table) = self.tables.get_mut(index) else { return Ok(false) };
         let oid = table.oid();
-        let layout = self.reader.layout(oid).await?;
-        if table.layout.as_ref() == Some(&layout) {
+        let publication = &self.session.settings.publication.name;
+        let now = (self.reader.layout(oid).await?, self.reader.membership(publication, oid).await?);
+        if table.known_as.as_ref() == Some(&now) {
             return Ok(true);
         }
-        let Some(catalog) = self.reader.catalog(&self.session.settings.publication.name).await? else {
+        let Some(catalog) = self.reader.catalog(publication).await? else {
             return Ok(false);
         };
         match catalog.by_oid(oid).filter(|found| found.relation.name == table.published.relation.name) {
             Some(found) if !found.relation.key.is_empty() => {
                 table.published = Arc::new(found.clone());
-                table.layout = Some(layout);
+                table.known_as = Some(now);
                 Ok(true)
             }
             _ => {
-                self.give_up(index, "it left the publication, or lost its key, before all its rows were read");
+                self.give_up(index, "it left the publication, or lost its key, before all its rows were read").await?;
                 Ok(false)
             }
         }
@@ -388,7 +418,8 @@ impl Backfill {
         self.unrecorded.retain(|(_, of, step)| *of != index || !is_of_leaf(step));
         if let Some(chunks) = table.unread.chunks.leaf(unread.oid) {
             chunks.file = file;
-            chunks.blocks = Some(blocks);
+            // Of one that is none of the table's any more nothing is missing.
+            chunks.blocks = Some(if file.is_some() { blocks } else { 0 });
             chunks.done = Ranges::default();
         }
         if file.is_some() && blocks > 0 {
@@ -397,12 +428,9 @@ impl Backfill {
         Ok(())
     }
 
-    fn give_up(&self, index: usize, reason: &str) {
-        let Some(table) = self.tables.get(index) else { return };
-        let name = &table.published.relation.name;
-        tracing::error!(table = %name, reason, "table stopped");
-        self.session.health.stop_table(name.to_string(), reason);
-        self.windows.stop(table.oid(), reason);
+    async fn give_up(&self, index: usize, reason: &str) -> Result<(), Error> {
+        let Some(table) = self.tables.get(index) else { return Ok(()) };
+        self.goal.give_up(&self.session, table.relation(), reason).await
     }
 
     fn shrink(&mut self, index: usize, what: &What) {
@@ -432,10 +460,11 @@ impl Backfill {
         }
     }
 
-    fn published(&mut self, index: usize, what: &What, commit: Lsn) {
+    fn published(&mut self, index: usize, what: &What, (commit, rows): (Lsn, u64)) {
         let Some(table) = self.tables.get_mut(index) else { return };
         table.unread.chunks.windows = true;
         self.last = commit;
+        self.unrecorded.push_back((commit, index, Step::Rows(rows)));
         if let What::Places { leaf, places } = what
             && let Some(unread) = table.unread.leaves.get(*leaf)
         {
@@ -466,17 +495,20 @@ impl Backfill {
                         leaf.done.add(blocks);
                     }
                 }
+                Step::Rows(rows) => *self.rows.entry(index).or_default() += rows,
                 Step::Whole => chunks.windows = false,
             }
             changed.insert(index);
         }
         let chunks = |index: &usize| {
             let table = self.tables.get(*index)?;
-            Some(Update::Chunks { oid: table.oid(), chunks: table.unread.chunks.clone() })
+            let rows = self.rows.get(index).copied().unwrap_or_default();
+            Some(Came { oid: table.oid(), chunks: table.unread.chunks.clone(), rows })
         };
-        let updates: Vec<_> = changed.iter().filter_map(chunks).collect();
+        let tables: Vec<_> = changed.iter().filter_map(chunks).collect();
+        self.rows.clear();
         self.measure();
-        self.session.position.record(&updates).await
+        self.goal.record(&self.session, tables).await
     }
 
     fn figures(&self) -> Vec<(String, (u64, u64))> {
@@ -493,54 +525,11 @@ impl Backfill {
         }
     }
 
-    fn tell(&mut self, message: &str) {
+    fn tell(&mut self) {
         self.told = Instant::now();
-        let (mut of, mut chunks) = (0, 0);
-        for (_, (all, done)) in self.figures() {
-            of += all;
-            chunks += done;
-        }
+        let figures = self.figures();
+        let figures = figures.iter().fold((0, 0), |sum, (_, (all, done))| (sum.0 + done, sum.1 + all));
         self.measure();
-        let owed_bytes = self.windows.owed_bytes();
-        tracing::info!(tables = self.tables.len(), chunks, of, owed_bytes, "{message}");
-        self.session.health.set_phase(format!("streaming; snapshot: {chunks} of {of} chunks"));
-    }
-}
-
-impl ReadTable {
-    fn new(unread: Unread) -> Self {
-        let of_leaf = |(index, leaf): (usize, &UnreadLeaf)| {
-            leaf.missing.iter().map(move |blocks| (index, Places::of_blocks(*blocks))).collect::<Vec<_>>()
-        };
-        let left = unread.leaves.iter().enumerate().flat_map(of_leaf).collect();
-        let published = Arc::new(unread.published.clone());
-        Self { published, unread, layout: None, left, places: FIRST_BLOCKS * Places::PER_BLOCK, again: false, void: 0 }
-    }
-
-    fn oid(&self) -> u32 {
-        self.relation().oid
-    }
-
-    fn relation(&self) -> &Relation {
-        &self.published.relation
-    }
-
-    /// The next places to read. They end with a block, unless there is too much in one.
-    fn next(&self) -> Option<(usize, Places)> {
-        let (leaf, Places { from, to }) = *self.left.front()?;
-        let block_ends = (from / Places::PER_BLOCK + 1) * Places::PER_BLOCK;
-        let end = from.saturating_add(self.places);
-        let end = if end <= block_ends { end } else { end / Places::PER_BLOCK * Places::PER_BLOCK };
-        Some((leaf, Places { from, to: end.min(to) }))
-    }
-
-    /// A leaf is read up to there.
-    fn came(&mut self, leaf: usize, to: u64) {
-        if let Some((_, left)) = self.left.front_mut().filter(|(of, _)| *of == leaf) {
-            left.from = left.from.max(to);
-            if left.from >= left.to {
-                self.left.pop_front();
-            }
-        }
+        self.goal.tell(&self.session, figures, self.windows.owed_bytes());
     }
 }

@@ -5,11 +5,10 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use tokio::sync::{Mutex, mpsc, watch};
 
 use super::{
-    Error,
-    backfill::Rest,
-    beside,
+    Error, beside,
     chunks::SnapshotPlan,
     destinations::Destinations,
+    goal::Rest,
     guard, in_progress,
     initial::{Beginning, Copy, Earlier},
     options::{EventOptions, OptionHistory},
@@ -17,6 +16,8 @@ use super::{
     progress::topic_update,
     publisher::Publisher,
     readers::Readers,
+    reading,
+    resyncs::Resyncs,
     session::Session,
     settings::{CaptureDeps, CaptureSettings, SnapshotMode},
     slot_watch, standby,
@@ -26,8 +27,9 @@ use super::{
     tables::Tables,
     topics::Topics,
     tuple_format::stream_options,
-    unfinished::{forget_chunks, forget_former, rest, without_stops},
+    unfinished::{forget_former, forget_read, rest, without_stops},
     unread::{self, Unread},
+    windows::Windows,
 };
 use crate::{
     lsn::Lsn,
@@ -69,6 +71,8 @@ struct GoingOn {
     from: Lsn,
     /// The commit LSN at which the options end.
     below: Option<Lsn>,
+    /// Changes before it are missing.
+    gap: bool,
 }
 
 /// Everything that is known before the slot is touched.
@@ -202,7 +206,8 @@ impl Opening<'_> {
             return Err(Error::StateMoved { slot: settings.slot.clone() });
         };
         let flush = recorded.flush.max(at);
-        if recorded.flush < flush {
+        let gap = recorded.flush < flush;
+        if gap {
             check_skipped(peeked, at)?;
             tracing::warn!(slot = %settings.slot, from = %recorded.flush, to = %at,
                 "going on at the slot's position: what was committed between is not published");
@@ -225,6 +230,7 @@ impl Opening<'_> {
             checkpoint: Checkpoint { timeline, flush, published, options: Some(options), ..recorded },
             from,
             below,
+            gap,
         })
     }
 
@@ -305,7 +311,7 @@ impl Opening<'_> {
         going_on: GoingOn,
         unread: Option<Vec<Unread>>,
     ) -> Result<Opened, Error> {
-        let GoingOn { checkpoint, from, below } = going_on;
+        let GoingOn { checkpoint, from, below, gap } = going_on;
         let publication = self.deps.settings.publication.name.clone();
         let options = stream_options(&self.deps.settings, &self.client, &self.survey.published, self.tables);
         let options = in_progress::with_streaming(options, &self.deps, &self.client, self.tables);
@@ -337,6 +343,7 @@ impl Opening<'_> {
         let session = Arc::new(self.session(store, &state, checkpoint, flush).await?);
         session.position.record(&members).await?;
         session.forget_topics(&state, below.is_some()).await?;
+        reading::take_up(&session, (from, below, gap), unread.as_ref()).await?;
         let rest = match unread {
             Some(unread) => {
                 publisher.deliveries().tracker(|tracker| tracker.hold_for_snapshot(consistent_point));
@@ -366,7 +373,7 @@ impl Opening<'_> {
         let copying = settings.snapshot.copies();
         let streaming = settings.snapshot != SnapshotMode::Only;
         let mut updates = vec![Update::Checkpoint(Box::new(checkpoint.clone()))];
-        updates.extend(forget_chunks(&state));
+        updates.extend(forget_read(&mut state));
         // The new snapshot reads the tables as they are: a key that changed since is theirs from its begin. What is known of them
         // from before stays until it is through, and that of tables which it leaves out for good: a later one must know which of
         // their fields were optional.
@@ -508,6 +515,7 @@ impl Opening<'_> {
         let registry = Registry::new(&settings.registry)?;
         let epoch = checkpoint.epoch;
         let position = PositionRecord::new(store, checkpoint, flush);
+        let unseen = source::window::unseen(&self.client).await?;
         let lost = self.survey.stopped_elsewhere(&settings.encoder.topics, state);
         let session = Session {
             settings,
@@ -525,6 +533,8 @@ impl Opening<'_> {
             barriers: Mutex::new(state.barriers.iter().map(|barrier| barrier.position).collect()),
             keys: Mutex::new(state.keys.clone()),
             lost: std::sync::Mutex::new(lost),
+            resyncs: Resyncs::new(state.resyncs.clone()),
+            windows: Arc::new(Windows::of_session(unseen)),
         };
         session.retry_stopped(state).await?;
         Ok(session)

@@ -130,4 +130,12 @@ impl PositionRecord {
         let _one_writer = self.checkpoint.lock().await;
         self.store.write(updates).await
     }
+
+    /// Records what `current` gives once it is its turn: of an entry that several tasks change, none writes what is older than what is
+    /// there.
+    pub(super) async fn record_current(&self, current: impl FnOnce() -> Vec<Update>) -> Result<(), Error> {
+        let _one_writer = self.checkpoint.lock().await;
+        let updates = current();
+        if updates.is_empty() { Ok(()) } else { self.store.write(&updates).await }
+    }
 }

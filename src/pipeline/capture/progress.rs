@@ -74,10 +74,11 @@ impl Checkpointer {
 
     async fn checkpoint(&self, told: Told) -> Result<Told, Error> {
         self.publisher.check()?;
-        let (acknowledged, complete, flush, in_flight) = self
-            .publisher
-            .deliveries()
-            .tracker(|tracker| (tracker.acknowledged(), tracker.complete(), tracker.flush(), tracker.in_flight()));
+        // A resync that the stream begins meanwhile is of a transaction that is not acknowledged.
+        let (acknowledged, complete, flush, in_flight) = self.publisher.deliveries().tracker(|tracker| {
+            tracker.hold_for_resync(self.session.resyncs.hold(tracker.acknowledged()));
+            (tracker.acknowledged(), tracker.complete(), tracker.flush(), tracker.in_flight())
+        });
         self.session.metrics.in_flight.set(i64::try_from(in_flight).unwrap_or(i64::MAX));
         if in_flight == 0 {
             self.session.health.caught_up();
@@ -99,7 +100,10 @@ impl Checkpointer {
         if now.ends != told.ends {
             updates.extend(self.publisher.topics().map(|topic| topic_update(topic)));
         }
+        let past = self.session.resyncs.past(flush);
+        updates.extend(past.iter().map(|begin| Update::ForgetResync(*begin)));
         self.session.position.advance(flush, acknowledged, updates).await?;
+        self.session.resyncs.forget(&past);
         self.session.barriers.lock().await.retain(|position| !closed.contains(position));
         self.session.metrics.flush.set(lsn_value(flush));
         self.publisher.send_apart(&topic, &self.record(&now)).await?;

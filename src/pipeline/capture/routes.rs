@@ -173,6 +173,13 @@ impl Routes {
         Some(table)
     }
 
+    /// Goes on with an earlier description of a table, unless that has stopped meanwhile.
+    pub(super) fn put_back(&mut self, former: Arc<Running>) {
+        if let Some(Route::Running(running)) = self.by_oid.get_mut(&former.relation.oid) {
+            *running = former;
+        }
+    }
+
     /// A Relation message: `position` is that of the next event, which may be the relation's first.
     pub(super) async fn announce(
         &mut self,

@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
+    ops::RangeBounds,
     sync::{Arc, MutexGuard, PoisonError},
 };
 
@@ -12,11 +13,13 @@ use super::{
     departed::Departed,
     position::PositionRecord,
     publisher::Publisher,
+    resyncs::Resyncs,
     settings::CaptureSettings,
     state::{OpenBarrier, State, StoppedTable, Update},
     tables::Tables,
     topic::Topic,
     topics::Topics,
+    windows::Windows,
 };
 use crate::{
     lsn::{Lsn, Position},
@@ -60,6 +63,10 @@ pub(super) struct Session {
     pub(super) keys: Mutex<BTreeMap<String, KeyForm>>,
     /// Topics of stopped tables that are not captured any more, and where each stopped.
     pub(super) lost: std::sync::Mutex<BTreeMap<String, Position>>,
+    /// Tables that are read again.
+    pub(super) resyncs: Resyncs,
+    /// What is read beside the stream.
+    pub(super) windows: Arc<Windows>,
 }
 
 impl Session {
@@ -89,7 +96,7 @@ impl Session {
     /// stopped there, and wait no longer but for what foreign keys tie to it.
     pub(super) async fn lose(&self, table: &TableName, topic: &str, reason: &str) -> Result<(), Error> {
         let Some((_, position)) = self.departed.first(topic) else { return Ok(()) };
-        let reason = format!("the rest of a truncate cannot be sent to its topic: {reason}");
+        let reason = format!("the rest of a barrier cannot be sent to its topic: {reason}");
         if self.lost().insert(topic.to_owned(), position).is_none() {
             let stopped = StoppedTable { position, reason: reason.clone() };
             self.position.record(&[Update::Stopped { table: table.to_string(), stopped }]).await?;
@@ -270,11 +277,44 @@ impl Session {
             publisher.stop(&topic, position);
         }
         let stopped = StoppedTable { position, reason: reason.clone() };
-        self.position.record(&[Update::Stopped { table: table.to_string(), stopped: stopped.clone() }]).await?;
+        let left = self.resyncs.leave(table, .., position, &reason);
+        let updates = || {
+            let stopped = Update::Stopped { table: table.to_string(), stopped: stopped.clone() };
+            [stopped].into_iter().chain(self.resyncs.updates(left.as_slice())).collect()
+        };
+        self.position.record_current(updates).await?;
+        if left.is_some() {
+            self.tell_left(table, &reason);
+        }
         tracing::error!(table = %table, %position, reason, hint = error.hint(), "table stopped");
         self.metrics.errors.count(Severity::Definite);
         self.health.stop_table(table.to_string(), reason);
         self.tables.stop(table.clone(), stopped);
         Ok(())
+    }
+
+    /// Where the stream is, for what happens beside it: behind the events of the transaction at hand.
+    pub(super) fn place(&self) -> Position {
+        Position { epoch: self.epoch, commit: self.windows.at(), ordinal: u64::MAX }
+    }
+
+    /// A table leaves the resync that it is in, if that has one of these begins: nothing of it is swept at the sinks.
+    pub(super) async fn leave(
+        &self,
+        table: &TableName,
+        begins: impl RangeBounds<Position>,
+        at: Position,
+        reason: &str,
+    ) -> Result<(), Error> {
+        let Some(begin) = self.resyncs.leave(table, begins, at, reason) else { return Ok(()) };
+        self.position.record_current(|| self.resyncs.updates(&[begin])).await?;
+        self.tell_left(table, reason);
+        Ok(())
+    }
+
+    /// Tells that a table has left its resync.
+    pub(super) fn tell_left(&self, table: &TableName, reason: &str) {
+        tracing::warn!(table = %table, reason, "the table is not read again, or not in whole: its rows at the sinks stay");
+        self.health.note(format!("resync: of table {table} it is given up: {reason}"));
     }
 }

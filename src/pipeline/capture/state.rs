@@ -14,6 +14,7 @@ use super::{
     Error,
     chunks::{SnapshotPlan, TableChunks},
     options::OptionHistory,
+    resync::Run,
 };
 use crate::{
     kafka::{self, StateEntry, StateTopic},
@@ -117,6 +118,8 @@ pub(super) struct State {
     pub(super) plan: Option<SnapshotPlan>,
     /// The chunks of its tables, by `pg_class.oid`.
     pub(super) chunks: BTreeMap<u32, TableChunks>,
+    /// Resyncs whose signal may come again, in the order of their begins.
+    pub(super) resyncs: Vec<Run>,
 }
 
 /// One change of the state.
@@ -166,6 +169,10 @@ pub(super) enum Update {
     ForgetChunks {
         oid: u32,
     },
+    /// A resync as it is now.
+    Resync(Box<Run>),
+    /// A resync whose signal does not come again, by its begin.
+    ForgetResync(Position),
     Stopped {
         table: String,
         stopped: StoppedTable,
@@ -191,6 +198,8 @@ impl Update {
             Self::Plan(plan) => ("snapshot".into(), plan.as_ref().map(serde_json::to_vec).transpose()?),
             Self::Chunks { oid, chunks } => (format!("chunks/{oid}"), Some(serde_json::to_vec(chunks)?)),
             Self::ForgetChunks { oid } => (format!("chunks/{oid}"), None),
+            Self::Resync(resync) => (format!("resync/{}", resync.name()), Some(serde_json::to_vec(resync)?)),
+            Self::ForgetResync(begin) => (format!("resync/{}", Run::name_of(*begin)), None),
             Self::Stopped { table, stopped } => (format!("table/{table}"), Some(serde_json::to_vec(stopped)?)),
             Self::Resumed { table } => (format!("table/{table}"), None),
         })
@@ -224,6 +233,7 @@ impl State {
                     state.chunks.insert(oid, serde_json::from_slice(value).map_err(wrong)?);
                 }
                 Some(("barrier", _)) => state.barriers.push(serde_json::from_slice(value).map_err(wrong)?),
+                Some(("resync", _)) => state.resyncs.push(serde_json::from_slice(value).map_err(wrong)?),
                 Some(("table", name)) => {
                     state.stopped.insert(name.to_owned(), serde_json::from_slice(value).map_err(wrong)?);
                 }
@@ -231,6 +241,7 @@ impl State {
             }
         }
         state.barriers.sort_by_key(|barrier| barrier.position);
+        state.resyncs.sort_by_key(|resync| resync.begin);
         Ok(state)
     }
 }

@@ -13,21 +13,23 @@ use super::{
     extent::Extent,
     messages::Messages,
     publisher::Publisher,
+    resync::ended_by,
     routes::{Route, Routes, Running},
     session::Session,
     settings::OriginFilter,
+    signals, standing, sweep,
     transaction::{MESSAGES, Open},
-    windows::{BroughtUp, Closed, Outcome, Windows},
+    windows::{BroughtUp, Closed, Outcome},
 };
 use crate::{
-    event::{EventMeta, Op, RecordBuf, RowChange, SnapshotMark, TransactionMeta},
+    event::{EventMeta, Op, RecordBuf, Resync, RowChange, SnapshotMark, TransactionMeta},
     lsn::{Lsn, Position},
     pgoutput::message::{self, ColumnBody, Message, RelationBody},
     pipeline::ack::AckTracker,
     record::{ChangedRow, EncodeError, Encoder, LogicalMessage},
     retry::{Classify as _, Severity},
     schema::{Relation, ReplicaIdentity, TableName},
-    source::{stream::StreamItem, window},
+    source::{signal, stream::StreamItem, window},
 };
 
 /// Follows the stream of one session.
@@ -39,8 +41,6 @@ pub(super) struct Streamer {
     records: RecordBuf,
     messages: Messages,
     boundaries: Boundaries,
-    /// Of a snapshot that goes on beside the stream.
-    windows: Option<Arc<Windows>>,
     open: Option<Open>,
     /// End and commit time of the last transaction, or of what counts as one.
     last: Option<(Lsn, i64)>,
@@ -59,7 +59,6 @@ impl Streamer {
         (routes, messages, boundaries): (Routes, Messages, Boundaries),
         publisher: Arc<Publisher>,
         extent: Extent,
-        windows: Option<Arc<Windows>>,
     ) -> Self {
         Self {
             encoder: session.encoder(),
@@ -69,7 +68,6 @@ impl Streamer {
             records: RecordBuf::default(),
             messages,
             boundaries,
-            windows,
             open: None,
             last: None,
             ceiling: Lsn::ZERO,
@@ -190,17 +188,16 @@ impl Streamer {
             previous_commit: self.last.map(|(end, _)| end),
             ..TransactionMeta::default()
         };
-        if let Some(windows) = &self.windows {
-            windows.begun(commit);
-        }
+        self.session.windows.begun(commit);
         let unit = self.publisher.deliveries().tracker(AckTracker::open);
         let open = self.open.insert(Open::new(meta, unit, first));
         self.boundaries.make_ready(open).await
     }
 
     async fn commit(&mut self, lsn: Lsn, commit: Lsn, end: Lsn) -> Result<(), Error> {
-        if let (Some(windows), Some(xid)) = (&self.windows, self.open.as_ref().and_then(|open| open.meta.xid)) {
-            windows.committed(xid);
+        let windows = &self.session.windows;
+        if self.open.as_ref().and_then(|open| open.meta.xid).is_some_and(|xid| windows.committed(xid)) {
+            windows.sees_all(&window::visible(&self.session.client).await?);
         }
         match self.open.take() {
             Some(open) if open.meta.commit == commit && open.left_out => {
@@ -220,7 +217,7 @@ impl Streamer {
     }
 
     async fn change(&mut self, lsn: Lsn, relation: u32, change: RowChange) -> Result<(), Error> {
-        self.admit(relation, &change).await?;
+        self.admit(relation, &change, false).await?;
         let open = self.open.as_mut().ok_or(Error::Protocol { what: "row change outside of a transaction", lsn })?;
         let mut scope = self.publisher.enter(Some(open.position(open.ordinal + 1))).await;
         let running = match self.routes.find(relation) {
@@ -241,19 +238,18 @@ impl Streamer {
             }
             None => return Err(Error::Protocol { what: "change of an unannounced relation", lsn }),
         };
-        let backfilling = match &self.windows {
-            Some(windows) if windows.is_open(relation) => {
-                // What cannot be encoded stops the table below.
-                if let Ok(changed) = ChangedRow::of(&running.plan, &change) {
-                    windows.change(relation, open.meta.xid.unwrap_or_default(), changed);
-                }
-                true
-            }
-            _ => false,
-        };
-        let event =
-            EventMeta { lsn, processed_ns: self.processed_ns, backfilling, ..self.boundaries.next(open, relation) };
-        let ordinal = event.ordinal;
+        let Session { windows, resyncs, .. } = &*self.session;
+        let is_open = windows.is_open(relation);
+        if is_open && let Ok(changed) = ChangedRow::of(&running.plan, &change) {
+            // What cannot be encoded stops the table below.
+            windows.change(relation, open.meta.xid.unwrap_or_default(), changed);
+        }
+        let numbers = self.boundaries.next(open, relation);
+        let ordinal = numbers.ordinal;
+        let labelled = resyncs.of_change(relation, open.position(ordinal));
+        let backfilling = is_open || labelled.is_some_and(|labelled| labelled.unread);
+        let resync = labelled.map(|labelled| labelled.resync);
+        let event = EventMeta { lsn, processed_ns: self.processed_ns, backfilling, resync, ..numbers };
         self.records.clear();
         let encoded = self.encoder.encode(&running.plan, &open.meta, event, &change, &mut self.records);
         let taken = *encoded.as_ref().unwrap_or(&1);
@@ -278,7 +274,7 @@ impl Streamer {
 
     /// What the relation's version has no room for goes on under one that has it; if the registry refuses that, the table stops
     /// before the event.
-    async fn admit(&mut self, relation: u32, change: &RowChange) -> Result<(), Error> {
+    async fn admit(&mut self, relation: u32, change: &RowChange, resync: bool) -> Result<(), Error> {
         let (Some(Route::Running(running)), Some(open)) = (self.routes.find(relation), &self.open) else {
             return Ok(());
         };
@@ -288,7 +284,9 @@ impl Streamer {
         }
         let position = open.position(open.ordinal + 1);
         match self.routes.admit(relation, &beyond, position, &mut self.encoder).await {
-            Err(error) if error.severity() == Severity::Definite => self.stop(relation, position, &error).await,
+            Err(error) if error.severity() == Severity::Definite => {
+                self.give_up(relation, position, &error, resync).await
+            }
             admitted => admitted,
         }
     }
@@ -296,10 +294,18 @@ impl Streamer {
     /// Stops one table at an event; its changes stay in the WAL from there on.
     async fn stop(&mut self, relation: u32, position: Position, error: &Error) -> Result<(), Error> {
         let Some(table) = self.routes.stop(relation) else { return Ok(()) };
-        if let Some(windows) = &self.windows {
-            windows.stop(relation, &crate::retry::chain(error));
-        }
+        self.session.windows.stop(relation, &crate::retry::chain(error));
         self.session.stop_table(&table, position, error, &self.publisher).await
+    }
+
+    /// A row cannot be published. One that is read for a `resync` keeps nobody's changes: its table leaves that.
+    async fn give_up(&mut self, relation: u32, position: Position, error: &Error, resync: bool) -> Result<(), Error> {
+        let Some(Route::Running(running)) = self.routes.find(relation).filter(|_| resync) else {
+            return self.stop(relation, position, error).await;
+        };
+        let reason = crate::retry::chain(error);
+        self.session.windows.stop(relation, &reason);
+        self.session.leave(&running.relation.name, .., position, &reason).await
     }
 
     async fn truncate(&mut self, lsn: Lsn, relations: &[u32]) -> Result<(), Error> {
@@ -344,6 +350,11 @@ impl Streamer {
         if &*message.prefix == window::PREFIX {
             return self.marker(lsn, &message.content).await;
         }
+        if &*message.prefix == signal::PREFIX {
+            open.took(MESSAGES, 1);
+            let at = open.position(open.ordinal);
+            return signals::take(&self.session, (&self.publisher, &self.routes), &message.content, at).await;
+        }
         let event = EventMeta { lsn: message.lsn, processed_ns, ..self.boundaries.next(open, MESSAGES) };
         open.took(MESSAGES, 1);
         let position = open.position(open.ordinal);
@@ -356,24 +367,56 @@ impl Streamer {
         Ok(())
     }
 
-    /// A marker of a window is one of its transaction's events, and nobody else's message.
+    /// A marker of a window, or of a resync's end, is one of its transaction's events, and nobody else's message.
     async fn marker(&mut self, lsn: Lsn, content: &[u8]) -> Result<(), Error> {
         if let Some(open) = &mut self.open {
             open.took(MESSAGES, 1);
         }
-        let Some(windows) = self.windows.clone() else { return Ok(()) };
-        let Some(closed) = windows.marker(content) else { return Ok(()) };
+        if let Some(resync) = ended_by(&self.session.settings.slot, content) {
+            return self.end(resync).await;
+        }
+        let Some(closed) = self.session.windows.marker(content) else { return Ok(()) };
         let number = closed.number;
-        let outcome = self.window(lsn, &windows, closed).await?;
-        windows.end(number, outcome);
+        let outcome = self.window(lsn, closed).await?;
+        self.session.windows.end(number, outcome);
         Ok(())
     }
 
-    /// Publishes the rows of a window, as they are here.
-    async fn window(&mut self, lsn: Lsn, windows: &Windows, closed: Closed) -> Result<Outcome, Error> {
+    /// The last message of a transaction ends a resync, if all of its rows are published.
+    async fn end(&mut self, resync: Resync) -> Result<(), Error> {
+        let Some(open) = &self.open else { return Ok(()) };
+        let position = open.position(open.ordinal);
+        if let Some(begin) = self.session.resyncs.about_to_end(resync) {
+            standing::look(&self.session, begin).await?;
+        }
+        let Some(run) = self.session.resyncs.end(resync, position) else { return Ok(()) };
+        let mut scope = self.publisher.enter(Some(position)).await;
+        let way = (&mut self.encoder, &*self.publisher);
+        sweep::broadcast((&mut scope, open.unit), &self.session, way, (&run, position)).await?;
+        scope.done(position.ordinal);
+        Ok(())
+    }
+
+    /// Publishes the rows of a window, as they are here. The server may not describe the table again, so what the stream goes by is as before.
+    async fn window(&mut self, lsn: Lsn, closed: Closed) -> Result<Outcome, Error> {
         let table = Arc::clone(&closed.rows.table);
-        let (relation, oid) = (&table.relation, table.relation.oid);
+        let former = match self.routes.find(table.relation.oid) {
+            Some(Route::Running(running)) if !has_columns(&running.relation, &table.relation) => Arc::clone(running),
+            _ => return self.rows(lsn, closed).await,
+        };
+        let outcome = self.rows(lsn, closed).await;
+        self.routes.put_back(former);
+        outcome
+    }
+
+    async fn rows(&mut self, lsn: Lsn, closed: Closed) -> Result<Outcome, Error> {
+        let windows = Arc::clone(&self.session.windows);
+        let table = Arc::clone(&closed.rows.table);
+        let (relation, oid, resync) = (&table.relation, table.relation.oid, closed.rows.resync);
         let Some(commit) = self.open.as_ref().map(|open| open.meta.commit) else { return Ok(Outcome::Void) };
+        if !windows.is_open(oid) {
+            return Ok(Outcome::Stopped);
+        }
         if !matches!(self.routes.find(oid), Some(Route::Running(running)) if has_columns(&running.relation, relation)) {
             self.announce(relation).await?;
         }
@@ -390,14 +433,15 @@ impl Streamer {
             closed.rows.rows.iter().map(|row| ChangedRow::key(&running.plan, row)).collect::<Result<Vec<_>, _>>();
         let keys = match keys {
             Ok(keys) if Closed::are_told_apart(&keys) => keys,
-            Ok(_) => return self.stop_window(oid, &Error::SameKeys { table: relation.name.to_string() }).await,
+            Ok(_) => return self.stop_window(oid, &Error::SameKeys { table: relation.name.to_string() }, resync).await,
             Err(error @ EncodeError::Binary { .. }) => return Err(error.into()),
-            Err(error) => return self.stop_window(oid, &error.into()).await,
+            Err(error) => return self.stop_window(oid, &error.into(), resync).await,
         };
         let Some(BroughtUp { rows, gone }) = closed.bring_up(keys) else { return Ok(Outcome::Void) };
         let counter = self.session.metrics.snapshot_rows(&relation.name.to_string());
+        let count = rows.len() as u64;
         for (number, (key, row)) in rows.into_iter().enumerate() {
-            if !self.row(lsn, oid, RowChange::Read(row)).await? {
+            if !self.row((lsn, resync), oid, RowChange::Read(row)).await? {
                 return Ok(Outcome::Stopped);
             }
             counter.inc();
@@ -408,12 +452,12 @@ impl Streamer {
             }
         }
         windows.paid(oid, gone.iter().map(|key| &**key));
-        Ok(Outcome::Published(commit))
+        Ok(Outcome::Published(commit, count))
     }
 
-    async fn stop_window(&mut self, relation: u32, error: &Error) -> Result<Outcome, Error> {
+    async fn stop_window(&mut self, relation: u32, error: &Error, resync: bool) -> Result<Outcome, Error> {
         let position = self.open.as_ref().map(|open| open.position(open.ordinal + 1)).unwrap_or_default();
-        self.stop(relation, position, error).await?;
+        self.give_up(relation, position, error, resync).await?;
         Ok(Outcome::Stopped)
     }
 
@@ -425,9 +469,12 @@ impl Streamer {
         self.routes.announce(body_of(relation), position, &mut self.encoder, &self.publisher).await
     }
 
-    /// Publishes a row of a window; `false` if its table has stopped.
-    async fn row(&mut self, lsn: Lsn, relation: u32, change: RowChange) -> Result<bool, Error> {
-        self.admit(relation, &change).await?;
+    /// Publishes a row of a window; `false` if nothing more of its table is.
+    async fn row(&mut self, (lsn, for_resync): (Lsn, bool), relation: u32, change: RowChange) -> Result<bool, Error> {
+        self.admit(relation, &change, for_resync).await?;
+        if !self.session.windows.is_open(relation) {
+            return Ok(false);
+        }
         let (Some(Route::Running(running)), Some(open)) = (self.routes.find(relation), &mut self.open) else {
             return Ok(false);
         };
@@ -438,7 +485,8 @@ impl Streamer {
             collection_order: open.next(relation).1,
             ..EventMeta::default()
         };
-        let event = EventMeta { lsn, processed_ns: now_ns(), snapshot: SnapshotMark::Incremental, ..numbers };
+        let resync = self.session.resyncs.of(relation, open.position(ordinal)).map(|labelled| labelled.resync);
+        let event = EventMeta { lsn, processed_ns: now_ns(), snapshot: SnapshotMark::Incremental, resync, ..numbers };
         self.records.clear();
         let encoded = self.encoder.encode(&running.plan, &open.meta, event, &change, &mut self.records);
         open.took(relation, 1);
@@ -454,7 +502,7 @@ impl Streamer {
                 true
             }
             Err(error) if error.is_of_one_row() => {
-                self.stop(relation, position, &error).await?;
+                self.give_up(relation, position, &error, for_resync).await?;
                 false
             }
             Err(error) => return Err(error),

@@ -6,23 +6,22 @@ use tokio::sync::mpsc;
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
 use super::{
-    Error,
-    backfill::{Backfill, Rest},
-    beside,
+    Error, beside,
     boundaries::Boundaries,
     extent::Extent,
+    goal::Rest,
     heartbeat, in_progress,
     messages::Messages,
     opening::{self, Opened},
     progress::Checkpointer,
     publisher::Publisher,
+    reading,
     routes::Routes,
     session::Session,
     settings::{CaptureDeps, CaptureSettings, Delivery},
     slot_watch,
     stream::Streamer,
     tables::Tables,
-    windows::Windows,
 };
 use crate::{
     lsn::Lsn,
@@ -71,10 +70,9 @@ pub(super) async fn run(deps: &CaptureDeps, tables: &Arc<Tables>, token: &Cancel
         Delivery::ExactlyOnce => "streaming, exactly once",
     });
     let routes = Routes::new(Arc::clone(&session), versions, session.position.ceiling().await);
-    let windows = rest.as_ref().map(|rest| Arc::clone(&rest.windows));
-    let streamer = streamer(&session, routes, &publisher, (below, windows));
+    let streamer = streamer(&session, routes, &publisher, below);
     // The stream lives as long as its receiver: it has to confirm what is recorded last.
-    let outcome = follow((&session, &publisher), (streamer, rest), &mut batches, &handle, token).await;
+    let outcome = follow((&session, &publisher), (streamer, rest, below), &mut batches, &handle, token).await;
     let outcome = match outcome {
         Err(Error::Source(absent @ source::Error::PublicationAbsent { .. })) => {
             Err(bridge(&session, below, absent).await)
@@ -97,12 +95,7 @@ pub(super) async fn run(deps: &CaptureDeps, tables: &Arc<Tables>, token: &Cancel
     outcome
 }
 
-fn streamer(
-    session: &Arc<Session>,
-    routes: Routes,
-    publisher: &Arc<Publisher>,
-    (below, windows): (Option<Lsn>, Option<Arc<Windows>>),
-) -> Streamer {
+fn streamer(session: &Arc<Session>, routes: Routes, publisher: &Arc<Publisher>, below: Option<Lsn>) -> Streamer {
     let CaptureSettings { prefix, encoder, transactions, .. } = &session.settings;
     let running = |name: &TableName, topic: &str| publisher.topic(topic).filter(|_| !session.tables.is_stopped(name));
     let messages = running(&beside::messages(prefix), encoder.topics.messages());
@@ -110,7 +103,7 @@ fn streamer(
     let messages = Messages::new(Arc::clone(session), Arc::clone(publisher), messages);
     let boundaries = Boundaries::new(Arc::clone(session), Arc::clone(publisher), transactions);
     let publisher = Arc::clone(publisher);
-    Streamer::new(Arc::clone(session), (routes, messages, boundaries), publisher, Extent::new(below), windows)
+    Streamer::new(Arc::clone(session), (routes, messages, boundaries), publisher, Extent::new(below))
 }
 
 /// The server has a change, but no publication of its time: the former one has it, if this one is younger than the change. The
@@ -149,7 +142,7 @@ fn hand_on(deps: &CaptureDeps, tables: &Tables, below: Lsn) {
 
 async fn follow(
     (session, publisher): (&Arc<Session>, &Arc<Publisher>),
-    (mut streamer, rest): (Streamer, Option<Rest>),
+    (mut streamer, rest, below): (Streamer, Option<Rest>, Option<Lsn>),
     batches: &mut mpsc::Receiver<Result<Batch, source::Error>>,
     handle: &StreamHandle,
     token: &CancellationToken,
@@ -164,8 +157,8 @@ async fn follow(
     let mut heartbeats = AbortOnDropHandle::new(tokio::spawn(heartbeats));
     let again = Arc::clone(session);
     let mut again = AbortOnDropHandle::new(tokio::spawn(async move { in_progress::until_possible(&again).await }));
-    let mut backfill = AbortOnDropHandle::new(tokio::spawn(backfill(Arc::clone(session), Arc::clone(publisher), rest)));
-    let mut is_whole = false;
+    let read = reading::run(Arc::clone(session), Arc::clone(publisher), (rest, below));
+    let mut read = AbortOnDropHandle::new(tokio::spawn(read));
     let mut ask_again = false;
     loop {
         if ask_again && streamer.is_between() {
@@ -178,13 +171,7 @@ async fn follow(
             ended = &mut slot => return Err(end_of(ended)),
             ended = &mut topics => return Err(end_of(ended)),
             ended = &mut heartbeats => return Err(end_of(ended)),
-            read = &mut backfill, if !is_whole => match read {
-                Ok(Ok(())) => {
-                    is_whole = true;
-                    continue;
-                }
-                ended => return Err(end_of(ended)),
-            },
+            ended = &mut read => return Err(end_of(ended)),
             asked = &mut again, if !ask_again => match asked {
                 Ok(Ok(())) => {
                     ask_again = true;
@@ -217,14 +204,6 @@ async fn follow(
             }
             return Ok(Ended::OptionsEnd);
         }
-    }
-}
-
-/// Reads what is left of a snapshot, if there is something.
-async fn backfill(session: Arc<Session>, publisher: Arc<Publisher>, rest: Option<Rest>) -> Result<(), Error> {
-    match rest {
-        Some(rest) => Backfill::connect(&session, &publisher, rest).await?.run().await,
-        None => Ok(()),
     }
 }
 

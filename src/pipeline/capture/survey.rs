@@ -277,7 +277,7 @@ impl Survey {
         let captured = self.topics.values().map(String::as_str).collect();
         let departed = Departed::of(names, state, open, &captured);
         for (_, relation) in departed.tables() {
-            tracing::info!(table = %relation.name, "sending the rest of a truncate of a table that is not captured any more");
+            tracing::info!(table = %relation.name, "sending the rest of a barrier to a table that is not captured any more");
         }
         departed
     }

@@ -1,17 +1,13 @@
 //! A snapshot that was cut: what its session needs beside the stream's, and what is forgotten when.
 
-use std::{
-    hash::{BuildHasher as _, RandomState},
-    sync::Arc,
-};
+use std::sync::Arc;
 
 use super::{
     Error,
-    backfill::Rest,
+    goal::{Goal, Rest},
     session::Session,
     state::{State, StateStore, Update},
     unread::Unread,
-    windows::Windows,
 };
 use crate::{lsn::Lsn, source};
 
@@ -23,9 +19,9 @@ pub(super) async fn rest(
     consistent_point: Lsn,
 ) -> Result<Rest, Error> {
     let visible = source::window::visible(&session.client).await?;
-    let oids = unread.iter().map(|unread| unread.published.relation.oid);
-    let run = format!("{:016x}", RandomState::new().hash_one(consistent_point.0));
-    let windows = Windows::new(run, oids, visible);
+    let windows = &session.windows;
+    windows.open(unread.iter().map(|unread| unread.published.relation.oid));
+    windows.sees_all(&visible);
     for Unread { published, .. } in &unread {
         let (oid, name) = (published.relation.oid, &published.relation.name);
         if session.tables.is_stopped(name) || !session.topics.contains_key(name) {
@@ -33,7 +29,7 @@ pub(super) async fn rest(
         }
     }
     let planned = state.chunks.keys().copied().collect();
-    Ok(Rest { windows: Arc::new(windows), unread, planned, consistent_point })
+    Ok(Rest { unread, goal: Goal::Snapshot { planned, consistent_point } })
 }
 
 /// The begin of the snapshot is behind every sink's records, so the versions from before it are of no use.
@@ -55,8 +51,9 @@ pub(super) fn without_stops(state: &State, unread: &[Unread]) -> State {
     state
 }
 
-/// What was recorded of a snapshot that is given up.
-pub(super) fn forget_chunks(state: &State) -> Vec<Update> {
+/// What was recorded of a snapshot that is given up, and of resyncs: their tables are read from the begin, and emptied before.
+pub(super) fn forget_read(state: &mut State) -> Vec<Update> {
     let tables = state.chunks.keys().map(|oid| Update::ForgetChunks { oid: *oid });
-    state.plan.iter().map(|_| Update::Plan(None)).chain(tables).collect()
+    let resyncs = std::mem::take(&mut state.resyncs).into_iter().map(|run| Update::ForgetResync(run.begin));
+    state.plan.iter().map(|_| Update::Plan(None)).chain(tables).chain(resyncs).collect()
 }

@@ -10,6 +10,7 @@ use super::{
 use crate::{
     avro::content::OwnHeaders,
     postgres,
+    record::KeyForm,
     source::{self, catalog::PublishedTable, chunk::Leaf, window},
 };
 
@@ -38,17 +39,8 @@ pub(super) async fn look(
     if state.plan.is_none() {
         return Ok(Err("it was cut before its first row, or by an earlier release".to_owned()));
     }
-    if settings.encoder.content.own_headers == OwnHeaders::LeftOut {
-        return Ok(Err("without own_headers no record tells that its row is still to come".to_owned()));
-    }
-    if !window::takes_markers(client).await? {
-        return Ok(Err("the source is a stand-by, which takes no messages".to_owned()));
-    }
-    if settings.origin == OriginFilter::None || !window::carries_all(client, &settings.publication.name).await? {
-        return Ok(Err(
-            "the stream leaves out changes that move rows (capture.origin, or what the publication publishes)"
-                .to_owned(),
-        ));
+    if let Some(reason) = hindrance(client, settings).await? {
+        return Ok(Err(reason.to_owned()));
     }
     let known = |table: &&PublishedTable| state.chunks.contains_key(&table.relation.oid);
     let published: Vec<_> = published.iter().filter(known).cloned().collect();
@@ -73,9 +65,28 @@ pub(super) async fn look(
     Ok(Ok(unread))
 }
 
+/// Why no rows can be read beside this stream; `None` if they can.
+pub(super) async fn hindrance(
+    client: &postgres::Client,
+    settings: &CaptureSettings,
+) -> Result<Option<&'static str>, source::Error> {
+    if settings.encoder.content.own_headers == OwnHeaders::LeftOut {
+        return Ok(Some("without own_headers no record tells that its row is still to come"));
+    }
+    if !window::takes_markers(client).await? {
+        return Ok(Some("the source is a stand-by, which takes no messages"));
+    }
+    if settings.origin == OriginFilter::None || !window::carries_all(client, &settings.publication.name).await? {
+        return Ok(Some(
+            "the stream leaves out changes that move rows (capture.origin, or what the publication publishes)",
+        ));
+    }
+    Ok(None)
+}
+
 impl Unread {
     /// A leaf in another file is read from its begin: its rows lie elsewhere there. One that is no leaf any more is forgotten.
-    fn of(published: PublishedTable, recorded: TableChunks, leaves: Vec<Leaf>) -> Self {
+    pub(super) fn of(published: PublishedTable, recorded: TableChunks, leaves: Vec<Leaf>) -> Self {
         let mut chunks = TableChunks { windows: recorded.windows, ..TableChunks::default() };
         let mut unread = Vec::new();
         for leaf in leaves {
@@ -91,9 +102,13 @@ impl Unread {
     }
 
     fn may_go_on(&self, settings: &CaptureSettings, state: &State) -> Result<(), String> {
+        let topic = settings.encoder.topics.of_table(&self.published.relation.name).ok();
+        self.may_be_read(topic.and_then(|topic| state.keys.get(&topic)))
+    }
+
+    /// Whether its rows can be read beside the stream, where its topic has keys of this form; an error says why not.
+    pub(super) fn may_be_read(&self, form: Option<&KeyForm>) -> Result<(), String> {
         let name = &self.published.relation.name;
-        let topic = settings.encoder.topics.of_table(name).ok();
-        let form = topic.and_then(|topic| state.keys.get(&topic));
         if form.is_some_and(|form| form.one_partition) && !self.published.relation.key.is_empty() {
             return Err(format!("rows of table {name} are missing, whose keys are not told apart by their bytes"));
         }

@@ -15,7 +15,11 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    hash::{BuildHasher as _, RandomState},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
 };
 
 use tokio::sync::Notify;
@@ -33,6 +37,8 @@ const NOTED_BYTES: usize = 64 << 20;
 const OWED_BYTES: usize = 64 << 20;
 /// What an owed key or a noted change takes beside its bytes.
 const OVERHEAD: usize = 128;
+/// Delivered transactions that are remembered before it is asked whether they are visible.
+const MOST_DELIVERED: usize = 100_000;
 
 /// Tells the markers of one run from those of others, and windows from each other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,8 +50,8 @@ enum Marker {
 /// What became of a window.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Outcome {
-    /// Its rows are on their way, in the transaction that commits here.
-    Published(Lsn),
+    /// So many of its rows are on their way, in the transaction that commits here.
+    Published(Lsn, u64),
     /// They are not: there were too many changes, or the table is another by now.
     Void,
     /// Nothing more of the table is published.
@@ -59,6 +65,8 @@ pub(super) struct Rows {
     pub(super) visible: Visible,
     /// The keys that were asked for, where it was by key.
     pub(super) asked: Vec<Vec<u8>>,
+    /// They are read for a resync: a table that cannot go on with them leaves that, and does not stop.
+    pub(super) resync: bool,
 }
 
 /// A row as it is at the high marker, under its key.
@@ -116,8 +124,11 @@ struct Inner {
     owed_bytes: usize,
     /// What was visible when that was asked last.
     visible: Visible,
-    /// Transactions that the stream has delivered, and that were not visible then.
-    delivered: BTreeSet<u32>,
+    /// Transactions that the stream has delivered, and that were not visible then. Remembered also while nothing is read: one that others
+    /// see late must be known when reading begins.
+    delivered: Vec<u32>,
+    /// Above so many it is asked what is visible.
+    most: usize,
     /// The window that is asked for, with its table.
     wanted: (u64, u32),
     window: Option<Window>,
@@ -125,23 +136,58 @@ struct Inner {
     /// The last low marker that was delivered.
     low: u64,
     closed: BTreeMap<u64, Outcome>,
-    /// The commit of the transaction at hand.
-    at: Lsn,
 }
 
 /// The windows of one session.
 pub(super) struct Windows {
     run: String,
+    /// Whether rows of any table are to come: without one, a change costs no more than this.
+    any: AtomicBool,
+    /// The number of the last window that was asked for.
+    number: AtomicU64,
+    /// The commit of the transaction at hand.
+    at: AtomicU64,
     inner: Mutex<Inner>,
     changed: Notify,
 }
 
 impl Windows {
-    /// For tables that are not whole, by OID. `run` is unlike that of any other process.
-    pub(super) fn new(run: String, tables: impl Iterator<Item = u32>, visible: Visible) -> Self {
-        let tables = tables.map(|oid| (oid, Table::default())).collect();
-        let inner = Inner { tables, visible, ..Inner::default() };
-        Self { run, inner: Mutex::new(inner), changed: Notify::new() }
+    /// Those of a session, with a name that no other one has. An earlier session may have delivered the transactions that are `unseen` yet.
+    pub(super) fn of_session(unseen: Vec<u32>) -> Self {
+        let windows = Self::new(format!("{:016x}", RandomState::new().hash_one(0)));
+        windows.lock().delivered = unseen;
+        windows
+    }
+
+    /// No table is open yet. `run` is unlike that of any other process.
+    fn new(run: String) -> Self {
+        Self {
+            run,
+            any: AtomicBool::new(false),
+            number: AtomicU64::new(0),
+            at: AtomicU64::new(0),
+            inner: Mutex::new(Inner { most: MOST_DELIVERED, ..Inner::default() }),
+            changed: Notify::new(),
+        }
+    }
+
+    /// Rows of these tables are to be read, by OID. What is known of one that is open stays.
+    pub(super) fn open(&self, tables: impl Iterator<Item = u32>) {
+        let mut inner = self.lock();
+        for oid in tables {
+            inner.tables.entry(oid).or_default();
+        }
+        self.any.store(!inner.tables.is_empty(), Ordering::Release);
+    }
+
+    /// Nothing more of these tables is read.
+    pub(super) fn shut(&self, tables: impl Iterator<Item = u32>) {
+        let mut inner = self.lock();
+        for oid in tables {
+            let Some(table) = inner.tables.remove(&oid) else { continue };
+            inner.owed_bytes = inner.owed_bytes.saturating_sub(table.owed_bytes());
+        }
+        self.any.store(!inner.tables.is_empty(), Ordering::Release);
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -173,12 +219,17 @@ impl Windows {
 
     /// Whether rows of the table are still to come.
     pub(super) fn is_open(&self, table: u32) -> bool {
-        self.lock().tables.get(&table).is_some_and(|table| !table.through)
+        self.any.load(Ordering::Acquire) && self.lock().tables.get(&table).is_some_and(|table| !table.through)
     }
 
     /// The stream has come to a transaction that commits here.
     pub(super) fn begun(&self, commit: Lsn) {
-        self.lock().at = commit;
+        self.at.store(commit.0, Ordering::Release);
+    }
+
+    /// The commit of the transaction that the stream has come to.
+    pub(super) fn at(&self) -> Lsn {
+        Lsn(self.at.load(Ordering::Acquire))
     }
 
     /// A change of an open table, in the transaction with this id.
@@ -195,12 +246,13 @@ impl Windows {
         }
     }
 
-    /// The stream has delivered a transaction.
-    pub(super) fn committed(&self, xid: u32) {
+    /// The stream has delivered a transaction. `true`: it is time to ask what is visible.
+    pub(super) fn committed(&self, xid: u32) -> bool {
         let mut inner = self.lock();
         if !inner.visible.sees(xid) {
-            inner.delivered.insert(xid);
+            inner.delivered.push(xid);
         }
+        inner.delivered.len() > inner.most
     }
 
     /// The stream has come to a marker. Gives a window whose rows are due.
@@ -209,7 +261,7 @@ impl Windows {
         let mut inner = self.lock();
         match marker {
             Marker::Low(number) => {
-                let before = inner.delivered.iter().copied().collect();
+                let before = inner.delivered.clone();
                 let table = if inner.wanted.0 == number { inner.wanted.1 } else { 0 };
                 inner.window = Some(Window { number, table, before, changes: Some(Vec::new()), bytes: 0 });
                 inner.low = number;
@@ -242,18 +294,20 @@ impl Windows {
     pub(super) fn stop(&self, table: u32, reason: &str) {
         let mut inner = self.lock();
         let Some(table) = inner.tables.get_mut(&table).filter(|table| !table.through) else { return };
-        let owed = std::mem::take(&mut table.owed);
+        let weight = table.owed_bytes();
+        table.owed.clear();
         table.through = true;
         table.stopped = Some(reason.to_owned());
-        let weight = owed.iter().map(|(key, texts)| owed_weight(key, texts)).sum::<usize>();
         inner.owed_bytes = inner.owed_bytes.saturating_sub(weight);
     }
 
     // The side of who reads.
 
-    /// A window of a table is about to be asked for.
-    pub(super) fn want(&self, number: u64, table: u32) {
+    /// A window of a table is about to be asked for; gives its number.
+    pub(super) fn want(&self, table: u32) -> u64 {
+        let number = self.number.fetch_add(1, Ordering::Relaxed) + 1;
         self.lock().wanted = (number, table);
+        number
     }
 
     /// Waits until the stream has delivered the low marker.
@@ -265,6 +319,7 @@ impl Windows {
     pub(super) fn sees_all(&self, visible: &Visible) -> bool {
         let mut inner = self.lock();
         inner.delivered.retain(|xid| !visible.sees(*xid));
+        inner.most = MOST_DELIVERED.max(2 * inner.delivered.len());
         inner.visible = visible.clone();
         inner.window.as_ref().is_none_or(|window| window.before.iter().all(|xid| visible.sees(*xid)))
     }
@@ -308,7 +363,7 @@ impl Windows {
     /// row may have come by any event so far.
     pub(super) fn close(&self, table: u32) -> Option<Lsn> {
         let mut inner = self.lock();
-        let at = inner.at;
+        let at = self.at();
         let Some(table) = inner.tables.get_mut(&table) else { return Some(at) };
         table.through |= table.owed.is_empty() && !table.again;
         table.through.then_some(at)
@@ -341,6 +396,12 @@ impl Windows {
     }
 }
 
+impl Table {
+    fn owed_bytes(&self) -> usize {
+        self.owed.iter().map(|(key, texts)| owed_weight(key, texts)).sum()
+    }
+}
+
 impl Inner {
     fn owe(&mut self, table: u32, change: &ChangedRow) {
         let moved = change.gone.as_ref().is_some_and(|gone| self.pay(table, gone));
@@ -367,9 +428,8 @@ impl Inner {
 
     /// The table that owes most is read again as a whole.
     fn read_again(&mut self) {
-        let weight = |table: &Table| table.owed.iter().map(|(key, texts)| owed_weight(key, texts)).sum::<usize>();
         let Some(most) = self.tables.values_mut().max_by_key(|table| table.owed.len()) else { return };
-        self.owed_bytes -= weight(most).min(self.owed_bytes);
+        self.owed_bytes -= most.owed_bytes().min(self.owed_bytes);
         most.owed.clear();
         most.read = false;
         most.again = true;

@@ -41,6 +41,14 @@ fn wish() -> impl Strategy<Value = Wish> {
     ]
 }
 
+/// Windows of the table, when so much is visible.
+fn open(visible: &Visible) -> Windows {
+    let windows = Windows::new("run".to_owned());
+    windows.open(std::iter::once(TABLE));
+    windows.sees_all(visible);
+    windows
+}
+
 fn text(value: u8) -> Datum {
     Datum::Text(Bytes::from(value.to_string()))
 }
@@ -136,7 +144,7 @@ impl World {
         }
         let there = start.iter().filter(|(_, row)| row.block < done);
         let sink = there.map(|(key, row)| (*key, (row.small, row.large))).collect();
-        let windows = Windows::new("run".to_owned(), std::iter::once(TABLE), Visible::parse("1:1:").unwrap());
+        let windows = open(&Visible::parse("1:1:").unwrap());
         Self { windows, sources, events, sink, at: 0, number: 0 }
     }
 
@@ -158,8 +166,7 @@ impl World {
 
     /// A window of what `wanted` holds for; the snapshot and the high marker come so many transactions behind.
     fn window(&mut self, (behind, high): (u8, u8), asked: Vec<Vec<u8>>, wanted: impl Fn(u8, &Stored) -> bool) {
-        self.number += 1;
-        self.windows.want(self.number, TABLE);
+        self.number = self.windows.want(TABLE);
         assert!(self.windows.marker(self.windows.low_marker(self.number).as_bytes()).is_none());
         let seen = (self.at + usize::from(behind)).min(self.events.len());
         let visible = Visible::parse(&format!("{0}:{0}:", seen + 1)).unwrap();
@@ -168,7 +175,7 @@ impl World {
         let rows: Vec<Tuple> = rows.map(|(key, row)| tuple(*key, *row)).collect();
         // The rows may come before or behind changes that the stream delivers.
         self.stream(behind / 2);
-        self.windows.read_rows(Rows { table: table(), rows, visible, asked });
+        self.windows.read_rows(Rows { table: table(), rows, visible, asked, resync: false });
         let left = seen - self.at.min(seen);
         self.stream(u8::try_from(left).unwrap());
         self.stream(high);
@@ -181,7 +188,7 @@ impl World {
             self.windows.paid(TABLE, std::iter::once(&**key));
         }
         self.windows.paid(TABLE, gone.iter().map(|key| &**key));
-        self.windows.end(self.number, Outcome::Published(Lsn(1)));
+        self.windows.end(self.number, Outcome::Published(Lsn(1), 0));
     }
 }
 
@@ -239,25 +246,55 @@ proptest! {
 #[test]
 fn a_snapshot_that_lacks_what_was_delivered_before_its_marker_is_not_taken() {
     let visible = |text| Visible::parse(text).unwrap();
-    let windows = Windows::new("run".to_owned(), std::iter::once(TABLE), visible("5:5:"));
+    let windows = open(&visible("5:5:"));
     windows.committed(4);
     windows.committed(5);
-    windows.want(1, TABLE);
+    assert_eq!(windows.want(TABLE), 1);
     assert!(windows.marker(b"run:1:low").is_none());
     windows.committed(6);
     assert!(!windows.sees_all(&visible("5:6:5")));
     assert!(windows.sees_all(&visible("6:8:6")), "what came behind the marker is between the markers");
-    assert_eq!(windows.lock().delivered.iter().copied().collect::<Vec<_>>(), [6]);
+    assert_eq!(windows.lock().delivered.clone(), [6]);
+}
+
+/// What was given up is read again only where it is opened anew.
+#[test]
+fn a_table_that_was_given_up_is_read_again_once_it_was_shut() {
+    let windows = open(&Visible::default());
+    windows.stop(TABLE, "told to");
+    windows.open(std::iter::once(TABLE));
+    assert!(!windows.is_open(TABLE));
+    windows.shut(std::iter::once(TABLE));
+    windows.open(std::iter::once(TABLE));
+    assert!(windows.is_open(TABLE) && windows.stopped().is_empty());
 }
 
 /// A dead run's markers come again with the changes around them.
 #[test]
 fn the_markers_of_another_run_mean_nothing() {
-    let windows = Windows::new("run".to_owned(), std::iter::once(TABLE), Visible::default());
+    let windows = open(&Visible::default());
     for content in ["other:1:low", "run:x:low", "run:1:", "run1:1:low", "", "run:1:high"] {
         assert!(windows.marker(content.as_bytes()).is_none(), "{content}");
     }
     assert_eq!(windows.lock().low, 0);
     assert!(windows.marker(b"run:1:low").is_none());
     assert_eq!(windows.lock().low, 1);
+}
+
+/// What others see late must be known when reading begins, and what is delivered meanwhile must take no room.
+#[test]
+fn what_is_delivered_is_remembered_before_anything_is_read() {
+    let windows = Windows::new("run".to_owned());
+    assert!(!windows.is_open(TABLE) && !windows.committed(4));
+    windows.open(std::iter::once(TABLE));
+    windows.want(TABLE);
+    assert!(windows.marker(b"run:1:low").is_none());
+    assert!(!windows.sees_all(&Visible::parse("4:6:4").unwrap()));
+    assert!(windows.sees_all(&Visible::parse("5:6:").unwrap()));
+    windows.shut(std::iter::once(TABLE));
+    assert!(!windows.is_open(TABLE));
+    let full = (10..).take(MOST_DELIVERED + 1).filter(|xid| windows.committed(*xid)).count();
+    assert_eq!(full, 1);
+    windows.sees_all(&Visible::parse("200000:200000:").unwrap());
+    assert!(windows.lock().delivered.is_empty());
 }

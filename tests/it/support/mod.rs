@@ -23,7 +23,7 @@ pub use self::{
     load::Load,
     network::Network,
     registry::{newest_schema, schema_of, set_compatibility, versions},
-    scenario::Scenario,
+    scenario::{Outcome, Scenario},
     topic::{Consumed, Topics},
 };
 

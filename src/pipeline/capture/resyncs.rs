@@ -1,0 +1,510 @@
+//! The resyncs of a session, as the stream and who reads beside it know them.
+//!
+//! The stream task begins and ends them and asks for each event; who reads takes the first one that goes on, and adds what is read. Both
+//! change what is recorded, so a record is made of what is here when it is its turn
+//! ([`PositionRecord::record_current`](super::position::PositionRecord::record_current)).
+
+use std::{
+    collections::BTreeMap,
+    ops::RangeBounds,
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+use tokio::sync::Notify;
+
+use super::{
+    chunks::TableChunks,
+    resync::{Came, Member, Run},
+    state::Update,
+};
+use crate::{
+    event::Resync,
+    lsn::{Lsn, Position},
+    schema::TableName,
+    source::window::Leaves,
+};
+
+/// The resync of an event.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Labelled {
+    pub(super) resync: Resync,
+    /// Rows of the table are still to come.
+    pub(super) unread: bool,
+}
+
+/// What is known of a signal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Heard {
+    /// It was followed, or refused, and what is known of that is forgotten.
+    Settled,
+    /// It has come before, and may be over.
+    Again,
+    /// It is not the first one of its transaction, by whose commit a resync is named.
+    Second,
+    New,
+}
+
+impl Labelled {
+    fn of(run: &Run, member: &Member) -> Self {
+        let unread = run.end.is_none() && member.is_in() && !member.is_whole();
+        Self { resync: run.resync(), unread }
+    }
+}
+
+/// See the module.
+#[derive(Debug, Default)]
+pub(super) struct Resyncs {
+    /// Whether there is any: without one, an event costs no more than this.
+    any: AtomicBool,
+    inner: Mutex<Inner>,
+    changed: Notify,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    /// In the order of their begins.
+    runs: Vec<Run>,
+    paused: bool,
+    reads: Reads,
+}
+
+/// What is read beside the stream.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Reads {
+    #[default]
+    Nothing,
+    /// The rest of a snapshot.
+    Snapshot,
+    /// The resync with this begin.
+    Resync(Position),
+}
+
+impl Resyncs {
+    /// Those that are recorded.
+    pub(super) fn new(runs: Vec<Run>) -> Self {
+        let any = AtomicBool::new(!runs.is_empty());
+        Self { any, inner: Mutex::new(Inner { runs, ..Inner::default() }), changed: Notify::new() }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn change<T>(&self, change: impl FnOnce(&mut Inner) -> T) -> T {
+        let mut inner = self.lock();
+        let changed = change(&mut inner);
+        if !inner.runs.iter().any(Run::goes_on) {
+            inner.paused = false;
+        }
+        self.any.store(!inner.runs.is_empty(), Ordering::Relaxed);
+        drop(inner);
+        self.changed.notify_waiters();
+        changed
+    }
+
+    // The stream's side.
+
+    /// The resync that an event of a relation belongs to.
+    pub(super) fn of(&self, relation: u32, at: Position) -> Option<Labelled> {
+        if !self.any.load(Ordering::Relaxed) {
+            return None;
+        }
+        self.lock().runs.iter().rev().find_map(|run| Some(Labelled::of(run, run.covers(relation, at)?)))
+    }
+
+    /// The same of a change that the stream tells of, which is noted.
+    pub(super) fn of_change(&self, relation: u32, at: Position) -> Option<Labelled> {
+        if !self.any.load(Ordering::Relaxed) {
+            return None;
+        }
+        let mut inner = self.lock();
+        let run = inner.runs.iter_mut().rev().find(|run| run.covers(relation, at).is_some())?;
+        let member = run.tables.iter_mut().find(|table| table.oid == relation)?;
+        member.streamed = true;
+        run.covers(relation, at).map(|member| Labelled::of(run, member))
+    }
+
+    /// What is known of a signal at this position, where nothing below `flushed` has to come again.
+    pub(super) fn heard(&self, at: Position, flushed: Lsn) -> Heard {
+        if at.commit < flushed {
+            return Heard::Settled;
+        }
+        let inner = self.lock();
+        let known = inner.runs.iter().find(|run| run.begin.commit == at.commit);
+        known.map_or(Heard::New, |run| if run.begin == at { Heard::Again } else { Heard::Second })
+    }
+
+    /// Whether the table is in a resync that goes on here.
+    pub(super) fn is_covered(&self, oid: u32, at: Position) -> bool {
+        let is_in = |run: &Run| run.covers(oid, at).is_some_and(Member::is_in);
+        self.lock().runs.iter().any(|run| run.goes_on() && is_in(run))
+    }
+
+    /// Begins one.
+    pub(super) fn begin(&self, run: Run) {
+        self.change(|inner| inner.runs.push(run));
+    }
+
+    /// A table leaves the resync that it is in, if that has one of these begins: nothing of it will be swept. Gives its begin.
+    pub(super) fn leave(
+        &self,
+        table: &TableName,
+        begins: impl RangeBounds<Position>,
+        at: Position,
+        reason: &str,
+    ) -> Option<Position> {
+        self.change(|inner| {
+            for run in inner.runs.iter_mut().filter(|run| run.goes_on() && begins.contains(&run.begin)) {
+                let mut members = run.tables.iter_mut();
+                if let Some(member) = members.find(|member| member.name == *table && member.is_in()) {
+                    member.leave(at.max(run.begin), reason);
+                    return Some(run.begin);
+                }
+            }
+            None
+        })
+    }
+
+    /// The tables of all resyncs that go on and have one of these begins, with their OIDs.
+    pub(super) fn members(&self, begins: impl RangeBounds<Position>) -> Vec<(TableName, u32)> {
+        let inner = self.lock();
+        let runs = inner.runs.iter().filter(|run| run.goes_on() && begins.contains(&run.begin));
+        let tables = runs.flat_map(|run| &run.tables);
+        tables.filter(|table| table.is_in()).map(|table| (table.name.clone(), table.oid)).collect()
+    }
+
+    /// Reading pauses, or goes on, from here; `false` where no resync was going on.
+    pub(super) fn pause(&self, paused: bool, at: Position) -> bool {
+        self.change(|inner| {
+            // A signal that comes again is of no resync that began behind it.
+            let goes_on = inner.runs.iter().any(|run| run.goes_on() && run.begin < at);
+            if goes_on {
+                inner.paused = paused;
+            }
+            goes_on
+        })
+    }
+
+    /// The stream is at the end of a resync: gives it, if that is so, or was so when this position came before.
+    pub(super) fn end(&self, resync: Resync, at: Position) -> Option<Run> {
+        self.change(|inner| {
+            let run = inner.runs.iter_mut().find(|run| run.resync() == resync)?;
+            if run.end.is_none() && run.is_whole() {
+                run.end = Some(at);
+            }
+            (run.end == Some(at)).then(|| run.clone())
+        })
+    }
+
+    // The side of who reads.
+
+    /// Waits for a resync that goes on, and gives its begin: it is the one that is read.
+    pub(super) async fn next(&self) -> Position {
+        self.until(|inner| {
+            let begin = inner.runs.iter().find(|run| run.goes_on())?.begin;
+            inner.reads = Reads::Resync(begin);
+            Some(begin)
+        })
+        .await
+    }
+
+    /// Something else is read, or nothing.
+    pub(super) fn read(&self, reads: Reads) {
+        self.lock().reads = reads;
+    }
+
+    /// What is read, and the begin of the resync that the table is in.
+    pub(super) fn reads(&self, oid: u32) -> (Reads, Option<Position>) {
+        let inner = self.lock();
+        let mut runs = inner.runs.iter().filter(|run| run.goes_on());
+        let run = runs.find(|run| run.tables.iter().any(|table| table.oid == oid && table.is_in()));
+        (inner.reads, run.map(|run| run.begin))
+    }
+
+    /// The first resync that goes on, if there is one.
+    pub(super) fn first(&self) -> Option<Position> {
+        self.lock().runs.iter().find(|run| run.goes_on()).map(|run| run.begin)
+    }
+
+    /// Waits until a resync has come to its end, or is void.
+    pub(super) async fn over(&self, begin: Position) {
+        let goes_on = |inner: &Inner| inner.runs.iter().any(|run| run.begin == begin && run.goes_on());
+        self.until(|inner| (!goes_on(inner)).then_some(())).await;
+    }
+
+    /// Whether a resync has come to no end, and is not void.
+    pub(super) fn goes_on(&self, begin: Position) -> bool {
+        self.lock().runs.iter().any(|run| run.begin == begin && run.goes_on())
+    }
+
+    /// Waits while reading pauses.
+    pub(super) async fn unpaused(&self) {
+        self.until(|inner| (!inner.paused).then_some(())).await;
+    }
+
+    pub(super) fn is_paused(&self) -> bool {
+        self.lock().paused
+    }
+
+    /// The tables that are in a resync that goes on.
+    pub(super) fn members_of(&self, begin: Position) -> Vec<Member> {
+        let inner = self.lock();
+        let tables = inner.runs.iter().filter(|run| run.begin == begin && run.goes_on()).flat_map(|run| &run.tables);
+        tables.filter(|table| table.is_in()).cloned().collect()
+    }
+
+    /// The leaves of tables of a resync, and how the publication has them, before it is looked where their rows lie. Of one that is read
+    /// already those from before count. Gives the tables that leave here, since there is no room for their leaves, with the reasons.
+    pub(super) fn note_leaves(
+        &self,
+        begin: Position,
+        (mut leaves, mut memberships): (Leaves, BTreeMap<u32, String>),
+        at: Position,
+    ) -> Vec<(Member, String)> {
+        self.change(|inner| {
+            let Some(run) = inner.runs.iter_mut().find(|run| run.begin == begin && run.goes_on()) else {
+                return Vec::new();
+            };
+            for member in run.tables.iter_mut().filter(|member| member.chunks.is_none() && member.is_in()) {
+                member.leaves = leaves.remove(&member.oid).unwrap_or_default();
+                member.membership = memberships.remove(&member.oid).unwrap_or_default();
+            }
+            run.leave_crowded(at)
+        })
+    }
+
+    /// The begin of a resync, if an end of it that comes now would be its end.
+    pub(super) fn about_to_end(&self, resync: Resync) -> Option<Position> {
+        let inner = self.lock();
+        let mut runs = inner.runs.iter().filter(|run| run.goes_on() && run.is_whole());
+        runs.find(|run| run.resync() == resync).map(|run| run.begin)
+    }
+
+    /// The tables of a resync that are not whole.
+    pub(super) fn unread(&self, begin: Position) -> Vec<Member> {
+        let inner = self.lock();
+        let tables = inner.runs.iter().filter(|run| run.begin == begin && run.goes_on()).flat_map(|run| &run.tables);
+        tables.filter(|table| table.is_in() && !table.is_whole()).cloned().collect()
+    }
+
+    /// Kafka has these rows of tables of a resync.
+    pub(super) fn advance(&self, begin: Position, tables: Vec<Came>) {
+        self.change(|inner| {
+            let Some(run) = inner.runs.iter_mut().find(|run| run.begin == begin) else { return };
+            for Came { oid, chunks, rows } in tables {
+                if let Some(member) = run.tables.iter_mut().find(|member| member.oid == oid) {
+                    member.rows += rows;
+                    // Of a whole one no more has to be known, and a record must not grow with the tables.
+                    member.chunks = Some(if chunks.is_whole() { TableChunks::default() } else { chunks });
+                }
+            }
+        });
+    }
+
+    /// How many resyncs go on.
+    pub(super) fn count(&self) -> usize {
+        self.lock().runs.iter().filter(|run| run.goes_on()).count()
+    }
+
+    // The records.
+
+    /// A session begins at `from`; gives the begins of those that are read from the begin again.
+    pub(super) fn begin_session(&self, from: Lsn) -> Vec<Position> {
+        self.change(|inner| {
+            let again = inner.runs.iter_mut().filter_map(|run| run.begin_session(from).then_some(run.begin));
+            again.collect()
+        })
+    }
+
+    /// What is to be recorded of these.
+    pub(super) fn updates(&self, begins: &[Position]) -> Vec<Update> {
+        let inner = self.lock();
+        let runs = inner.runs.iter().filter(|run| begins.contains(&run.begin));
+        runs.map(|run| Update::Resync(Box::new(run.clone()))).collect()
+    }
+
+    /// Where the flush LSN has to stay.
+    pub(super) fn hold(&self, acknowledged: Lsn) -> Option<Lsn> {
+        if !self.any.load(Ordering::Relaxed) {
+            return None;
+        }
+        self.lock().runs.iter().filter_map(|run| run.hold(acknowledged)).min()
+    }
+
+    /// The begins of those of which nothing comes again from `flush` on.
+    pub(super) fn past(&self, flush: Lsn) -> Vec<Position> {
+        if !self.any.load(Ordering::Relaxed) {
+            return Vec::new();
+        }
+        self.lock().runs.iter().filter(|run| run.is_past(flush)).map(|run| run.begin).collect()
+    }
+
+    /// Forgets these.
+    pub(super) fn forget(&self, begins: &[Position]) {
+        if !begins.is_empty() {
+            self.change(|inner| inner.runs.retain(|run| !begins.contains(&run.begin)));
+        }
+    }
+
+    async fn until<T>(&self, mut ready: impl FnMut(&mut Inner) -> Option<T>) -> T {
+        loop {
+            let changed = self.changed.notified();
+            tokio::pin!(changed);
+            changed.as_mut().enable();
+            if let Some(value) = ready(&mut self.lock()) {
+                return value;
+            }
+            changed.await;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const fn at(commit: u64, ordinal: u64) -> Position {
+        Position { epoch: 0, commit: Lsn(commit), ordinal }
+    }
+
+    fn name(oid: u32) -> TableName {
+        TableName::new("public", format!("t{oid}"))
+    }
+
+    fn run(commit: u64, oids: &[u32]) -> Run {
+        let member = |oid: &u32| Member::new(*oid, name(*oid), format!("p.public.t{oid}"), Vec::new());
+        Run { begin: at(commit, 1), tables: oids.iter().map(member).collect(), end: None }
+    }
+
+    #[test]
+    fn a_table_that_is_in_one_resync_after_another_has_the_name_of_the_later() {
+        let resyncs = Resyncs::default();
+        assert_eq!(resyncs.of(1, at(150, 1)), None);
+        resyncs.begin(run(100, &[1]));
+        assert!(resyncs.is_covered(1, at(110, 1)) && !resyncs.is_covered(1, at(100, 1)));
+        assert!(!resyncs.is_covered(2, at(110, 1)) && resyncs.heard(at(100, 1), Lsn(100)) == Heard::Again);
+        assert_eq!(resyncs.leave(&name(1), .., at(120, 1), "stopped"), Some(at(100, 1)));
+        assert_eq!(resyncs.leave(&name(1), .., at(130, 1), "again"), None);
+        resyncs.begin(run(140, &[1, 2]));
+        let of = |position| resyncs.of(1, position).map(|labelled| labelled.resync.commit.0);
+        assert_eq!((of(at(110, 1)), of(at(130, 1)), of(at(150, 1))), (Some(100), Some(100), Some(140)));
+        assert_eq!(resyncs.first(), Some(at(140, 1)));
+    }
+
+    #[test]
+    fn an_end_counts_when_all_is_read_and_again_at_its_own_place_alone() {
+        let resyncs = Resyncs::new(vec![run(100, &[1])]);
+        let resync = run(100, &[]).resync();
+        assert_eq!(resyncs.end(resync, at(200, 1)), None);
+        assert!(resyncs.of(1, at(150, 1)).unwrap().unread);
+        resyncs.advance(at(100, 1), vec![Came { oid: 1, chunks: TableChunks::default(), rows: 2 }]);
+        assert!(!resyncs.of(1, at(151, 1)).unwrap().unread);
+        let ended = resyncs.end(resync, at(210, 1)).unwrap();
+        assert_eq!((ended.end, ended.tables[0].rows), (Some(at(210, 1)), 2));
+        assert!(resyncs.of(1, at(209, 1)).is_some() && resyncs.of(1, at(211, 1)).is_none());
+        assert_eq!(resyncs.end(resync, at(220, 1)), None);
+        assert_eq!(resyncs.end(resync, at(210, 1)), Some(ended));
+        assert_eq!((resyncs.hold(Lsn(210)), resyncs.hold(Lsn(211))), (Some(Lsn(100)), None));
+        let past = resyncs.past(Lsn(211));
+        resyncs.forget(&past);
+        assert!(past == [at(100, 1)] && resyncs.heard(at(100, 1), Lsn(100)) == Heard::New);
+    }
+
+    #[test]
+    fn a_table_is_refused_while_it_is_in_a_resync_and_not_once_it_has_left_or_that_is_over() {
+        let resyncs = Resyncs::new(vec![run(100, &[1, 2])]);
+        assert!(resyncs.is_covered(1, at(150, 1)) && resyncs.is_covered(2, at(150, 1)));
+        resyncs.leave(&name(1), .., at(150, 1), "stopped");
+        assert!(!resyncs.is_covered(1, at(150, 2)) && resyncs.is_covered(2, at(150, 2)));
+        resyncs.advance(at(100, 1), vec![Came { oid: 2, chunks: TableChunks::default(), rows: 2 }]);
+        assert!(resyncs.end(run(100, &[]).resync(), at(200, 1)).is_some());
+        assert!(!resyncs.is_covered(2, at(201, 1)));
+    }
+
+    #[test]
+    fn what_one_resync_says_of_a_table_that_has_left_it_does_not_touch_the_next() {
+        let resyncs = Resyncs::new(vec![run(100, &[1, 2]), run(140, &[1])]);
+        let leave = |begin| resyncs.leave(&name(1), at(begin, 1)..=at(begin, 1), at(150, 1), "it cannot be read");
+        assert_eq!([leave(100), leave(100), leave(140)], [Some(at(100, 1)), None, Some(at(140, 1))]);
+    }
+
+    #[test]
+    fn a_signal_that_comes_again_is_of_no_resync_behind_it() {
+        let resyncs = Resyncs::new(vec![run(140, &[1])]);
+        assert!(!resyncs.pause(true, at(130, 1)) && !resyncs.is_paused());
+        assert!(resyncs.members(..at(130, 1)).is_empty());
+        assert_eq!(resyncs.leave(&name(1), ..at(130, 1), at(130, 1), "stopped"), None);
+        assert!(resyncs.pause(true, at(150, 1)) && resyncs.is_paused());
+        assert!(!resyncs.pause(false, at(130, 1)) && resyncs.is_paused());
+        assert_eq!(resyncs.members(..at(150, 1)), [(name(1), 1)]);
+        assert_eq!(resyncs.leave(&name(1), ..at(150, 1), at(150, 1), "stopped"), Some(at(140, 1)));
+    }
+
+    #[test]
+    fn a_change_of_the_stream_is_noted_and_a_row_that_is_read_is_not() {
+        let resyncs = Resyncs::new(vec![run(100, &[1])]);
+        assert!(resyncs.of_change(1, at(100, 1)).is_none() && resyncs.of(1, at(150, 1)).is_some());
+        assert!(!resyncs.members_of(at(100, 1))[0].streamed);
+        assert_eq!(resyncs.of_change(1, at(150, 2)), resyncs.of(1, at(150, 2)));
+        assert!(resyncs.members_of(at(100, 1))[0].streamed);
+    }
+
+    #[test]
+    fn a_signal_below_the_flush_lsn_is_settled() {
+        let resyncs = Resyncs::default();
+        let heard = |flushed| resyncs.heard(at(100, 1), Lsn(flushed));
+        assert_eq!([heard(99), heard(100), heard(101)], [Heard::New, Heard::New, Heard::Settled]);
+    }
+
+    #[test]
+    fn a_second_signal_of_one_transaction_is_told_from_the_first_that_comes_again() {
+        let resyncs = Resyncs::new(vec![run(100, &[1])]);
+        let heard = |ordinal| resyncs.heard(at(100, ordinal), Lsn(100));
+        assert_eq!([heard(1), heard(2)], [Heard::Again, Heard::Second]);
+    }
+
+    #[test]
+    fn leaves_count_from_when_reading_begins() {
+        let resyncs = Resyncs::new(vec![run(100, &[1])]);
+        let note = |came: &str| {
+            let leaves = Leaves::from([(1, BTreeMap::from([(11, came.to_owned())]))]);
+            let memberships = BTreeMap::from([(1, format!("9 {came}"))]);
+            assert!(resyncs.note_leaves(at(100, 1), (leaves, memberships), at(120, 1)).is_empty());
+        };
+        note(",740");
+        note(",741");
+        resyncs.advance(at(100, 1), vec![Came { oid: 1, chunks: TableChunks::default(), rows: 0 }]);
+        note(",742");
+        let member = resyncs.members_of(at(100, 1)).remove(0);
+        assert_eq!(member.leaves, BTreeMap::from([(11, ",741".to_owned())]));
+        assert_eq!(member.membership, "9 ,741");
+        assert_eq!(resyncs.about_to_end(run(100, &[]).resync()), Some(at(100, 1)));
+        resyncs.leave(&name(1), .., at(150, 1), "another leaf");
+        assert_eq!(resyncs.about_to_end(run(100, &[]).resync()), None);
+    }
+
+    #[tokio::test]
+    async fn who_reads_waits_for_what_goes_on() {
+        let resyncs = std::sync::Arc::new(Resyncs::default());
+        let waiting = tokio::spawn({
+            let resyncs = std::sync::Arc::clone(&resyncs);
+            async move {
+                let begin = resyncs.next().await;
+                resyncs.unpaused().await;
+                resyncs.over(begin).await;
+                begin
+            }
+        });
+        assert!(!resyncs.pause(true, at(90, 1)));
+        assert!(!resyncs.is_paused(), "nothing is read that could pause");
+        resyncs.begin(run(100, &[1]));
+        tokio::task::yield_now().await;
+        assert_eq!(resyncs.reads(1), (Reads::Resync(at(100, 1)), Some(at(100, 1))));
+        resyncs.leave(&name(1), .., at(120, 1), "stopped");
+        assert_eq!(resyncs.reads(1).1, None);
+        assert_eq!(waiting.await.unwrap(), at(100, 1));
+    }
+}

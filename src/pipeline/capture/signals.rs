@@ -1,0 +1,242 @@
+//! Signals in the stream: what becomes of one when the stream delivers it.
+//!
+//! A table that cannot be read again is told, and keeps no other of its signal from it.
+
+use std::{collections::HashMap, sync::Arc};
+
+use super::{
+    Error,
+    publisher::Publisher,
+    resync::{Member, Run},
+    resyncs::{Heard, Reads},
+    routes::{Route, Routes},
+    session::Session,
+    standing,
+};
+use crate::{
+    event::Condition,
+    lsn::Position,
+    schema::{Relation, TableName},
+    source::{
+        condition, references,
+        signal::{Kind, Signal},
+    },
+};
+
+/// What notes of the status page begin with that tell of resyncs.
+pub(super) const NOTE: &str = "resync: ";
+/// Tables of one resync: they are recorded together, in one record of the state topic.
+const MOST_TABLES: usize = 500;
+/// A signal, and what is recorded of it at first, in bytes: a record grows while tables are read, and the state topic takes about 1 MB.
+const MOST_BYTES: usize = 256 << 10;
+
+/// Takes a signal at this position of the stream. What it asks for is recorded when this is back.
+pub(super) async fn take(
+    session: &Session,
+    (publisher, routes): (&Publisher, &Routes),
+    content: &[u8],
+    at: Position,
+) -> Result<(), Error> {
+    if content.len() > MOST_BYTES {
+        refuse(session, at, &format!("a signal has {} bytes, at most {MOST_BYTES} are taken", content.len()));
+        return Ok(());
+    }
+    let signal: Signal = match serde_json::from_slice(content) {
+        Ok(signal) => signal,
+        Err(error) => {
+            refuse(session, at, &format!("a signal cannot be read: {error}"));
+            return Ok(());
+        }
+    };
+    if !signal.is_for(&session.settings.slot) {
+        tracing::info!(position = %at, slot = signal.slot, "a signal is for the capture of another replication slot");
+        return Ok(());
+    }
+    match signal.kind {
+        Kind::Resync => match session.resyncs.heard(at, session.position.flushed()) {
+            Heard::Settled | Heard::Again => Ok(()),
+            Heard::Second => {
+                refuse(
+                    session,
+                    at,
+                    "a transaction has more than one signal to read tables again: the first one counts",
+                );
+                Ok(())
+            }
+            Heard::New => begin(session, (publisher, routes), &signal, at).await,
+        },
+        // It was followed before, and what it was for is over.
+        Kind::Pause | Kind::Resume | Kind::Stop if at.commit < session.position.flushed() => Ok(()),
+        Kind::Pause | Kind::Resume => {
+            let pauses = signal.kind == Kind::Pause;
+            if session.resyncs.pause(pauses, at) {
+                tracing::info!(position = %at, pauses, "reading tables again was told to pause or to go on");
+            } else {
+                refuse(session, at, "there is none that could pause or go on");
+            }
+            Ok(())
+        }
+        Kind::Stop => stop(session, &signal.tables, at).await,
+    }
+}
+
+/// Tells why something is not done.
+fn refuse(session: &Session, at: Position, reason: &str) {
+    tracing::warn!(position = %at, reason, "a signal is not followed, or not in all");
+    session.health.note(format!("{NOTE}{reason}"));
+}
+
+async fn begin(
+    session: &Session,
+    (publisher, routes): (&Publisher, &Routes),
+    signal: &Signal,
+    at: Position,
+) -> Result<(), Error> {
+    session.health.forget_notes(NOTE);
+    let run = match run(session, (publisher, routes), signal, at).await? {
+        Ok(run) => run,
+        Err(reason) => {
+            refuse(session, at, &reason);
+            // What refuses it may be gone when it comes again, and events behind it have come without its name by then.
+            Run::refused(at)
+        }
+    };
+    let (resync, goes_on) = (run.name(), run.goes_on());
+    let names = run.tables.iter().map(|member| member.name.to_string()).collect::<Vec<_>>().join(", ");
+    session.resyncs.begin(run);
+    session.position.record_current(|| session.resyncs.updates(&[at])).await?;
+    if goes_on {
+        tracing::info!(resync, tables = names, "a resync begins");
+    }
+    Ok(())
+}
+
+/// What a signal asks for; inside, why none of it is done.
+async fn run(
+    session: &Session,
+    (publisher, routes): (&Publisher, &Routes),
+    signal: &Signal,
+    at: Position,
+) -> Result<Result<Run, String>, Error> {
+    if let Some(reason) = standing::hindrance(session).await? {
+        return Ok(Err(reason.to_owned()));
+    }
+    if signal.tables.len() > MOST_TABLES {
+        return Ok(Err(format!("more than {MOST_TABLES} tables at a time: ask for them one part after the other")));
+    }
+    let mut members: Vec<Member> = Vec::new();
+    for table in &signal.tables {
+        match member(session, (publisher, routes), (table.as_str(), at), &signal.conditions).await? {
+            Ok(member) if members.iter().any(|known| known.oid == member.oid) => {}
+            Ok(member) => members.push(member),
+            Err(reason) => refuse(session, at, &reason),
+        }
+    }
+    if members.is_empty() {
+        return Ok(Err("none of its tables can be read again".to_owned()));
+    }
+    let run = Run { begin: at, tables: parents_first(session, members).await?, end: None };
+    Ok(fitting(run))
+}
+
+/// The resync, unless its record is too large.
+fn fitting(run: Run) -> Result<Run, String> {
+    let bytes = run.bytes();
+    if bytes <= MOST_BYTES {
+        return Ok(run);
+    }
+    Err(format!(
+        "its record would have {bytes} bytes, at most {MOST_BYTES} are kept: ask for fewer tables or shorter conditions"
+    ))
+}
+
+/// The table as a member of a resync; inside, why it is none.
+async fn member(
+    session: &Session,
+    (publisher, routes): (&Publisher, &Routes),
+    (table, at): (&str, Position),
+    conditions: &[Condition],
+) -> Result<Result<Member, String>, Error> {
+    let Some((name, topic)) = session.topics.iter().find(|(name, _)| name.to_string() == table) else {
+        return Ok(Err(format!("table {table} is not captured")));
+    };
+    if session.tables.is_stopped(name) || publisher.topic(topic).is_none() {
+        return Ok(Err(format!("table {table} is stopped")));
+    }
+    let Some(relation) = relation(session, routes, name) else {
+        return Ok(Err(format!("table {table} is not published")));
+    };
+    if relation.key.is_empty() {
+        return Ok(Err(format!("table {table} has no key: its rows cannot be told from those that are there")));
+    }
+    if session.key_form(topic).await.is_some_and(|form| form.one_partition) {
+        return Ok(Err(format!("the keys of table {table} are not told apart by their bytes")));
+    }
+    if session.resyncs.is_covered(relation.oid, at) {
+        return Ok(Err(format!("table {table} is in a resync already")));
+    }
+    let settled = condition::settle(&session.client, &relation, conditions).await?;
+    Ok(settled.map(|conditions| Member::new(relation.oid, name.clone(), topic.clone(), conditions)))
+}
+
+/// The table as the stream has described it, or as it was when the session began.
+fn relation(session: &Session, routes: &Routes, name: &TableName) -> Option<Arc<Relation>> {
+    let known = session.published.iter().map(|table| &table.relation).find(|relation| relation.name == *name)?;
+    match routes.find(known.oid) {
+        Some(Route::Running(running)) => Some(Arc::clone(&running.relation)),
+        _ => Some(Arc::new(known.clone())),
+    }
+}
+
+/// Tables that others refer to come first: rows that the target lacks come before what hangs on them.
+async fn parents_first(session: &Session, members: Vec<Member>) -> Result<Vec<Member>, Error> {
+    let oids: Vec<_> = members.iter().map(|member| member.oid).collect();
+    let order = references::parents_first(&session.client, &oids).await?;
+    let mut members: HashMap<u32, Member> = members.into_iter().map(|member| (member.oid, member)).collect();
+    Ok(order.iter().filter_map(|oid| members.remove(oid)).collect())
+}
+
+/// These tables, or all, leave their resyncs.
+async fn stop(session: &Session, tables: &[String], at: Position) -> Result<(), Error> {
+    // One that comes again is of no resync that began behind it.
+    let members = session.resyncs.members(..at);
+    let named = |name: &TableName| tables.is_empty() || tables.contains(&name.to_string());
+    let stopping: Vec<_> = members.iter().filter(|(name, _)| named(name)).collect();
+    if stopping.is_empty() {
+        refuse(session, at, "no resync that goes on has a table that was to be given up");
+    }
+    for (name, oid) in stopping {
+        let (reads, member_of) = session.resyncs.reads(*oid);
+        session.leave(name, ..at, at, "it was told to stop").await?;
+        match reads {
+            Reads::Resync(begin) if member_of == Some(begin) => session.windows.stop(*oid, "it was told to stop"),
+            // Its rows are read for the snapshot, or not at all yet.
+            Reads::Snapshot => {}
+            // Nobody else would shut it, and the next resync would find it given up.
+            Reads::Nothing | Reads::Resync(_) => session.windows.shut(std::iter::once(*oid)),
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::Comparison;
+
+    #[test]
+    fn a_resync_whose_record_is_too_large_is_refused() {
+        let run = |bytes: usize| {
+            let value = "a".repeat(bytes);
+            let condition = Condition { column: "name".to_owned(), comparison: Comparison::Equal, value };
+            let member = |oid| {
+                let name = TableName::new("public", format!("t{oid}"));
+                Member::new(oid, name, format!("p.public.t{oid}"), vec![condition.clone()])
+            };
+            Run { begin: Position::default(), tables: (1..=20).map(member).collect(), end: None }
+        };
+        assert!(fitting(run(100)).is_ok());
+        let reason = fitting(run(MOST_BYTES / 20)).unwrap_err();
+        assert!(reason.contains("ask for fewer tables"), "{reason}");
+    }
+}
