@@ -41,7 +41,7 @@ pub const KEYS: &[Key] = &[
         "capture.create_publication",
         Kind::Bool,
         Some("true"),
-        "Create the publication, or add missing tables to it, before the first snapshot.",
+        "Create the publication, and add tables to it that it lacks, also later.",
     ),
     key(
         "capture.include",

@@ -48,6 +48,7 @@ pub mod visible;
 pub mod wal;
 pub mod window;
 pub mod wire;
+pub mod writers;
 pub mod xids;
 
 pub use error::Error;

@@ -1,7 +1,7 @@
 //! The publication: which tables match the configuration, and that the publication holds them (trap T37).
 
 use globset::{Glob, GlobBuilder, GlobSet, GlobSetBuilder};
-use tokio_postgres::Row;
+use tokio_postgres::{Row, error::SqlState};
 
 use super::{error::Error, published, shape::Shapes};
 use crate::{
@@ -204,6 +204,58 @@ async fn add(client: &Client, spec: &PublicationSpec, missing: &[TableName]) -> 
         return Err(Error::PublicationLacks { publication, tables: missing.to_vec(), sql });
     }
     execute(client, &format!("adding tables to publication {publication}"), &sql).await
+}
+
+/// What became of a table that was to come into the publication while it is in use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Joined {
+    /// The publication has it.
+    Added,
+    /// It is open for writing: what its transactions have changed so far would not be sent.
+    Busy,
+    /// Nothing tells its rows apart, and published the source would refuse their updates.
+    Keyless,
+}
+
+/// How long writers may have to wait behind the lock under which a table comes into the publication.
+const LOCK_LIMIT: &str = "200ms";
+
+/// Takes one more table into the publication, under a lock that keeps writers out for that moment. Before it is known that updates do not
+/// fail by it.
+pub async fn join(client: &Client, spec: &PublicationSpec, table: &TableName) -> Result<Joined, Error> {
+    let publication = spec.name.clone();
+    let doing = format!("adding table {table} to publication {publication}");
+    let list = spec.shapes.list(std::slice::from_ref(table));
+    let add = format!("ALTER PUBLICATION {} ADD TABLE {list};", quote_identifier(&publication));
+    if !spec.create {
+        return Err(Error::PublicationLacks { publication, tables: vec![table.clone()], sql: add });
+    }
+    if !has_identity(client, table).await.map_err(|error| Error::statement(doing.clone(), error))? {
+        return Ok(Joined::Keyless);
+    }
+    judge(client, spec).await?;
+    // One message is one transaction. The commit waits for no stand-by under the lock.
+    let sql = format!(
+        "SET LOCAL lock_timeout = '{LOCK_LIMIT}'; SET LOCAL synchronous_commit = local; \
+         LOCK TABLE {} IN SHARE ROW EXCLUSIVE MODE; {add}",
+        table.quoted()
+    );
+    match client.batch_execute(&sql).await {
+        Ok(()) => Ok(Joined::Added),
+        Err(error) if error.code() == Some(&SqlState::LOCK_NOT_AVAILABLE) => Ok(Joined::Busy),
+        Err(error) => Err(Error::statement(doing, error)),
+    }
+}
+
+/// Whether a table and all of its partitions have an index that their rows are told by; that of a deferrable constraint tells nothing.
+async fn has_identity(client: &Client, table: &TableName) -> Result<bool, tokio_postgres::Error> {
+    let sql = "SELECT bool_and(EXISTS (SELECT FROM pg_index i WHERE i.indrelid = c.oid AND i.indisvalid AND i.indimmediate \
+                      AND CASE WHEN c.relreplident IN ('d', 'f') THEN i.indisprimary \
+                               WHEN c.relreplident = 'i' THEN i.indisreplident ELSE false END)) \
+               FROM pg_class c WHERE c.oid IN (SELECT to_regclass($1)::oid UNION \
+                                               SELECT relid::oid FROM pg_partition_tree(to_regclass($1)))";
+    let row = client.query_one(sql, &[&table.quoted()]).await?;
+    Ok(row.try_get::<_, Option<bool>>(0)?.unwrap_or(false))
 }
 
 async fn execute(client: &Client, doing: &str, sql: &str) -> Result<(), Error> {

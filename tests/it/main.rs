@@ -33,6 +33,7 @@ mod heartbeat;
 mod identifiers;
 mod idle;
 mod incompatible;
+mod joining;
 mod keys;
 mod login;
 mod nullability;

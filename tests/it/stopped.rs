@@ -122,56 +122,6 @@ async fn a_table_that_is_renamed_stops_and_is_not_skipped() {
     scenario.await_equal("others").await;
 }
 
-/// Trap T24.
-#[tokio::test(flavor = "multi_thread")]
-async fn a_table_that_joined_the_publication_later_is_not_streamed_without_its_rows() {
-    let scenario = Scenario::new("joined").await;
-    scenario.source("CREATE TABLE things (id int PRIMARY KEY)").await;
-    let (capture, _apply) = (scenario.capture().await, scenario.apply().await);
-    scenario.source("CREATE TABLE later (id int PRIMARY KEY); INSERT INTO later VALUES (1)").await;
-    scenario.source(&format!("ALTER PUBLICATION {} ADD TABLE later", scenario.name)).await;
-    scenario.source("INSERT INTO later VALUES (2); INSERT INTO things VALUES (1)").await;
-    scenario.await_equal("things").await;
-    await_stopped(&scenario, "public.later").await;
-    drop(capture);
-    let _capture = scenario.spawn_capture();
-    scenario.source("INSERT INTO later VALUES (3); INSERT INTO things VALUES (2)").await;
-    scenario.await_equal("things").await;
-    await_stopped(&scenario, "public.later").await;
-    assert_eq!(scenario.topics().partitions("public.later"), 0);
-}
-
-/// Trap T24: the WAL does not tell that a table was away, and what was changed meanwhile is not sent.
-#[tokio::test(flavor = "multi_thread")]
-async fn a_table_that_left_the_publication_and_came_back_while_nobody_looked_is_not_streamed_on() {
-    let scenario = Scenario::new("rejoined").await;
-    scenario.source("CREATE TABLE things (id int PRIMARY KEY); CREATE TABLE others (id int PRIMARY KEY)").await;
-    let (capture, _apply) = (scenario.capture().await, scenario.apply().await);
-    scenario.source("INSERT INTO things VALUES (1)").await;
-    scenario.await_equal("things").await;
-    drop(capture);
-    let alter = format!("ALTER PUBLICATION {}", scenario.name);
-    scenario.source(&format!("{alter} SET TABLE things, others; INSERT INTO things VALUES (2)")).await;
-    let capture = scenario.capture().await;
-    scenario.source("INSERT INTO things VALUES (3)").await;
-    scenario.await_equal("things").await;
-    drop(capture);
-
-    scenario.source(&format!("{alter} DROP TABLE things")).await;
-    scenario.source("INSERT INTO things VALUES (4)").await;
-    scenario.source(&format!("{alter} ADD TABLE things")).await;
-    for id in [5, 6] {
-        let _capture = scenario.spawn_capture();
-        scenario.source(&format!("INSERT INTO things VALUES ({id}); INSERT INTO others VALUES ({id})")).await;
-        scenario.await_equal("others").await;
-        await_stopped(&scenario, "public.things").await;
-    }
-    assert_eq!(
-        scenario.target_value("SELECT string_agg(id::text, ' ' ORDER BY id) FROM things").await.as_deref(),
-        Some("1 2 3")
-    );
-}
-
 /// Trap T50: what fits alone must not be refused in company.
 #[tokio::test(flavor = "multi_thread")]
 async fn records_that_each_fit_a_topic_are_not_batched_beyond_its_limit() {

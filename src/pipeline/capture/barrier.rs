@@ -7,11 +7,19 @@
 
 use std::sync::Arc;
 
-use super::{Error, publisher::Publisher, routes::Running, session::Session, state::OpenBarrier, transactions::Scope};
+use super::{
+    Error,
+    publisher::Publisher,
+    routes::Running,
+    session::Session,
+    settings::CaptureSettings,
+    state::{OpenBarrier, State},
+    transactions::Scope,
+};
 use crate::{
     avro::content::Truncates,
     event::{Barrier, EventMeta, Op, RecordBuf, TransactionMeta},
-    lsn::Position,
+    lsn::{Lsn, Position},
     pipeline::ack::Sequence,
     record::Encoder,
 };
@@ -78,6 +86,29 @@ impl Broadcast {
             }
         }
         Ok(())
+    }
+}
+
+/// A statement that was sent by half is in no log any more. The begin of a new snapshot sets free what waits for it, and where
+/// none is to be taken nothing would.
+pub(super) fn check_barriers(settings: &CaptureSettings, state: &State) -> Result<(), Error> {
+    match state.barriers.first().filter(|_| !settings.snapshot.copies()) {
+        Some(OpenBarrier { position, topics }) => {
+            let topics = topics.iter().map(|(topic, _)| topic.clone()).collect();
+            Err(Error::HalfWithoutSnapshot { position: *position, topics })
+        }
+        None => Ok(()),
+    }
+}
+
+/// A statement that was sent by half below the slot's position is in no log any more, and sinks wait for the rest of it.
+pub(super) fn check_skipped(state: &State, at: Lsn) -> Result<(), Error> {
+    match state.barriers.iter().find(|barrier| barrier.position.commit < at) {
+        Some(OpenBarrier { position, topics }) => {
+            let topics = topics.iter().map(|(topic, _)| topic.clone()).collect();
+            Err(Error::HalfWithoutSnapshot { position: *position, topics })
+        }
+        None => Ok(()),
     }
 }
 

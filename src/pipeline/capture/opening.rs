@@ -2,28 +2,32 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use tokio::sync::{Mutex, mpsc, watch};
+use tokio::sync::{Mutex, Notify, mpsc, watch};
 
 use super::{
-    Error, beside,
+    Error,
+    barrier::{check_barriers, check_skipped},
+    beside,
     chunks::SnapshotPlan,
     destinations::Destinations,
     goal::Rest,
     guard, in_progress,
     initial::{Beginning, Copy, Earlier},
+    joining,
     options::{EventOptions, OptionHistory},
     position::PositionRecord,
     progress::topic_update,
     publisher::Publisher,
     readers::Readers,
     reading,
+    resync::Run,
     resyncs::Resyncs,
     session::Session,
     settings::{CaptureDeps, CaptureSettings, SnapshotMode},
     slot_watch, standby,
     start::{self, Server, Slot, Start},
-    state::{Checkpoint, OpenBarrier, Phase, State, StateStore, Update},
-    survey::{Replay, Survey, report_withheld},
+    state::{Checkpoint, Phase, State, StateStore, Update},
+    survey::{Replay, Survey, Withheld, report_withheld},
     tables::Tables,
     topics::Topics,
     tuple_format::stream_options,
@@ -32,7 +36,7 @@ use super::{
     windows::Windows,
 };
 use crate::{
-    lsn::Lsn,
+    lsn::{Lsn, Position},
     postgres,
     record::state_topic,
     registry::Registry,
@@ -40,7 +44,7 @@ use crate::{
     schema::Relation,
     source::{
         self,
-        connection::{APPLICATION_NAME, ReplicationConnection, ReplicationStream, SlotOptions, StreamOptions},
+        connection::{APPLICATION_NAME, ReplicationConnection, SlotOptions},
         slot::SlotVerdict,
         stream::{Batch, StreamHandle, spawn},
     },
@@ -87,6 +91,8 @@ struct Opening<'a> {
     cluster: Topics,
     /// From where on the server can send again: a crash of it may take the slot back, but never below.
     restart: Lsn,
+    /// Tables could join, but not now.
+    put_off: bool,
 }
 
 /// Connects, decides where to begin, and copies if need be. `None` where there is nothing to stream.
@@ -99,7 +105,16 @@ pub(super) async fn open(deps: &CaptureDeps, tables: &Arc<Tables>) -> Result<Opt
     let peeked = StateStore::peek(&settings.kafka, &state_topic(&settings.prefix)).await?;
     let deps = deps.clone();
     let configured = Arc::new(deps.settings.clone());
-    let opening = Opening { deps, configured, tables, client, survey: Survey::default(), cluster, restart: Lsn::ZERO };
+    let opening = Opening {
+        deps,
+        configured,
+        tables,
+        client,
+        survey: Survey::default(),
+        cluster,
+        restart: Lsn::ZERO,
+        put_off: false,
+    };
     Box::pin(opening.begin(peeked)).await
 }
 
@@ -316,7 +331,8 @@ impl Opening<'_> {
         let options = stream_options(&self.deps.settings, &self.client, &self.survey.published, self.tables);
         let options = in_progress::with_streaming(options, &self.deps, &self.client, self.tables);
         let stream =
-            start_stream(&self.deps.settings, &self.client, &publication, (replication, options), from).await?;
+            slot_watch::start_stream(&self.deps.settings, &self.client, &publication, (replication, options), from)
+                .await?;
         // From here on keepalives are answered, however long Kafka takes (trap T10).
         let (flush, confirmed) = watch::channel(checkpoint.flush);
         let (batches, handle) = spawn(stream, self.deps.settings.stream.clone(), confirmed);
@@ -333,11 +349,24 @@ impl Opening<'_> {
             Some(unread) => self.survey.withhold(names, &without_stops(&state, unread), checkpoint.consistent_point),
             None => self.survey.withhold(names, &state, checkpoint.consistent_point),
         };
-        self.survey.depart(names, &state, from)?;
-        if below.is_none() {
-            report_withheld(&self.deps, withheld);
+        let mut join = None;
+        match below {
+            // Beside the rest of a snapshot, and behind a gap, nothing else is read.
+            None if unread.is_some() || gap => {
+                self.put_off = withheld.iter().any(|table| table.lacks_rows);
+                report_withheld(&self.deps, withheld);
+            }
+            None => {
+                let begin = joining::begin(checkpoint.epoch, from.max(checkpoint.ceiling));
+                join = Some(self.join(&state, withheld, begin).await?);
+            }
+            Some(_) => {}
         }
+        self.survey.depart(&self.deps.settings.encoder.topics, &state, from)?;
         let publisher = Arc::new(self.destinations().publisher(&state, from, &checkpoint).await?);
+        if let Some(run) = join {
+            joining::record(&store, &mut state, (&self.survey, &publisher), run).await?;
+        }
         let members = self.survey.members(&state);
         let consistent_point = checkpoint.consistent_point;
         let session = Arc::new(self.session(store, &state, checkpoint, flush).await?);
@@ -352,6 +381,14 @@ impl Opening<'_> {
             None => None,
         };
         Ok(Opened { session, publisher, batches, handle, versions: versions(&state), below, rest })
+    }
+
+    async fn join(&mut self, state: &State, withheld: Vec<Withheld>, begin: Position) -> Result<Run, Error> {
+        let Self { deps, client, cluster, .. } = self;
+        let candidates = joining::Candidates { deps, client, cluster, state };
+        let (run, more) = candidates.join(&mut self.survey, withheld, begin).await?;
+        self.put_off = more;
+        Ok(run)
     }
 
     /// A new slot, and what was committed before it.
@@ -483,7 +520,9 @@ impl Opening<'_> {
         versions.extend(left);
         let options = stream_options(&session.settings, &session.client, &session.published, &session.tables);
         let options = in_progress::with_streaming(options, &deps, &session.client, &session.tables);
-        let stream = start_stream(&session.settings, &session.client, &publication, (replication, options), at).await?;
+        let stream =
+            slot_watch::start_stream(&session.settings, &session.client, &publication, (replication, options), at)
+                .await?;
         let (batches, handle) = spawn(stream, session.settings.stream.clone(), confirmed);
         Ok(Some(Opened { session, publisher, batches, handle, versions, below: None, rest: None }))
     }
@@ -535,50 +574,11 @@ impl Opening<'_> {
             lost: std::sync::Mutex::new(lost),
             resyncs: Resyncs::new(state.resyncs.clone()),
             windows: Arc::new(Windows::of_session(unseen)),
+            new_table: Notify::new(),
+            put_off: self.put_off,
         };
         session.retry_stopped(state).await?;
         Ok(session)
-    }
-}
-
-/// A statement that was sent by half is in no log any more. The begin of a new snapshot sets free what waits for it, and where
-/// none is to be taken nothing would.
-fn check_barriers(settings: &CaptureSettings, state: &State) -> Result<(), Error> {
-    match state.barriers.first().filter(|_| !settings.snapshot.copies()) {
-        Some(OpenBarrier { position, topics }) => {
-            let topics = topics.iter().map(|(topic, _)| topic.clone()).collect();
-            Err(Error::HalfWithoutSnapshot { position: *position, topics })
-        }
-        None => Ok(()),
-    }
-}
-
-/// A statement that was sent by half below the slot's position is in no log any more, and sinks wait for the rest of it.
-fn check_skipped(state: &State, at: Lsn) -> Result<(), Error> {
-    match state.barriers.iter().find(|barrier| barrier.position.commit < at) {
-        Some(OpenBarrier { position, topics }) => {
-            let topics = topics.iter().map(|(topic, _)| topic.clone()).collect();
-            Err(Error::HalfWithoutSnapshot { position: *position, topics })
-        }
-        None => Ok(()),
-    }
-}
-
-/// A slot that was lost since it was looked at is told as that: the next session decides what it means.
-async fn start_stream(
-    settings: &CaptureSettings,
-    client: &postgres::Client,
-    publication: &str,
-    (replication, options): (ReplicationConnection, StreamOptions),
-    at: Lsn,
-) -> Result<ReplicationStream, Error> {
-    match replication.start_replication(&settings.slot, at, &[publication], options).await {
-        Ok(stream) => Ok(stream),
-        Err(error) if error.severity() == Severity::Fatal => {
-            slot_watch::look(client, settings).await?;
-            Err(error.into())
-        }
-        Err(error) => Err(error.into()),
     }
 }
 

@@ -10,6 +10,7 @@ use super::{
     Error,
     backfill::Backfill,
     goal::{Goal, Rest},
+    joining,
     publisher::Publisher,
     resync::Member,
     resyncs::Reads,
@@ -57,8 +58,11 @@ pub(super) async fn take_up(
 ) -> Result<(), Error> {
     let mut changed = session.resyncs.begin_session(from);
     // What its records or its publication are like may have changed since. Earlier options are asked by nobody: nothing is read under them.
-    let hindrance =
-        if below.is_none() && session.resyncs.count() > 0 { standing::hindrance(session).await? } else { None };
+    let hindrance = if below.is_none() && session.resyncs.count() > 0 {
+        standing::hindrance(&session.client, &session.settings).await?
+    } else {
+        None
+    };
     for (table, _) in session.resyncs.members(..) {
         // Under options that hold no longer other tables may be captured.
         let is_captured = below.is_some() || session.topics.contains_key(&table);
@@ -107,6 +111,10 @@ fn why_not(
 async fn rest_of(session: &Arc<Session>, reader: &WindowReader, begin: Position) -> Result<Rest, Error> {
     let mut members = open(session, begin);
     let oids: Vec<_> = members.iter().map(|member| member.oid).collect();
+    let joining: Vec<_> = members.iter().filter(|member| member.joins).map(|member| member.oid).collect();
+    if !joining.is_empty() {
+        joining::await_writers(&session.client, &joining).await?;
+    }
     let publication = &session.settings.publication.name;
     let found = (reader.leaves_now(&oids).await?, reader.memberships(publication, &oids).await?);
     let crowded = session.resyncs.note_leaves(begin, found, session.place());

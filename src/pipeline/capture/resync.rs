@@ -57,6 +57,9 @@ pub(super) struct Member {
     /// How the publication had it before it was looked where its rows lie.
     #[serde(rename = "published", default, skip_serializing_if = "String::is_empty")]
     pub(super) membership: String,
+    /// Its changes are published from the begin on: it was not captured before.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(super) joins: bool,
     /// It is in the resync no longer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) left: Option<Left>,
@@ -94,8 +97,19 @@ impl Member {
             streamed: false,
             leaves: BTreeMap::new(),
             membership: String::new(),
+            joins: false,
             left: None,
         }
+    }
+
+    /// It joins what is captured.
+    pub(super) fn joining(self) -> Self {
+        Self { joins: true, ..self }
+    }
+
+    /// It has joined, and not all of its rows are read, nor will be.
+    pub(super) const fn is_cut(&self) -> bool {
+        self.joins && self.left.is_some()
     }
 
     /// Whether Kafka has all rows that the resync has to read.
@@ -199,6 +213,11 @@ impl Run {
         self.tables.iter().find(|table| table.oid == oid)
     }
 
+    /// Whether the table is captured only from a later position on.
+    pub(super) fn joins_behind(&self, oid: u32, at: Position) -> bool {
+        at <= self.begin && self.tables.iter().any(|table| table.joins && table.oid == oid)
+    }
+
     /// Where the flush LSN has to stay, when everything below `acknowledged` is in Kafka: rows that are owed are told again by the stream
     /// alone, and so is an end whose copies may be missing.
     pub(super) fn hold(&self, acknowledged: Lsn) -> Option<Lsn> {
@@ -210,7 +229,8 @@ impl Run {
     pub(super) fn is_past(&self, flush: Lsn) -> bool {
         let left = self.tables.iter().filter_map(|table| Some(table.left.as_ref()?.at.commit));
         let last = left.chain(self.end.map(|end| end.commit)).fold(self.begin.commit, Lsn::max);
-        !self.goes_on() && last < flush
+        // It is the one record that rows of a table that is cut are missing.
+        !self.goes_on() && last < flush && !self.tables.iter().any(Member::is_cut)
     }
 
     /// A session begins at `from`: where that is behind the begin, it is not told which rows are owed, and reads all of them again.
@@ -241,6 +261,18 @@ pub(super) fn ended_by(slot: &str, content: &[u8]) -> Option<Resync> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_table_that_joins_is_captured_from_the_begin_on_and_its_lack_is_not_forgotten() {
+        let mut run = run();
+        run.tables[1] = member(2).joining();
+        let before = [(1, at(99, 1)), (2, at(100, 3)), (2, at(100, 4))].map(|(oid, at)| run.joins_behind(oid, at));
+        assert_eq!(before, [false, true, false]);
+        run.end = Some(at(200, 1));
+        assert!(run.is_past(Lsn(201)));
+        run.tables[1].leave(at(150, 2), "dropped");
+        assert!(!run.is_past(Lsn(900)));
+    }
 
     const fn at(commit: u64, ordinal: u64) -> Position {
         Position { epoch: 0, commit: Lsn(commit), ordinal }

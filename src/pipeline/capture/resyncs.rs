@@ -49,7 +49,9 @@ pub(super) enum Heard {
 
 impl Labelled {
     fn of(run: &Run, member: &Member) -> Self {
-        let unread = run.end.is_none() && member.is_in() && !member.is_whole();
+        // Of one that joins and is cut, rows stay missing at the sinks.
+        let is_owed = if member.is_in() { run.end.is_none() } else { member.joins };
+        let unread = is_owed && !member.is_whole();
         Self { resync: run.resync(), unread }
     }
 }
@@ -113,6 +115,17 @@ impl Resyncs {
             return None;
         }
         self.lock().runs.iter().rev().find_map(|run| Some(Labelled::of(run, run.covers(relation, at)?)))
+    }
+
+    /// Whether a table is captured only from a later position on.
+    pub(super) fn joins_behind(&self, relation: u32, at: Position) -> bool {
+        self.any.load(Ordering::Relaxed) && self.lock().runs.iter().any(|run| run.joins_behind(relation, at))
+    }
+
+    /// Whether a table has joined, and rows of it will not be read any more.
+    pub(super) fn is_cut(&self, table: &TableName) -> bool {
+        let inner = self.lock();
+        inner.runs.iter().flat_map(|run| &run.tables).any(|member| member.name == *table && member.is_cut())
     }
 
     /// The same of a change that the stream tells of, which is noted.
@@ -222,6 +235,12 @@ impl Resyncs {
         let mut runs = inner.runs.iter().filter(|run| run.goes_on());
         let run = runs.find(|run| run.tables.iter().any(|table| table.oid == oid && table.is_in()));
         (inner.reads, run.map(|run| run.begin))
+    }
+
+    /// Whether nothing is read beside the stream, nor waits to be.
+    pub(super) fn reads_nothing(&self) -> bool {
+        let inner = self.lock();
+        inner.reads == Reads::Nothing && !inner.runs.iter().any(Run::goes_on)
     }
 
     /// The first resync that goes on, if there is one.

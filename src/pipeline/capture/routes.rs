@@ -137,6 +137,11 @@ pub(super) enum Route {
         plan: Option<Arc<Plan>>,
         departed: Option<Arc<Running>>,
     },
+    /// It is captured from a later position on.
+    Early {
+        plan: Option<Arc<Plan>>,
+        body: Box<RelationBody>,
+    },
 }
 
 /// The relations that the stream has announced.
@@ -157,6 +162,12 @@ impl Routes {
     /// The route of a relation; `None` if the stream has not announced it.
     pub(super) fn find(&self, oid: u32) -> Option<&Route> {
         self.by_oid.get(&oid)
+    }
+
+    /// The description of a table whose events before this position were not captured, if they are from here on.
+    pub(super) fn joins_at(&self, oid: u32, position: Position) -> Option<RelationBody> {
+        let Some(Route::Early { body, .. }) = self.by_oid.get(&oid) else { return None };
+        (!self.session.resyncs.joins_behind(oid, position)).then(|| (**body).clone())
     }
 
     /// Remembers the name of a type.
@@ -201,6 +212,11 @@ impl Routes {
                 return Ok(());
             }
             return self.session.stop_table(&table, position, &error, publisher).await;
+        }
+        if self.session.resyncs.joins_behind(oid, position) {
+            let plan = self.counting_plan(&body, encoder).await;
+            self.by_oid.insert(oid, Route::Early { plan, body: Box::new(body) });
+            return Ok(());
         }
         let Some(topic) = self.session.topic_of(&name, publisher) else {
             return self.ignore(&body, &name, encoder, publisher).await;
@@ -252,9 +268,14 @@ impl Routes {
         // as their root.
         let wanted = self.session.known(body.oid).is_none() && self.session.settings.publication.tables.matches(name);
         if wanted && self.session.is_published(body.oid).await? {
-            let reason = "it joined the publication after the snapshot; its rows are not captured";
-            tracing::error!(table = %name, reason, "table stopped");
-            self.session.health.stop_table(name.to_string(), reason);
+            if self.session.settings.snapshot.copies() {
+                tracing::info!(table = %name, "the publication has a table that is not captured yet");
+                self.session.new_table.notify_one();
+            } else {
+                let reason = "it joined the publication after the snapshot; its rows are not captured";
+                tracing::error!(table = %name, reason, "table stopped");
+                self.session.health.stop_table(name.to_string(), reason);
+            }
         } else {
             tracing::debug!(table = %name, "the relation is not captured; its changes are skipped");
         }

@@ -6,7 +6,7 @@ use std::{
     sync::{Arc, MutexGuard, PoisonError},
 };
 
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, Notify};
 
 use super::{
     Error, beside,
@@ -67,6 +67,10 @@ pub(super) struct Session {
     pub(super) resyncs: Resyncs,
     /// What is read beside the stream.
     pub(super) windows: Arc<Windows>,
+    /// The stream has told of a table of the publication that is not captured.
+    pub(super) new_table: Notify,
+    /// Tables could join, but not in this session's beginning.
+    pub(super) put_off: bool,
 }
 
 impl Session {
@@ -316,5 +320,11 @@ impl Session {
     pub(super) fn tell_left(&self, table: &TableName, reason: &str) {
         tracing::warn!(table = %table, reason, "the table is not read again, or not in whole: its rows at the sinks stay");
         self.health.note(format!("resync: of table {table} it is given up: {reason}"));
+        if self.resyncs.is_cut(table) {
+            let reason = format!(
+                "it joined what is captured, and not all of its rows could be read: {reason}; the next start of capture tries again"
+            );
+            self.health.stop_table(table.to_string(), reason);
+        }
     }
 }

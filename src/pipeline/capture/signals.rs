@@ -16,6 +16,7 @@ use super::{
 use crate::{
     event::Condition,
     lsn::Position,
+    postgres,
     schema::{Relation, TableName},
     source::{
         condition, references,
@@ -26,7 +27,7 @@ use crate::{
 /// What notes of the status page begin with that tell of resyncs.
 pub(super) const NOTE: &str = "resync: ";
 /// Tables of one resync: they are recorded together, in one record of the state topic.
-const MOST_TABLES: usize = 500;
+pub(super) const MOST_TABLES: usize = 500;
 /// A signal, and what is recorded of it at first, in bytes: a record grows while tables are read, and the state topic takes about 1 MB.
 const MOST_BYTES: usize = 256 << 10;
 
@@ -118,7 +119,7 @@ async fn run(
     signal: &Signal,
     at: Position,
 ) -> Result<Result<Run, String>, Error> {
-    if let Some(reason) = standing::hindrance(session).await? {
+    if let Some(reason) = standing::hindrance(&session.client, &session.settings).await? {
         return Ok(Err(reason.to_owned()));
     }
     if signal.tables.len() > MOST_TABLES {
@@ -135,7 +136,7 @@ async fn run(
     if members.is_empty() {
         return Ok(Err("none of its tables can be read again".to_owned()));
     }
-    let run = Run { begin: at, tables: parents_first(session, members).await?, end: None };
+    let run = Run { begin: at, tables: parents_first(&session.client, members).await?, end: None };
     Ok(fitting(run))
 }
 
@@ -189,9 +190,9 @@ fn relation(session: &Session, routes: &Routes, name: &TableName) -> Option<Arc<
 }
 
 /// Tables that others refer to come first: rows that the target lacks come before what hangs on them.
-async fn parents_first(session: &Session, members: Vec<Member>) -> Result<Vec<Member>, Error> {
+pub(super) async fn parents_first(client: &postgres::Client, members: Vec<Member>) -> Result<Vec<Member>, Error> {
     let oids: Vec<_> = members.iter().map(|member| member.oid).collect();
-    let order = references::parents_first(&session.client, &oids).await?;
+    let order = references::parents_first(client, &oids).await?;
     let mut members: HashMap<u32, Member> = members.into_iter().map(|member| (member.oid, member)).collect();
     Ok(order.iter().filter_map(|oid| members.remove(oid)).collect())
 }

@@ -5,9 +5,14 @@ use std::time::Duration;
 
 use super::{Error, session::Session, settings::CaptureSettings};
 use crate::{
+    lsn::Lsn,
     pipeline::metrics::lsn_value,
     postgres,
-    source::slot::{self, SlotState, SlotVerdict},
+    retry::{Classify as _, Severity},
+    source::{
+        connection::{ReplicationConnection, ReplicationStream, StreamOptions},
+        slot::{self, SlotState, SlotVerdict},
+    },
 };
 
 const INTERVAL: Duration = Duration::from_secs(5);
@@ -34,5 +39,23 @@ pub(super) async fn look(client: &postgres::Client, settings: &CaptureSettings) 
         (SlotVerdict::Lost { reason }, _) => Err(lost(reason)),
         (_, Some(slot)) => Ok(slot),
         (_, None) => Err(lost("it was dropped".to_owned())),
+    }
+}
+
+/// A slot that was lost since it was looked at is told as that: the next session decides what it means.
+pub(super) async fn start_stream(
+    settings: &CaptureSettings,
+    client: &postgres::Client,
+    publication: &str,
+    (replication, options): (ReplicationConnection, StreamOptions),
+    at: Lsn,
+) -> Result<ReplicationStream, Error> {
+    match replication.start_replication(&settings.slot, at, &[publication], options).await {
+        Ok(stream) => Ok(stream),
+        Err(error) if error.severity() == Severity::Fatal => {
+            look(client, settings).await?;
+            Err(error.into())
+        }
+        Err(error) => Err(error.into()),
     }
 }

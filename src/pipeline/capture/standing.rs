@@ -3,10 +3,11 @@
 //! It is asked at a signal, when a session takes up what is recorded, before the end is put into the stream, and once more where the stream
 //! delivers it. The last look sees what was committed before the end and not seen by the one before.
 
-use super::{Error, session::Session, unread};
+use super::{Error, session::Session, settings::CaptureSettings, unread};
 use crate::{
     avro::flat::Records,
     lsn::Position,
+    postgres,
     source::{membership, window},
 };
 
@@ -18,11 +19,14 @@ const OTHER_MEMBERSHIP: &str =
     "the publication has it otherwise than when its rows began to be read, or no longer: changes may be untold";
 
 /// Why this capture cannot read tables again; `None` if it can.
-pub(super) async fn hindrance(session: &Session) -> Result<Option<&'static str>, Error> {
-    if session.settings.encoder.records != Records::Envelope {
+pub(super) async fn hindrance(
+    client: &postgres::Client,
+    settings: &CaptureSettings,
+) -> Result<Option<&'static str>, Error> {
+    if settings.encoder.records != Records::Envelope {
         return Ok(Some("flat records have no end of a resync"));
     }
-    Ok(unread::hindrance(&session.client, &session.settings).await?)
+    Ok(unread::hindrance(client, settings).await?)
 }
 
 /// Looks at a resync that is about to end. Tables of which rows may be missing leave it: rows of a leaf that came meanwhile are neither read
@@ -32,7 +36,7 @@ pub(super) async fn look(session: &Session, begin: Position) -> Result<(), Error
     if members.is_empty() {
         return Ok(());
     }
-    let hindrance = hindrance(session).await?;
+    let hindrance = hindrance(&session.client, &session.settings).await?;
     let oids: Vec<_> = members.iter().map(|member| member.oid).collect();
     let leaves = window::leaves(&session.client, &oids).await?;
     let publication = &session.settings.publication.name;

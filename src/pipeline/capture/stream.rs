@@ -10,6 +10,7 @@ use super::{
     Error,
     barrier::Broadcast,
     boundaries::Boundaries,
+    described::{body_of, has_columns},
     extent::Extent,
     messages::Messages,
     publisher::Publisher,
@@ -24,11 +25,11 @@ use super::{
 use crate::{
     event::{EventMeta, Op, RecordBuf, Resync, RowChange, SnapshotMark, TransactionMeta},
     lsn::{Lsn, Position},
-    pgoutput::message::{self, ColumnBody, Message, RelationBody},
+    pgoutput::message::{self, Message},
     pipeline::ack::AckTracker,
     record::{ChangedRow, EncodeError, Encoder, LogicalMessage},
     retry::{Classify as _, Severity},
-    schema::{Relation, ReplicaIdentity, TableName},
+    schema::{Relation, TableName},
     source::{signal, stream::StreamItem, window},
 };
 
@@ -217,12 +218,13 @@ impl Streamer {
     }
 
     async fn change(&mut self, lsn: Lsn, relation: u32, change: RowChange) -> Result<(), Error> {
+        self.join(relation).await?;
         self.admit(relation, &change, false).await?;
         let open = self.open.as_mut().ok_or(Error::Protocol { what: "row change outside of a transaction", lsn })?;
         let mut scope = self.publisher.enter(Some(open.position(open.ordinal + 1))).await;
         let running = match self.routes.find(relation) {
             Some(Route::Running(running)) => running,
-            Some(Route::Stopped { plan, .. } | Route::Ignored { plan, .. }) => {
+            Some(Route::Stopped { plan, .. } | Route::Ignored { plan, .. } | Route::Early { plan, .. }) => {
                 self.records.clear();
                 let counted = plan.as_ref().map(|plan| {
                     self.encoder.encode(plan, &open.meta, EventMeta::default(), &change, &mut self.records)
@@ -272,6 +274,15 @@ impl Streamer {
         Ok(())
     }
 
+    /// A table that is captured from here on is announced once more.
+    async fn join(&mut self, relation: u32) -> Result<(), Error> {
+        let Some(position) = self.open.as_ref().map(|open| open.position(open.ordinal + 1)) else { return Ok(()) };
+        match self.routes.joins_at(relation, position) {
+            Some(body) => self.routes.announce(body, position, &mut self.encoder, &self.publisher).await,
+            None => Ok(()),
+        }
+    }
+
     /// What the relation's version has no room for goes on under one that has it; if the registry refuses that, the table stops
     /// before the event.
     async fn admit(&mut self, relation: u32, change: &RowChange, resync: bool) -> Result<(), Error> {
@@ -309,6 +320,9 @@ impl Streamer {
     }
 
     async fn truncate(&mut self, lsn: Lsn, relations: &[u32]) -> Result<(), Error> {
+        for relation in relations {
+            self.join(*relation).await?;
+        }
         let open = self.open.as_mut().ok_or(Error::Protocol { what: "truncate outside of a transaction", lsn })?;
         let (ordinal, orders) = open.took_together(relations);
         let (position, processed_ns) = (open.position(ordinal), now_ns());
@@ -321,6 +335,7 @@ impl Streamer {
             match self.routes.find(*relation) {
                 Some(Route::Running(running)) => members.push((Arc::clone(running), event)),
                 Some(Route::Stopped { topic, .. }) => stopped.extend(topic.clone()),
+                Some(Route::Early { .. }) => {}
                 Some(Route::Ignored { departed, .. }) => {
                     match (departed, self.session.departed.due(*relation, position)) {
                         (Some(running), Some(_)) => members.push((Arc::clone(running), event)),
@@ -537,36 +552,6 @@ impl Streamer {
         scope.done(place.ordinal);
         self.publisher.deliveries().tracker(|tracker| tracker.close(unit, Lsn::ZERO));
         Ok(())
-    }
-}
-
-/// Whether rows that were read by one version's columns have the other's.
-fn has_columns(version: &Relation, read: &Relation) -> bool {
-    let column = |relation: &Relation| {
-        relation
-            .columns
-            .iter()
-            .map(|column| (Arc::clone(&column.name), column.ty.oid, column.ty.typmod))
-            .collect::<Vec<_>>()
-    };
-    version.name == read.name && column(version) == column(read)
-}
-
-/// What the server would tell of a relation.
-fn body_of(relation: &Relation) -> RelationBody {
-    let column = |(index, column): (usize, &crate::schema::Column)| ColumnBody {
-        identity: relation.identity == ReplicaIdentity::Full || relation.is_key(index),
-        name: Arc::clone(&column.name),
-        type_oid: column.ty.oid,
-        typmod: column.ty.typmod,
-    };
-    RelationBody {
-        xid: None,
-        oid: relation.oid,
-        schema: Arc::clone(&relation.name.schema),
-        table: Arc::clone(&relation.name.table),
-        identity: relation.identity,
-        columns: relation.columns.iter().enumerate().map(column).collect(),
     }
 }
 

@@ -10,7 +10,7 @@ use super::{
     boundaries::Boundaries,
     extent::Extent,
     goal::Rest,
-    heartbeat, in_progress,
+    heartbeat, in_progress, joining,
     messages::Messages,
     opening::{self, Opened},
     progress::Checkpointer,
@@ -51,8 +51,8 @@ pub(super) enum Ended {
     OptionsEnd,
     /// There is a snapshot, and nothing else is wanted.
     SnapshotTaken,
-    /// Transactions in progress can be asked for again, by the next session.
-    AskAgain,
+    /// The next session asks for transactions in progress again, or takes in a table.
+    Another,
 }
 
 /// Runs one session until an error, until the token is cancelled, or as far as its options hold.
@@ -87,7 +87,7 @@ pub(super) async fn run(deps: &CaptureDeps, tables: &Arc<Tables>, token: &Cancel
     match (&outcome, below) {
         (Ok(Ended::OptionsEnd), Some(_)) if !finished => return Err(Error::StreamEnded),
         (Ok(Ended::OptionsEnd), Some(below)) => hand_on(deps, tables, below),
-        (Ok(Ended::AskAgain), _) => {}
+        (Ok(Ended::Another), _) => {}
         _ => return outcome,
     }
     // Else the next session might find its own predecessor at work: the connection's end takes its time.
@@ -155,14 +155,13 @@ async fn follow(
     let mut topics = AbortOnDropHandle::new(tokio::spawn(topics));
     let heartbeats = heartbeat::run(Arc::clone(session), Arc::clone(publisher));
     let mut heartbeats = AbortOnDropHandle::new(tokio::spawn(heartbeats));
-    let again = Arc::clone(session);
-    let mut again = AbortOnDropHandle::new(tokio::spawn(async move { in_progress::until_possible(&again).await }));
+    let mut again = AbortOnDropHandle::new(tokio::spawn(until_another(Arc::clone(session), below)));
     let read = reading::run(Arc::clone(session), Arc::clone(publisher), (rest, below));
     let mut read = AbortOnDropHandle::new(tokio::spawn(read));
-    let mut ask_again = false;
+    let mut another = false;
     loop {
-        if ask_again && streamer.is_between() {
-            return Ok(Ended::AskAgain);
+        if another && streamer.is_between() {
+            return Ok(Ended::Another);
         }
         let batch = tokio::select! {
             biased;
@@ -172,9 +171,9 @@ async fn follow(
             ended = &mut topics => return Err(end_of(ended)),
             ended = &mut heartbeats => return Err(end_of(ended)),
             ended = &mut read => return Err(end_of(ended)),
-            asked = &mut again, if !ask_again => match asked {
+            asked = &mut again, if !another => match asked {
                 Ok(Ok(())) => {
-                    ask_again = true;
+                    another = true;
                     continue;
                 }
                 ended => return Err(end_of(ended)),
@@ -204,6 +203,15 @@ async fn follow(
             }
             return Ok(Ended::OptionsEnd);
         }
+    }
+}
+
+/// Waits until another session would do better: it asks for transactions in progress again, or takes in a table. One that ends at a bound is
+/// followed by another soon.
+async fn until_another(session: Arc<Session>, below: Option<Lsn>) -> Result<(), Error> {
+    tokio::select! {
+        possible = in_progress::until_possible(&session) => possible,
+        due = joining::until_due(&session), if below.is_none() => due,
     }
 }
 

@@ -39,7 +39,7 @@ async fn supervise(deps: &CaptureDeps, token: &CancellationToken) -> Result<(), 
         let began = tokio::time::Instant::now();
         let error = match Box::pin(streaming::run(deps, &tables, token)).await {
             Ok(Ended::Cancelled | Ended::SnapshotTaken) => return Ok(()),
-            Ok(Ended::OptionsEnd | Ended::AskAgain) => continue,
+            Ok(Ended::OptionsEnd | Ended::Another) => continue,
             Err(error) => error,
         };
         if token.is_cancelled() {

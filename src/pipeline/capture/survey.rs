@@ -12,7 +12,7 @@ use super::{
     Error,
     departed::Departed,
     settings::CaptureDeps,
-    state::{FORMER_VERSION, OpenBarrier, SNAPSHOT_VERSION, State, StoppedTable, Update},
+    state::{FORMER_VERSION, OpenBarrier, SNAPSHOT_VERSION, State, Update},
     tables::Tables,
 };
 use crate::{
@@ -42,6 +42,17 @@ pub(super) struct Survey {
     pub(super) departed: Departed,
     /// How the publication has each table; empty in a replay, which has none to compare.
     members: BTreeMap<u32, Membership>,
+}
+
+/// A table that a stream leaves out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Withheld {
+    pub(super) name: TableName,
+    pub(super) topic: String,
+    /// Why.
+    pub(super) reason: String,
+    /// With all of its rows read again it could go on.
+    pub(super) lacks_rows: bool,
 }
 
 /// Options that hold no longer, as far as the tables depend on them.
@@ -153,12 +164,14 @@ impl Survey {
         // What is to stay at the source since the configuration was changed would go on to be published.
         spec.shapes.compare(client, &spec.name).await?;
         let (unpublished, strangers) = source::publication::unpublished(client, spec).await?;
+        // Else they are taken into it while the stream goes on.
+        let never = unpublished.into_iter().filter(|_| !deps.settings.snapshot.copies());
         for table in strangers {
             let reason = "it is no captured table, and capture.column_lists or capture.row_filters name it: nothing is kept back by that";
             tracing::error!(table = %table, reason, "a column list or row filter is without effect");
             deps.health.stop_table(table.to_string(), reason);
         }
-        for table in unpublished {
+        for table in never {
             let reason = "it joined the configuration after the snapshot and is not in the publication; its rows are not captured";
             tracing::error!(table = %table, reason, "table stopped");
             deps.health.stop_table(table.to_string(), reason);
@@ -192,26 +205,38 @@ impl Survey {
 
     /// Leaves out the tables whose rows no snapshot has published in whole: a stream alone would give them a part of their
     /// rows. Gives each with the reason.
-    pub(super) fn withhold(
-        &mut self,
-        names: &TopicNames,
-        state: &State,
-        consistent_point: Lsn,
-    ) -> Vec<(TableName, String)> {
+    pub(super) fn withhold(&mut self, names: &TopicNames, state: &State, consistent_point: Lsn) -> Vec<Withheld> {
         let owners = owners(names, state);
         let reason = |table: &TableName, topic: &String| {
-            self.renamed(state, table)
-                .or_else(|| uncopied(state, consistent_point, table, topic))
+            let forbidden = self
+                .renamed(state, table)
+                .or_else(|| cut(state, consistent_point, table))
                 .or_else(|| foreign(&owners, table, topic))
-                .or_else(|| self.replaced(state, table))
-                .or_else(|| self.rejoined(state, table, topic))
+                .or_else(|| self.replaced(state, table));
+            let lacks_rows = forbidden.is_none();
+            let lack = || self.uncopied(state, table, topic).or_else(|| self.rejoined(state, table, topic));
+            Some((forbidden.or_else(lack)?, lacks_rows))
         };
-        let withheld: Vec<_> =
-            self.topics.iter().filter_map(|(table, topic)| Some((table.clone(), reason(table, topic)?))).collect();
-        for (table, _) in &withheld {
-            self.topics.remove(table);
+        let withheld = |(table, topic): (&TableName, &String)| {
+            let (reason, lacks_rows) = reason(table, topic)?;
+            Some(Withheld { name: table.clone(), topic: topic.clone(), reason, lacks_rows })
+        };
+        let withheld: Vec<_> = self.topics.iter().filter_map(withheld).collect();
+        for table in &withheld {
+            self.topics.remove(&table.name);
         }
         withheld
+    }
+
+    /// Why a table that the stream has must not go on; `None` if all its rows are published, or are still read beside the stream.
+    fn uncopied(&self, state: &State, table: &TableName, topic: &str) -> Option<String> {
+        if !state.topics.contains_key(topic) {
+            return Some("it joined the publication after the snapshot; its rows are not captured".to_owned());
+        }
+        let oid = self.published.iter().map(|table| &table.relation).find(|found| found.name == *table)?.oid;
+        let mut members = state.resyncs.iter().flat_map(|run| &run.tables);
+        let left = members.find(|member| member.oid == oid && member.is_cut())?.left.as_ref()?;
+        Some(format!("not all of its rows were read when it joined the publication: {}", left.reason))
     }
 
     fn member(&self, table: &TableName) -> Option<&Membership> {
@@ -284,10 +309,10 @@ impl Survey {
 }
 
 /// Shows the tables that a stream leaves out.
-pub(super) fn report_withheld(deps: &CaptureDeps, withheld: Vec<(TableName, String)>) {
-    for (table, reason) in withheld {
-        tracing::error!(table = %table, reason, hint = COPY_HINT, "table stopped");
-        deps.health.stop_table(table.to_string(), reason);
+pub(super) fn report_withheld(deps: &CaptureDeps, withheld: Vec<Withheld>) {
+    for Withheld { name, reason, .. } in withheld {
+        tracing::error!(table = %name, reason, hint = COPY_HINT, "table stopped");
+        deps.health.stop_table(name.to_string(), reason);
     }
 }
 
@@ -369,15 +394,11 @@ fn shared(first: &TableName, second: &TableName, topic: String) -> Error {
     Error::SharedTopic { first: first.to_string(), second: second.to_string(), topic }
 }
 
-/// Why a table that the stream has must not go on; `None` if all its rows are published.
-fn uncopied(state: &State, consistent_point: Lsn, table: &TableName, topic: &str) -> Option<String> {
-    let in_snapshot =
-        |stopped: &&StoppedTable| stopped.position.commit == consistent_point && stopped.position.ordinal == 0;
-    if let Some(stopped) = state.stopped.get(&table.to_string()).filter(in_snapshot) {
-        return Some(format!("its snapshot was cut: {}", stopped.reason));
-    }
-    let joined = || "it joined the publication after the snapshot; its rows are not captured".to_owned();
-    (!state.topics.contains_key(topic)).then(joined)
+/// Why a table must not go on that stopped while its rows were read for the snapshot.
+fn cut(state: &State, consistent_point: Lsn, table: &TableName) -> Option<String> {
+    let stopped = state.stopped.get(&table.to_string())?;
+    let in_snapshot = stopped.position.commit == consistent_point && stopped.position.ordinal == 0;
+    in_snapshot.then(|| format!("its snapshot was cut: {}", stopped.reason))
 }
 
 /// The tables whose changes may be in each topic.
@@ -506,7 +527,7 @@ mod tests {
         let mut same = survey(&former);
         assert_eq!(same.withhold(&TopicNames::new("p"), &state, Lsn(1)), []);
         let mut other = survey(&later);
-        assert!(other.withhold(&TopicNames::new("p"), &state, Lsn(1))[0].1.contains("another one than before"));
+        assert!(other.withhold(&TopicNames::new("p"), &state, Lsn(1))[0].reason.contains("another one than before"));
         other.depart(&TopicNames::new("p"), &state, Lsn(100)).unwrap();
         assert!(other.departed.find(1).is_some() && other.departed.find(2).is_none());
     }
