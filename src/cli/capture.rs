@@ -8,7 +8,7 @@ use crate::{
     pipeline::{
         capture::{
             self, CaptureDeps, CaptureSettings, Delivery, GapPolicy, OriginFilter, SnapshotGuard, SnapshotMode,
-            UnloggedPolicy,
+            StopPolicy, UnloggedPolicy,
         },
         health::Half,
         metrics::CaptureMetrics,
@@ -96,6 +96,11 @@ fn settings(config: &CaptureConfig) -> Result<CaptureSettings, source::Error> {
             config::OnUnlogged::Stop => UnloggedPolicy::Stop,
             config::OnUnlogged::Continue => UnloggedPolicy::Continue,
         },
+        on_stop: match capture.on_stop {
+            config::OnStop::Hold => StopPolicy::Hold,
+            config::OnStop::Resync => StopPolicy::Resync,
+        },
+        hold_limit: capture.hold_limit.0,
         stream: StreamSettings {
             buffer_bytes: share,
             status_interval: capture.status_interval.0,

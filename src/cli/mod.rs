@@ -7,6 +7,7 @@ mod config;
 pub mod demo;
 mod half;
 mod output;
+mod resume;
 mod resync;
 mod settings;
 mod shutdown;
@@ -54,6 +55,8 @@ enum Command {
     Verify(verify::Arguments),
     /// Have the running capture read tables again while it streams; rows that the source does not have go at the targets then
     Resync(resync::Arguments),
+    /// Have the running capture try stopped tables again, without a restart
+    Resume(resume::Arguments),
     /// Look at every prerequisite on source, Kafka, registry and target, and say what fixes what is wrong
     Check {
         /// Print JSON
@@ -74,6 +77,7 @@ pub async fn run(cli: Cli) -> Result<Exit, Error> {
         Command::Apply => apply::run(&layers()?).await,
         Command::Verify(arguments) => verify::run(&layers()?, arguments).await,
         Command::Resync(arguments) => resync::run(&layers()?, arguments).await,
+        Command::Resume(arguments) => resume::run(&layers()?, arguments).await,
         Command::Check { json } => check::run(&layers()?, json).await,
         Command::Config => config::run(&layers()?),
         Command::Demo(args) => Ok(if demo::run(args).await? { Exit::Success } else { Exit::Differs }),

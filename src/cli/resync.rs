@@ -112,11 +112,12 @@ fn check(config: &ResyncConfig, tables: &[TableName]) -> Result<(), Error> {
 }
 
 /// The signal in words.
-fn told(signal: &Signal) -> String {
+pub(super) fn told(signal: &Signal) -> String {
     let tables = if signal.tables.is_empty() { "all tables".to_owned() } else { signal.tables.join(", ") };
     match signal.kind {
         Kind::Pause => "to pause reading tables again".to_owned(),
         Kind::Resume => "to go on reading tables again".to_owned(),
+        Kind::ResumeTables => format!("to try again {tables}"),
         Kind::Stop => format!("to give up reading again {tables}"),
         Kind::Resync => {
             let conditions: Vec<_> = signal.conditions.iter().map(condition::text).collect();
@@ -127,7 +128,7 @@ fn told(signal: &Signal) -> String {
     }
 }
 
-fn table_name(text: &str) -> Result<TableName, String> {
+pub(super) fn table_name(text: &str) -> Result<TableName, String> {
     let (schema, table) = text.split_once('.').ok_or("a table is named as schema.table")?;
     Ok(TableName::new(schema, table))
 }

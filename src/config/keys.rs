@@ -124,6 +124,18 @@ pub const KEYS: &[Key] = &[
         "When rows of a table changed in a way that no event tells (a column or a label renamed, a column retyped with a rewrite): stop the table, or go on.",
     ),
     key(
+        "capture.on_stop",
+        Kind::Choice(&["hold", "resync"]),
+        Some("\"hold\""),
+        "When a table stops: let the source keep the log until it goes on, or drop its changes and read it again then (walrelay resume, or a restart).",
+    ),
+    key(
+        "capture.hold_limit",
+        Kind::Size,
+        Some("\"64GiB\""),
+        "Log that the source may keep for stopped tables, and at most half of what it lets a slot keep; beyond that they are read again, as by on_stop = \"resync\".",
+    ),
+    key(
         "capture.status_interval",
         Kind::Period,
         Some("\"100ms\""),

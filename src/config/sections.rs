@@ -97,6 +97,16 @@ pub enum OnUnlogged {
     Continue,
 }
 
+/// What to do with the changes of a table that stopped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum OnStop {
+    /// Have the source keep the log.
+    Hold,
+    /// Drop them.
+    Resync,
+}
+
 /// Whose transactions are published.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -133,6 +143,8 @@ pub struct Capture {
     pub transaction_timeout: Period,
     pub on_gap: OnGap,
     pub on_unlogged: OnUnlogged,
+    pub on_stop: OnStop,
+    pub hold_limit: ByteSize,
     pub status_interval: Period,
     pub receive_timeout: Period,
     pub checkpoint_interval: Period,

@@ -30,6 +30,8 @@ pub const CAPTURE_SNAPSHOT_CHUNKS: &str = "walrelay_capture_snapshot_chunks";
 pub const CAPTURE_POSITION: &str = "walrelay_capture_position_bytes";
 /// Bytes that wait in queues between the replication socket and Kafka's acknowledgement.
 pub const CAPTURE_QUEUE: &str = "walrelay_capture_queue_bytes";
+/// Bytes of log that the source keeps while tables are stopped.
+pub const CAPTURE_HELD: &str = "walrelay_capture_held_bytes";
 /// Source transactions with events that Kafka has not acknowledged yet.
 pub const CAPTURE_IN_FLIGHT: &str = "walrelay_capture_in_flight_transactions";
 /// Records that Kafka's producer was handed and has not reported on yet.
@@ -158,6 +160,8 @@ pub struct CaptureMetrics {
     pub unacknowledged: IntGauge,
     /// Transactions that wait for acknowledgements.
     pub in_flight: IntGauge,
+    /// Bytes of log that the source keeps while tables are stopped.
+    pub held: IntGauge,
     /// Whether transactions in progress are asked for.
     pub streaming: IntGauge,
     /// Transactions in progress.
@@ -210,6 +214,11 @@ impl CaptureMetrics {
                 "Records handed to Kafka and not yet acknowledged.",
             )?,
             in_flight: gauge(registry, CAPTURE_IN_FLIGHT, "Source transactions not yet wholly acknowledged.")?,
+            held: gauge(
+                registry,
+                CAPTURE_HELD,
+                "Bytes of log that the source keeps while tables are stopped, else 0.",
+            )?,
             streaming: gauge(registry, CAPTURE_STREAMING, "1 while transactions in progress are asked for, else 0.")?,
             in_progress: gauge(registry, CAPTURE_IN_PROGRESS, "Transactions in progress that are kept.")?,
             spool_memory: spool.with_label_values(&["memory"]),

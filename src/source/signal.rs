@@ -34,6 +34,8 @@ pub enum Kind {
     Resume,
     /// To give up reading tables again; without tables, all of them.
     Stop,
+    /// To let stopped tables go on; without tables, all of them.
+    ResumeTables,
 }
 
 /// A signal.

@@ -30,6 +30,7 @@ mod flat;
 mod gap;
 mod half_sent;
 mod heartbeat;
+mod held;
 mod identifiers;
 mod idle;
 mod incompatible;

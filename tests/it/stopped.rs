@@ -10,8 +10,8 @@ async fn await_stopped(scenario: &Scenario, table: &str) {
 
 /// Trap T21: the stream alone would leave the rows out that the snapshot did not publish.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_table_whose_snapshot_was_cut_is_not_streamed_after_a_restart() {
-    let mut scenario = Scenario::new("cut").await;
+async fn a_table_whose_snapshot_was_cut_is_read_beside_the_stream_after_a_restart() {
+    let scenario = Scenario::new("cut").await;
     scenario
         .source("CREATE TABLE things (id int PRIMARY KEY, body text); CREATE TABLE others (id int PRIMARY KEY)")
         .await;
@@ -23,17 +23,16 @@ async fn a_table_whose_snapshot_was_cut_is_not_streamed_after_a_restart() {
     scenario.await_equal("others").await;
     drop(capture);
 
-    scenario.topics().set("public.things", "max.message.bytes", "9000000").await;
+    // The row is still too large: neither is the table taken for whole, nor do others wait.
     let capture = scenario.spawn_capture();
     scenario.source("INSERT INTO things VALUES (99, 'new'); INSERT INTO others VALUES (2)").await;
     scenario.await_equal("others").await;
     await_stopped(&scenario, "public.things").await;
-    assert!(!scenario.topics().read("public.things").iter().any(|record| record.holds("new")));
     drop(capture);
 
-    scenario.lose_slot().await;
-    scenario.settings.set("capture.on_gap", "resnapshot");
-    let _capture = scenario.capture().await;
+    scenario.topics().set("public.things", "max.message.bytes", "9000000").await;
+    let mut capture = scenario.spawn_capture();
+    scenario.await_log(&mut capture, "the resync ends").await;
     scenario.await_equal("things").await;
     scenario.verify();
 }

@@ -16,14 +16,16 @@ use super::{
     publisher::Publisher,
     resync::{Member, Run},
     session::Session,
-    settings::{CaptureDeps, CaptureSettings},
+    settings::{CaptureDeps, CaptureSettings, OriginFilter},
     signals::{MOST_TABLES, parents_first},
     standing,
     state::{SNAPSHOT_VERSION, State, StateStore, Update},
     survey::{Survey, Withheld, report_withheld},
+    tables::Tables,
     topics::Topics,
 };
 use crate::{
+    avro::{content::OwnHeaders, flat::Records},
     lsn::{Lsn, Position},
     postgres,
     retry::{Classify as _, Severity, chain},
@@ -44,6 +46,7 @@ pub(super) struct Candidates<'a> {
     pub(super) deps: &'a CaptureDeps,
     pub(super) client: &'a postgres::Client,
     pub(super) cluster: &'a Topics,
+    pub(super) tables: &'a Tables,
     pub(super) state: &'a State,
 }
 
@@ -75,7 +78,9 @@ impl Candidates<'_> {
                 continue;
             }
             let published = survey.published.iter().find(|published| published.relation.name == table.name);
-            let Some(published) = published.filter(|_| table.lacks_rows) else {
+            // One that has stopped in this process is tried again when it is told to, or by another process.
+            let may_join = table.lacks_rows && !self.tables.is_stopped(&table.name);
+            let Some(published) = published.filter(|_| may_join) else {
                 left_out.push(table);
                 continue;
             };
@@ -148,6 +153,9 @@ pub(super) async fn record(
             updates.push(Update::Relation { key, relation });
         }
         updates.extend(survey.members(state));
+        for name in run.tables.iter().map(|member| member.name.to_string()) {
+            updates.extend(state.stopped.remove(&name).map(|_| Update::Resumed { table: name }));
+        }
         let tables = run.tables.iter().map(|member| member.name.to_string()).collect::<Vec<_>>().join(", ");
         tracing::info!(
             tables,
@@ -188,6 +196,18 @@ fn versions(state: &State, survey: &Survey, run: &Run) -> BTreeMap<String, Arc<R
     unknown.map(|relation| (format!("{}{SNAPSHOT_VERSION}", relation.oid), Arc::new(relation.clone()))).collect()
 }
 
+/// Whether a captured table can be read again as a whole when it goes on, as far as the configuration and its key tell.
+pub(super) fn may_join_again(session: &Session, table: &TableName) -> bool {
+    let CaptureSettings { snapshot, encoder, origin, .. } = &session.settings;
+    let may_be_read = snapshot.copies()
+        && encoder.records == Records::Envelope
+        && encoder.content.own_headers == OwnHeaders::Written
+        && *origin == OriginFilter::Any;
+    let mut published = session.published.iter().map(|table| &table.relation);
+    let has_key = published.any(|relation| relation.name == *table && !relation.key.is_empty());
+    may_be_read && has_key && session.topics.contains_key(table)
+}
+
 /// Waits until the next session can take in a table, and tells of those that none can.
 pub(super) async fn until_due(session: &Session) -> Result<(), Error> {
     if !session.settings.snapshot.copies() {
@@ -214,31 +234,61 @@ async fn look(session: &Session, refused: &mut BTreeMap<TableName, String>) -> R
     let spec = &settings.publication;
     let (unpublished, _) = publication::unpublished(client, spec).await?;
     for table in unpublished {
-        let reason = match publication::join(client, spec, &table).await {
-            Ok(Joined::Added) => {
-                tracing::info!(table = %table, publication = spec.name, "a table came into the publication");
-                continue;
-            }
-            Ok(Joined::Busy) => "transactions have it open, so that it cannot come into the publication yet".to_owned(),
-            Ok(Joined::Keyless) => {
-                "it has no primary key and no index as its replica identity: in the publication its updates would fail; \
-                 add a primary key"
-                    .to_owned()
-            }
-            Err(error) => chain(&error),
+        let reason = match unfit(session, &table) {
+            Some(reason) => reason,
+            None => match publication::join(client, spec, &table).await {
+                Ok(Joined::Added) => {
+                    tracing::info!(table = %table, publication = spec.name, "a table came into the publication");
+                    continue;
+                }
+                Ok(Joined::Busy) => {
+                    "transactions have it open, so that it cannot come into the publication yet".to_owned()
+                }
+                Ok(Joined::Keyless) => {
+                    "it has no primary key and no index as its replica identity: in the publication its updates would \
+                     fail; add a primary key"
+                        .to_owned()
+                }
+                Err(error) => chain(&error),
+            },
         };
-        if refused.get(&table) != Some(&reason) {
-            tracing::error!(table = %table, reason, "the table is not captured");
-            session
-                .health
-                .stop_table(table.to_string(), format!("it came behind the snapshot, and is not captured: {reason}"));
-            refused.insert(table, reason);
+        refuse(session, refused, table, reason);
+    }
+    let mut is_new = false;
+    for table in publication::published(client, &spec.name).await? {
+        let is_known = session.published.iter().any(|known| known.relation.name == table);
+        if is_known || !spec.tables.matches(&table) {
+            continue;
+        }
+        match unfit(session, &table) {
+            Some(reason) => refuse(session, refused, table, reason),
+            None => is_new = true,
         }
     }
-    let published = publication::published(client, &spec.name).await?;
-    let is_known = |name: &TableName| session.published.iter().any(|table| table.relation.name == *name);
-    let is_new = published.iter().any(|name| spec.tables.matches(name) && !is_known(name));
     Ok(is_new || session.put_off && session.resyncs.reads_nothing())
+}
+
+/// Why there can be no topic for a table: a session that finds two with one topic captures none.
+fn unfit(session: &Session, table: &TableName) -> Option<String> {
+    let names = &session.settings.encoder.topics;
+    match names.of_table(table) {
+        Ok(topic) => {
+            let is_taken = topic == names.messages() || session.topics.values().any(|taken| *taken == topic);
+            is_taken
+                .then(|| format!("its topic would be {topic}, which is another one's; leave it out by capture.exclude"))
+        }
+        Err(error) => Some(chain(&error)),
+    }
+}
+
+/// Tells of a table that is not taken in, once for each reason.
+fn refuse(session: &Session, refused: &mut BTreeMap<TableName, String>, table: TableName, reason: String) {
+    if refused.get(&table) == Some(&reason) {
+        return;
+    }
+    tracing::error!(table = %table, reason, "the table is not captured");
+    session.health.stop_table(table.to_string(), format!("it came behind the snapshot, and is not captured: {reason}"));
+    refused.insert(table, reason);
 }
 
 /// Waits until no transaction has tables open for writing that had them when this began.

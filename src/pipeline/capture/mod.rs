@@ -31,6 +31,7 @@ mod figures;
 mod goal;
 mod guard;
 mod heartbeat;
+mod held;
 mod in_progress;
 mod initial;
 mod joining;
@@ -74,7 +75,7 @@ mod windows;
 
 pub use error::Error;
 pub use settings::{
-    CaptureDeps, CaptureSettings, Delivery, GapPolicy, OriginFilter, SnapshotGuard, SnapshotMode, UnloggedPolicy,
-    transactional_id,
+    CaptureDeps, CaptureSettings, Delivery, GapPolicy, OriginFilter, SnapshotGuard, SnapshotMode, StopPolicy,
+    UnloggedPolicy, transactional_id,
 };
 pub use supervisor::run;

@@ -344,10 +344,13 @@ impl Opening<'_> {
             store.write(&[Update::Checkpoint(Box::new(checkpoint.clone()))]).await?;
         }
         let names = &self.deps.settings.encoder.topics;
+        let is_stopped = |table: &_| self.tables.is_stopped(table);
         let withheld = match &unread {
             // What stopped in a snapshot that goes on is tried again with it.
-            Some(unread) => self.survey.withhold(names, &without_stops(&state, unread), checkpoint.consistent_point),
-            None => self.survey.withhold(names, &state, checkpoint.consistent_point),
+            Some(unread) => {
+                self.survey.withhold(names, &without_stops(&state, unread), checkpoint.consistent_point, is_stopped)
+            }
+            None => self.survey.withhold(names, &state, checkpoint.consistent_point, is_stopped),
         };
         let mut join = None;
         match below {
@@ -384,8 +387,8 @@ impl Opening<'_> {
     }
 
     async fn join(&mut self, state: &State, withheld: Vec<Withheld>, begin: Position) -> Result<Run, Error> {
-        let Self { deps, client, cluster, .. } = self;
-        let candidates = joining::Candidates { deps, client, cluster, state };
+        let Self { deps, client, cluster, tables, .. } = self;
+        let candidates = joining::Candidates { deps, client, cluster, tables, state };
         let (run, more) = candidates.join(&mut self.survey, withheld, begin).await?;
         self.put_off = more;
         Ok(run)
@@ -575,6 +578,7 @@ impl Opening<'_> {
             resyncs: Resyncs::new(state.resyncs.clone()),
             windows: Arc::new(Windows::of_session(unseen)),
             new_table: Notify::new(),
+            another: Notify::new(),
             put_off: self.put_off,
         };
         session.retry_stopped(state).await?;

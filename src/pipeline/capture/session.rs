@@ -11,10 +11,11 @@ use tokio::sync::{Mutex, Notify};
 use super::{
     Error, beside,
     departed::Departed,
+    held, joining,
     position::PositionRecord,
     publisher::Publisher,
     resyncs::Resyncs,
-    settings::CaptureSettings,
+    settings::{CaptureSettings, StopPolicy},
     state::{OpenBarrier, State, StoppedTable, Update},
     tables::Tables,
     topic::Topic,
@@ -69,6 +70,8 @@ pub(super) struct Session {
     pub(super) windows: Arc<Windows>,
     /// The stream has told of a table of the publication that is not captured.
     pub(super) new_table: Notify,
+    /// The next session does what this one cannot.
+    pub(super) another: Notify,
     /// Tables could join, but not in this session's beginning.
     pub(super) put_off: bool,
 }
@@ -92,6 +95,11 @@ impl Session {
         self.lost().clone().into_iter().chain(stopped).collect()
     }
 
+    /// Whether the changes of a topic's table are dropped since it stopped.
+    pub(super) fn drops_changes_of(&self, topic: &str) -> bool {
+        self.tables.of_topic(topic).is_some_and(|table| self.tables.drops_changes(&table))
+    }
+
     fn lost(&self) -> MutexGuard<'_, BTreeMap<String, Position>> {
         self.lost.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -102,7 +110,7 @@ impl Session {
         let Some((_, position)) = self.departed.first(topic) else { return Ok(()) };
         let reason = format!("the rest of a barrier cannot be sent to its topic: {reason}");
         if self.lost().insert(topic.to_owned(), position).is_none() {
-            let stopped = StoppedTable { position, reason: reason.clone() };
+            let stopped = StoppedTable { position, reason: reason.clone(), dropped: false };
             self.position.record(&[Update::Stopped { table: table.to_string(), stopped }]).await?;
         }
         tracing::error!(table = %table, %position, reason, "sinks go on without the table, but for what foreign keys tie to it");
@@ -276,11 +284,14 @@ impl Session {
         publisher: &Publisher,
     ) -> Result<(), Error> {
         let reason = chain(error);
-        publisher.deliveries().tracker(|tracker| tracker.hold(position.commit));
+        let dropped = self.settings.on_stop == StopPolicy::Resync && joining::may_join_again(self, table);
+        if !dropped {
+            publisher.deliveries().tracker(|tracker| tracker.hold(position.commit));
+        }
         if let Some(topic) = self.tables.topic_name_of(table) {
             publisher.stop(&topic, position);
         }
-        let stopped = StoppedTable { position, reason: reason.clone() };
+        let stopped = StoppedTable { position, reason: reason.clone(), dropped };
         let left = self.resyncs.leave(table, .., position, &reason);
         let updates = || {
             let stopped = Update::Stopped { table: table.to_string(), stopped: stopped.clone() };
@@ -292,7 +303,7 @@ impl Session {
         }
         tracing::error!(table = %table, %position, reason, hint = error.hint(), "table stopped");
         self.metrics.errors.count(Severity::Definite);
-        self.health.stop_table(table.to_string(), reason);
+        self.health.stop_table(table.to_string(), if dropped { held::told_as_dropped(&stopped) } else { reason });
         self.tables.stop(table.clone(), stopped);
         Ok(())
     }

@@ -72,6 +72,16 @@ pub enum UnloggedPolicy {
     Continue,
 }
 
+/// What to do with the changes of a table that stopped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum StopPolicy {
+    /// The slot stays below the first of them.
+    #[default]
+    Hold,
+    /// They are dropped, and the table is read again when it goes on.
+    Resync,
+}
+
 /// Whether transactions are published that were themselves replicated from elsewhere.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -134,6 +144,10 @@ pub struct CaptureSettings {
     pub on_gap: GapPolicy,
     /// What to do when rows changed without an event.
     pub on_unlogged: UnloggedPolicy,
+    /// What to do with the changes of a table that stopped.
+    pub on_stop: StopPolicy,
+    /// Bytes of log that the source may keep for stopped tables.
+    pub hold_limit: u64,
     /// Whether values may be asked for in binary.
     pub binary: bool,
     /// Whose transactions are published.

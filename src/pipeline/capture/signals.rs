@@ -5,7 +5,7 @@
 use std::{collections::HashMap, sync::Arc};
 
 use super::{
-    Error,
+    Error, held,
     publisher::Publisher,
     resync::{Member, Run},
     resyncs::{Heard, Reads},
@@ -67,7 +67,9 @@ pub(super) async fn take(
             Heard::New => begin(session, (publisher, routes), &signal, at).await,
         },
         // It was followed before, and what it was for is over.
-        Kind::Pause | Kind::Resume | Kind::Stop if at.commit < session.position.flushed() => Ok(()),
+        Kind::Pause | Kind::Resume | Kind::Stop | Kind::ResumeTables if at.commit < session.position.flushed() => {
+            Ok(())
+        }
         Kind::Pause | Kind::Resume => {
             let pauses = signal.kind == Kind::Pause;
             if session.resyncs.pause(pauses, at) {
@@ -78,6 +80,11 @@ pub(super) async fn take(
             Ok(())
         }
         Kind::Stop => stop(session, &signal.tables, at).await,
+        Kind::ResumeTables if session.tables.is_told_first(at) => {
+            held::resume(session, &signal.tables).unwrap_or_else(|reason| refuse(session, at, reason));
+            Ok(())
+        }
+        Kind::ResumeTables => Ok(()),
     }
 }
 

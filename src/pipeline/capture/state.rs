@@ -99,6 +99,9 @@ pub(super) struct StoppedTable {
     pub(super) position: Position,
     /// Why.
     pub(super) reason: String,
+    /// The slot does not wait for it: its changes from there on are lost, and it is read again when it goes on.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(super) dropped: bool,
 }
 
 /// All entries.

@@ -334,7 +334,10 @@ impl Streamer {
             self.boundaries.truncated((open, &mut scope), *relation).await?;
             match self.routes.find(*relation) {
                 Some(Route::Running(running)) => members.push((Arc::clone(running), event)),
-                Some(Route::Stopped { topic, .. }) => stopped.extend(topic.clone()),
+                // Of one whose changes are dropped nothing comes later that others could wait for.
+                Some(Route::Stopped { topic, .. }) => {
+                    stopped.extend(topic.clone().filter(|(topic, _)| !self.session.drops_changes_of(topic)));
+                }
                 Some(Route::Early { .. }) => {}
                 Some(Route::Ignored { departed, .. }) => {
                     match (departed, self.session.departed.due(*relation, position)) {

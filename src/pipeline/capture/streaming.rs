@@ -10,7 +10,7 @@ use super::{
     boundaries::Boundaries,
     extent::Extent,
     goal::Rest,
-    heartbeat, in_progress, joining,
+    heartbeat, held, in_progress, joining,
     messages::Messages,
     opening::{self, Opened},
     progress::Checkpointer,
@@ -206,12 +206,14 @@ async fn follow(
     }
 }
 
-/// Waits until another session would do better: it asks for transactions in progress again, or takes in a table. One that ends at a bound is
-/// followed by another soon.
+/// Waits until another session would do better: it asks for transactions in progress again, takes in a table, lets stopped ones go on, or
+/// does not hold the slot for them any more. One that ends at a bound is followed by another soon.
 async fn until_another(session: Arc<Session>, below: Option<Lsn>) -> Result<(), Error> {
     tokio::select! {
         possible = in_progress::until_possible(&session) => possible,
         due = joining::until_due(&session), if below.is_none() => due,
+        beyond = held::until_beyond_limit(&session), if below.is_none() => beyond,
+        () = session.another.notified() => Ok(()),
     }
 }
 

@@ -86,6 +86,6 @@ fn stop_by_topic(deps: &CaptureDeps, tables: &Tables, error: &Error) -> bool {
     let reason = chain(error);
     tracing::error!(table = %table, reason, hint = error.hint(), "table stopped");
     deps.health.stop_table(table.to_string(), reason.clone());
-    tables.stop(table, StoppedTable { position: Position::default(), reason });
+    tables.stop(table, StoppedTable { position: Position::default(), reason, dropped: false });
     true
 }

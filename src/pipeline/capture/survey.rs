@@ -205,16 +205,26 @@ impl Survey {
 
     /// Leaves out the tables whose rows no snapshot has published in whole: a stream alone would give them a part of their
     /// rows. Gives each with the reason.
-    pub(super) fn withhold(&mut self, names: &TopicNames, state: &State, consistent_point: Lsn) -> Vec<Withheld> {
+    pub(super) fn withhold(
+        &mut self,
+        names: &TopicNames,
+        state: &State,
+        consistent_point: Lsn,
+        is_stopped: impl Fn(&TableName) -> bool,
+    ) -> Vec<Withheld> {
         let owners = owners(names, state);
         let reason = |table: &TableName, topic: &String| {
             let forbidden = self
                 .renamed(state, table)
-                .or_else(|| cut(state, consistent_point, table))
                 .or_else(|| foreign(&owners, table, topic))
                 .or_else(|| self.replaced(state, table));
             let lacks_rows = forbidden.is_none();
-            let lack = || self.uncopied(state, table, topic).or_else(|| self.rejoined(state, table, topic));
+            let lack = || {
+                cut(state, consistent_point, table)
+                    .or_else(|| dropped(state, table).filter(|_| !is_stopped(table)))
+                    .or_else(|| self.uncopied(state, table, topic))
+                    .or_else(|| self.rejoined(state, table, topic))
+            };
             Some((forbidden.or_else(lack)?, lacks_rows))
         };
         let withheld = |(table, topic): (&TableName, &String)| {
@@ -401,6 +411,15 @@ fn cut(state: &State, consistent_point: Lsn, table: &TableName) -> Option<String
     in_snapshot.then(|| format!("its snapshot was cut: {}", stopped.reason))
 }
 
+/// Why a table must not go on whose changes were dropped since it stopped.
+fn dropped(state: &State, table: &TableName) -> Option<String> {
+    let stopped = state.stopped.get(&table.to_string()).filter(|stopped| stopped.dropped)?;
+    Some(format!(
+        "it stopped at {}, and its changes from there on are in no topic: {}",
+        stopped.position, stopped.reason
+    ))
+}
+
 /// The tables whose changes may be in each topic.
 fn owners<'a>(names: &TopicNames, state: &'a State) -> BTreeMap<String, BTreeSet<&'a TableName>> {
     let mut owners = BTreeMap::<_, BTreeSet<_>>::new();
@@ -525,9 +544,13 @@ mod tests {
         let topics = [("p.public.t".to_owned(), TopicRecord { id: None, partitions: 3, ends: vec![1, 1, 1] })].into();
         let state = State { relations, topics, barriers, ..State::default() };
         let mut same = survey(&former);
-        assert_eq!(same.withhold(&TopicNames::new("p"), &state, Lsn(1)), []);
+        assert_eq!(same.withhold(&TopicNames::new("p"), &state, Lsn(1), |_| false), []);
         let mut other = survey(&later);
-        assert!(other.withhold(&TopicNames::new("p"), &state, Lsn(1))[0].reason.contains("another one than before"));
+        assert!(
+            other.withhold(&TopicNames::new("p"), &state, Lsn(1), |_| false)[0]
+                .reason
+                .contains("another one than before")
+        );
         other.depart(&TopicNames::new("p"), &state, Lsn(100)).unwrap();
         assert!(other.departed.find(1).is_some() && other.departed.find(2).is_none());
     }
@@ -539,8 +562,9 @@ mod tests {
         let mut state = State::default();
         let record = TopicRecord { id: None, partitions: 1, ends: vec![1] };
         state.topics.insert("p.public.x.y".to_owned(), record);
-        let withheld =
-            |state: &State, relation: &Relation| survey(relation).withhold(&TopicNames::new("p"), state, Lsn(1)).len();
+        let withheld = |state: &State, relation: &Relation| {
+            survey(relation).withhold(&TopicNames::new("p"), state, Lsn(1), |_| false).len()
+        };
         assert_eq!(withheld(&state, &later), 0);
         state.relations.insert("1/0".to_owned(), former.clone());
         assert_eq!((withheld(&state, &later), withheld(&state, &former)), (1, 0));

@@ -24,6 +24,8 @@ struct Register {
     republished: Lsn,
     as_text: bool,
     without_heartbeats: bool,
+    /// The last signal to let tables go on.
+    told: Option<Position>,
     not_streamed: Option<NotStreamed>,
 }
 
@@ -72,9 +74,45 @@ impl Tables {
         known.map(|(table, _)| table.clone()).collect()
     }
 
-    /// The lowest commit at which a table stopped: the flush LSN stays there.
+    /// The lowest commit at which a table stopped whose changes are not dropped: the flush LSN stays there.
     pub(super) fn lowest_stop(&self) -> Option<Lsn> {
-        self.lock().stopped.values().map(|stopped| stopped.position.commit).min()
+        let register = self.lock();
+        register.stopped.values().filter(|stopped| !stopped.dropped).map(|stopped| stopped.position.commit).min()
+    }
+
+    /// The tables that the source keeps log for.
+    pub(super) fn held(&self) -> Vec<TableName> {
+        let register = self.lock();
+        let held = register.stopped.iter().filter(|(_, stopped)| !stopped.dropped);
+        held.map(|(table, _)| table.clone()).collect()
+    }
+
+    /// The source need not keep log for a table any more; gives what is to be recorded of it.
+    pub(super) fn drop_changes(&self, table: &TableName) -> Option<StoppedTable> {
+        let mut register = self.lock();
+        let stopped = register.stopped.get_mut(table)?;
+        stopped.dropped = true;
+        Some(stopped.clone())
+    }
+
+    /// Whether the changes of a table are dropped.
+    pub(super) fn drops_changes(&self, table: &TableName) -> bool {
+        self.lock().stopped.get(table).is_some_and(|stopped| stopped.dropped)
+    }
+
+    /// Whether a signal at this position to let tables go on is none that was followed: it comes again where the slot is held.
+    pub(super) fn is_told_first(&self, at: Position) -> bool {
+        let mut register = self.lock();
+        let is_first = register.told < Some(at);
+        register.told = register.told.max(Some(at));
+        is_first
+    }
+
+    /// Stopped tables are tried again by the next session, which begins where the first of them stopped.
+    pub(super) fn resume(&self, table: &TableName) {
+        let mut register = self.lock();
+        register.stopped.remove(table);
+        register.republished = Lsn::ZERO;
     }
 
     /// From now on sessions ask for values as text.
@@ -178,11 +216,15 @@ mod tests {
         let (tables, table) = (Tables::default(), TableName::new("public", "t"));
         let stop = |commit, reason: &str| {
             let position = Position { commit: Lsn(commit), ..Position::default() };
-            tables.stop(table.clone(), StoppedTable { position, reason: reason.into() });
+            tables.stop(table.clone(), StoppedTable { position, reason: reason.into(), dropped: false });
         };
         stop(100, "a row");
         stop(200, "another row");
         assert_eq!((tables.lowest_stop(), tables.stopped_in_place().len()), (Some(Lsn(100)), 1));
+        assert!(tables.drop_changes(&table).is_some() && tables.held().is_empty() && tables.lowest_stop().is_none());
+        tables.resume(&table);
+        stop(200, "another row");
+        assert_eq!((tables.lowest_stop(), tables.held()), (Some(Lsn(200)), vec![table.clone()]));
         stop(0, "the topic");
         assert_eq!((tables.lowest_stop(), tables.stopped_in_place().len()), (Some(Lsn(0)), 0));
     }
