@@ -3,7 +3,7 @@
 use globset::{Glob, GlobBuilder, GlobSet, GlobSetBuilder};
 use tokio_postgres::{Row, error::SqlState};
 
-use super::{error::Error, published, shape::Shapes};
+use super::{error::Error, published, shape::Shapes, writers};
 use crate::{
     postgres::{Client, sqlstate},
     retry::chain,
@@ -233,25 +233,39 @@ pub async fn join(client: &Client, spec: &PublicationSpec, table: &TableName) ->
     if !has_identity(client, table).await.map_err(|error| Error::statement(doing.clone(), error))? {
         return Ok(Joined::Keyless);
     }
+    // Who waits for a lock keeps others waiting: it is asked for where it is likely to be there.
+    let oid = client.query_one("SELECT to_regclass($1)::oid", &[&table.quoted()]).await;
+    let oid: Option<u32> =
+        oid.and_then(|row| row.try_get(0)).map_err(|error| Error::statement(doing.clone(), error))?;
+    if !writers::find(client, oid.as_slice()).await?.is_empty() {
+        return Ok(Joined::Busy);
+    }
     judge(client, spec).await?;
-    // One message is one transaction. The commit waits for no stand-by under the lock.
+    // One message is one transaction. The time is that of all locks, of partitions too. The commit waits for no stand-by under them.
     let sql = format!(
-        "SET LOCAL lock_timeout = '{LOCK_LIMIT}'; SET LOCAL synchronous_commit = local; \
+        "SET LOCAL statement_timeout = '{LOCK_LIMIT}'; SET LOCAL synchronous_commit = local; \
          LOCK TABLE {} IN SHARE ROW EXCLUSIVE MODE; {add}",
         table.quoted()
     );
     match client.batch_execute(&sql).await {
         Ok(()) => Ok(Joined::Added),
-        Err(error) if error.code() == Some(&SqlState::LOCK_NOT_AVAILABLE) => Ok(Joined::Busy),
+        Err(error) if matches!(error.code(), Some(&SqlState::QUERY_CANCELED | &SqlState::T_R_DEADLOCK_DETECTED)) => {
+            Ok(Joined::Busy)
+        }
         Err(error) => Err(Error::statement(doing, error)),
     }
 }
 
-/// Whether a table and all of its partitions have an index that their rows are told by; that of a deferrable constraint tells nothing.
+/// Whether a table and all of its partitions have an index that their rows are told by; that of a deferrable constraint tells nothing, nor do
+/// generated columns, which are not published.
 async fn has_identity(client: &Client, table: &TableName) -> Result<bool, tokio_postgres::Error> {
     let sql = "SELECT bool_and(EXISTS (SELECT FROM pg_index i WHERE i.indrelid = c.oid AND i.indisvalid AND i.indimmediate \
                       AND CASE WHEN c.relreplident IN ('d', 'f') THEN i.indisprimary \
-                               WHEN c.relreplident = 'i' THEN i.indisreplident ELSE false END)) \
+                               WHEN c.relreplident = 'i' THEN i.indisreplident ELSE false END) \
+                 AND NOT EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped \
+                      AND a.attgenerated <> '' AND (c.relreplident = 'f' OR EXISTS (SELECT FROM pg_index i \
+                          WHERE i.indrelid = c.oid AND a.attnum = ANY (i.indkey::int2[]) AND CASE c.relreplident \
+                                WHEN 'd' THEN i.indisprimary WHEN 'i' THEN i.indisreplident ELSE false END)))) \
                FROM pg_class c WHERE c.oid IN (SELECT to_regclass($1)::oid UNION \
                                                SELECT relid::oid FROM pg_partition_tree(to_regclass($1)))";
     let row = client.query_one(sql, &[&table.quoted()]).await?;

@@ -86,6 +86,42 @@ async fn a_transaction_that_had_the_table_open_when_it_came_into_the_publication
     await_quiet(&scenario).await;
 }
 
+/// While nothing else is written, each that joins does so at the same place. Trap T24.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_table_that_joins_while_another_one_waits_keeps_neither_from_its_rows() {
+    let mut scenario = Scenario::new("together").await;
+    scenario.source("CREATE TABLE others (id int PRIMARY KEY)").await;
+    let tables = ["first", "second", "third"];
+    for table in tables {
+        scenario.source(&format!("CREATE TABLE {table} (id int PRIMARY KEY, note text)")).await;
+        scenario.source(&format!("INSERT INTO {table} SELECT i, 'row' FROM generate_series(1, 100) i")).await;
+    }
+    scenario.settings.set("capture.include", vec!["public.others"]);
+    let (mut capture, _apply) = (scenario.capture().await, scenario.apply().await);
+    let writer = scenario.source_session().await;
+    capture.kill_9().expect("capture can be killed");
+    scenario.source(&format!("ALTER PUBLICATION {} ADD TABLE first, second, third", scenario.name)).await;
+    writer.batch_execute("BEGIN; UPDATE first SET note = 'open' WHERE id = 1").await.expect("a write");
+    for joining in [vec!["public.others", "public.first"], vec!["public.others", "public.first", "public.second"]] {
+        scenario.settings.set("capture.include", joining);
+        capture = scenario.spawn_capture();
+        scenario.await_log(&mut capture, JOIN).await;
+        capture.kill_9().expect("capture can be killed");
+    }
+    scenario.settings.set("capture.include", vec!["public.*"]);
+    capture = scenario.spawn_capture();
+    scenario.await_log(&mut capture, JOIN).await;
+    writer.batch_execute("COMMIT").await.expect("a commit");
+    scenario.await_log(&mut capture, ENDS).await;
+    for table in tables {
+        scenario.await_equal(table).await;
+    }
+    capture.stop(LIMIT).await.unwrap_or_else(|error| panic!("{error}"));
+    let _capture = scenario.capture().await;
+    scenario.verify();
+    await_quiet(&scenario).await;
+}
+
 /// In a publication the source would refuse its updates.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_table_without_a_key_stays_as_it_is_until_it_has_one() {

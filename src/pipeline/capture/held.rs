@@ -79,6 +79,7 @@ pub(super) fn resume(session: &Session, tables: &[String]) -> Result<(), &'stati
     if resumed.is_empty() && !session.health.snapshot().stopped.keys().any(is_named) {
         return Err("none of the tables to go on has stopped");
     }
+    session.tables.forget_cut(|name| is_named(&name.to_string()));
     for table in &resumed {
         session.tables.resume(table);
         session.health.resume_table(&table.to_string());

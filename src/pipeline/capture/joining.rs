@@ -8,7 +8,11 @@
 //! Rows are read when every transaction has ended that had the table open for writing when it was in the publication already: what such a one
 //! changed before the table came is neither sent nor seen.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use super::{
     Error,
@@ -27,6 +31,7 @@ use super::{
 use crate::{
     avro::{content::OwnHeaders, flat::Records},
     lsn::{Lsn, Position},
+    pipeline::health::Health,
     postgres,
     retry::{Classify as _, Severity, chain},
     schema::{Relation, TableName},
@@ -34,11 +39,14 @@ use crate::{
         self,
         catalog::PublishedTable,
         publication::{self, Joined},
+        writers::Writer,
     },
 };
 
 /// How often it is looked for tables.
 const INTERVAL: Duration = Duration::from_secs(10);
+/// How long a session goes on at least while the slot is held for stopped tables.
+const HELD_INTERVAL: Duration = Duration::from_mins(10);
 
 /// What decides which tables join.
 pub(super) struct Candidates<'a> {
@@ -79,7 +87,14 @@ impl Candidates<'_> {
             }
             let published = survey.published.iter().find(|published| published.relation.name == table.name);
             // One that has stopped in this process is tried again when it is told to, or by another process.
-            let may_join = table.lacks_rows && !self.tables.is_stopped(&table.name);
+            let may_join =
+                table.lacks_rows && !self.tables.is_stopped(&table.name) && !self.tables.was_cut(&table.name);
+            // Sinks wait for what it lacks of a truncate, which it gets as one that is left out.
+            if may_join && self.is_half_sent(&table.topic) {
+                more = true;
+                left_out.push(table);
+                continue;
+            }
             let Some(published) = published.filter(|_| may_join) else {
                 left_out.push(table);
                 continue;
@@ -100,6 +115,11 @@ impl Candidates<'_> {
         }
         report_withheld(self.deps, left_out);
         Ok((Run { begin, tables: parents_first(self.client, members).await?, end: None }, more))
+    }
+
+    /// Whether copies of a barrier may be missing in a topic.
+    fn is_half_sent(&self, topic: &str) -> bool {
+        self.state.barriers.iter().flat_map(|barrier| &barrier.topics).any(|(name, _)| name == topic)
     }
 
     /// Why a table cannot join.
@@ -131,8 +151,9 @@ impl Candidates<'_> {
         match ready.await {
             Ok(true) => Ok(Some(format!("its topic {topic} has records that this capture did not write: delete it"))),
             Ok(false) => Ok(None),
-            Err::<_, Error>(error) if error.severity() == Severity::Definite => Ok(Some(chain(&error))),
-            Err(error) => Err(error),
+            Err::<_, Error>(error) if error.severity() == Severity::Transient => Err(error),
+            // Others go on without it, whatever it is.
+            Err(error) => Ok(Some(chain(&error))),
         }
     }
 }
@@ -141,9 +162,12 @@ impl Candidates<'_> {
 pub(super) async fn record(
     store: &StateStore,
     state: &mut State,
-    (survey, publisher): (&Survey, &Publisher),
+    (survey, publisher, health): (&Survey, &Publisher, &Health),
     run: Run,
 ) -> Result<(), Error> {
+    for gone in state.resyncs.iter().flat_map(|run| &run.tables).filter(|member| is_gone(member, survey)) {
+        health.resume_table(&gone.name.to_string());
+    }
     let mut updates = forget_former(&mut state.resyncs, survey, &run);
     if !run.tables.is_empty() {
         let topics = run.tables.iter().filter_map(|member| publisher.topic(&member.topic));
@@ -162,10 +186,23 @@ pub(super) async fn record(
             resync = run.name(),
             "tables join what is captured: their rows are read beside the stream"
         );
-        updates.push(Update::Resync(Box::new(run.clone())));
-        state.resyncs.push(run);
+        updates.push(Update::Resync(Box::new(add(&mut state.resyncs, run))));
     }
     if updates.is_empty() { Ok(()) } else { store.write(&updates).await }
+}
+
+/// Adds a resync. One with its begin takes its tables: nothing has been published behind that, or the begin would be another.
+fn add(resyncs: &mut Vec<Run>, run: Run) -> Run {
+    match resyncs.iter_mut().find(|known| known.begin == run.begin) {
+        Some(known) => {
+            known.tables.extend(run.tables);
+            known.clone()
+        }
+        None => {
+            resyncs.push(run.clone());
+            run
+        }
+    }
 }
 
 /// Tables that join are in no earlier resync any more, and of those that joined and are cut nothing is to be known where they are gone.
@@ -174,17 +211,21 @@ fn forget_former(resyncs: &mut [Run], survey: &Survey, joining: &Run) -> Vec<Upd
     for run in resyncs {
         let before = run.tables.len();
         let goes_on = run.end.is_none();
-        let is_published = |oid| survey.published.iter().any(|table| table.relation.oid == oid);
         run.tables.retain(|member| {
             let joins = joining.tables.iter().any(|joining| joining.oid == member.oid);
             let is_former = joins && goes_on;
-            !is_former && !(member.is_cut() && (joins || !is_published(member.oid)))
+            !is_former && !(member.is_cut() && joins) && !is_gone(member, survey)
         });
         if run.tables.len() != before {
             updates.push(Update::Resync(Box::new(run.clone())));
         }
     }
     updates
+}
+
+/// Whether a table joined once, is cut, and is not captured any more.
+fn is_gone(member: &Member, survey: &Survey) -> bool {
+    member.is_cut() && !survey.published.iter().any(|table| table.relation.oid == member.oid)
 }
 
 /// What no message describes yet: a key that changes before the first one must be noticed.
@@ -213,13 +254,22 @@ pub(super) async fn until_due(session: &Session) -> Result<(), Error> {
     if !session.settings.snapshot.copies() {
         return std::future::pending().await;
     }
-    let mut refused = BTreeMap::new();
+    let begun = Instant::now();
+    let (mut looker, mut refused) = (None, Refused::default());
     loop {
-        match look(session, &mut refused).await {
-            Ok(true) => return Ok(()),
-            Ok(false) => {}
-            // Whoever needs the connection ends the session.
-            Err(error) => tracing::debug!(error = %chain(&error), "cannot look for tables"),
+        match look(session, &mut looker, &mut refused).await {
+            Ok(is_new) => {
+                // The stream comes again from where the slot is held: not for every table that comes meanwhile.
+                let may_end = session.resyncs.reads_nothing()
+                    && (session.tables.held().is_empty() || begun.elapsed() > HELD_INTERVAL);
+                if (is_new || session.put_off) && may_end {
+                    return Ok(());
+                }
+            }
+            Err(error) => {
+                looker = None;
+                tracing::debug!(error = %chain(&error), "cannot look for tables");
+            }
         }
         tokio::select! {
             () = tokio::time::sleep(INTERVAL) => {}
@@ -228,31 +278,35 @@ pub(super) async fn until_due(session: &Session) -> Result<(), Error> {
     }
 }
 
-/// Whether a table has come that the next session may take in. What the publication lacks is taken into it.
-async fn look(session: &Session, refused: &mut BTreeMap<TableName, String>) -> Result<bool, Error> {
-    let Session { client, settings, .. } = session;
+/// Tables that are not taken in.
+#[derive(Default)]
+struct Refused {
+    /// What was told of each.
+    told: BTreeMap<TableName, String>,
+    /// Those that the server refused: it is not asked again by this session.
+    failed: BTreeMap<TableName, String>,
+}
+
+/// Whether a table has come that the next session may take in. What the publication lacks is taken into it, by a connection of its own:
+/// locks are waited for, and what fails takes its transaction along.
+async fn look(session: &Session, looker: &mut Option<postgres::Client>, refused: &mut Refused) -> Result<bool, Error> {
+    let settings = &session.settings;
+    let client = match looker {
+        Some(client) => &*client,
+        None => looker.insert(source::catalog::connect(&settings.source, "walrelay tables").await?),
+    };
     let spec = &settings.publication;
+    let hindrance = standing::hindrance(client, settings).await?.map(str::to_owned);
     let (unpublished, _) = publication::unpublished(client, spec).await?;
+    let mut lacking = BTreeMap::new();
     for table in unpublished {
-        let reason = match unfit(session, &table) {
-            Some(reason) => reason,
-            None => match publication::join(client, spec, &table).await {
-                Ok(Joined::Added) => {
-                    tracing::info!(table = %table, publication = spec.name, "a table came into the publication");
-                    continue;
-                }
-                Ok(Joined::Busy) => {
-                    "transactions have it open, so that it cannot come into the publication yet".to_owned()
-                }
-                Ok(Joined::Keyless) => {
-                    "it has no primary key and no index as its replica identity: in the publication its updates would \
-                     fail; add a primary key"
-                        .to_owned()
-                }
-                Err(error) => chain(&error),
-            },
+        let known =
+            refused.failed.get(&table).cloned().or_else(|| hindrance.clone()).or_else(|| unfit(session, &table));
+        let reason = match known {
+            Some(reason) => Some(reason),
+            None => take(client, session, &table, &mut refused.failed).await,
         };
-        refuse(session, refused, table, reason);
+        lacking.extend(reason.map(|reason| (table, reason)));
     }
     let mut is_new = false;
     for table in publication::published(client, &spec.name).await? {
@@ -261,15 +315,50 @@ async fn look(session: &Session, refused: &mut BTreeMap<TableName, String>) -> R
             continue;
         }
         match unfit(session, &table) {
-            Some(reason) => refuse(session, refused, table, reason),
+            Some(reason) => drop(lacking.insert(table, reason)),
             None => is_new = true,
         }
     }
-    Ok(is_new || session.put_off && session.resyncs.reads_nothing())
+    tell(session, &mut refused.told, lacking);
+    Ok(is_new)
 }
 
-/// Why there can be no topic for a table: a session that finds two with one topic captures none.
+/// Takes a table into the publication; why it is not.
+async fn take(
+    client: &postgres::Client,
+    session: &Session,
+    table: &TableName,
+    failed: &mut BTreeMap<TableName, String>,
+) -> Option<String> {
+    let spec = &session.settings.publication;
+    match publication::join(client, spec, table).await {
+        Ok(Joined::Added) => {
+            tracing::info!(table = %table, publication = spec.name, "a table came into the publication");
+            None
+        }
+        Ok(Joined::Busy) => Some("transactions have it open, so that it cannot come into the publication yet".to_owned()),
+        Ok(Joined::Keyless) => Some(
+            "it has no primary key and no index as its replica identity, or a generated column in that: in the publication its updates would \
+             fail; add a primary key"
+                .to_owned(),
+        ),
+        Err(error) => {
+            let hint = error.hint().map_or_else(String::new, |hint| format!("; {hint}"));
+            let reason = format!("{}{hint}", chain(&error));
+            failed.insert(table.clone(), reason.clone());
+            Some(reason)
+        }
+    }
+}
+
+/// Why a table cannot come into this capture. One that was in the publication when the session began was taken out by somebody, and a session
+/// that finds two tables with one topic captures none.
 fn unfit(session: &Session, table: &TableName) -> Option<String> {
+    if session.published.iter().any(|known| known.relation.name == *table) {
+        return Some(
+            "it left the publication while it was captured, or is another table by now; restart capture".to_owned(),
+        );
+    }
     let names = &session.settings.encoder.topics;
     match names.of_table(table) {
         Ok(topic) => {
@@ -281,35 +370,47 @@ fn unfit(session: &Session, table: &TableName) -> Option<String> {
     }
 }
 
-/// Tells of a table that is not taken in, once for each reason.
-fn refuse(session: &Session, refused: &mut BTreeMap<TableName, String>, table: TableName, reason: String) {
-    if refused.get(&table) == Some(&reason) {
-        return;
+/// Tells of tables that are not taken in, of each once with a reason; of what is none of them any more nothing stays.
+fn tell(session: &Session, told: &mut BTreeMap<TableName, String>, lacking: BTreeMap<TableName, String>) {
+    for table in told.keys().filter(|table| !lacking.contains_key(*table)) {
+        session.health.resume_table(&table.to_string());
     }
-    tracing::error!(table = %table, reason, "the table is not captured");
-    session.health.stop_table(table.to_string(), format!("it came behind the snapshot, and is not captured: {reason}"));
-    refused.insert(table, reason);
+    for (table, reason) in lacking.iter().filter(|(table, reason)| told.get(*table) != Some(*reason)) {
+        tracing::error!(table = %table, reason, "the table is not captured");
+        let reason = format!("it came behind the snapshot, and is not captured: {reason}");
+        session.health.stop_table(table.to_string(), reason);
+    }
+    *told = lacking;
 }
 
-/// Waits until no transaction has tables open for writing that had them when this began.
-pub(super) async fn await_writers(client: &postgres::Client, tables: &[u32]) -> Result<(), Error> {
-    let mut writers = source::writers::find(client, tables).await?;
-    let mut tries = 0_u32;
-    while !writers.is_empty() {
+/// Waits until no transaction has tables that join open for writing that had them when this began, or until they have left.
+pub(super) async fn await_writers(session: &Session, begin: Position) -> Result<(), Error> {
+    let (mut waited, mut tries) = (None::<Vec<Writer>>, 0_u32);
+    loop {
+        let members = session.resyncs.members_of(begin).into_iter();
+        let joining: Vec<_> =
+            members.filter(|member| member.joins && !member.is_whole()).map(|member| member.oid).collect();
+        let now = source::writers::find(&session.client, &joining).await?;
+        let left = match waited.take() {
+            Some(waited) => waited.into_iter().filter(|writer| now.contains(writer)).collect(),
+            None => now,
+        };
+        if left.is_empty() {
+            return Ok(());
+        }
         tries += 1;
         if tries.is_multiple_of(300) {
-            let pids = writers.iter().filter_map(|writer| writer.pid).map(|pid| pid.to_string()).collect::<Vec<_>>();
+            let pids = left.iter().filter_map(|writer| writer.pid).map(|pid| pid.to_string()).collect::<Vec<_>>();
             tracing::warn!(
                 pids = pids.join(", "),
-                prepared = writers.iter().any(|writer| writer.pid.is_none()),
-                "reading the rows of a table that joins waits for transactions that have it open since before"
+                prepared = left.iter().any(|writer| writer.pid.is_none()),
+                "reading the rows of tables that join waits for transactions that have them open since before"
             );
         }
+        waited = Some(left);
+        session.health.heard();
         tokio::time::sleep(Duration::from_millis(100)).await;
-        let now = source::writers::find(client, tables).await?;
-        writers.retain(|writer| now.contains(writer));
     }
-    Ok(())
 }
 
 #[cfg(test)]
@@ -342,6 +443,21 @@ mod tests {
         let left = resyncs.iter().map(|run| run.tables.iter().map(|member| member.oid).collect::<Vec<_>>());
         assert_eq!(left.collect::<Vec<_>>(), [vec![1, 2], vec![4]]);
         assert_eq!(updates.len(), 1);
+    }
+
+    #[test]
+    fn tables_that_join_where_others_have_joined_are_in_their_resync() {
+        let member = |oid: u32| Member::new(oid, TableName::new("public", "t"), "p.t".to_owned(), Vec::new()).joining();
+        let run = |begin, oid| Run { begin: begin_at(begin), tables: vec![member(oid)], end: None };
+        let mut resyncs = Vec::new();
+        for joining in [run(7, 1), run(7, 2), run(15, 3)] {
+            add(&mut resyncs, joining);
+        }
+        let found: Vec<_> = resyncs
+            .iter()
+            .map(|run| (run.begin.commit.0, run.tables.iter().map(|table| table.oid).collect()))
+            .collect();
+        assert_eq!(found, [(7, vec![1, 2]), (15, vec![3])]);
     }
 
     const fn begin_at(commit: u64) -> Position {

@@ -368,7 +368,7 @@ impl Opening<'_> {
         self.survey.depart(&self.deps.settings.encoder.topics, &state, from)?;
         let publisher = Arc::new(self.destinations().publisher(&state, from, &checkpoint).await?);
         if let Some(run) = join {
-            joining::record(&store, &mut state, (&self.survey, &publisher), run).await?;
+            joining::record(&store, &mut state, (&self.survey, &publisher, &self.deps.health), run).await?;
         }
         let members = self.survey.members(&state);
         let consistent_point = checkpoint.consistent_point;

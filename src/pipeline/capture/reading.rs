@@ -111,10 +111,6 @@ fn why_not(
 async fn rest_of(session: &Arc<Session>, reader: &WindowReader, begin: Position) -> Result<Rest, Error> {
     let mut members = open(session, begin);
     let oids: Vec<_> = members.iter().map(|member| member.oid).collect();
-    let joining: Vec<_> = members.iter().filter(|member| member.joins).map(|member| member.oid).collect();
-    if !joining.is_empty() {
-        joining::await_writers(&session.client, &joining).await?;
-    }
     let publication = &session.settings.publication.name;
     let found = (reader.leaves_now(&oids).await?, reader.memberships(publication, &oids).await?);
     let crowded = session.resyncs.note_leaves(begin, found, session.place());
@@ -124,6 +120,8 @@ async fn rest_of(session: &Arc<Session>, reader: &WindowReader, begin: Position)
         session.tell_left(&member.name, &reason);
         members.retain(|other| other.oid != member.oid);
     }
+    // Behind what the publication is compared with at the end.
+    joining::await_writers(session, begin).await?;
     let (found, leaves) = look(session, reader, &members).await?;
     let (mut unread, mut conditions) = (Vec::new(), BTreeMap::new());
     for member in members {

@@ -218,11 +218,16 @@ impl Run {
         at <= self.begin && self.tables.iter().any(|table| table.joins && table.oid == oid)
     }
 
+    /// The first commit that an event of it can have; the begin of tables that join is that of none, and lies right below one.
+    const fn first(&self) -> Lsn {
+        Lsn(self.begin.commit.0.saturating_add(1) & !7)
+    }
+
     /// Where the flush LSN has to stay, when everything below `acknowledged` is in Kafka: rows that are owed are told again by the stream
     /// alone, and so is an end whose copies may be missing.
     pub(super) fn hold(&self, acknowledged: Lsn) -> Option<Lsn> {
         let is_over = self.end.map_or(self.is_void(), |end| end.commit < acknowledged);
-        (!is_over).then_some(self.begin.commit)
+        (!is_over).then(|| self.first())
     }
 
     /// Whether nothing of it comes again from a stream that begins at `flush`.
@@ -235,7 +240,7 @@ impl Run {
 
     /// A session begins at `from`: where that is behind the begin, it is not told which rows are owed, and reads all of them again.
     pub(super) fn begin_session(&mut self, from: Lsn) -> bool {
-        if !self.goes_on() || from <= self.begin.commit {
+        if !self.goes_on() || from <= self.first() {
             return false;
         }
         let mut begun = false;
@@ -266,7 +271,7 @@ mod tests {
     fn a_table_that_joins_is_captured_from_the_begin_on_and_its_lack_is_not_forgotten() {
         let mut run = run();
         run.tables[1] = member(2).joining();
-        let before = [(1, at(99, 1)), (2, at(100, 3)), (2, at(100, 4))].map(|(oid, at)| run.joins_behind(oid, at));
+        let before = [(1, at(103, 1)), (2, at(104, 3)), (2, at(104, 4))].map(|(oid, at)| run.joins_behind(oid, at));
         assert_eq!(before, [false, true, false]);
         run.end = Some(at(200, 1));
         assert!(run.is_past(Lsn(201)));
@@ -283,7 +288,7 @@ mod tests {
     }
 
     fn run() -> Run {
-        Run { begin: at(100, 3), tables: vec![member(1), member(2)], end: None }
+        Run { begin: at(104, 3), tables: vec![member(1), member(2)], end: None }
     }
 
     #[expect(clippy::unnecessary_wraps, reason = "what a member has")]
@@ -297,7 +302,7 @@ mod tests {
         run.tables[1].left = left(at(150, 2));
         run.end = Some(at(200, 1));
         let covers = |oid, position| run.covers(oid, position).is_some();
-        assert!(!covers(1, at(100, 3)) && covers(1, at(100, 4)) && !covers(1, at(99, 9)));
+        assert!(!covers(1, at(104, 3)) && covers(1, at(104, 4)) && !covers(1, at(103, 9)));
         assert!(covers(1, at(199, 9)) && !covers(1, at(200, 1)) && !covers(1, at(200, 2)));
         assert!(covers(2, at(150, 1)) && covers(2, at(199, 9)) && !covers(2, at(200, 1)) && !covers(3, at(150, 1)));
     }
@@ -313,9 +318,9 @@ mod tests {
     #[test]
     fn the_flush_lsn_waits_for_the_end_and_not_for_what_is_void() {
         let mut run = run();
-        assert_eq!((run.hold(Lsn(900)), run.is_past(Lsn(900))), (Some(Lsn(100)), false));
+        assert_eq!((run.hold(Lsn(900)), run.is_past(Lsn(900))), (Some(Lsn(104)), false));
         run.end = Some(at(200, 1));
-        assert_eq!((run.hold(Lsn(200)), run.hold(Lsn(201))), (Some(Lsn(100)), None));
+        assert_eq!((run.hold(Lsn(200)), run.hold(Lsn(201))), (Some(Lsn(104)), None));
         assert!(!run.is_past(Lsn(200)) && run.is_past(Lsn(201)));
         run.end = None;
         run.tables.iter_mut().for_each(|table| table.left = left(at(150, 2)));
@@ -325,9 +330,9 @@ mod tests {
 
     #[test]
     fn a_refused_signal_holds_nothing_and_is_known_until_it_is_past() {
-        let refused = Run::refused(at(100, 3));
+        let refused = Run::refused(at(104, 3));
         assert!(refused.is_void() && !refused.goes_on() && refused.hold(Lsn(900)).is_none());
-        assert!(!refused.is_past(Lsn(100)) && refused.is_past(Lsn(101)));
+        assert!(!refused.is_past(Lsn(104)) && refused.is_past(Lsn(105)));
     }
 
     #[test]
@@ -397,16 +402,16 @@ mod tests {
     fn what_is_read_counts_where_the_stream_tells_again_what_is_owed() {
         let mut run = run();
         run.tables[0].chunks = Some(TableChunks::default());
-        assert!(!run.begin_session(Lsn(100)) && run.tables[0].is_whole());
-        assert!(run.begin_session(Lsn(101)) && run.tables[0].chunks.is_none());
+        assert!(!run.begin_session(Lsn(104)) && run.tables[0].is_whole());
+        assert!(run.begin_session(Lsn(105)) && run.tables[0].chunks.is_none());
         run.tables[0].chunks = Some(TableChunks::default());
         run.end = Some(at(200, 1));
-        assert!(!run.begin_session(Lsn(101)) && run.tables[0].is_whole());
+        assert!(!run.begin_session(Lsn(105)) && run.tables[0].is_whole());
     }
 
     #[test]
     fn its_end_is_told_from_markers_of_windows() {
-        let marker = end_marker("own", at(100, 3));
+        let marker = end_marker("own", at(104, 3));
         assert_eq!(ended_by("own", marker.as_bytes()), Some(run().resync()));
         assert_eq!(ended_by("other", marker.as_bytes()), None);
         assert_eq!(ended_by("ow", marker.as_bytes()), None);

@@ -122,6 +122,28 @@ impl Resyncs {
         self.any.load(Ordering::Relaxed) && self.lock().runs.iter().any(|run| run.joins_behind(relation, at))
     }
 
+    /// Whether a table has joined, and its rows are still read.
+    pub(super) fn is_joining(&self, table: &TableName) -> bool {
+        let inner = self.lock();
+        let mut members = inner.runs.iter().filter(|run| run.goes_on()).flat_map(|run| &run.tables);
+        members.any(|member| member.name == *table && member.joins && member.is_in())
+    }
+
+    /// A resync has come to its end: what it has read as a whole is not cut any more. Gives the begins of those in which that was.
+    pub(super) fn heal(&self, ended: &Run) -> Vec<Position> {
+        let whole = ended.tables.iter().filter(|member| member.is_in() && member.conditions.is_empty());
+        let whole: Vec<_> = whole.map(|member| member.oid).collect();
+        self.change(|inner| {
+            let mut healed = Vec::new();
+            for run in inner.runs.iter_mut().filter(|run| run.begin != ended.begin) {
+                let before = run.tables.len();
+                run.tables.retain(|member| !(member.is_cut() && whole.contains(&member.oid)));
+                healed.extend((run.tables.len() != before).then_some(run.begin));
+            }
+            healed
+        })
+    }
+
     /// Whether a table has joined, and rows of it will not be read any more.
     pub(super) fn is_cut(&self, table: &TableName) -> bool {
         let inner = self.lock();

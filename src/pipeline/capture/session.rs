@@ -14,6 +14,7 @@ use super::{
     held, joining,
     position::PositionRecord,
     publisher::Publisher,
+    resync::Run,
     resyncs::Resyncs,
     settings::{CaptureSettings, StopPolicy},
     state::{OpenBarrier, State, StoppedTable, Update},
@@ -284,7 +285,9 @@ impl Session {
         publisher: &Publisher,
     ) -> Result<(), Error> {
         let reason = chain(error);
-        let dropped = self.settings.on_stop == StopPolicy::Resync && joining::may_join_again(self, table);
+        // One that joins lacks rows, and is read again all the same.
+        let is_dropped = self.settings.on_stop == StopPolicy::Resync || self.resyncs.is_joining(table);
+        let dropped = is_dropped && joining::may_join_again(self, table);
         if !dropped {
             publisher.deliveries().tracker(|tracker| tracker.hold(position.commit));
         }
@@ -327,14 +330,31 @@ impl Session {
         Ok(())
     }
 
+    /// A resync has come to its end, and what it has read was missing of tables that joined before.
+    pub(super) async fn heal(&self, ended: &Run) -> Result<(), Error> {
+        let healed = self.resyncs.heal(ended);
+        if healed.is_empty() {
+            return Ok(());
+        }
+        for name in ended.tables.iter().map(|member| &member.name).filter(|name| !self.resyncs.is_cut(name)) {
+            if !self.tables.is_stopped(name) {
+                self.health.resume_table(&name.to_string());
+            }
+            self.tables.forget_cut(|cut| cut == name);
+        }
+        self.position.record_current(|| self.resyncs.updates(&healed)).await
+    }
+
     /// Tells that a table has left its resync.
     pub(super) fn tell_left(&self, table: &TableName, reason: &str) {
         tracing::warn!(table = %table, reason, "the table is not read again, or not in whole: its rows at the sinks stay");
         self.health.note(format!("resync: of table {table} it is given up: {reason}"));
-        if self.resyncs.is_cut(table) {
+        // One that was left out of the configuration is nobody's concern.
+        if self.resyncs.is_cut(table) && self.topics.contains_key(table) {
             let reason = format!(
-                "it joined what is captured, and not all of its rows could be read: {reason}; the next start of capture tries again"
+                "it joined what is captured, and not all of its rows could be read: {reason}; `walrelay resume`, or a restart, tries again"
             );
+            self.tables.cut(table.clone());
             self.health.stop_table(table.to_string(), reason);
         }
     }

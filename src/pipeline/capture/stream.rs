@@ -411,6 +411,7 @@ impl Streamer {
         let mut scope = self.publisher.enter(Some(position)).await;
         let way = (&mut self.encoder, &*self.publisher);
         sweep::broadcast((&mut scope, open.unit), &self.session, way, (&run, position)).await?;
+        self.session.heal(&run).await?;
         scope.done(position.ordinal);
         Ok(())
     }

@@ -24,6 +24,8 @@ struct Register {
     republished: Lsn,
     as_text: bool,
     without_heartbeats: bool,
+    /// Tables that joined, and of which rows could not be read.
+    cut: BTreeSet<TableName>,
     /// The last signal to let tables go on.
     told: Option<Position>,
     not_streamed: Option<NotStreamed>,
@@ -108,6 +110,20 @@ impl Tables {
         is_first
     }
 
+    /// A table joined, and not all of its rows could be read: what keeps them is likely to stay for now.
+    pub(super) fn cut(&self, table: TableName) {
+        self.lock().cut.insert(table);
+    }
+
+    pub(super) fn was_cut(&self, table: &TableName) -> bool {
+        self.lock().cut.contains(table)
+    }
+
+    /// Tables that were cut are tried again by the next session.
+    pub(super) fn forget_cut(&self, is_named: impl Fn(&TableName) -> bool) {
+        self.lock().cut.retain(|table| !is_named(table));
+    }
+
     /// Stopped tables are tried again by the next session, which begins where the first of them stopped.
     pub(super) fn resume(&self, table: &TableName) {
         let mut register = self.lock();
@@ -162,6 +178,7 @@ impl Tables {
     pub(super) fn begin_anew(&self) {
         let mut register = self.lock();
         register.stopped.clear();
+        register.cut.clear();
         register.republished = Lsn::ZERO;
     }
 
