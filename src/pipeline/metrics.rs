@@ -416,7 +416,7 @@ mod tests {
         apply.errors.count(Severity::Fatal);
         apply.applied("t", 0, Position::default(), 0);
         let families = registry.gather();
-        assert_eq!(families.len(), 29);
+        assert_eq!(families.len(), 30);
         for family in families {
             assert!(page.contains(&format!("`{}`", family.name())), "{} is not in docs/operations.md", family.name());
         }

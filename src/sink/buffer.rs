@@ -533,8 +533,13 @@ mod tests {
                 prop_assert_eq!(naive.get(key), Some(row));
             }
             let has_whole = |event: &&ChangeEvent| event.after.as_ref().is_some_and(|after| !is_partial(after));
-            if let Some(last) = events.iter().rfind(has_whole) {
-                let key = number(&last.after.as_ref().unwrap()[0]).unwrap();
+            if let Some(at) = events.iter().rposition(|event| has_whole(&event)) {
+                let key = number(&events[at].after.as_ref().unwrap()[0]).unwrap();
+                // Another row, which is still to come, may be moved to where this one was.
+                let is_its_end = |event: &ChangeEvent| {
+                    event.op == Op::Delete && event.before.as_ref().is_some_and(|row| number(&row[0]) == Some(key))
+                };
+                prop_assume!(!events[at..].iter().any(is_its_end));
                 prop_assert_eq!(folded.get(&key), naive.get(&key), "a whole row is known from its event on");
             }
         }

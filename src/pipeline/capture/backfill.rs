@@ -26,7 +26,10 @@ use crate::{
     lsn::{Lsn, Position},
     retry::chain,
     schema::TableName,
-    source::window::{Begun, KeyTexts, LeafNow, Places, Taken, WindowReader},
+    source::{
+        self,
+        window::{Begun, KeyTexts, LeafNow, Places, Taken, WindowReader},
+    },
 };
 
 /// Rows of one window, in bytes about.
@@ -331,6 +334,9 @@ impl Backfill {
             self.reader.cancel().await?;
             return Ok(if self.windows.is_open(published.relation.oid) { Attempt::Later } else { Attempt::Elsewise });
         }
+        // As the catalog has it by now, whatever it was when the rows were asked for.
+        let Some(table) = self.tables.get(index) else { return Ok(Attempt::Elsewise) };
+        let published = Arc::clone(&table.published);
         let Session { settings, client, tables: stopped, .. } = &*self.session;
         let format = copy_format(settings, client, &published.relation, stopped);
         let taken = match what {
@@ -411,7 +417,12 @@ impl Backfill {
         let oid = table.oid();
         table.left.retain(|(of, _)| *of != leaf);
         let Some(unread) = table.unread.leaves.get_mut(leaf) else { return Ok(()) };
-        let LeafNow { file, blocks, .. } = self.reader.leaf(oid, unread.oid).await?;
+        let LeafNow { file, blocks, .. } = loop {
+            match self.reader.leaf(oid, unread.oid).await {
+                Err(error) if is_locked(&error) => tokio::time::sleep(PAUSE).await,
+                now => break now?,
+            }
+        };
         unread.file = file;
         let oid = unread.oid;
         let is_of_leaf = |step: &Step| matches!(step, Step::Blocks { leaf, .. } if *leaf == oid);
@@ -532,4 +543,9 @@ impl Backfill {
         self.measure();
         self.goal.tell(&self.session, figures, self.windows.owed_bytes());
     }
+}
+
+/// Whether a statement has the table for itself.
+fn is_locked(error: &source::Error) -> bool {
+    error.server_error().is_some_and(|error| error.is("55P03"))
 }

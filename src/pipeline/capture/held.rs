@@ -3,11 +3,7 @@
 
 use std::time::Duration;
 
-use super::{
-    Error, joining,
-    session::Session,
-    state::{StoppedTable, Update},
-};
+use super::{Error, session::Session, state::Update};
 use crate::{schema::TableName, source::slot};
 
 const INTERVAL: Duration = Duration::from_secs(5);
@@ -33,7 +29,7 @@ pub(super) async fn until_beyond_limit(session: &Session) -> Result<(), Error> {
         if !is_beyond(kept, session.settings.hold_limit, found.safe_wal_size) {
             continue;
         }
-        let for_good: Vec<_> = held.iter().filter(|table| !joining::may_join_again(session, table)).collect();
+        let for_good: Vec<_> = held.iter().filter(|table| !session.may_join_again(table)).collect();
         if for_good.is_empty() {
             return drop_changes(session, &held).await;
         }
@@ -56,18 +52,12 @@ fn is_beyond(kept: i64, limit: u64, safe: Option<i64>) -> bool {
 async fn drop_changes(session: &Session, tables: &[TableName]) -> Result<(), Error> {
     for table in tables {
         let Some(stopped) = session.tables.drop_changes(table) else { continue };
-        let reason = told_as_dropped(&stopped);
+        let reason = stopped.told_as_dropped();
         session.position.record(&[Update::Stopped { table: table.to_string(), stopped }]).await?;
         tracing::error!(table = %table, reason, "the source keeps too much log for a stopped table (capture.hold_limit)");
         session.health.stop_table(table.to_string(), reason);
     }
     Ok(())
-}
-
-/// What is told of a stopped table whose changes are dropped.
-pub(super) fn told_as_dropped(stopped: &StoppedTable) -> String {
-    let StoppedTable { position, reason, .. } = stopped;
-    format!("{reason}; its changes from {position} on are dropped: `walrelay resume`, or a restart, reads it again")
 }
 
 /// A signal: these tables, or all that have stopped, are tried again by the next session.

@@ -20,7 +20,7 @@ use super::{
     publisher::Publisher,
     resync::{Member, Run},
     session::Session,
-    settings::{CaptureDeps, CaptureSettings, OriginFilter},
+    settings::{CaptureDeps, CaptureSettings},
     signals::{MOST_TABLES, parents_first},
     standing,
     state::{SNAPSHOT_VERSION, State, StateStore, Update},
@@ -29,7 +29,6 @@ use super::{
     topics::Topics,
 };
 use crate::{
-    avro::{content::OwnHeaders, flat::Records},
     lsn::{Lsn, Position},
     pipeline::health::Health,
     postgres,
@@ -168,6 +167,8 @@ pub(super) async fn record(
     for gone in state.resyncs.iter().flat_map(|run| &run.tables).filter(|member| is_gone(member, survey)) {
         health.resume_table(&gone.name.to_string());
     }
+    let tables = run.tables.iter().map(|member| member.name.to_string()).collect::<Vec<_>>().join(", ");
+    let resync = run.name();
     let mut updates = forget_former(&mut state.resyncs, survey, &run);
     if !run.tables.is_empty() {
         let topics = run.tables.iter().filter_map(|member| publisher.topic(&member.topic));
@@ -180,15 +181,15 @@ pub(super) async fn record(
         for name in run.tables.iter().map(|member| member.name.to_string()) {
             updates.extend(state.stopped.remove(&name).map(|_| Update::Resumed { table: name }));
         }
-        let tables = run.tables.iter().map(|member| member.name.to_string()).collect::<Vec<_>>().join(", ");
-        tracing::info!(
-            tables,
-            resync = run.name(),
-            "tables join what is captured: their rows are read beside the stream"
-        );
         updates.push(Update::Resync(Box::new(add(&mut state.resyncs, run))));
     }
-    if updates.is_empty() { Ok(()) } else { store.write(&updates).await }
+    if !updates.is_empty() {
+        store.write(&updates).await?;
+    }
+    if !tables.is_empty() {
+        tracing::info!(tables, resync, "tables join what is captured: their rows are read beside the stream");
+    }
+    Ok(())
 }
 
 /// Adds a resync. One with its begin takes its tables: nothing has been published behind that, or the begin would be another.
@@ -213,8 +214,8 @@ fn forget_former(resyncs: &mut [Run], survey: &Survey, joining: &Run) -> Vec<Upd
         let goes_on = run.end.is_none();
         run.tables.retain(|member| {
             let joins = joining.tables.iter().any(|joining| joining.oid == member.oid);
-            let is_former = joins && goes_on;
-            !is_former && !(member.is_cut() && joins) && !is_gone(member, survey)
+            let is_former = joins && (goes_on || member.is_cut());
+            !is_former && !is_gone(member, survey)
         });
         if run.tables.len() != before {
             updates.push(Update::Resync(Box::new(run.clone())));
@@ -235,18 +236,6 @@ fn versions(state: &State, survey: &Survey, run: &Run) -> BTreeMap<String, Arc<R
     let joining = joining.filter(|relation| run.tables.iter().any(|member| member.oid == relation.oid));
     let unknown = joining.filter(|relation| !is_known(relation.oid));
     unknown.map(|relation| (format!("{}{SNAPSHOT_VERSION}", relation.oid), Arc::new(relation.clone()))).collect()
-}
-
-/// Whether a captured table can be read again as a whole when it goes on, as far as the configuration and its key tell.
-pub(super) fn may_join_again(session: &Session, table: &TableName) -> bool {
-    let CaptureSettings { snapshot, encoder, origin, .. } = &session.settings;
-    let may_be_read = snapshot.copies()
-        && encoder.records == Records::Envelope
-        && encoder.content.own_headers == OwnHeaders::Written
-        && *origin == OriginFilter::Any;
-    let mut published = session.published.iter().map(|table| &table.relation);
-    let has_key = published.any(|relation| relation.name == *table && !relation.key.is_empty());
-    may_be_read && has_key && session.topics.contains_key(table)
 }
 
 /// Waits until the next session can take in a table, and tells of those that none can.

@@ -422,7 +422,7 @@ mod tests {
 
     #[test]
     fn a_record_of_the_least_is_read() {
-        let json = r#"{"begin":{"epoch":0,"commit":100,"ordinal":3},"tables":[{"oid":1,"name":{"schema":"public","table":"t1"},"topic":"p.public.t1"}]}"#;
+        let json = r#"{"begin":{"epoch":0,"commit":104,"ordinal":3},"tables":[{"oid":1,"name":{"schema":"public","table":"t1"},"topic":"p.public.t1"}]}"#;
         let read: Run = serde_json::from_str(json).unwrap();
         assert_eq!(read, Run { tables: vec![member(1)], ..run() });
     }

@@ -11,12 +11,11 @@ use tokio::sync::{Mutex, Notify};
 use super::{
     Error, beside,
     departed::Departed,
-    held, joining,
     position::PositionRecord,
     publisher::Publisher,
     resync::Run,
     resyncs::Resyncs,
-    settings::{CaptureSettings, StopPolicy},
+    settings::{CaptureSettings, OriginFilter, StopPolicy},
     state::{OpenBarrier, State, StoppedTable, Update},
     tables::Tables,
     topic::Topic,
@@ -24,6 +23,7 @@ use super::{
     windows::Windows,
 };
 use crate::{
+    avro::{content::OwnHeaders, flat::Records},
     lsn::{Lsn, Position},
     pgoutput::message::{RelationBody, TypeBody},
     pipeline::{
@@ -276,6 +276,18 @@ impl Session {
         Ok(())
     }
 
+    /// Whether a captured table can be read again as a whole when it goes on, as far as the configuration and its key tell.
+    pub(super) fn may_join_again(&self, table: &TableName) -> bool {
+        let CaptureSettings { snapshot, encoder, origin, .. } = &self.settings;
+        let may_be_read = snapshot.copies()
+            && encoder.records == Records::Envelope
+            && encoder.content.own_headers == OwnHeaders::Written
+            && *origin == OriginFilter::Any;
+        let mut published = self.published.iter().map(|table| &table.relation);
+        let has_key = published.any(|relation| relation.name == *table && !relation.key.is_empty());
+        may_be_read && has_key && self.topics.contains_key(table)
+    }
+
     /// Stops one table at an event, for good in this process: recorded before the flush LSN may pass, held in the WAL.
     pub(super) async fn stop_table(
         &self,
@@ -287,7 +299,7 @@ impl Session {
         let reason = chain(error);
         // One that joins lacks rows, and is read again all the same.
         let is_dropped = self.settings.on_stop == StopPolicy::Resync || self.resyncs.is_joining(table);
-        let dropped = is_dropped && joining::may_join_again(self, table);
+        let dropped = is_dropped && self.may_join_again(table);
         if !dropped {
             publisher.deliveries().tracker(|tracker| tracker.hold(position.commit));
         }
@@ -306,7 +318,7 @@ impl Session {
         }
         tracing::error!(table = %table, %position, reason, hint = error.hint(), "table stopped");
         self.metrics.errors.count(Severity::Definite);
-        self.health.stop_table(table.to_string(), if dropped { held::told_as_dropped(&stopped) } else { reason });
+        self.health.stop_table(table.to_string(), if dropped { stopped.told_as_dropped() } else { reason });
         self.tables.stop(table.clone(), stopped);
         Ok(())
     }

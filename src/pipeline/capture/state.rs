@@ -104,6 +104,14 @@ pub(super) struct StoppedTable {
     pub(super) dropped: bool,
 }
 
+impl StoppedTable {
+    /// What is told of one whose changes are dropped.
+    pub(super) fn told_as_dropped(&self) -> String {
+        let Self { position, reason, .. } = self;
+        format!("{reason}; its changes from {position} on are dropped: `walrelay resume`, or a restart, reads it again")
+    }
+}
+
 /// All entries.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct State {
