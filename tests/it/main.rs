@@ -37,6 +37,7 @@ mod incompatible;
 mod joining;
 mod keys;
 mod login;
+mod model;
 mod nullability;
 mod odd_types;
 mod options;
