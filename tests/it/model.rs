@@ -47,10 +47,8 @@ const SECONDS: &str = "WALRELAY_MODEL_SECONDS";
 /// The time of writing in one round, in seconds.
 const ROUND: u64 = 90;
 
-/// Settings of the source. With the JIT compiler the query by which capture reads the types of a table's columns takes
-/// 0.1 s to 2 s instead of 2 ms, each time that a table is announced (`src/source/column_type.rs`), and capture cannot
-/// follow the writers.
-const SOURCE: &str = "max_prepared_transactions=10;jit=off";
+/// Settings of the source.
+const SOURCE: &str = "max_prepared_transactions=10";
 
 /// Says at the end of a failed round how to repeat it.
 struct Seed(u64);
