@@ -188,7 +188,10 @@ impl Destinations<'_> {
         let reason = chain(error);
         tracing::error!(table = %table, reason, hint = error.hint(), "table stopped");
         self.deps.health.stop_table(table.to_string(), reason.clone());
-        self.tables.stop(table.clone(), StoppedTable { position: Position::default(), reason, dropped: false });
+        self.tables.stop(
+            table.clone(),
+            StoppedTable { position: Position::default(), reason, dropped: false, lasting: false },
+        );
         None
     }
 

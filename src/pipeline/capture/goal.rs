@@ -143,7 +143,7 @@ impl Goal {
         // A later session must not take these for whole.
         updates.extend(stopped.into_iter().map(|(table, reason)| Update::Stopped {
             table: table.to_string(),
-            stopped: StoppedTable { position, reason, dropped: false },
+            stopped: StoppedTable { position, reason, dropped: false, lasting: false },
         }));
         session.position.finish_snapshot(updates).await?;
         publisher.deliveries().tracker(AckTracker::release_snapshot);

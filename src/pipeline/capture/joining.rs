@@ -251,7 +251,8 @@ pub(super) async fn until_due(session: &Session) -> Result<(), Error> {
                 // The stream comes again from where the slot is held: not for every table that comes meanwhile.
                 let may_end = session.resyncs.reads_nothing()
                     && (session.tables.held().is_empty() || begun.elapsed() > HELD_INTERVAL);
-                if (is_new || session.put_off) && may_end {
+                let is_due = session.put_off && begun.elapsed() > INTERVAL && session.barriers.lock().await.is_empty();
+                if (is_new || is_due) && may_end {
                     return Ok(());
                 }
             }

@@ -12,7 +12,7 @@ use super::{
     destinations::Destinations,
     goal::Rest,
     guard, in_progress,
-    initial::{Beginning, Copy, Earlier},
+    initial::{Beginning, Copy},
     joining,
     options::{EventOptions, OptionHistory},
     position::PositionRecord,
@@ -24,7 +24,7 @@ use super::{
     resyncs::Resyncs,
     session::Session,
     settings::{CaptureDeps, CaptureSettings, SnapshotMode},
-    slot_watch, standby,
+    slot_watch, standby, standing,
     start::{self, Server, Slot, Start},
     state::{Checkpoint, Phase, State, StateStore, Update},
     survey::{Replay, Survey, Withheld, report_withheld},
@@ -93,11 +93,16 @@ struct Opening<'a> {
     restart: Lsn,
     /// Tables could join, but not now.
     put_off: bool,
+    /// What holds is not what is configured.
+    replays: bool,
 }
 
 /// Connects, decides where to begin, and copies if need be. `None` where there is nothing to stream.
 pub(super) async fn open(deps: &CaptureDeps, tables: &Arc<Tables>) -> Result<Option<Opened>, Error> {
     let settings = &deps.settings;
+    for table in tables.resume() {
+        deps.health.resume_table(&table.to_string());
+    }
     let client = source::catalog::connect(&settings.source, APPLICATION_NAME).await?;
     standby::take_lock(&client, settings, &deps.health).await?;
     let cluster = Topics::new(&settings.kafka, &settings.topics, settings.create_topics)?;
@@ -114,6 +119,7 @@ pub(super) async fn open(deps: &CaptureDeps, tables: &Arc<Tables>) -> Result<Opt
         cluster,
         restart: Lsn::ZERO,
         put_off: false,
+        replays: false,
     };
     Box::pin(opening.begin(peeked)).await
 }
@@ -356,14 +362,16 @@ impl Opening<'_> {
         match below {
             // Beside the rest of a snapshot, and behind a gap, nothing else is read.
             None if unread.is_some() || gap => {
-                self.put_off = withheld.iter().any(|table| table.lacks_rows);
+                let may_join = |name: &_| !self.tables.is_stopped(name) && !self.tables.was_cut(name);
+                self.put_off = withheld.iter().any(|table| table.lacks_rows && may_join(&table.name));
                 report_withheld(&self.deps, withheld);
             }
             None => {
                 let begin = joining::begin(checkpoint.epoch, from.max(checkpoint.ceiling));
                 join = Some(self.join(&state, withheld, begin).await?);
             }
-            Some(_) => {}
+            // The options of another time say nothing of what can be read later.
+            Some(_) => self.replays = true,
         }
         self.survey.depart(&self.deps.settings.encoder.topics, &state, from)?;
         let publisher = Arc::new(self.destinations().publisher(&state, from, &checkpoint).await?);
@@ -383,7 +391,7 @@ impl Opening<'_> {
             }
             None => None,
         };
-        Ok(Opened { session, publisher, batches, handle, versions: versions(&state), below, rest })
+        Ok(Opened { session, publisher, batches, handle, versions: state.versions(), below, rest })
     }
 
     async fn join(&mut self, state: &State, withheld: Vec<Withheld>, begin: Position) -> Result<Run, Error> {
@@ -426,7 +434,7 @@ impl Opening<'_> {
         let forgotten = taken.into_keys().filter(|key| !versions.contains_key(*key)).chain(former.keys());
         let forgotten: Vec<_> = forgotten.cloned().collect();
         let left: Vec<_> = left.into_iter().map(|(key, relation)| (key.clone(), Arc::new(relation.clone()))).collect();
-        let begin = (again && copying).then(|| earlier_versions(&state));
+        let begin = (again && copying).then(|| state.earlier_versions());
         if copying {
             // The topic of messages has no barrier behind which its keys may be others.
             let topic = settings.encoder.topics.messages().to_owned();
@@ -555,9 +563,13 @@ impl Opening<'_> {
     ) -> Result<Session, Error> {
         let settings = self.deps.settings.clone();
         let registry = Registry::new(&settings.registry)?;
-        let epoch = checkpoint.epoch;
+        let (epoch, ceiling) = (checkpoint.epoch, checkpoint.ceiling);
         let position = PositionRecord::new(store, checkpoint, flush);
         let unseen = source::window::unseen(&self.client).await?;
+        self.tables.settle_signals(Position { epoch, commit: ceiling, ordinal: 0 });
+        let reads_again = !self.replays
+            && settings.snapshot.copies()
+            && standing::hindrance(&self.client, &settings).await?.is_none();
         let lost = self.survey.stopped_elsewhere(&settings.encoder.topics, state);
         let session = Session {
             settings,
@@ -579,22 +591,10 @@ impl Opening<'_> {
             windows: Arc::new(Windows::of_session(unseen)),
             new_table: Notify::new(),
             another: Notify::new(),
+            reads_again,
             put_off: self.put_off,
         };
         session.retry_stopped(state).await?;
         Ok(session)
     }
-}
-
-/// What was recorded of each table, for the begin of a new snapshot of it.
-fn earlier_versions(state: &State) -> Earlier {
-    let mut earlier = Earlier::new();
-    for relation in state.relations.values() {
-        earlier.entry(relation.name.clone()).or_default().push(Arc::new(relation.clone()));
-    }
-    earlier
-}
-
-fn versions(state: &State) -> BTreeMap<String, Arc<Relation>> {
-    state.relations.iter().map(|(key, relation)| (key.clone(), Arc::new(relation.clone()))).collect()
 }

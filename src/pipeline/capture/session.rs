@@ -15,7 +15,7 @@ use super::{
     publisher::Publisher,
     resync::Run,
     resyncs::Resyncs,
-    settings::{CaptureSettings, OriginFilter, StopPolicy},
+    settings::{CaptureSettings, StopPolicy},
     state::{OpenBarrier, State, StoppedTable, Update},
     tables::Tables,
     topic::Topic,
@@ -23,7 +23,6 @@ use super::{
     windows::Windows,
 };
 use crate::{
-    avro::{content::OwnHeaders, flat::Records},
     lsn::{Lsn, Position},
     pgoutput::message::{RelationBody, TypeBody},
     pipeline::{
@@ -71,6 +70,8 @@ pub(super) struct Session {
     pub(super) windows: Arc<Windows>,
     /// The stream has told of a table of the publication that is not captured.
     pub(super) new_table: Notify,
+    /// Rows can be read beside the stream, as far as that depends on no table.
+    pub(super) reads_again: bool,
     /// The next session does what this one cannot.
     pub(super) another: Notify,
     /// Tables could join, but not in this session's beginning.
@@ -111,7 +112,7 @@ impl Session {
         let Some((_, position)) = self.departed.first(topic) else { return Ok(()) };
         let reason = format!("the rest of a barrier cannot be sent to its topic: {reason}");
         if self.lost().insert(topic.to_owned(), position).is_none() {
-            let stopped = StoppedTable { position, reason: reason.clone(), dropped: false };
+            let stopped = StoppedTable { position, reason: reason.clone(), dropped: false, lasting: false };
             self.position.record(&[Update::Stopped { table: table.to_string(), stopped }]).await?;
         }
         tracing::error!(table = %table, %position, reason, "sinks go on without the table, but for what foreign keys tie to it");
@@ -276,16 +277,12 @@ impl Session {
         Ok(())
     }
 
-    /// Whether a captured table can be read again as a whole when it goes on, as far as the configuration and its key tell.
-    pub(super) fn may_join_again(&self, table: &TableName) -> bool {
-        let CaptureSettings { snapshot, encoder, origin, .. } = &self.settings;
-        let may_be_read = snapshot.copies()
-            && encoder.records == Records::Envelope
-            && encoder.content.own_headers == OwnHeaders::Written
-            && *origin == OriginFilter::Any;
-        let mut published = self.published.iter().map(|table| &table.relation);
-        let has_key = published.any(|relation| relation.name == *table && !relation.key.is_empty());
-        may_be_read && has_key && self.topics.contains_key(table)
+    /// Whether a table can be read again as a whole when it goes on.
+    pub(super) async fn may_join_again(&self, table: &TableName) -> bool {
+        let found = self.published.iter().find(|published| published.relation.name == *table);
+        let is_told_apart = found.is_some_and(|found| found.problems.is_empty() && !found.relation.key.is_empty());
+        let Ok(topic) = self.settings.encoder.topics.of_table(table) else { return false };
+        self.reads_again && is_told_apart && !self.key_form(&topic).await.is_some_and(|form| form.one_partition)
     }
 
     /// Stops one table at an event, for good in this process: recorded before the flush LSN may pass, held in the WAL.
@@ -299,14 +296,22 @@ impl Session {
         let reason = chain(error);
         // One that joins lacks rows, and is read again all the same.
         let is_dropped = self.settings.on_stop == StopPolicy::Resync || self.resyncs.is_joining(table);
-        let dropped = is_dropped && self.may_join_again(table);
+        let lasting = matches!(
+            error,
+            Error::Renamed { .. }
+                | Error::Replaced { .. }
+                | Error::KeyChanged { .. }
+                | Error::KeySchemaId { .. }
+                | Error::Unlogged { .. }
+        );
+        let dropped = is_dropped && !lasting && self.may_join_again(table).await;
         if !dropped {
             publisher.deliveries().tracker(|tracker| tracker.hold(position.commit));
         }
         if let Some(topic) = self.tables.topic_name_of(table) {
             publisher.stop(&topic, position);
         }
-        let stopped = StoppedTable { position, reason: reason.clone(), dropped };
+        let stopped = StoppedTable { position, reason: reason.clone(), dropped, lasting };
         let left = self.resyncs.leave(table, .., position, &reason);
         let updates = || {
             let stopped = Update::Stopped { table: table.to_string(), stopped: stopped.clone() };
@@ -352,7 +357,7 @@ impl Session {
             if !self.tables.is_stopped(name) {
                 self.health.resume_table(&name.to_string());
             }
-            self.tables.forget_cut(|cut| cut == name);
+            self.tables.heal(name);
         }
         self.position.record_current(|| self.resyncs.updates(&healed)).await
     }

@@ -20,7 +20,7 @@ use crate::{
     kafka::{self, StateEntry, StateTopic},
     lsn::{Lsn, Position},
     record::KeyForm,
-    schema::Relation,
+    schema::{Relation, TableName},
     source::membership::Membership,
 };
 
@@ -102,13 +102,15 @@ pub(super) struct StoppedTable {
     /// The slot does not wait for it: its changes from there on are lost, and it is read again when it goes on.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(super) dropped: bool,
+    /// That its rows are read again does not let it go on.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(super) lasting: bool,
 }
 
 impl StoppedTable {
     /// What is told of one whose changes are dropped.
     pub(super) fn told_as_dropped(&self) -> String {
-        let Self { position, reason, .. } = self;
-        format!("{reason}; its changes from {position} on are dropped: `walrelay resume`, or a restart, reads it again")
+        format!("{}; its changes since then are dropped: `walrelay resume`, or a restart, reads it again", self.reason)
     }
 }
 
@@ -218,6 +220,20 @@ impl Update {
 }
 
 impl State {
+    /// What was recorded of each table, for the begin of a new snapshot of it.
+    pub(super) fn earlier_versions(&self) -> BTreeMap<TableName, Vec<Arc<Relation>>> {
+        let mut earlier = BTreeMap::<_, Vec<_>>::new();
+        for relation in self.relations.values() {
+            earlier.entry(relation.name.clone()).or_default().push(Arc::new(relation.clone()));
+        }
+        earlier
+    }
+
+    /// The relation versions, shared.
+    pub(super) fn versions(&self) -> BTreeMap<String, Arc<Relation>> {
+        self.relations.iter().map(|(key, relation)| (key.clone(), Arc::new(relation.clone()))).collect()
+    }
+
     fn parse(entries: &BTreeMap<String, Vec<u8>>) -> Result<Self, (String, serde_json::Error)> {
         let mut state = Self::default();
         for (key, value) in entries {

@@ -47,8 +47,9 @@ async fn supervise(deps: &CaptureDeps, token: &CancellationToken) -> Result<(), 
         }
         deps.metrics.errors.count(error.severity());
         tuple_format::note(&error, &tables);
-        in_progress::note(&error, &tables, &deps.health);
+        let goes_without = in_progress::note(&error, (deps.settings.streaming, &tables), &deps.health);
         match error.severity() {
+            Severity::Fatal if goes_without => {}
             Severity::Fatal => return Err(error),
             Severity::Definite if !stop_by_topic(deps, &tables, &error) => return Err(error),
             Severity::Definite | Severity::Transient => {}
@@ -86,6 +87,6 @@ fn stop_by_topic(deps: &CaptureDeps, tables: &Tables, error: &Error) -> bool {
     let reason = chain(error);
     tracing::error!(table = %table, reason, hint = error.hint(), "table stopped");
     deps.health.stop_table(table.to_string(), reason.clone());
-    tables.stop(table, StoppedTable { position: Position::default(), reason, dropped: false });
+    tables.stop(table, StoppedTable { position: Position::default(), reason, dropped: false, lasting: false });
     true
 }

@@ -26,6 +26,8 @@ struct Register {
     without_heartbeats: bool,
     /// Tables that joined, and of which rows could not be read.
     cut: BTreeSet<TableName>,
+    /// Stopped tables that the next session tries again.
+    resuming: BTreeSet<TableName>,
     /// The last signal to let tables go on.
     told: Option<Position>,
     not_streamed: Option<NotStreamed>,
@@ -89,17 +91,26 @@ impl Tables {
         held.map(|(table, _)| table.clone()).collect()
     }
 
-    /// The source need not keep log for a table any more; gives what is to be recorded of it.
-    pub(super) fn drop_changes(&self, table: &TableName) -> Option<StoppedTable> {
-        let mut register = self.lock();
-        let stopped = register.stopped.get_mut(table)?;
-        stopped.dropped = true;
-        Some(stopped.clone())
+    /// What is known of a stopped table.
+    pub(super) fn stop_of(&self, table: &TableName) -> Option<StoppedTable> {
+        self.lock().stopped.get(table).cloned()
+    }
+
+    /// The source need not keep log for a table any more. To be called once that is recorded: no later session would do so.
+    pub(super) fn drop_changes(&self, table: &TableName) {
+        if let Some(stopped) = self.lock().stopped.get_mut(table) {
+            stopped.dropped = true;
+        }
     }
 
     /// Whether the changes of a table are dropped.
     pub(super) fn drops_changes(&self, table: &TableName) -> bool {
         self.lock().stopped.get(table).is_some_and(|stopped| stopped.dropped)
+    }
+
+    /// Signals to let tables go on are settled below this position: a process that begins tries all tables.
+    pub(super) fn settle_signals(&self, below: Position) {
+        self.lock().told.get_or_insert(below);
     }
 
     /// Whether a signal at this position to let tables go on is none that was followed: it comes again where the slot is held.
@@ -108,6 +119,12 @@ impl Tables {
         let is_first = register.told < Some(at);
         register.told = register.told.max(Some(at));
         is_first
+    }
+
+    /// Notes stopped tables that the next session tries again. In this one they stay stopped: what is published of them has to begin where
+    /// they stopped.
+    pub(super) fn ask_to_resume(&self, tables: impl IntoIterator<Item = TableName>) {
+        self.lock().resuming.extend(tables);
     }
 
     /// A table joined, and not all of its rows could be read: what keeps them is likely to stay for now.
@@ -119,16 +136,26 @@ impl Tables {
         self.lock().cut.contains(table)
     }
 
-    /// Tables that were cut are tried again by the next session.
-    pub(super) fn forget_cut(&self, is_named: impl Fn(&TableName) -> bool) {
-        self.lock().cut.retain(|table| !is_named(table));
+    /// Rows of a table that was cut have been read after all.
+    pub(super) fn heal(&self, table: &TableName) {
+        self.lock().cut.remove(table);
     }
 
-    /// Stopped tables are tried again by the next session, which begins where the first of them stopped.
-    pub(super) fn resume(&self, table: &TableName) {
+    /// The tables that were cut.
+    pub(super) fn cuts(&self) -> Vec<TableName> {
+        self.lock().cut.iter().cloned().collect()
+    }
+
+    /// A session begins: it tries the tables again that were asked for, and so begins where the first of them stopped. Gives them.
+    pub(super) fn resume(&self) -> BTreeSet<TableName> {
         let mut register = self.lock();
-        register.stopped.remove(table);
-        register.republished = Lsn::ZERO;
+        let resumed = std::mem::take(&mut register.resuming);
+        for table in &resumed {
+            register.stopped.remove(table);
+            register.cut.remove(table);
+            register.republished = Lsn::ZERO;
+        }
+        resumed
     }
 
     /// From now on sessions ask for values as text.
@@ -233,13 +260,17 @@ mod tests {
         let (tables, table) = (Tables::default(), TableName::new("public", "t"));
         let stop = |commit, reason: &str| {
             let position = Position { commit: Lsn(commit), ..Position::default() };
-            tables.stop(table.clone(), StoppedTable { position, reason: reason.into(), dropped: false });
+            tables
+                .stop(table.clone(), StoppedTable { position, reason: reason.into(), dropped: false, lasting: false });
         };
         stop(100, "a row");
         stop(200, "another row");
         assert_eq!((tables.lowest_stop(), tables.stopped_in_place().len()), (Some(Lsn(100)), 1));
-        assert!(tables.drop_changes(&table).is_some() && tables.held().is_empty() && tables.lowest_stop().is_none());
-        tables.resume(&table);
+        tables.drop_changes(&table);
+        assert!(tables.held().is_empty() && tables.lowest_stop().is_none());
+        tables.ask_to_resume([table.clone()]);
+        assert!(tables.is_stopped(&table));
+        assert!(tables.resume().contains(&table) && !tables.is_stopped(&table));
         stop(200, "another row");
         assert_eq!((tables.lowest_stop(), tables.held()), (Some(Lsn(200)), vec![table.clone()]));
         stop(0, "the topic");

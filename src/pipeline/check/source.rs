@@ -313,19 +313,15 @@ async fn judge_publication(
     let ownership = "EXISTS (SELECT 1 FROM pg_publication WHERE pubname = $1 AND pg_has_role(pubowner, 'USAGE'))";
     let (right, sql, done) = match &error {
         source::Error::PublicationMissing { sql, .. } => (creation, sql, "creates it"),
+        source::Error::PublicationLacks { sql, .. } if begun => (
+            ownership,
+            sql,
+            "adds them while it runs, and reads their rows beside the stream (not with capture.snapshot = \"never\")",
+        ),
         source::Error::PublicationLacks { sql, .. } => (ownership, sql, "adds them"),
         source::Error::PublicationOptions { sql, .. } => (ownership, sql, "sets them"),
         _ => return Err(error),
     };
-    if begun && let source::Error::PublicationLacks { .. } = error {
-        let remedy = "Take a new snapshot, or leave them out by capture.exclude.";
-        findings.warning(
-            subject,
-            format!("{error}; their rows from before would be missing, so they stay out"),
-            remedy,
-        );
-        return Ok(());
-    }
     let may = owns_all && holds(client, right, &look.name).await?;
     if !may || !deps.publication.create {
         findings.problem(subject, error.to_string(), format!("As owner of the tables: {sql}"));

@@ -10,12 +10,6 @@ use walrelay::cli::demo::{process::Process, random::Random};
 use super::{statements::TABLES, writers::Writers};
 use crate::support::{LIMIT, Scenario};
 
-/// Ends of capture that are known defects.
-const KNOWN_ENDS: &[&str] = &[
-    // PostgreSQL 15 at the decoding of a transaction; seen once, and not understood yet.
-    "could not map filenode",
-];
-
 /// Both halves and what befell them.
 pub struct Adversary<'a> {
     pub scenario: &'a mut Scenario,
@@ -103,13 +97,7 @@ impl<'a> Adversary<'a> {
 
     /// Neither half may end by itself, but for what is known; then it is started again, as by a supervisor.
     fn check_alive(&mut self) {
-        if let Err(error) = self.capture.check_alive() {
-            let error = error.to_string();
-            assert!(KNOWN_ENDS.iter().any(|text| error.contains(text)), "{error}");
-            println!("known: {error}");
-            self.count("capture ended by itself");
-            self.start_capture();
-        }
+        self.capture.check_alive().unwrap_or_else(|error| panic!("{error}"));
         self.apply.check_alive().unwrap_or_else(|error| panic!("{error}"));
     }
 
