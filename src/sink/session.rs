@@ -223,7 +223,9 @@ impl Session {
             let mut moved = MovedRows::default();
             for (at, run) in runs.iter().enumerate() {
                 let staged = self.stage_run(sink, run, &mut moved, &mut blocked).await?;
-                if let Some(number) = run.seen {
+                // Where all of it waits for something, nothing is staged, and the table for it need not be there.
+                let is_staged = run.plan.staging.tables().any(|stage| self.filled.contains(&stage.name));
+                if let Some(number) = run.seen.filter(|_| is_staged) {
                     seen::note(&self.client, sink.ledger(), &run.plan, number).await?;
                 }
                 self.prepare(&staged, manner).await?;

@@ -143,13 +143,23 @@ impl Candidates<'_> {
         }
         let ready = async {
             // Nobody knows what records mean that this capture has not written.
-            let is_foreign = kept.is_none() && self.cluster.has_held_records(topic).await?;
-            self.cluster.ensure_data(topic, self.state).await?;
-            Ok(is_foreign)
+            let unfit = match kept {
+                None if self.cluster.has_held_records(topic).await? => {
+                    Some(format!("its topic {topic} has records that this capture did not write: delete it"))
+                }
+                // Sinks take another topic of its name for none that goes on with it.
+                Some(_) if !self.cluster.exists(topic).await? => {
+                    Some(format!("its topic {topic} was deleted: it needs a new prefix and slot"))
+                }
+                _ => None,
+            };
+            if unfit.is_none() {
+                self.cluster.ensure_data(topic, self.state).await?;
+            }
+            Ok(unfit)
         };
         match ready.await {
-            Ok(true) => Ok(Some(format!("its topic {topic} has records that this capture did not write: delete it"))),
-            Ok(false) => Ok(None),
+            Ok(unfit) => Ok(unfit),
             Err::<_, Error>(error) if error.severity() == Severity::Transient => Err(error),
             // Others go on without it, whatever it is.
             Err(error) => Ok(Some(chain(&error))),

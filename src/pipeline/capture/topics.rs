@@ -120,6 +120,11 @@ impl Topics {
         })
     }
 
+    /// Whether there is a topic of this name.
+    pub(super) async fn exists(&self, name: &str) -> Result<bool, Error> {
+        Ok(self.admin.describe(name).await?.is_some())
+    }
+
     /// Whether records were ever written into a topic.
     pub(super) async fn has_held_records(&self, name: &str) -> Result<bool, Error> {
         let Some(found) = self.admin.describe(name).await? else { return Ok(false) };
