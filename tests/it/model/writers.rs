@@ -138,6 +138,8 @@ impl Session {
         let expected = [
             &SqlState::LOCK_NOT_AVAILABLE,
             &SqlState::T_R_DEADLOCK_DETECTED,
+            // A row moved to another partition meanwhile.
+            &SqlState::T_R_SERIALIZATION_FAILURE,
             &SqlState::UNIQUE_VIOLATION,
             &SqlState::NOT_NULL_VIOLATION,
             &SqlState::UNDEFINED_COLUMN,
