@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help deps build demo test matrix bench fuzz golden lint fmt parts-up parts-down clean-parts
+.PHONY: help deps build demo test matrix model bench fuzz golden lint fmt parts-up parts-down clean-parts
 
 STATE ?= .dev
 FUZZ_SECONDS ?= 60
@@ -15,6 +15,9 @@ test: ## format, lints, all tests on real parts
 
 matrix: ## the integration tests on PostgreSQL 14 to 18 (VERSIONS="16 17" chooses; ARGS go to the tests)
 	@dev/matrix $(ARGS)
+
+model: ## random writers, faults and resyncs, judged by a checker of its own (WALRELAY_MODEL_SECONDS, WALRELAY_MODEL_SEED)
+	@dev/test --test it -- model:: --ignored
 
 bench: ## measure on real parts: a table and target/bench/report.json
 	@dev/bench $(ARGS)
