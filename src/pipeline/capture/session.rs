@@ -285,7 +285,8 @@ impl Session {
         self.reads_again && is_told_apart && !self.key_form(&topic).await.is_some_and(|form| form.one_partition)
     }
 
-    /// Stops one table at an event, for good in this process: recorded before the flush LSN may pass, held in the WAL.
+    /// Stops one table at an event, until it is told to go on or another process tries: recorded before the flush LSN may pass. The WAL holds
+    /// its changes, unless they are dropped and it is read again.
     pub(super) async fn stop_table(
         &self,
         table: &TableName,

@@ -36,7 +36,7 @@ struct Register {
 /// Why transactions are not asked for before they commit.
 #[derive(Debug)]
 struct NotStreamed {
-    /// Until these have ended.
+    /// Until these have ended; without any, for the life of the process.
     open: Vec<u32>,
     reason: String,
 }

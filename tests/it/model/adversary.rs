@@ -95,7 +95,7 @@ impl<'a> Adversary<'a> {
         *self.done.entry(what).or_default() += 1;
     }
 
-    /// Neither half may end by itself, but for what is known; then it is started again, as by a supervisor.
+    /// Neither half may end by itself.
     fn check_alive(&mut self) {
         self.capture.check_alive().unwrap_or_else(|error| panic!("{error}"));
         self.apply.check_alive().unwrap_or_else(|error| panic!("{error}"));
