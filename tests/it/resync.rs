@@ -12,7 +12,7 @@ use walrelay::cli::demo::process::Process;
 
 use crate::{
     resume::{Changes, LARGE_TEXT},
-    support::{Consumed, LIMIT, Outcome, Scenario, await_condition},
+    support::{Consumed, LIMIT, Network, Outcome, Scenario, await_condition},
 };
 
 /// What the log says when a resync begins, and at its end.
@@ -89,9 +89,10 @@ async fn await_state(scenario: &Scenario, what: &str, holds: impl Fn(&BTreeMap<S
     await_condition(what, LIMIT, async || holds(&recorded(scenario))).await;
 }
 
-/// Kills capture once it has read so many rows; gives how many blocks are recorded.
-async fn cut(scenario: &Scenario, capture: &mut Process, rows: f64) -> u64 {
-    await_condition("rows are read", LIMIT, async || read(scenario).await >= rows).await;
+/// Kills capture once more than so many blocks are recorded; gives how many are.
+async fn cut(scenario: &Scenario, capture: &mut Process, more_than: u64) -> u64 {
+    let is_recorded = |runs: &BTreeMap<_, _>| runs.values().map(blocks).sum::<u64>() > more_than;
+    await_state(scenario, "blocks are recorded", is_recorded).await;
     capture.kill_9().expect("capture can be killed");
     let runs = recorded(scenario);
     let run = runs.values().next().expect("the resync goes on");
@@ -195,19 +196,23 @@ fn records_tell_of_the_resync(scenario: &Scenario) {
     }
 }
 
-async fn is_cut_and_goes_on(scenario: &Scenario) {
+/// Each time less of the server's bytes come through than the rest of the rows has.
+async fn is_cut_and_goes_on(mut scenario: Scenario) {
+    let network = Network::before_source(&mut scenario).await;
+    network.allow_all();
+    let scenario = &scenario;
     scenario.source(&fill()).await;
     let (mut capture, _apply) = both_halves(scenario, &["items", "notes"]).await;
     scenario.target(DAMAGE).await;
-    let before = read(scenario).await;
+    network.limit(25_000_000);
     ask(scenario, &["public.items", "public.notes"]);
     let changes = Changes::start(scenario, ROWS).await;
-    let mut blocks = cut(scenario, &mut capture, before + 5000.0).await;
+    let blocks = cut(scenario, &mut capture, 0).await;
     let names = recorded(scenario).into_keys().collect::<Vec<_>>();
+    network.limit(25_000_000);
     capture = scenario.spawn_capture();
-    let more = cut(scenario, &mut capture, 6000.0).await;
-    assert!(more > blocks, "{blocks} blocks and then {more}");
-    blocks = more;
+    let blocks = cut(scenario, &mut capture, blocks).await;
+    network.allow_all();
     capture = scenario.spawn_capture();
     assert_eq!(recorded(scenario).into_keys().collect::<Vec<_>>(), names, "another resync");
     scenario.await_log(&mut capture, ENDS).await;
@@ -221,14 +226,14 @@ async fn is_cut_and_goes_on(scenario: &Scenario) {
 /// Traps T19, T20, T27, T28, T78.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_resync_that_is_cut_again_and_again_goes_on() {
-    is_cut_and_goes_on(&scenario("cut_again").await).await;
+    is_cut_and_goes_on(scenario("cut_again").await).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_resync_that_is_cut_goes_on_under_exactly_once_delivery() {
     let mut scenario = scenario("cut_once").await;
     scenario.settings.set("capture.delivery", "exactly-once");
-    is_cut_and_goes_on(&scenario).await;
+    is_cut_and_goes_on(scenario).await;
 }
 
 /// A pause outlasts capture, and rows stay where a resync is given up.
@@ -394,29 +399,32 @@ fn read_of_items(runs: &BTreeMap<String, serde_json::Value>) -> Option<u64> {
 /// and must stay at the target.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_table_that_was_out_of_the_publication_meanwhile_leaves() {
-    let scenario = scenario("out_meanwhile").await;
+    let mut scenario = scenario("out_meanwhile").await;
+    let network = Network::before_source(&mut scenario).await;
+    network.allow_all();
     let name = scenario.name.clone();
     scenario.source(&fill()).await;
-    // Room in the first blocks.
+    // Twice as much as two windows have, and room in the first blocks.
+    let more = format!("INSERT INTO items SELECT i + {ROWS}, 0, {LARGE_TEXT} FROM generate_series(1, {ROWS}) i");
+    scenario.source(&more).await;
     scenario.source("DELETE FROM items WHERE id <= 1000").await;
     scenario.source("VACUUM items").await;
     let (mut capture, _apply) = both_halves(&scenario, &["items", "notes"]).await;
     scenario.target("INSERT INTO items VALUES (-1, 0, 'ghost'); INSERT INTO notes VALUES (-1, 0, 'ghost')").await;
     let before = read(&scenario).await;
-    let locking = scenario.source_session().await;
+    // More than the first window, and less than the second.
+    network.limit(12_000_000);
     ask(&scenario, &["public.items", "public.notes"]);
     await_condition("rows are read", LIMIT, async || read(&scenario).await > before).await;
-    // No other window is begun before the pause.
-    locking.batch_execute("BEGIN; LOCK TABLE items").await.expect("the lock");
     ask(&scenario, &["--pause"]);
+    network.allow_all();
     scenario.await_log(&mut capture, "was told to pause").await;
-    locking.batch_execute("COMMIT").await.expect("the end");
     let paused = async || scenario.page("capture", "/").await.contains("resync (paused)");
     await_condition("the resync pauses", LIMIT, paused).await;
     await_state(&scenario, "rows are recorded", |runs| read_of_items(runs).is_some()).await;
     let read = read_of_items(&recorded(&scenario)).expect("some blocks are missing");
     scenario.source(&format!("ALTER PUBLICATION {name} DROP TABLE items")).await;
-    let moving = format!("id > {}", ROWS - 2000);
+    let moving = format!("id > {}", 2 * ROWS - 2000);
     let moved = format!("SELECT count(*) FROM items WHERE {moving} AND ctid < '({read},0)'");
     assert_eq!(scenario.source_value(&moved).await.as_deref(), Some("0"), "they are read already");
     scenario.source(&format!("UPDATE items SET n = 1 WHERE {moving}")).await;

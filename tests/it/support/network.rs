@@ -37,6 +37,17 @@ impl Network {
         self.allowed.add_permits(bytes);
     }
 
+    /// Everything comes through, until that is limited.
+    pub fn allow_all(&self) {
+        self.allowed.add_permits(Semaphore::MAX_PERMITS - self.allowed.available_permits());
+    }
+
+    /// So many bytes come through from now on, whatever was allowed before.
+    pub fn limit(&self, bytes: usize) {
+        self.allowed.forget_permits(Semaphore::MAX_PERMITS);
+        self.allow(bytes);
+    }
+
     /// Everything comes through from now on.
     pub fn open(&self) {
         self.allowed.close();
