@@ -2,7 +2,10 @@
 //!
 //! Every error enum of the crate decides its [`Severity`] beside its definition; the wiring acts on it in one place.
 
-use std::time::Duration;
+use std::{
+    hash::{BuildHasher as _, RandomState},
+    time::Duration,
+};
 
 /// What the program does about an error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,7 +44,8 @@ pub fn chain(error: &dyn std::error::Error) -> String {
     text
 }
 
-/// Exponential back-off with a ceiling: 100 ms, 200 ms, … up to 10 s, reset by success.
+/// Exponential back-off with a ceiling: 100 ms, 200 ms, … up to 10 s, reset by success. Each delay is shorter by chance, by up to half, so
+/// that those whom one fault has met do not come back at one moment.
 #[derive(Clone, Debug)]
 pub struct Backoff {
     next: Duration,
@@ -61,7 +65,7 @@ impl Backoff {
     pub fn next_delay(&mut self) -> Duration {
         let delay = self.next;
         self.next = (delay * 2).min(Self::CEILING);
-        delay
+        delay - delay.mul_f64(by_chance() / 2.0)
     }
 
     /// The work went well: the next delay is the shortest again.
@@ -73,5 +77,34 @@ impl Backoff {
 impl Default for Backoff {
     fn default() -> Self {
         Self::new()
+    }
+}
+
+/// From 0 to 1, another one each time: the standard library seeds each state of its hasher anew.
+fn by_chance() -> f64 {
+    let bits = u32::try_from(RandomState::new().hash_one(0) >> 32).unwrap_or_default();
+    f64::from(bits) / f64::from(u32::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn delays_double_up_to_a_ceiling_and_differ_by_chance() {
+        let delays = |_| {
+            let mut backoff = Backoff::new();
+            (0..10).map(|_| backoff.next_delay()).collect::<Vec<_>>()
+        };
+        let runs: Vec<_> = (0..20).map(delays).collect();
+        for (n, whole) in [100, 200, 400, 800, 1600, 3200, 6400, 10_000, 10_000, 10_000].into_iter().enumerate() {
+            let of_run: Vec<_> = runs.iter().map(|run| run[n]).collect();
+            let whole = Duration::from_millis(whole);
+            assert!(of_run.iter().all(|delay| (whole / 2..=whole).contains(delay)), "{of_run:?}");
+            assert!(of_run.windows(2).any(|two| two[0] != two[1]), "{of_run:?}");
+        }
+        let mut backoff = Backoff { next: Backoff::CEILING };
+        backoff.reset();
+        assert!(backoff.next_delay() <= Backoff::FIRST);
     }
 }

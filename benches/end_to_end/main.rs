@@ -1,12 +1,14 @@
 //! The whole path on the real parts, measured next to `pg_recvlogical` and PostgreSQL's own logical replication on the same
 //! data in the same run.
 //!
-//! `WALRELAY_DEV_ENV` names the parts, `BENCH_ROWS` the number of rows (default 200000). Everything shares one machine, so
+//! `WALRELAY_DEV_ENV` names the parts, `BENCH_ROWS` the number of rows (default 200000), `BENCH_SNAPSHOT_ROWS` those
+//! of the large snapshot (2 million) and `BENCH_TRANSACTION_ROWS` those of the large transaction (10 million). Everything shares one machine, so
 //! the ratios of one run say more than its figures. No start of a process counts: the figures of walrelay begin with its first
 //! event, those of logical replication with its walsender; only those of COPY and `pg_recvlogical` begin with their command.
 
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a benchmark prints its figures")]
 
+mod large;
 mod micro;
 mod reference;
 mod report;
@@ -45,16 +47,23 @@ async fn main() -> ExitCode {
 async fn run() -> Outcome<()> {
     let file = std::env::var_os(ENV_FILE).ok_or_else(|| format!("{ENV_FILE} is not set; run `make bench`"))?;
     let parts = Parts::from_file(&PathBuf::from(file))?;
-    let rows = std::env::var("BENCH_ROWS").ok().map_or(Ok(200_000), |text| text.parse())?;
-    let mut world = World::create(parts, rows).await?;
+    let rows = number("BENCH_ROWS", 200_000)?;
+    let mut world = World::create(parts.clone(), "", rows).await?;
     let mut report = Report::new(rows);
     micro::add(&mut report)?;
     let outcome = measure(&mut world, &mut report).await;
     world.remove().await;
     outcome?;
+    large::add(&parts, &mut report).await?;
     report.write()?;
     print!("{}", report.table());
     Ok(())
+}
+
+/// A number from the environment.
+fn number(variable: &str, default: u64) -> Outcome<u64> {
+    let Ok(text) = std::env::var(variable) else { return Ok(default) };
+    text.parse().map_err(|_| format!("{variable}={text} is no number").into())
 }
 
 async fn measure(world: &mut World, report: &mut Report) -> Outcome<()> {

@@ -58,6 +58,13 @@ impl Measurement {
         self
     }
 
+    /// Says that the figure is to be at most so much.
+    pub fn at_most(mut self, most: f64) -> Self {
+        self.target = Some(format!("≤ {most} {}", self.unit));
+        self.met = Some(self.value <= most);
+        self
+    }
+
     /// Says that the figure is to be at most so much, and the ratio to a reference at least so much.
     pub fn against(mut self, most: f64, reference: &'static str, ratio: f64) -> Self {
         self.target = Some(format!("≤ {most} {}, ≥ {ratio} × {reference}", self.unit));

@@ -6,6 +6,10 @@ use std::{
     time::{Duration, Instant},
 };
 
+use rdkafka::{
+    ClientConfig,
+    consumer::{BaseConsumer, Consumer as _},
+};
 use tempfile::TempDir;
 use tokio_postgres::Client;
 use walrelay::{
@@ -28,14 +32,19 @@ const TABLE: &str = "CREATE TABLE orders (id bigint PRIMARY KEY, number text NOT
 pub const ROW: &str = "SELECT i, 'A-' || i, i % 10000, 'new', i * 0.01, repeat(md5(i::text), 3), now() \
                        FROM generate_series(k + 1, k + 10) i";
 
-const LIMIT: Duration = Duration::from_mins(10);
+const LIMIT: Duration = Duration::from_mins(20);
+
+/// What capture's log says at the end of a snapshot.
+const COMPLETE: &str = "the snapshot is complete, and recorded";
 
 /// What all measurements share.
 pub struct World {
     /// The parts.
     pub parts: Parts,
-    /// Name of the databases, the slot, the publication and the topics.
+    /// Name of the databases and the publication.
     pub name: String,
+    /// Name of the slot, and prefix of the topics.
+    capturing: String,
     /// Rows of each step.
     pub rows: u64,
     /// The source database as superuser.
@@ -48,8 +57,8 @@ pub struct World {
 
 impl World {
     /// Fills a source database and makes an empty target.
-    pub async fn create(parts: Parts, rows: u64) -> Outcome<Self> {
-        let name = format!("bench_{}", process::id());
+    pub async fn create(parts: Parts, what: &str, rows: u64) -> Outcome<Self> {
+        let name = format!("bench_{what}{}", process::id());
         for server in [&parts.source, &parts.target] {
             let admin = server.connect("postgres", "postgres", "").await?;
             admin.batch_execute(&format!("CREATE DATABASE {name} OWNER {}", parts.user)).await?;
@@ -66,7 +75,74 @@ impl World {
         let folder = tempfile::Builder::new().prefix("walrelay-bench-").tempdir()?;
         settings.write(&folder.path().join("walrelay.toml"))?;
         let (halves, peaks) = (BTreeMap::new(), BTreeMap::new());
-        Ok(Self { parts, name, rows, source, settings, folder, halves, peaks })
+        Ok(Self { parts, capturing: name.clone(), name, rows, source, settings, folder, halves, peaks })
+    }
+
+    /// Capture begins anew, with a slot and topics of these names, and with these settings. The slot before goes.
+    pub async fn capture_anew(&mut self, name: &str, settings: &[(&str, toml::Value)]) -> Outcome<()> {
+        let sql = "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE slot_name = $1";
+        self.source.execute(sql, &[&self.capturing]).await?;
+        self.capturing = format!("{}_{name}", self.name);
+        self.peaks.clear();
+        for key in ["capture.slot", "kafka.prefix"] {
+            self.settings.set(key, self.capturing.as_str());
+        }
+        for (key, value) in settings {
+            self.settings.set(key, value.clone());
+        }
+        Ok(self.settings.write(&self.folder.path().join("walrelay.toml"))?)
+    }
+
+    /// Starts capture, and waits until it streams.
+    pub async fn start_capture(&mut self) -> Outcome<()> {
+        self.start("capture")?;
+        let process = self.halves.get_mut("capture").ok_or("the half does not run")?;
+        Ok(process.await_ready(Duration::from_mins(1)).await?)
+    }
+
+    /// Starts capture, and kills it once it has read so many rows.
+    pub async fn cut_capture(&mut self, rows: u64) -> Outcome<()> {
+        let begun = Instant::now();
+        self.start("capture")?;
+        while self.events("capture", &["r"]).await? < rows {
+            if begun.elapsed() > LIMIT {
+                return Err(format!("capture did not read {rows} rows").into());
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        let mut process = self.halves.remove("capture").ok_or("the half does not run")?;
+        Ok(process.kill_9()?)
+    }
+
+    /// Starts capture and stops it once its snapshot is through.
+    pub async fn finish_snapshot(&mut self) -> Outcome<()> {
+        let begun = Instant::now();
+        self.start("capture")?;
+        loop {
+            self.events("capture", &["r"]).await?;
+            let half = self.halves.get("capture").ok_or("the half does not run")?;
+            if std::fs::read_to_string(&half.half().log)?.contains(COMPLETE) {
+                return self.stop("capture").await;
+            }
+            if begun.elapsed() > LIMIT {
+                return Err(format!("the snapshot goes on; {}", half.log_tail(20)).into());
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// How many records a table's topic has.
+    pub fn records(&self, table: &str) -> Outcome<u64> {
+        const LIMIT: Duration = Duration::from_secs(15);
+        let client: BaseConsumer = ClientConfig::new().set("bootstrap.servers", &self.parts.kafka).create()?;
+        let topic = format!("{}.public.{table}", self.capturing);
+        let metadata = client.fetch_metadata(Some(&topic), LIMIT)?;
+        let mut records = 0;
+        for partition in metadata.topics().iter().flat_map(|topic| topic.partitions()) {
+            let (first, next) = client.fetch_watermarks(&topic, partition.id(), LIMIT)?;
+            records += u64::try_from(next - first)?;
+        }
+        Ok(records)
     }
 
     /// The table, for the reference.
@@ -106,6 +182,23 @@ impl World {
         self.peaks.get(name).copied().unwrap_or_default()
     }
 
+    /// Lets capture, which streams, put a statement's inserts into Kafka; events a second from the statement's end, and the largest
+    /// memory of the process in MiB.
+    pub async fn put_through_at_once(&mut self, statement: &str, count: u64) -> Outcome<(f64, f64)> {
+        self.source.batch_execute(statement).await?;
+        let begun = Instant::now();
+        while self.events("capture", &["c"]).await? < count || !self.is_through("capture").await? {
+            if begun.elapsed() > LIMIT {
+                let log = self.halves.get("capture").map(|half| half.log_tail(20)).unwrap_or_default();
+                return Err(format!("capture did not put {count} events through; {log}").into());
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        let rate = rate(count, begun);
+        self.stop("capture").await?;
+        Ok((rate, self.peak("capture")))
+    }
+
     /// Starts a half, lets it put this many events of these ops through, and stops it; events a second from the first look
     /// that shows any, so that the start of the process does not count; it does where that look shows all.
     pub async fn put_through(&mut self, name: &'static str, ops: &[&str], count: u64) -> Outcome<f64> {
@@ -142,7 +235,7 @@ impl World {
             }
         }
         let sql = "SELECT count(*) > 0 FROM pg_replication_slots WHERE slot_name = $1 AND active";
-        Ok(name != "capture" || self.source.query_one(sql, &[&self.name]).await?.get(0))
+        Ok(name != "capture" || self.source.query_one(sql, &[&self.capturing]).await?.get(0))
     }
 
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "counts are whole and far below 2^52")]

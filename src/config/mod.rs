@@ -409,7 +409,10 @@ fn server(server: Server) -> Option<postgres::Settings> {
         port: server.port,
         database: server.database?,
         user: server.user,
-        password: server.password.map(|password| password.reveal().to_owned()),
+        password: match server.password_file {
+            Some(file) => Some(postgres::Password::File(file)),
+            None => server.password.map(|password| password.reveal().into()),
+        },
         ssl_mode: server.sslmode,
         ssl_root_cert: server.ssl_root_cert,
         ssl_cert: server.ssl_cert,
@@ -592,7 +595,10 @@ mod tests {
             ("WALRELAY_SOURCE__DATABASE", "shop"),
             ("WALRELAY_SOURCE__PASSWORD_FILE", path),
         ]);
-        assert_eq!(CheckConfig::new(&layers).unwrap().source.unwrap().password.as_deref(), Some("hunter2"));
+        let password = CheckConfig::new(&layers).unwrap().source.unwrap().password.unwrap();
+        assert_eq!(password.read().unwrap(), "hunter2");
+        std::fs::write(file.path(), "other").unwrap();
+        assert_eq!(password.read().unwrap(), "other", "it is replaced while the process runs");
     }
 
     #[test]

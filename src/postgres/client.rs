@@ -50,7 +50,7 @@ async fn log_in(settings: &Settings, application_name: &str, extra: &[(&str, &st
     config.user(&settings.user).dbname(&settings.database).application_name(application_name);
     config.options(session::options(extra)).ssl_mode(tokio_postgres::config::SslMode::Disable);
     if let Some(password) = &settings.password {
-        config.password(password);
+        config.password(password.read()?);
     }
     let connected = config.connect_raw(transport, NoTls).await;
     let (client, connection) = connected.map_err(|error| login_error(settings, error))?;
@@ -109,7 +109,7 @@ async fn server_version(client: &tokio_postgres::Client) -> Result<u32, Error> {
 fn login_error(settings: &Settings, error: tokio_postgres::Error) -> Error {
     let (address, user) = (settings.address(), settings.user.clone());
     if let Some(db) = error.as_db_error() {
-        return Error::Login { address, user, database: settings.database.clone(), source: Box::new(db.into()) };
+        return settings.refused(db.into());
     }
     let io = error.source().and_then(|cause| cause.downcast_ref::<io::Error>()).map(io::Error::kind);
     match io {

@@ -5,6 +5,9 @@ use std::{io, path::PathBuf};
 use super::server_error::ServerError;
 use crate::retry::{Classify, Severity};
 
+/// SQLSTATE `invalid_password`.
+const WRONG_PASSWORD: &str = "28P01";
+
 /// Why a connection or a statement failed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -68,8 +71,18 @@ pub enum Error {
         user: String,
         /// The database.
         database: String,
+        /// The file that the password is read from.
+        password_file: Option<PathBuf>,
         /// What the server said.
         source: Box<ServerError>,
+    },
+    /// The file with the password cannot be read.
+    #[error("cannot read the password from {}", path.display())]
+    PasswordFile {
+        /// The file.
+        path: PathBuf,
+        /// The operating system's reason.
+        source: io::Error,
     },
     /// The login cannot be carried out on our side.
     #[error("cannot log in to {address} as {user}: {reason}")]
@@ -123,7 +136,9 @@ impl Error {
 impl Classify for Error {
     fn severity(&self) -> Severity {
         match self {
-            Self::Connect { .. } | Self::ConnectTimeout { .. } => Severity::Transient,
+            Self::Connect { .. } | Self::ConnectTimeout { .. } | Self::PasswordFile { .. } => Severity::Transient,
+            // Server and file are not replaced at one moment.
+            Self::Login { source, password_file: Some(_), .. } if source.is(WRONG_PASSWORD) => Severity::Transient,
             Self::TlsHandshake { source, .. } if source.kind() != io::ErrorKind::InvalidData => Severity::Transient,
             Self::Login { source, .. } | Self::Statement { source, .. } => source.severity(),
             Self::Connection { source, .. } if is_broken(source) => Severity::Transient,
@@ -144,8 +159,16 @@ impl Classify for Error {
                  for this host name (sslmode verify-full)."
                     .to_owned(),
             ),
-            Self::Login { address, user, database, source } => {
-                let remedy = source.hint().unwrap_or_default();
+            Self::PasswordFile { .. } => {
+                Some("password_file names a file whose first line is the password; it is read at each login.".to_owned())
+            }
+            Self::Login { address, user, database, password_file, source } => {
+                let remedy = match password_file {
+                    Some(path) if source.is(WRONG_PASSWORD) => {
+                        format!("Put the role's password into {}, which is read again at each attempt.", path.display())
+                    }
+                    _ => source.hint().unwrap_or_default(),
+                };
                 Some(format!("{remedy} The connection is to {address}, user {user}, database {database}."))
             }
             Self::Statement { source, .. } => source.hint(),

@@ -20,4 +20,4 @@ pub mod transport;
 pub use client::{Client, connect};
 pub use error::Error;
 pub use server_error::ServerError;
-pub use settings::{Settings, SslMode};
+pub use settings::{Password, Settings, SslMode};

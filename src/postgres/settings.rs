@@ -1,8 +1,13 @@
 //! Where a server is and who we are there.
 
-use std::{fmt, path::PathBuf};
+use std::{
+    fmt, fs,
+    path::{Path, PathBuf},
+};
 
 use serde::Deserialize;
+
+use super::{error::Error, server_error::ServerError};
 
 /// How far TLS is demanded (libpq's `sslmode`; manual, "SSL Support").
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Deserialize, serde::Serialize)]
@@ -21,6 +26,53 @@ pub enum SslMode {
     VerifyFull,
 }
 
+/// Where a role's password comes from.
+#[derive(Clone, PartialEq, Eq)]
+pub enum Password {
+    /// The configuration says it.
+    Text(String),
+    /// The first line of a file, which is read at each login: what replaces the password need not start the process anew.
+    File(PathBuf),
+}
+
+impl Password {
+    /// The password as of now.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub fn read(&self) -> Result<String, Error> {
+        match self {
+            Self::Text(text) => Ok(text.clone()),
+            Self::File(path) => {
+                let text = fs::read_to_string(path);
+                let text = text.map_err(|source| Error::PasswordFile { path: path.clone(), source })?;
+                Ok(text.lines().next().unwrap_or_default().to_owned())
+            }
+        }
+    }
+
+    /// The file, where it is one.
+    #[must_use]
+    pub fn file(&self) -> Option<&Path> {
+        match self {
+            Self::Text(_) => None,
+            Self::File(path) => Some(path),
+        }
+    }
+}
+
+impl From<&str> for Password {
+    fn from(text: &str) -> Self {
+        Self::Text(text.to_owned())
+    }
+}
+
+impl From<String> for Password {
+    fn from(text: String) -> Self {
+        Self::Text(text)
+    }
+}
+
 /// Address and credentials of one PostgreSQL server.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Settings {
@@ -33,7 +85,7 @@ pub struct Settings {
     /// Role.
     pub user: String,
     /// Password, if the server asks for one.
-    pub password: Option<String>,
+    pub password: Option<Password>,
     /// How far TLS is demanded.
     pub ssl_mode: SslMode,
     /// PEM file of the authorities to trust; the system's store when absent.
@@ -54,6 +106,18 @@ impl Settings {
             format!("[{}]:{}", self.host, self.port)
         } else {
             format!("{}:{}", self.host, self.port)
+        }
+    }
+
+    /// The server refused the login. A password that comes from a file may be another one soon.
+    #[must_use]
+    pub fn refused(&self, source: ServerError) -> Error {
+        Error::Login {
+            address: self.address(),
+            user: self.user.clone(),
+            database: self.database.clone(),
+            password_file: self.password.as_ref().and_then(Password::file).map(Path::to_owned),
+            source: Box::new(source),
         }
     }
 }

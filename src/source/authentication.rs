@@ -45,12 +45,7 @@ pub async fn authenticate(wire: &mut Wire, settings: &Settings) -> Result<(), Er
 
 /// The server refused the login.
 pub fn login(settings: &Settings, source: ServerError) -> Error {
-    Error::Postgres(postgres::Error::Login {
-        address: settings.address(),
-        user: settings.user.clone(),
-        database: settings.database.clone(),
-        source: Box::new(source),
-    })
+    Error::Postgres(settings.refused(source))
 }
 
 async fn send_password(wire: &mut Wire, settings: &Settings, password: &[u8]) -> Result<(), Error> {
@@ -87,9 +82,9 @@ async fn refused_or(wire: &mut Wire, settings: &Settings) -> Result<Message, Err
     }
 }
 
-fn password(settings: &Settings) -> Result<&str, Error> {
+fn password(settings: &Settings) -> Result<String, Error> {
     let missing = || failed(settings, "the server asks for a password and none is configured".to_owned());
-    settings.password.as_deref().ok_or_else(missing)
+    settings.password.as_ref().ok_or_else(missing)?.read().map_err(Error::Postgres)
 }
 
 fn failed(settings: &Settings, reason: String) -> Error {

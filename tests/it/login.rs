@@ -30,7 +30,7 @@ impl Server {
             port: self.value("SOURCE_PORT").parse().unwrap(),
             database: "postgres".into(),
             user: user.into(),
-            password: Some(self.value("PASSWORD")),
+            password: Some(self.value("PASSWORD").into()),
             ssl_mode,
             ssl_root_cert: None,
             ssl_cert: None,

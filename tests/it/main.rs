@@ -47,6 +47,7 @@ mod padding;
 mod partitions;
 mod promotion;
 mod published;
+mod reconnect;
 mod recorded;
 mod recreated;
 mod registry;

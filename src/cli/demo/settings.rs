@@ -60,6 +60,13 @@ impl Settings {
         }
     }
 
+    /// Takes a key out of its section.
+    pub fn unset(&mut self, section: &str, key: &str) {
+        if let Some(Value::Table(section)) = self.0.get_mut(section) {
+            section.remove(key);
+        }
+    }
+
     /// The text at a dotted path; empty when there is none.
     #[must_use]
     pub fn text(&self, path: &str) -> &str {

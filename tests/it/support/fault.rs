@@ -107,6 +107,19 @@ impl PrivateParts {
         private
     }
 
+    /// The source starts again with a certificate of another authority, whose file has the same name.
+    pub fn replace_certificates(&self) {
+        self.control(&["stop", "source"]);
+        let folder = self.control.state.join("tls");
+        fs::remove_dir_all(&folder).expect("the folder of the certificates can be removed");
+        self.control(&["up", "source"]);
+    }
+
+    /// The file of the authority that has signed the source's certificate.
+    pub fn authority(&self) -> PathBuf {
+        self.control.state.join("tls/ca.crt")
+    }
+
     /// Stops the source, copies its data, slots included, and starts it again. Connections to it end.
     pub fn take_image(&self) {
         self.control(&["stop", "source"]);

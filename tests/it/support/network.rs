@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, copy},
     net::{TcpListener, TcpStream},
-    sync::Semaphore,
+    sync::{Semaphore, watch},
 };
 use walrelay::cli::demo::parts::Server;
 
@@ -17,6 +17,16 @@ const PIECE: usize = 1 << 14;
 /// Connections to a server through a place that counts what the server sends. They end with the test's runtime.
 pub struct Network {
     allowed: Arc<Semaphore>,
+    fault: watch::Sender<Fault>,
+}
+
+/// What becomes of the connections that there are. Later ones are new.
+#[derive(Clone, Copy)]
+enum Fault {
+    /// Both ends see them closed.
+    Cut,
+    /// They stay, and nothing comes through.
+    Silent,
 }
 
 impl Network {
@@ -26,10 +36,11 @@ impl Network {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener.local_addr().expect("an address");
         let allowed = Arc::new(Semaphore::new(0));
-        tokio::spawn(accept(listener, scenario.parts.source.clone(), Arc::clone(&allowed)));
+        let fault = watch::Sender::new(Fault::Cut);
+        tokio::spawn(accept(listener, scenario.parts.source.clone(), Arc::clone(&allowed), fault.clone()));
         scenario.settings.set("source.host", address.ip().to_string());
         scenario.settings.set("source.port", i64::from(address.port()));
-        Self { allowed }
+        Self { allowed, fault }
     }
 
     /// So many bytes more of the server's come through, over all connections.
@@ -48,15 +59,27 @@ impl Network {
         self.allow(bytes);
     }
 
+    /// All connections end.
+    pub fn cut(&self) {
+        self.fault.send_replace(Fault::Cut);
+    }
+
+    /// All connections stay open, and nothing comes through them in either direction any more: what a firewall does that
+    /// forgets them.
+    pub fn fall_silent(&self) {
+        self.fault.send_replace(Fault::Silent);
+    }
+
     /// Everything comes through from now on.
     pub fn open(&self) {
         self.allowed.close();
     }
 }
 
-async fn accept(listener: TcpListener, behind: Server, allowed: Arc<Semaphore>) {
+async fn accept(listener: TcpListener, behind: Server, allowed: Arc<Semaphore>, fault: watch::Sender<Fault>) {
     while let Ok((mut client, _)) = listener.accept().await {
         let (allowed, behind) = (Arc::clone(&allowed), (behind.host.clone(), behind.port));
+        let mut fault = fault.subscribe();
         tokio::spawn(async move {
             let mut server = TcpStream::connect(behind).await?;
             let (mut from_client, mut to_client) = client.split();
@@ -64,6 +87,13 @@ async fn accept(listener: TcpListener, behind: Server, allowed: Arc<Semaphore>) 
             tokio::select! {
                 ended = counted(&mut from_server, &mut to_client, &allowed) => ended,
                 ended = copy(&mut from_client, &mut to_server) => ended.map(drop),
+                Ok(()) = fault.changed() => {
+                    if matches!(*fault.borrow(), Fault::Silent) {
+                        // The sockets are kept.
+                        std::future::pending::<()>().await;
+                    }
+                    Ok(())
+                }
             }
         });
     }

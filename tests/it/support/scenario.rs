@@ -88,7 +88,7 @@ impl Scenario {
             port: server.port,
             database: self.name.clone(),
             user: self.parts.user.clone(),
-            password: Some(self.parts.password.clone()),
+            password: Some(self.parts.password.clone().into()),
             ssl_mode: SslMode::Disable,
             ssl_root_cert: None,
             ssl_cert: None,
