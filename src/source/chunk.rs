@@ -101,6 +101,19 @@ pub async fn plan(client: &Client, tables: &[PublishedTable], chunk_bytes: u64) 
     Ok(chunks)
 }
 
+/// How many leaves a table has, if this role may read each of them by ranges of blocks; `None` where it is read as a whole, or not at all.
+pub async fn leaves_in_ranges(client: &Client, table: &PublishedTable) -> Result<Option<usize>, Error> {
+    let (all, partitioned) = oids(std::slice::from_ref(table));
+    let rows = client.query(&leaves(LEAF), &[&all, &partitioned]).await.map_err(failed)?;
+    for row in &rows {
+        let found = Found::read(row, client.server_version()).map_err(failed)?;
+        if !found.readable || found.leaf.blocks.is_none() {
+            return Ok(None);
+        }
+    }
+    Ok((!rows.is_empty()).then_some(rows.len()))
+}
+
 /// What tables occupy, out-of-line values included, in bytes.
 pub(super) async fn size(client: &Client, tables: &[PublishedTable]) -> Result<u64, Error> {
     let (all, partitioned) = oids(tables);

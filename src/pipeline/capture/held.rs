@@ -42,8 +42,12 @@ pub(super) async fn until_beyond_limit(session: &Session) -> Result<(), Error> {
         if session.settings.on_stop != StopPolicy::Resync && !is_beyond(kept, session.settings.hold_limit, safe) {
             continue;
         }
-        let (dropped, for_good) = sorted(session, held).await;
-        if for_good.is_empty() {
+        let (mut dropped, for_good) = sorted(session, held).await;
+        // Log that is kept for another one all the same is nothing to drop changes for.
+        let kept_for_good =
+            for_good.iter().filter_map(|table| session.tables.stop_of(table)).map(|stop| stop.position).min();
+        dropped.retain(|(_, stopped)| kept_for_good.is_none_or(|kept| stopped.position < kept));
+        if !dropped.is_empty() {
             return drop_changes(session, dropped).await;
         }
         if !is_told {

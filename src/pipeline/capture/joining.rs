@@ -174,12 +174,17 @@ pub(super) async fn record(
     (survey, publisher, health): (&Survey, &Publisher, &Health),
     run: Run,
 ) -> Result<(), Error> {
+    // With its topic, a table that comes back were whole once nothing is known of its cut: that goes first.
+    let mut updates = Vec::new();
     for gone in state.resyncs.iter().flat_map(|run| &run.tables).filter(|member| is_gone(member, survey)) {
         health.resume_table(&gone.name.to_string());
+        if !survey.topics.values().any(|topic| *topic == gone.topic) {
+            updates.push(Update::ForgetTopic { name: gone.topic.clone() });
+        }
     }
     let tables = run.tables.iter().map(|member| member.name.to_string()).collect::<Vec<_>>().join(", ");
     let resync = run.name();
-    let mut updates = forget_former(&mut state.resyncs, survey, &run);
+    updates.extend(forget_former(&mut state.resyncs, survey, &run));
     if !run.tables.is_empty() {
         let topics = run.tables.iter().filter_map(|member| publisher.topic(&member.topic));
         updates.extend(topics.map(|topic| topic_update(&topic)));

@@ -16,7 +16,7 @@ use crate::{
 };
 
 /// Partitions of a table, and of all tables of a resync: they are recorded together, and the state topic takes about 1 MB.
-const MOST_LEAVES: usize = 4_000;
+pub(super) const MOST_LEAVES: usize = 4_000;
 const MOST_LEAVES_OF_ALL: usize = 12_000;
 
 /// What is recorded of a resync.

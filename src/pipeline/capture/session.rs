@@ -13,7 +13,7 @@ use super::{
     departed::Departed,
     position::PositionRecord,
     publisher::Publisher,
-    resync::Run,
+    resync::{MOST_LEAVES, Run},
     resyncs::Resyncs,
     settings::{CaptureSettings, StopPolicy},
     state::{OpenBarrier, State, StoppedTable, Update},
@@ -279,10 +279,22 @@ impl Session {
 
     /// Whether a table can be read again as a whole when it goes on.
     pub(super) async fn may_join_again(&self, table: &TableName) -> bool {
-        let found = self.published.iter().find(|published| published.relation.name == *table);
-        let is_told_apart = found.is_some_and(|found| found.problems.is_empty() && !found.relation.key.is_empty());
+        let Some(found) = self.published.iter().find(|published| published.relation.name == *table) else {
+            return false;
+        };
+        let is_told_apart = found.problems.is_empty() && !found.relation.key.is_empty();
         let Ok(topic) = self.settings.encoder.topics.of_table(table) else { return false };
-        self.reads_again && is_told_apart && !self.key_form(&topic).await.is_some_and(|form| form.one_partition)
+        if !self.reads_again || !is_told_apart || self.key_form(&topic).await.is_some_and(|form| form.one_partition) {
+            return false;
+        }
+        // One that cannot be looked at now is held.
+        match source::chunk::leaves_in_ranges(&self.client, found).await {
+            Ok(leaves) => leaves.is_some_and(|leaves| leaves <= MOST_LEAVES),
+            Err(error) => {
+                tracing::warn!(table = %table, error = chain(&error), "cannot look whether the table could be read again");
+                false
+            }
+        }
     }
 
     /// Stops one table at an event, until it is told to go on or another process tries: recorded before the flush LSN may pass. The WAL holds
