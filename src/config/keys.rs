@@ -136,6 +136,12 @@ pub const KEYS: &[Key] = &[
         "Log that the source may keep for stopped tables, and at most half of what it lets a slot keep; beyond that they are read again, as by on_stop = \"resync\".",
     ),
     key(
+        "capture.signal_table",
+        Kind::Text(rule::table),
+        None,
+        "Table (schema.table) whose inserted rows ask to read tables again, pause, go on and stop, as Debezium's signal.data.collection does (docs/operations.md).",
+    ),
+    key(
         "capture.status_interval",
         Kind::Period,
         Some("\"100ms\""),
