@@ -1,5 +1,4 @@
-//! Every configuration key: the one list that files, the environment, the effective configuration and the documentation
-//! are checked against.
+//! Every configuration key: the one list that files, environment, documentation and what is in effect are checked by.
 
 use super::{
     key::{Key, Kind},
