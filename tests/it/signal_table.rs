@@ -201,8 +201,8 @@ async fn a_signal_of_any_size_is_read_and_one_of_a_captured_table_is_published_t
     scenario.source(FILL).await;
     let (mut capture, _apply) = both_halves(&scenario).await;
     scenario.target(DAMAGE).await;
-    let data = r#"jsonb_build_object('data-collections', ARRAY['public.items', 'public.notes'],
-        'remark', (SELECT string_agg(md5(i::text), '') FROM generate_series(1, 20000) i))"#;
+    let data = "jsonb_build_object('data-collections', ARRAY['public.items', 'public.notes'],
+        'remark', (SELECT string_agg(md5(i::text), '') FROM generate_series(1, 20000) i))";
     scenario.source(&format!("INSERT INTO signals VALUES (gen_random_uuid(), 'execute-snapshot', {data})")).await;
     scenario.await_log(&mut capture, ENDS).await;
     scenario.source("UPDATE signals SET what = 'execute-snapshot '").await;
