@@ -76,6 +76,11 @@ pub(super) fn publication(config: &Capture) -> Result<PublicationSpec, source::E
         tables: TablePatterns::new(&config.include, &config.exclude)?,
         shapes: Shapes::new(&config.column_lists, &config.row_filters),
         create: config.create_publication,
+        signal_table: config
+            .signal_table
+            .as_deref()
+            .and_then(|text| text.split_once('.'))
+            .map(|(schema, table)| TableName::new(schema, table)),
     })
 }
 

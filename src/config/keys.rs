@@ -1,5 +1,4 @@
-//! Every configuration key: the one list that files, the environment, the effective configuration and the documentation
-//! are checked against.
+//! Every configuration key: the one list that files, environment, documentation and what is in effect are checked by.
 
 use super::{
     key::{Key, Kind},
@@ -134,6 +133,12 @@ pub const KEYS: &[Key] = &[
         Kind::Size,
         Some("\"64GiB\""),
         "Log that the source may keep for stopped tables, and at most half of what it lets a slot keep; beyond that they are read again, as by on_stop = \"resync\".",
+    ),
+    key(
+        "capture.signal_table",
+        Kind::Text(rule::table),
+        None,
+        "Table (schema.table) whose inserted rows ask to read tables again, pause, go on and stop, as Debezium's signal.data.collection does (docs/operations.md).",
     ),
     key(
         "capture.status_interval",

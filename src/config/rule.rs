@@ -116,6 +116,13 @@ pub fn table_glob(text: &str) -> Result<(), &'static str> {
     expect(text.contains('.') && Glob::new(text).is_ok(), "a glob over schema.table, like public.* or *.orders")
 }
 
+/// `schema.table`
+pub fn table(text: &str) -> Result<(), &'static str> {
+    let parts = text.split_once('.');
+    let fits = parts.is_some_and(|(schema, table)| identifier(schema).is_ok() && identifier(table).is_ok());
+    expect(fits, "a table as schema.table")
+}
+
 /// `topic:partition`
 pub fn partition(text: &str) -> Result<(), &'static str> {
     let parts = text.rsplit_once(':').filter(|(topic, _)| !topic.is_empty());
@@ -141,7 +148,8 @@ mod tests {
 
     #[test]
     fn each_rule_takes_good_and_refuses_bad_texts() {
-        let cases: [(Rule, &[&str], &[&str]); 9] = [
+        let cases: [(Rule, &[&str], &[&str]); 10] = [
+            (table, &["public.signals", "a.b.c"], &["signals", ".a", "a."]),
             (text, &["a"], &["", " "]),
             (slot, &["walrelay_1"], &["", "Walrelay", "a-b"]),
             (identifier, &["a b"], &[""]),

@@ -130,6 +130,7 @@ pub struct Capture {
     pub column_lists: BTreeMap<String, String>,
     #[serde(default)]
     pub row_filters: BTreeMap<String, String>,
+    pub signal_table: Option<String>,
     pub snapshot: SnapshotMode,
     pub snapshot_connections: usize,
     pub snapshot_chunk_bytes: ByteSize,

@@ -220,6 +220,18 @@ pub enum Message {
     StreamPrepare(Prepared),
 }
 
+impl Message {
+    /// Whether it is one of its transaction's events.
+    #[must_use]
+    pub const fn is_event(&self) -> bool {
+        match self {
+            Self::Insert { .. } | Self::Update { .. } | Self::Delete { .. } | Self::Truncate(_) => true,
+            Self::Logical(message) => message.transactional,
+            _ => false,
+        }
+    }
+}
+
 /// Reads messages in stream order: inside a streamed block some of them carry a transaction id in front.
 #[derive(Debug, Default)]
 pub struct Parser {

@@ -32,6 +32,7 @@ pub mod publication;
 pub mod published;
 pub mod references;
 mod replay;
+pub mod request;
 #[cfg(test)]
 mod scripted;
 pub mod shape;

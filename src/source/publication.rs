@@ -105,6 +105,28 @@ pub struct PublicationSpec {
     pub shapes: Shapes,
     /// Whether it may be created and altered.
     pub create: bool,
+    /// The table whose rows are signals; it is captured only if the patterns want it.
+    pub signal_table: Option<TableName>,
+}
+
+/// How the publication has the signal table.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SignalTable {
+    /// It publishes its rows.
+    Published,
+    /// It has been added to it.
+    Added,
+    /// It is captured, and joins as every captured table does.
+    Joins,
+    /// It lacks it, and this would add it.
+    Lacking {
+        /// The statement.
+        sql: String,
+    },
+    /// There is no such table.
+    Missing,
+    /// Nothing tells its rows apart: published, the source would refuse their updates and deletes.
+    Keyless,
 }
 
 /// What was found, and done.
@@ -139,7 +161,8 @@ pub async fn ensure(client: &Client, spec: &PublicationSpec) -> Result<Publicati
     // Behind the options: whether partitions or their root are listed depends on them.
     let published = published(client, &spec.name).await?;
     let missing: Vec<TableName> = tables.iter().filter(|table| !published.contains(table)).cloned().collect();
-    let extra = published.into_iter().filter(|table| !tables.contains(table)).collect();
+    let is_extra = |table: &TableName| !tables.contains(table) && spec.signal_table.as_ref() != Some(table);
+    let extra = published.into_iter().filter(is_extra).collect();
     add(client, spec, &missing).await?;
     let options_set = !missing_options.is_empty();
     Ok(PublicationReport { created: false, added: missing, options_set, extra, tables, unjudged })
@@ -204,6 +227,42 @@ async fn add(client: &Client, spec: &PublicationSpec, missing: &[TableName]) -> 
         return Err(Error::PublicationLacks { publication, tables: missing.to_vec(), sql });
     }
     execute(client, &format!("adding tables to publication {publication}"), &sql).await
+}
+
+/// Adds the signal table to the publication, where that may be altered; `None` if none is wanted. To be called behind [`ensure`].
+pub async fn take_in_signals(client: &Client, spec: &PublicationSpec) -> Result<Option<SignalTable>, Error> {
+    let Some(table) = &spec.signal_table else { return Ok(None) };
+    let found = look_for_signals(client, spec, table).await?;
+    let SignalTable::Lacking { sql } = &found else { return Ok(Some(found)) };
+    if !spec.create {
+        return Ok(Some(found));
+    }
+    execute(client, &format!("adding the signal table to publication {}", spec.name), sql).await?;
+    Ok(Some(SignalTable::Added))
+}
+
+/// How the publication has the signal table at present.
+pub async fn look_for_signals(
+    client: &Client,
+    spec: &PublicationSpec,
+    table: &TableName,
+) -> Result<SignalTable, Error> {
+    if published(client, &spec.name).await?.contains(table) {
+        return Ok(SignalTable::Published);
+    }
+    let failed = |error| Error::statement(format!("looking for the signal table {table}"), error);
+    let row = client.query_one("SELECT to_regclass($1) IS NOT NULL", &[&table.quoted()]).await;
+    if !row.and_then(|row| row.try_get::<_, bool>(0)).map_err(failed)? {
+        return Ok(SignalTable::Missing);
+    }
+    if spec.tables.matches(table) {
+        return Ok(SignalTable::Joins);
+    }
+    if !has_identity(client, table).await.map_err(failed)? {
+        return Ok(SignalTable::Keyless);
+    }
+    let sql = format!("ALTER PUBLICATION {} ADD TABLE {};", quote_identifier(&spec.name), table.quoted());
+    Ok(SignalTable::Lacking { sql })
 }
 
 /// What became of a table that was to come into the publication while it is in use.

@@ -57,6 +57,7 @@ mod resume;
 mod resync;
 mod resync_feed;
 mod round_trip;
+mod signal_table;
 mod sink_barriers;
 mod sink_batch;
 mod sink_by_offset;

@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     schema::TableName,
-    source::{slot, wal},
+    source::{request::Named, slot, wal},
 };
 
 const INTERVAL: Duration = Duration::from_secs(5);
@@ -89,8 +89,8 @@ async fn drop_changes(session: &Session, tables: Vec<(TableName, StoppedTable)>)
 }
 
 /// A signal: these tables, or all that have stopped, are tried again by the next session.
-pub(super) fn resume(session: &Session, tables: &[String]) -> Result<(), &'static str> {
-    let is_named = |name: &String| tables.is_empty() || tables.contains(name);
+pub(super) fn resume(session: &Session, tables: &[Named]) -> Result<(), &'static str> {
+    let is_named = |name: &String| tables.is_empty() || tables.iter().any(|named| named.is(name));
     let stops = session.tables.stops().into_iter().map(|(name, _)| name).chain(session.tables.cuts());
     let resumed: Vec<_> = stops.filter(|name| is_named(&name.to_string())).collect();
     // What was left out is tried by every session.

@@ -49,6 +49,7 @@ mod resyncs;
 mod routes;
 mod session;
 mod settings;
+mod signal_table;
 mod signals;
 mod slot_watch;
 mod standby;

@@ -20,7 +20,8 @@ use crate::{
     schema::{Relation, TableName},
     source::{
         condition, references,
-        signal::{Kind, Signal},
+        request::{Named, Request},
+        signal::Signal,
     },
 };
 
@@ -31,30 +32,54 @@ pub(super) const MOST_TABLES: usize = 500;
 /// A signal, and what is recorded of it at first, in bytes: a record grows while tables are read, and the state topic takes about 1 MB.
 const MOST_BYTES: usize = 256 << 10;
 
+/// What a signal of the stream says.
+pub(super) enum Said<'a> {
+    /// A message's content.
+    Message(&'a [u8]),
+    /// A row of the signal table; inside, why it cannot be followed.
+    Row(Result<Request, String>),
+}
+
 /// Takes a signal at this position of the stream. What it asks for is recorded when this is back.
 pub(super) async fn take(
     session: &Session,
-    (publisher, routes): (&Publisher, &Routes),
-    content: &[u8],
+    way: (&Publisher, &Routes),
+    said: Said<'_>,
     at: Position,
 ) -> Result<(), Error> {
-    if content.len() > MOST_BYTES {
-        refuse(session, at, &format!("a signal has {} bytes, at most {MOST_BYTES} are taken", content.len()));
-        return Ok(());
-    }
-    let signal: Signal = match serde_json::from_slice(content) {
-        Ok(signal) => signal,
-        Err(error) => {
-            refuse(session, at, &format!("a signal cannot be read: {error}"));
-            return Ok(());
-        }
+    let request = match said {
+        Said::Message(content) => read(session, content, at),
+        Said::Row(request) => request.map(Some),
     };
-    if !signal.is_for(&session.settings.slot) {
-        tracing::info!(position = %at, slot = signal.slot, "a signal is for the capture of another replication slot");
-        return Ok(());
+    match request {
+        Ok(Some(request)) => follow(session, way, request, at).await,
+        Ok(None) => Ok(()),
+        Err(reason) => {
+            refuse(session, at, &reason);
+            Ok(())
+        }
     }
-    match signal.kind {
-        Kind::Resync => match session.resyncs.heard(at, session.position.flushed()) {
+}
+
+/// What a message asks for; `None` if it asks another capture.
+fn read(session: &Session, content: &[u8], at: Position) -> Result<Option<Request>, String> {
+    if content.len() > MOST_BYTES {
+        return Err(format!("a signal has {} bytes, at most {MOST_BYTES} are taken", content.len()));
+    }
+    let signal: Signal =
+        serde_json::from_slice(content).map_err(|error| format!("a signal cannot be read: {error}"))?;
+    if signal.is_for(&session.settings.slot) {
+        return Ok(Some(signal.into()));
+    }
+    tracing::info!(position = %at, slot = signal.slot, "a signal is for the capture of another replication slot");
+    Ok(None)
+}
+
+async fn follow(session: &Session, way: (&Publisher, &Routes), request: Request, at: Position) -> Result<(), Error> {
+    // What it was for is over: it was followed before.
+    let is_settled = at.commit < session.position.flushed();
+    match request {
+        Request::Resync { tables, conditions } => match session.resyncs.heard(at, session.position.flushed()) {
             Heard::Settled | Heard::Again => Ok(()),
             Heard::Second => {
                 refuse(
@@ -64,28 +89,54 @@ pub(super) async fn take(
                 );
                 Ok(())
             }
-            Heard::New => begin(session, (publisher, routes), &signal, at).await,
+            Heard::New => begin(session, way, &wanted(session, &tables, &conditions), at).await,
         },
-        // It was followed before, and what it was for is over.
-        Kind::Pause | Kind::Resume | Kind::Stop | Kind::ResumeTables if at.commit < session.position.flushed() => {
+        Request::Nothing => Ok(()),
+        Request::Pause | Request::GoOn | Request::Stop(_) | Request::ResumeTables(_) if is_settled => Ok(()),
+        Request::Pause => {
+            pause(session, true, at);
             Ok(())
         }
-        Kind::Pause | Kind::Resume => {
-            let pauses = signal.kind == Kind::Pause;
-            if session.resyncs.pause(pauses, at) {
-                tracing::info!(position = %at, pauses, "reading tables again was told to pause or to go on");
-            } else {
-                refuse(session, at, "there is none that could pause or go on");
-            }
+        Request::GoOn => {
+            pause(session, false, at);
             Ok(())
         }
-        Kind::Stop => stop(session, &signal.tables, at).await,
-        Kind::ResumeTables if session.tables.is_told_first(at) => {
-            held::resume(session, &signal.tables).unwrap_or_else(|reason| refuse(session, at, reason));
+        Request::Stop(tables) => stop(session, &tables, at).await,
+        Request::ResumeTables(tables) if session.tables.is_told_first(at) => {
+            held::resume(session, &tables).unwrap_or_else(|reason| refuse(session, at, reason));
             Ok(())
         }
-        Kind::ResumeTables => Ok(()),
+        Request::ResumeTables(_) => Ok(()),
     }
+}
+
+fn pause(session: &Session, pauses: bool, at: Position) {
+    if session.resyncs.pause(pauses, at) {
+        tracing::info!(position = %at, pauses, "reading tables again was told to pause or to go on");
+    } else {
+        refuse(session, at, "there is none that could pause or go on");
+    }
+}
+
+/// The tables that are to be read again, each with its conditions.
+fn wanted(
+    session: &Session,
+    tables: &[Named],
+    conditions: &[(Option<Named>, Vec<Condition>)],
+) -> Vec<(String, Vec<Condition>)> {
+    let captured: Vec<_> = session.topics.keys().map(ToString::to_string).collect();
+    let names: Vec<_> = tables.iter().flat_map(|named| named.expand(captured.iter().map(String::as_str))).collect();
+    let of_table = |name: &String| {
+        let mut of_it = conditions.iter().filter(|(about, _)| about.as_ref().is_none_or(|about| about.is(name)));
+        of_it.next().map(|(_, conditions)| conditions.clone()).unwrap_or_default()
+    };
+    names
+        .into_iter()
+        .map(|name| {
+            let conditions = of_table(&name);
+            (name, conditions)
+        })
+        .collect()
 }
 
 /// Tells why something is not done.
@@ -96,12 +147,12 @@ fn refuse(session: &Session, at: Position, reason: &str) {
 
 async fn begin(
     session: &Session,
-    (publisher, routes): (&Publisher, &Routes),
-    signal: &Signal,
+    way: (&Publisher, &Routes),
+    wanted: &[(String, Vec<Condition>)],
     at: Position,
 ) -> Result<(), Error> {
     session.health.forget_notes(NOTE);
-    let run = match run(session, (publisher, routes), signal, at).await? {
+    let run = match run(session, way, wanted, at).await? {
         Ok(run) => run,
         Err(reason) => {
             refuse(session, at, &reason);
@@ -122,19 +173,19 @@ async fn begin(
 /// What a signal asks for; inside, why none of it is done.
 async fn run(
     session: &Session,
-    (publisher, routes): (&Publisher, &Routes),
-    signal: &Signal,
+    way: (&Publisher, &Routes),
+    wanted: &[(String, Vec<Condition>)],
     at: Position,
 ) -> Result<Result<Run, String>, Error> {
     if let Some(reason) = standing::hindrance(&session.client, &session.settings).await? {
         return Ok(Err(reason.to_owned()));
     }
-    if signal.tables.len() > MOST_TABLES {
+    if wanted.len() > MOST_TABLES {
         return Ok(Err(format!("more than {MOST_TABLES} tables at a time: ask for them one part after the other")));
     }
     let mut members: Vec<Member> = Vec::new();
-    for table in &signal.tables {
-        match member(session, (publisher, routes), (table.as_str(), at), &signal.conditions).await? {
+    for (table, conditions) in wanted {
+        match member(session, way, (table.as_str(), at), conditions).await? {
             Ok(member) if members.iter().any(|known| known.oid == member.oid) => {}
             Ok(member) => members.push(member),
             Err(reason) => refuse(session, at, &reason),
@@ -205,10 +256,10 @@ pub(super) async fn parents_first(client: &postgres::Client, members: Vec<Member
 }
 
 /// These tables, or all, leave their resyncs.
-async fn stop(session: &Session, tables: &[String], at: Position) -> Result<(), Error> {
+async fn stop(session: &Session, tables: &[Named], at: Position) -> Result<(), Error> {
     // One that comes again is of no resync that began behind it.
     let members = session.resyncs.members(..at);
-    let named = |name: &TableName| tables.is_empty() || tables.contains(&name.to_string());
+    let named = |name: &TableName| tables.is_empty() || tables.iter().any(|named| named.is(&name.to_string()));
     let stopping: Vec<_> = members.iter().filter(|(name, _)| named(name)).collect();
     if stopping.is_empty() {
         refuse(session, at, "no resync that goes on has a table that was to be given up");

@@ -18,12 +18,14 @@ use super::{
     routes::{Route, Routes, Running},
     session::Session,
     settings::OriginFilter,
-    signals, standing, sweep,
+    signal_table::SignalTable,
+    signals::{self, Said},
+    standing, sweep,
     transaction::{MESSAGES, Open},
     windows::{BroughtUp, Closed, Outcome},
 };
 use crate::{
-    event::{EventMeta, Op, RecordBuf, Resync, RowChange, SnapshotMark, TransactionMeta},
+    event::{EventMeta, Op, RecordBuf, Resync, RowChange, SnapshotMark, TransactionMeta, Tuple},
     lsn::{Lsn, Position},
     pgoutput::message::{self, Message},
     pipeline::ack::AckTracker,
@@ -38,6 +40,7 @@ pub(super) struct Streamer {
     session: Arc<Session>,
     encoder: Encoder,
     routes: Routes,
+    signal_table: SignalTable,
     publisher: Arc<Publisher>,
     records: RecordBuf,
     messages: Messages,
@@ -63,6 +66,7 @@ impl Streamer {
     ) -> Self {
         Self {
             encoder: session.encoder(),
+            signal_table: SignalTable::new(session.settings.publication.signal_table.clone()),
             session,
             routes,
             publisher,
@@ -141,6 +145,7 @@ impl Streamer {
                     .as_ref()
                     .map_or(Position { epoch, commit: lsn, ordinal: 0 }, |open| open.position(open.ordinal + 1));
                 self.session.position.found(position.commit).await?;
+                self.signal_table.announce(&body);
                 self.boundaries.announce(body.oid, &TableName::new(Arc::clone(&body.schema), Arc::clone(&body.table)));
                 self.routes.announce(body, position, &mut self.encoder, &self.publisher).await
             }
@@ -148,8 +153,8 @@ impl Streamer {
                 self.routes.name_type(body);
                 Ok(())
             }
-            message if is_event(&message) && self.open.as_ref().is_some_and(|open| open.left_out) => Ok(()),
-            Message::Insert { relation, new, .. } => self.change(lsn, relation, RowChange::Insert(new)).await,
+            message if message.is_event() && self.open.as_ref().is_some_and(|open| open.left_out) => Ok(()),
+            Message::Insert { relation, new, .. } => self.insert(lsn, relation, new).await,
             Message::Update { relation, old, new, .. } => {
                 self.change(lsn, relation, RowChange::Update { old, new }).await
             }
@@ -215,6 +220,18 @@ impl Streamer {
             }
             _ => Err(Error::Protocol { what: "commit", lsn }),
         }
+    }
+
+    /// A row of the signal table is a signal, behind the row's own event.
+    async fn insert(&mut self, lsn: Lsn, relation: u32, row: Tuple) -> Result<(), Error> {
+        let signal = self.signal_table.read(relation, &row);
+        self.change(lsn, relation, RowChange::Insert(row)).await?;
+        let (Some(request), Some(open)) = (signal, &self.open) else { return Ok(()) };
+        self.signal(Said::Row(request), open.position(open.ordinal)).await
+    }
+
+    async fn signal(&self, said: Said<'_>, at: Position) -> Result<(), Error> {
+        signals::take(&self.session, (&self.publisher, &self.routes), said, at).await
     }
 
     async fn change(&mut self, lsn: Lsn, relation: u32, change: RowChange) -> Result<(), Error> {
@@ -371,7 +388,7 @@ impl Streamer {
         if &*message.prefix == signal::PREFIX {
             open.took(MESSAGES, 1);
             let at = open.position(open.ordinal);
-            return signals::take(&self.session, (&self.publisher, &self.routes), &message.content, at).await;
+            return self.signal(Said::Message(&message.content), at).await;
         }
         let event = EventMeta { lsn: message.lsn, processed_ns, ..self.boundaries.next(open, MESSAGES) };
         open.took(MESSAGES, 1);
@@ -556,15 +573,6 @@ impl Streamer {
         scope.done(place.ordinal);
         self.publisher.deliveries().tracker(|tracker| tracker.close(unit, Lsn::ZERO));
         Ok(())
-    }
-}
-
-/// Whether a message is one of its transaction's events.
-fn is_event(message: &Message) -> bool {
-    match message {
-        Message::Insert { .. } | Message::Update { .. } | Message::Delete { .. } | Message::Truncate(_) => true,
-        Message::Logical(message) => message.transactional,
-        _ => false,
     }
 }
 

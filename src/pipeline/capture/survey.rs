@@ -20,12 +20,13 @@ use crate::{
     lsn::{Lsn, Position},
     postgres,
     record::TopicNames,
+    retry::{Classify as _, Severity, chain},
     schema::{Relation, TableName},
     source::{
         self,
         catalog::PublishedTable,
         membership::{self, Membership},
-        publication::{PublicationSpec, TablePatterns},
+        publication::{PublicationSpec, SignalTable, TablePatterns},
     },
 };
 
@@ -141,6 +142,7 @@ impl Survey {
         if let Some(reason) = &report.unjudged {
             tracing::warn!(reason, "row filters are taken for the publication's");
         }
+        take_in_signals(deps, client).await?;
         for pattern in spec.tables.idle(&report.tables) {
             tracing::warn!(pattern, "no table matches this pattern of capture.include");
         }
@@ -163,6 +165,7 @@ impl Survey {
         source::publication::must_exist(client, &spec.name).await?;
         // What is to stay at the source since the configuration was changed would go on to be published.
         spec.shapes.compare(client, &spec.name).await?;
+        take_in_signals(deps, client).await?;
         let (unpublished, strangers) = source::publication::unpublished(client, spec).await?;
         // Else they are taken into it while the stream goes on.
         let never = unpublished.into_iter().filter(|_| !deps.settings.snapshot.copies());
@@ -324,6 +327,36 @@ pub(super) fn report_withheld(deps: &CaptureDeps, withheld: Vec<Withheld>) {
         tracing::error!(table = %name, reason, hint = COPY_HINT, "table stopped");
         deps.health.stop_table(name.to_string(), reason);
     }
+}
+
+/// What notes of the status page begin with that tell of the signal table.
+const SIGNALS: &str = "signal table ";
+
+/// The signal table comes into the publication. That it does not keeps nothing else: it is told.
+async fn take_in_signals(deps: &CaptureDeps, client: &postgres::Client) -> Result<(), Error> {
+    let spec = &deps.settings.publication;
+    deps.health.forget_notes(SIGNALS);
+    let Some(table) = &spec.signal_table else { return Ok(()) };
+    let reason = match source::publication::take_in_signals(client, spec).await {
+        Err(error) if error.severity() == Severity::Transient => return Err(error.into()),
+        Err(error) => chain(&error),
+        Ok(None | Some(SignalTable::Published | SignalTable::Joins)) => return Ok(()),
+        Ok(Some(SignalTable::Added)) => {
+            tracing::info!(table = %table, publication = spec.name, "the signal table is in the publication from now on");
+            return Ok(());
+        }
+        Ok(Some(SignalTable::Lacking { sql })) => {
+            format!("it is not in publication {}, so its rows ask for nothing: {sql}", spec.name)
+        }
+        Ok(Some(SignalTable::Missing)) => "it does not exist; once it does, restart capture".to_owned(),
+        Ok(Some(SignalTable::Keyless)) => {
+            "it has no primary key, so that the source would refuse updates and deletes of its rows in a publication"
+                .to_owned()
+        }
+    };
+    tracing::error!(table = %table, reason, "no row of the signal table is followed");
+    deps.health.note(format!("{SIGNALS}{table}: {reason}"));
+    Ok(())
 }
 
 async fn published(client: &postgres::Client, spec: &PublicationSpec) -> Result<Vec<PublishedTable>, Error> {

@@ -12,11 +12,11 @@ use super::{
 use crate::{
     postgres::{self, Client},
     retry::Classify as _,
-    schema::{quote_identifier, quote_literal},
+    schema::{TableName, quote_identifier, quote_literal},
     source::{
         self,
         catalog::{self, PublishedTable},
-        publication::{self, PublicationSpec},
+        publication::{self, PublicationSpec, SignalTable},
         slot::{self, SlotState, SlotVerdict},
     },
 };
@@ -86,6 +86,9 @@ async fn judge_tables(
     let rights = Rights::read(client, &tables).await?;
     rights.judge(findings, &tables, &deps.settings.user);
     judge_publication(client, findings, deps, tables.iter().all(|table| rights.owns(table)), begun).await?;
+    if let Some(table) = &deps.publication.signal_table {
+        judge_signal_table(client, findings, &deps.publication, table).await?;
+    }
     Ok(tables)
 }
 
@@ -327,6 +330,49 @@ async fn judge_publication(
         findings.problem(subject, error.to_string(), format!("As owner of the tables: {sql}"));
     } else {
         findings.ok(subject, format!("{error}; capture {done}"));
+    }
+    Ok(())
+}
+
+/// Whether rows of the signal table come to capture.
+async fn judge_signal_table(
+    client: &Client,
+    findings: &mut Findings,
+    spec: &PublicationSpec,
+    table: &TableName,
+) -> Result<(), source::Error> {
+    let subject = format!("signal table {table}");
+    let quoted = table.quoted();
+    match publication::look_for_signals(client, spec, table).await? {
+        SignalTable::Published => findings.ok(subject, format!("is in publication {}", spec.name)),
+        SignalTable::Added | SignalTable::Joins => findings.ok(subject, "is captured, and published as the others"),
+        SignalTable::Lacking { sql } if spec.create => {
+            let ownership = "EXISTS (SELECT 1 FROM pg_publication WHERE pubname = $1 AND pg_has_role(pubowner, 'USAGE')) \
+                OR NOT EXISTS (SELECT 1 FROM pg_publication WHERE pubname = $1)";
+            if holds(client, ownership, &spec.name).await? {
+                findings
+                    .ok(subject, format!("is not in publication {} yet; capture adds it when it starts", spec.name));
+            } else {
+                findings.problem(
+                    subject,
+                    format!("is not in publication {}", spec.name),
+                    format!("As its owner: {sql}"),
+                );
+            }
+        }
+        SignalTable::Lacking { sql } => {
+            findings.problem(subject, format!("is not in publication {}: its rows ask for nothing", spec.name), sql);
+        }
+        SignalTable::Missing => findings.problem(
+            subject,
+            "does not exist",
+            format!("CREATE TABLE {quoted} (id varchar(42) PRIMARY KEY, type varchar(32) NOT NULL, data text);"),
+        ),
+        SignalTable::Keyless => findings.problem(
+            subject,
+            "has no primary key: published, the source would refuse updates and deletes of its rows",
+            format!("ALTER TABLE {quoted} ADD PRIMARY KEY (id);"),
+        ),
     }
     Ok(())
 }
