@@ -8,8 +8,9 @@ use crate::{
         flat::{Flat, Metadata, Records},
         subject::SubjectNaming,
     },
-    config::{Apply, Capture, FlatRecords, Format, Kafka, RecordsKind, Registry, SubjectStrategy, Topics},
+    config::{self, Apply, Capture, FlatRecords, Format, Kafka, RecordsKind, Registry, SubjectStrategy, Topics},
     kafka,
+    pipeline::capture::FailoverSlot,
     record::TopicNames,
     registry::RegistrySettings,
     schema::TableName,
@@ -77,6 +78,15 @@ pub(super) fn publication(config: &Capture) -> Result<PublicationSpec, source::E
         shapes: Shapes::new(&config.column_lists, &config.row_filters),
         create: config.create_publication,
     })
+}
+
+/// Whether stand-bys keep the slot.
+pub(super) const fn failover(config: &Capture) -> FailoverSlot {
+    match config.failover {
+        config::FailoverSlot::Auto => FailoverSlot::Auto,
+        config::FailoverSlot::On => FailoverSlot::On,
+        config::FailoverSlot::Off => FailoverSlot::Off,
+    }
 }
 
 /// Where a source's table is applied to.

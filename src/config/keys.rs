@@ -112,6 +112,12 @@ pub const KEYS: &[Key] = &[
     key("capture.commit_interval", Kind::Period, Some("\"50ms\""), "How long a Kafka transaction of it is filled."),
     key("capture.transaction_timeout", Kind::Period, Some("\"10m\""), "How long the brokers leave one open."),
     key(
+        "capture.failover",
+        Kind::Choice(&["auto", "on", "off"]),
+        Some("\"auto\""),
+        "Whether the slot is a failover slot, which stand-bys keep for their promotion (PostgreSQL 17 and later; docs/operations.md). auto: a new one is where the server can make it so. on, off: one that is there is altered.",
+    ),
+    key(
         "capture.on_gap",
         Kind::Choice(&["stop", "trust-slot", "resnapshot"]),
         Some("\"stop\""),

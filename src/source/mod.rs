@@ -30,6 +30,7 @@ pub mod lock;
 pub mod membership;
 pub mod publication;
 pub mod published;
+pub mod recovery;
 pub mod references;
 mod replay;
 #[cfg(test)]
