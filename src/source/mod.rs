@@ -32,6 +32,7 @@ pub mod publication;
 pub mod published;
 pub mod recovery;
 pub mod references;
+mod remark;
 mod replay;
 #[cfg(test)]
 mod scripted;

@@ -109,8 +109,8 @@ pub(super) async fn open(deps: &CaptureDeps, tables: &Arc<Tables>) -> Result<Opt
         deps.health.resume_table(&table.to_string());
     }
     let client = source::catalog::connect(&settings.source, APPLICATION_NAME).await?;
-    let marking = Marking::of(&client, settings).await?;
     standby::take_lock(&client, settings, &deps.health).await?;
+    let marking = Marking::of(&client, settings).await?;
     let cluster = Topics::new(&settings.kafka, &settings.topics, settings.create_topics)?;
     cluster.ensure_own(&settings.prefix).await?;
     let peeked = StateStore::peek(&settings.kafka, &state_topic(&settings.prefix)).await?;

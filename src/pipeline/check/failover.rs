@@ -29,12 +29,12 @@ pub(super) async fn judge(
         }
         return Ok(());
     }
-    if recovery::is_stand_by(client).await? {
-        StandBy::read(client).await?.judge(findings);
+    if deps.failover == FailoverSlot::Off {
+        findings.ok(SUBJECT, "stand-bys are not to keep the slot (capture.failover)");
         return Ok(());
     }
-    if deps.failover == FailoverSlot::Off {
-        findings.ok(SUBJECT, "the slot is not kept by stand-bys (capture.failover)");
+    if recovery::is_stand_by(client).await? {
+        StandBy::read(client).await?.judge(findings);
         return Ok(());
     }
     if slot.is_some_and(|slot| !slot.failover) && deps.failover == FailoverSlot::Auto {
@@ -97,7 +97,9 @@ impl Primary {
             findings.ok(SUBJECT, "no stand-by has a slot here: there is none that keeps capture's");
             return;
         }
-        for slot in self.slots.iter().filter(|slot| slot.active && !slot.feedback) {
+        // Others may belong to archives.
+        let is_meant = |slot: &&Physical| self.awaited.is_empty() || self.awaited.contains(&slot.name);
+        for slot in self.slots.iter().filter(is_meant).filter(|slot| slot.active && !slot.feedback) {
             findings.warning(
                 SUBJECT,
                 format!("the stand-by at slot {} gives no feedback, without which it synchronises no slots", slot.name),

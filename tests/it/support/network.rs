@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, copy},
     net::{TcpListener, TcpStream},
-    sync::Semaphore,
+    sync::{Semaphore, watch},
 };
 use walrelay::cli::demo::parts::Server;
 
@@ -17,6 +17,7 @@ const PIECE: usize = 1 << 14;
 /// Connections to a server through a place that counts what the server sends. They end with the test's runtime.
 pub struct Network {
     allowed: Arc<Semaphore>,
+    behind: watch::Sender<Server>,
 }
 
 impl Network {
@@ -26,10 +27,16 @@ impl Network {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener.local_addr().expect("an address");
         let allowed = Arc::new(Semaphore::new(0));
-        tokio::spawn(accept(listener, scenario.parts.source.clone(), Arc::clone(&allowed)));
+        let (behind, server) = watch::channel(scenario.parts.source.clone());
+        tokio::spawn(accept(listener, server, Arc::clone(&allowed)));
         scenario.settings.set("source.host", address.ip().to_string());
         scenario.settings.set("source.port", i64::from(address.port()));
-        Self { allowed }
+        Self { allowed, behind }
+    }
+
+    /// New connections lead to another server, as an address does that a failover moves.
+    pub fn lead_to(&self, server: &Server) {
+        self.behind.send_replace(server.clone());
     }
 
     /// So many bytes more of the server's come through, over all connections.
@@ -54,9 +61,10 @@ impl Network {
     }
 }
 
-async fn accept(listener: TcpListener, behind: Server, allowed: Arc<Semaphore>) {
+async fn accept(listener: TcpListener, behind: watch::Receiver<Server>, allowed: Arc<Semaphore>) {
     while let Ok((mut client, _)) = listener.accept().await {
-        let (allowed, behind) = (Arc::clone(&allowed), (behind.host.clone(), behind.port));
+        let server = behind.borrow().clone();
+        let (allowed, behind) = (Arc::clone(&allowed), (server.host, server.port));
         tokio::spawn(async move {
             let mut server = TcpStream::connect(behind).await?;
             let (mut from_client, mut to_client) = client.split();
