@@ -31,12 +31,7 @@ pub const KEYS: &[Key] = &[
     key("source.ssl_key", Kind::File, None, "PEM file of the client certificate's key."),
     key("source.connect_timeout", Kind::Period, Some("\"10s\""), "Time limit of a connection attempt."),
     key("capture.slot", Kind::Text(rule::slot), Some("\"walrelay\""), "Replication slot; created when missing."),
-    key(
-        "capture.publication",
-        Kind::Text(rule::identifier),
-        Some("\"walrelay\""),
-        "Publication that lists the tables.",
-    ),
+    key("capture.publication", Kind::Text(rule::identifier), Some("\"walrelay\""), "Publication that has the tables."),
     key(
         "capture.create_publication",
         Kind::Bool,

@@ -92,7 +92,6 @@ struct Opening<'a> {
     cluster: Topics,
     /// From where on the server can send again: a crash of it may take the slot back, but never below.
     restart: Lsn,
-    /// The slot, as it was found.
     found: Option<SlotState>,
     /// Whether stand-bys keep it.
     marking: Marking,
