@@ -45,7 +45,7 @@ pub(super) async fn judge(
         );
         return Ok(());
     }
-    Primary::read(client).await?.judge(findings);
+    Primary::read(client).await?.judge(findings, slot.is_some());
     Ok(())
 }
 
@@ -54,8 +54,18 @@ struct Physical {
     name: String,
     active: bool,
     lost: bool,
-    /// Its stand-by tells what its queries need (`hot_standby_feedback`).
-    feedback: bool,
+    feedback: Feedback,
+}
+
+/// What a stand-by tells its primary of rows that it needs.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Feedback {
+    /// Nothing (`hot_standby_feedback` is off).
+    None,
+    /// Those of its queries.
+    Queries,
+    /// Those of logical slots too, such as copies of the primary's.
+    Slots,
 }
 
 /// What a primary shows of its stand-bys.
@@ -63,34 +73,34 @@ struct Primary {
     slots: Vec<Physical>,
     /// `synchronized_standby_slots`.
     awaited: Vec<String>,
-    /// Connections of stand-bys that synchronise slots.
-    workers: i64,
 }
 
 impl Primary {
     async fn read(client: &Client) -> Result<Self, postgres::Error> {
         let failed = |error| postgres::Error::statement("reading the stand-bys' slots", error);
         let sql = "SELECT slot_name::text, active, wal_status = 'lost' OR invalidation_reason IS NOT NULL, \
-                          xmin IS NOT NULL OR catalog_xmin IS NOT NULL \
+                          xmin IS NOT NULL, catalog_xmin IS NOT NULL \
                    FROM pg_replication_slots WHERE slot_type = 'physical' AND NOT temporary ORDER BY 1";
         let mut slots = Vec::new();
         for row in client.query(sql, &[]).await.map_err(failed)? {
+            let feedback = match (row.try_get(3).map_err(failed)?, row.try_get(4).map_err(failed)?) {
+                (_, true) => Feedback::Slots,
+                (true, false) => Feedback::Queries,
+                (false, false) => Feedback::None,
+            };
             slots.push(Physical {
                 name: row.try_get(0).map_err(failed)?,
                 active: row.try_get(1).map_err(failed)?,
                 lost: row.try_get::<_, Option<bool>>(2).map_err(failed)?.unwrap_or(false),
-                feedback: row.try_get(3).map_err(failed)?,
+                feedback,
             });
         }
-        // The worker's name has the stand-by's cluster_name before it, where that is set.
-        let sql = "SELECT array(SELECT trim(n) FROM unnest(string_to_array(current_setting('synchronized_standby_slots'), ',')) n), \
-                          (SELECT count(*) FROM pg_stat_activity WHERE application_name LIKE '%slotsync worker')";
+        let sql = "SELECT array(SELECT trim(n) FROM unnest(string_to_array(current_setting('synchronized_standby_slots'), ',')) n)";
         let row = client.query_one(sql, &[]).await.map_err(failed)?;
-        let (awaited, workers) = (row.try_get(0).map_err(failed)?, row.try_get(1).map_err(failed)?);
-        Ok(Self { slots, awaited, workers })
+        Ok(Self { slots, awaited: row.try_get(0).map_err(failed)? })
     }
 
-    fn judge(&self, findings: &mut Findings) {
+    fn judge(&self, findings: &mut Findings, has_slot: bool) {
         let before = findings.count();
         self.judge_awaited(findings);
         if self.slots.is_empty() && self.awaited.is_empty() {
@@ -99,17 +109,17 @@ impl Primary {
         }
         // Others may belong to archives.
         let is_meant = |slot: &&Physical| self.awaited.is_empty() || self.awaited.contains(&slot.name);
-        for slot in self.slots.iter().filter(is_meant).filter(|slot| slot.active && !slot.feedback) {
+        for slot in self.slots.iter().filter(is_meant).filter(|slot| slot.active && slot.feedback == Feedback::None) {
             findings.warning(
                 SUBJECT,
                 format!("the stand-by at slot {} gives no feedback, without which it synchronises no slots", slot.name),
                 "There: ALTER SYSTEM SET hot_standby_feedback = on; SELECT pg_reload_conf();",
             );
         }
-        if self.workers == 0 {
+        if has_slot && !self.slots.iter().any(|slot| slot.feedback == Feedback::Slots) {
             findings.warning(
                 SUBJECT,
-                "no stand-by that synchronises slots is connected",
+                "no stand-by tells of a copy of a slot: none keeps capture's yet",
                 "There: ALTER SYSTEM SET sync_replication_slots = on; SELECT pg_reload_conf(); walrelay check with source.host at \
                  the stand-by tells what else it lacks.",
             );
