@@ -136,12 +136,15 @@ postgres_start() {
   await_answer "$part" 180 postgres_answers "$part"
 }
 
+# With PARTS_SOURCE_IMAGE or PARTS_TARGET_IMAGE, the data folder of a server that is stopped, a part begins as a stand-by with its
+# data; primary_conninfo is given by the part's settings.
 postgres_create() {
-  local part=$1 data new log
+  local part=$1 data new log image=PARTS_${1^^}_IMAGE fill=(postgres_fill)
+  [[ -z ${!image:-} ]] || fill=(postgres_copy "${!image}")
   data=$(postgres_data "$part") new=$(postgres_data "$part").new log=$(log_file "$part")
   mkdir -p "$STATE/log"
   as_postgres rm -rf "$new"
-  if ! postgres_fill "$new" >>"$log" 2>&1; then
+  if ! "${fill[@]}" "$new" >>"$log" 2>&1; then
     explain_failure "$part" "the cluster could not be created"
     return 1
   fi
@@ -156,6 +159,9 @@ postgres_fill() {
     as_postgres tee "$data/walrelay.conf" </dev/null &&
     postgres_roles | as_postgres "$bin/postgres" --single -D "$data" postgres
 }
+
+# postgres_copy IMAGE FOLDER
+postgres_copy() { as_postgres cp -a "$1" "$2" && as_postgres touch "$2/standby.signal"; }
 
 # One role per way to log in (see postgres_access); single-user mode reads one statement per line.
 postgres_roles() {

@@ -85,6 +85,7 @@ fn settings(config: &CaptureConfig) -> Result<CaptureSettings, source::Error> {
             config::SnapshotGuard::Stop => SnapshotGuard::Stop,
             config::SnapshotGuard::Off => SnapshotGuard::Off,
         },
+        failover: settings::failover(capture),
         on_gap: match capture.on_gap {
             // The configuration has no other word of it then.
             _ if capture.snapshot == config::SnapshotMode::WhenNeeded => GapPolicy::Resnapshot,

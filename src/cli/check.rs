@@ -36,6 +36,7 @@ fn deps(config: &CheckConfig) -> Result<CheckDeps, source::Error> {
             settings: source.clone(),
             silence: config.silence,
             slot: capture.slot.clone(),
+            failover: settings::failover(capture),
             publication: settings::publication(capture)?,
         }),
         None => None,

@@ -8,8 +8,9 @@ use crate::{
         flat::{Flat, Metadata, Records},
         subject::SubjectNaming,
     },
-    config::{Apply, Capture, FlatRecords, Format, Kafka, RecordsKind, Registry, SubjectStrategy, Topics},
+    config::{self, Apply, Capture, FlatRecords, Format, Kafka, RecordsKind, Registry, SubjectStrategy, Topics},
     kafka,
+    pipeline::capture::FailoverSlot,
     record::TopicNames,
     registry::RegistrySettings,
     schema::TableName,
@@ -82,6 +83,15 @@ pub(super) fn publication(config: &Capture) -> Result<PublicationSpec, source::E
             .and_then(|text| text.split_once('.'))
             .map(|(schema, table)| TableName::new(schema, table)),
     })
+}
+
+/// Whether stand-bys keep the slot.
+pub(super) const fn failover(config: &Capture) -> FailoverSlot {
+    match config.failover {
+        config::FailoverSlot::Auto => FailoverSlot::Auto,
+        config::FailoverSlot::On => FailoverSlot::On,
+        config::FailoverSlot::Off => FailoverSlot::Off,
+    }
 }
 
 /// Where a source's table is applied to.

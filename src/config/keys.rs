@@ -30,12 +30,7 @@ pub const KEYS: &[Key] = &[
     key("source.ssl_key", Kind::File, None, "PEM file of the client certificate's key."),
     key("source.connect_timeout", Kind::Period, Some("\"10s\""), "Time limit of a connection attempt."),
     key("capture.slot", Kind::Text(rule::slot), Some("\"walrelay\""), "Replication slot; created when missing."),
-    key(
-        "capture.publication",
-        Kind::Text(rule::identifier),
-        Some("\"walrelay\""),
-        "Publication that lists the tables.",
-    ),
+    key("capture.publication", Kind::Text(rule::identifier), Some("\"walrelay\""), "Publication that has the tables."),
     key(
         "capture.create_publication",
         Kind::Bool,
@@ -110,6 +105,12 @@ pub const KEYS: &[Key] = &[
     ),
     key("capture.commit_interval", Kind::Period, Some("\"50ms\""), "How long a Kafka transaction of it is filled."),
     key("capture.transaction_timeout", Kind::Period, Some("\"10m\""), "How long the brokers leave one open."),
+    key(
+        "capture.failover",
+        Kind::Choice(&["auto", "on", "off"]),
+        Some("\"auto\""),
+        "Whether the slot is a failover slot, which stand-bys keep for their promotion (PostgreSQL 17 and later; docs/operations.md). auto: a new one is where the server can make it so. on, off: one that is there is altered.",
+    ),
     key(
         "capture.on_gap",
         Kind::Choice(&["stop", "trust-slot", "resnapshot"]),

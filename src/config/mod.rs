@@ -36,8 +36,8 @@ pub use self::{
     layers::{Entry, Layers},
     problem::{Error, Origin, Problem},
     sections::{
-        Apply, Capture, Delivery, FlatRecords, Format, Kafka, Log, LogFormat, OnGap, OnStop, OnUnlogged, Origins,
-        RecordsKind, Registry, SnapshotGuard, SnapshotMode, SubjectStrategy, Topics,
+        Apply, Capture, Delivery, FailoverSlot, FlatRecords, Format, Kafka, Log, LogFormat, OnGap, OnStop, OnUnlogged,
+        Origins, RecordsKind, Registry, SnapshotGuard, SnapshotMode, SubjectStrategy, Topics,
     },
     value::{Bound, ByteSize, ParseError, Period, Secret},
 };

@@ -87,6 +87,18 @@ pub enum OnGap {
     Resnapshot,
 }
 
+/// Whether stand-bys keep the slot for their promotion.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum FailoverSlot {
+    /// A new one, where the server can.
+    Auto,
+    /// Yes, or capture does not begin.
+    On,
+    /// No.
+    Off,
+}
+
 /// What to do when rows changed without an event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -142,6 +154,7 @@ pub struct Capture {
     pub delivery: Delivery,
     pub commit_interval: Period,
     pub transaction_timeout: Period,
+    pub failover: FailoverSlot,
     pub on_gap: OnGap,
     pub on_unlogged: OnUnlogged,
     pub on_stop: OnStop,

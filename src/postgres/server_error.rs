@@ -27,6 +27,8 @@ pub struct ServerError {
     pub table: Option<String>,
     /// The column, where the error is about one.
     pub column: Option<String>,
+    /// The function of the server that reports it, which no language of messages changes.
+    pub routine: Option<String>,
     /// The WAL position of the change at which an output plug-in failed, as its context tells it.
     pub change: Option<Lsn>,
 }
@@ -44,6 +46,7 @@ impl ServerError {
             constraint: None,
             table: None,
             column: None,
+            routine: None,
             change: None,
         }
     }
@@ -55,6 +58,7 @@ impl ServerError {
 
         let (mut code, mut message, mut hint) = (String::new(), String::new(), None);
         let (mut constraint, mut schema, mut table, mut column, mut change) = (None, None, None, None, None);
+        let mut routine = None;
         while let Ok(Some(field)) = fields.next() {
             let value = || String::from_utf8_lossy(field.value_bytes()).into_owned();
             match field.type_() {
@@ -65,12 +69,13 @@ impl ServerError {
                 b's' => schema = Some(value()),
                 b't' => table = Some(value()),
                 b'c' => column = Some(value()),
+                b'R' => routine = Some(value()),
                 b'W' => change = position_in(&value()),
                 _ => {}
             }
         }
         let table = join_table(schema.as_deref(), table.as_deref());
-        Self { server_hint: hint, constraint, table, column, change, ..Self::new(code, &message) }
+        Self { server_hint: hint, constraint, table, column, routine, change, ..Self::new(code, &message) }
     }
 
     /// Whether it is an integrity violation, deadlock, … of this code.

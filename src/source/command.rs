@@ -60,6 +60,12 @@ pub fn create_slot(slot: &str, options: SlotOptions, server_version: u32) -> Str
     format!("{head} (SNAPSHOT '{snapshot}'{failover})")
 }
 
+/// `ALTER_REPLICATION_SLOT`, which PostgreSQL 17 and later know.
+#[must_use]
+pub fn alter_slot(slot: &str, failover: bool) -> String {
+    format!("ALTER_REPLICATION_SLOT {} (FAILOVER {failover})", quote_identifier(slot))
+}
+
 /// `START_REPLICATION`.
 #[must_use]
 pub fn start_replication(slot: &str, start: Lsn, publications: &[&str], options: StreamOptions) -> String {
@@ -99,6 +105,7 @@ mod tests {
         assert_eq!(create_slot("s", options, 140_012), format!("{head} EXPORT_SNAPSHOT"));
         assert_eq!(create_slot("s", options, 150_000), format!("{head} (SNAPSHOT 'export')"));
         assert_eq!(create_slot("s", options, 170_000), format!("{head} (SNAPSHOT 'export', FAILOVER true)"));
+        assert_eq!(alter_slot("s", false), "ALTER_REPLICATION_SLOT \"s\" (FAILOVER false)");
         let plain = "CREATE_REPLICATION_SLOT \"s\" LOGICAL pgoutput";
         assert_eq!(create_slot("s", SlotOptions::default(), 140_000), format!("{plain} NOEXPORT_SNAPSHOT"));
         assert_eq!(create_slot("s", SlotOptions::default(), 160_000), format!("{plain} (SNAPSHOT 'nothing')"));

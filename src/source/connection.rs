@@ -135,6 +135,11 @@ impl ReplicationConnection {
         Ok(CreatedSlot { consistent_point, snapshot_name: rows.first("snapshot_name").map(str::to_owned) })
     }
 
+    /// Has a slot synchronised to stand-bys, or no longer, waiting until no one uses it (PostgreSQL 17; trap T16).
+    pub async fn alter_failover(&mut self, slot: &str, failover: bool) -> Result<(), Error> {
+        self.query(&format!("altering slot {slot}"), &command::alter_slot(slot, failover)).await.map(drop)
+    }
+
     /// Drops a slot, waiting until no one uses it.
     pub async fn drop_slot(&mut self, slot: &str) -> Result<(), Error> {
         let sql = format!("DROP_REPLICATION_SLOT {} WAIT", quote_identifier(slot));

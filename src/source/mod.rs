@@ -30,7 +30,9 @@ pub mod lock;
 pub mod membership;
 pub mod publication;
 pub mod published;
+pub mod recovery;
 pub mod references;
+mod remark;
 mod replay;
 pub mod request;
 #[cfg(test)]

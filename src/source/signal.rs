@@ -9,7 +9,7 @@ use super::{
     catalog::{self, PublishedTable},
     condition,
     error::Error,
-    publication, window,
+    publication, recovery, window,
 };
 use crate::{
     event::Condition,
@@ -179,10 +179,7 @@ pub async fn must_be_taken(client: &Client) -> Result<(), SignalError> {
     if window::takes_markers(client).await? {
         return Ok(());
     }
-    let failed = |error| Error::statement("asking whether the server is a stand-by", error);
-    let row = client.query_one("SELECT pg_is_in_recovery()", &[]).await.map_err(failed)?;
-    let stands_by: bool = row.try_get(0).map_err(failed)?;
-    Err(if stands_by { SignalError::StandBy } else { SignalError::Forbidden })
+    Err(if recovery::is_stand_by(client).await? { SignalError::StandBy } else { SignalError::Forbidden })
 }
 
 /// Writes a signal into the log, in a transaction of its own. Gives the message's place there.

@@ -32,6 +32,8 @@ pub struct SlotState {
     pub two_phase: bool,
     /// Synchronised to stand-bys (17+).
     pub failover: bool,
+    /// A stand-by's copy of the primary's slot, which nobody can use before the promotion (17+).
+    pub synchronised: bool,
     /// Why it was invalidated (17+).
     pub invalidation_reason: Option<String>,
 }
@@ -65,6 +67,11 @@ pub enum SlotVerdict {
         /// Ours.
         recorded: Lsn,
     },
+    /// The server is a stand-by that keeps a copy of the primary's slot for its promotion (trap T16).
+    Synchronised {
+        /// It outlives the promotion; a fresh copy does not before it has caught up with the primary's (trap T82).
+        lasting: bool,
+    },
     /// It decodes prepared transactions early, which loses rows after a restart (trap T39): drop and create it anew.
     TwoPhase,
     /// It is not ours: another plug-in, another database, physical or temporary.
@@ -97,6 +104,7 @@ pub async fn read(client: &Client, name: &str) -> Result<Option<SlotState>, Erro
         temporary: row.try_get("temporary").map_err(failed)?,
         two_phase: row.try_get("two_phase").map_err(failed)?,
         failover: row.try_get("failover").map_err(failed)?,
+        synchronised: row.try_get("synchronised").map_err(failed)?,
         invalidation_reason: row.try_get("invalidation_reason").map_err(failed)?,
     }))
 }
@@ -117,12 +125,14 @@ fn state_query(server_version: u32) -> String {
     format!(
         "SELECT s.plugin::text, s.database::text, s.active_pid, a.application_name, s.temporary, s.wal_status, \
                 s.safe_wal_size, s.confirmed_flush_lsn::text AS confirmed_flush, s.restart_lsn::text AS restart_lsn, \
-                s.two_phase, {} AS failover, {} AS invalidation_reason, \
+                s.two_phase, {} AS failover, {} AS synchronised, {} AS invalidation_reason, \
                 pg_wal_lsn_diff(CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() \
                                      ELSE pg_current_wal_lsn() END, s.restart_lsn)::bigint AS retained_bytes \
          FROM pg_replication_slots s LEFT JOIN pg_stat_activity a ON a.pid = s.active_pid \
          WHERE s.slot_name = $1",
         from_17("s.failover", "false"),
+        // Once promoted, the server says the same of it, and lets it be used.
+        from_17("s.synced AND pg_is_in_recovery()", "false"),
         from_17("s.invalidation_reason", "NULL::text"),
     )
 }
@@ -134,6 +144,9 @@ fn state_query(server_version: u32) -> String {
 #[must_use]
 pub fn assess(slot: Option<&SlotState>, database: &str, recorded: Option<Lsn>) -> SlotVerdict {
     let Some(slot) = slot else { return SlotVerdict::Missing };
+    if slot.synchronised {
+        return SlotVerdict::Synchronised { lasting: !slot.temporary };
+    }
     if let Some(reason) = foreign(slot, database) {
         return SlotVerdict::Foreign { reason };
     }
@@ -259,6 +272,7 @@ mod tests {
             temporary: false,
             two_phase: false,
             failover: false,
+            synchronised: false,
             invalidation_reason: None,
         }
     }
@@ -282,8 +296,8 @@ mod tests {
     }
 
     #[test]
-    fn lost_two_phase_foreign_and_used_slots_are_refused() {
-        // traps T13, T14, T39
+    fn lost_two_phase_foreign_copied_and_used_slots_are_refused() {
+        // traps T13, T14, T39, T82
         let lost = |verdict| matches!(verdict, SlotVerdict::Lost { .. });
         assert!(lost(verdict(|slot| slot.wal_status = Some("lost".into()), None)));
         assert!(lost(verdict(|slot| slot.invalidation_reason = Some("idle_timeout".into()), None)));
@@ -294,6 +308,11 @@ mod tests {
         assert!(foreign(verdict(|slot| slot.plugin = Some("test_decoding".into()), None)));
         assert!(foreign(verdict(|slot| slot.database = Some("other".into()), None)));
         assert!(foreign(verdict(|slot| slot.temporary = true, None)));
+        let copy = |temporary| {
+            verdict(|slot| (slot.synchronised, slot.temporary, slot.active_pid) = (true, temporary, Some(7)), None)
+        };
+        assert_eq!(copy(false), SlotVerdict::Synchronised { lasting: true });
+        assert_eq!(copy(true), SlotVerdict::Synchronised { lasting: false });
         let used = SlotVerdict::InUse { pid: 7, application: None };
         assert_eq!(verdict(|slot| slot.active_pid = Some(7), None), used);
     }

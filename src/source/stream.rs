@@ -34,9 +34,10 @@ use super::{
     error::Error,
     feedback::Feedback,
     intake::{self, Intake, Taken},
+    remark::{self, Remarks},
     replay::{Replay, Step},
     spool::{Problem, Spool},
-    wire::{RawFrame, Wire, log_notice},
+    wire::{RawFrame, Wire},
     xids,
 };
 pub use super::{item::StreamItem, spool::SpoolSettings, stream_status::StreamStatus};
@@ -50,11 +51,6 @@ use crate::{
 const CHANNEL_SLOTS: usize = 64;
 /// How long the server may take to end the stream after we ask it to.
 const END_LIMIT: Duration = Duration::from_secs(5);
-
-/// SQLSTATE of what the catalog does not have: in a stream, the publication as it was when a change was made.
-const UNDEFINED_OBJECT: &str = "42704";
-/// SQLSTATE of the warning that a server from version 18 on gives instead, and passes over the change.
-const PUBLICATION_SKIPPED: &str = "55000";
 
 /// How a stream is read.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -152,6 +148,7 @@ pub fn spawn(
         listening_since: now,
         asked: false,
         reply_due: false,
+        remarks: Remarks::default(),
     };
     let task = tokio::spawn(task.run());
     (receiver, StreamHandle { status, stop, task })
@@ -203,6 +200,7 @@ struct Task {
     asked: bool,
     /// The server asked for a status update.
     reply_due: bool,
+    remarks: Remarks,
 }
 
 impl Task {
@@ -297,20 +295,24 @@ impl Task {
     }
 
     /// A message that is no CopyData.
-    fn accept_control(&self, frame: RawFrame) -> Result<(), Error> {
+    fn accept_control(&mut self, frame: RawFrame) -> Result<(), Error> {
         match self.wire.decode(frame)? {
             backend::Message::NoticeResponse(body) => {
                 let notice = ServerError::from_fields(body.fields());
-                if notice.is(PUBLICATION_SKIPPED) {
+                if remark::passes_over(&notice) {
                     return Err(self.publication_absent(Box::new(notice)));
                 }
-                log_notice(&notice);
+                self.remarks.log(&self.slot, &notice);
             }
             backend::Message::ParameterStatus(_) => {}
             backend::Message::ErrorResponse(body) => {
                 let source = Box::new(ServerError::from_fields(body.fields()));
-                if source.is(UNDEFINED_OBJECT) {
+                if remark::lacks_publication(&source) {
                     return Err(self.publication_absent(source));
+                }
+                if remark::awaits_stand_by(&source) {
+                    // It ends, and waits no longer.
+                    return Err(Error::Ended { address: self.wire.address().to_owned(), slot: self.slot.clone() });
                 }
                 let doing = format!("streaming slot {}", self.slot);
                 return Err(postgres::Error::Statement { doing, source }.into());

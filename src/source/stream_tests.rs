@@ -214,6 +214,20 @@ async fn a_publication_that_was_not_there_ends_the_stream_whether_the_server_fai
     }
 }
 
+/// What a server from version 17 on says while a stand-by of `synchronized_standby_slots` is not connected, and when it ends meanwhile.
+#[tokio::test]
+async fn a_server_that_waits_for_its_stand_by_goes_on_later() {
+    let (mut batches, _handle, mut peer, _flush) = start(60_000, StreamSettings::default()).await;
+    for _ in 0..2 {
+        peer.send(b'N', b"SWARNING\0C55000\0Mslot \"a\" does not have active_pid\0RStandbySlotsHaveCaughtup\0\0").await;
+    }
+    peer.keepalive(150, false).await;
+    assert_eq!(items(&mut batches, 1).await.len(), 1);
+    peer.send(b'E', b"SERROR\0C55000\0Mslot \"a\" does not have active_pid\0RStandbySlotsHaveCaughtup\0\0").await;
+    let error = failure(&mut batches).await;
+    assert!(matches!(error, Error::Ended { .. }) && error.severity() == Severity::Transient, "{error}");
+}
+
 #[tokio::test]
 async fn the_end_of_the_copy_and_of_the_connection_are_transient_errors() {
     let (mut batches, _handle, mut peer, _flush) = start(60_000, StreamSettings::default()).await;

@@ -26,6 +26,7 @@ mod declared;
 mod encoded_bytes;
 mod evolution;
 mod exactly_once;
+mod failover;
 mod flat;
 mod gap;
 mod half_sent;

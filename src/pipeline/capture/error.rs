@@ -137,6 +137,22 @@ pub enum Error {
         /// Why not.
         reason: String,
     },
+    /// The source is a stand-by that keeps a copy of the slot (trap T16).
+    #[error(
+        "replication slot {slot} is synchronised from the primary, and the source is a stand-by that is not promoted yet"
+    )]
+    SlotSynchronised {
+        /// The slot.
+        slot: String,
+    },
+    /// Stand-bys are to keep the slot, and cannot.
+    #[error("replication slot {slot} cannot be a failover slot: {reason}")]
+    NoFailoverSlot {
+        /// The slot.
+        slot: String,
+        /// Why not.
+        reason: &'static str,
+    },
     /// Another program streams from the slot (trap T14).
     #[error("replication slot {slot} is in use by process {pid} ({application})")]
     SlotInUse {
@@ -399,6 +415,7 @@ impl Classify for Error {
             | Self::Renamed { .. }
             | Self::Replaced { .. } => Severity::Definite,
             Self::SlotInUse { .. }
+            | Self::SlotSynchronised { .. }
             | Self::StateMoved { .. }
             | Self::StreamEnded
             | Self::SnapshotTask
@@ -439,6 +456,8 @@ impl Classify for Error {
                 "Set [capture] on_gap = \"resnapshot\", or snapshot = \"when-needed\", to take a new snapshot into the same topics; the sinks empty their tables first.".into()
             }
             Self::SlotUnusable { slot, .. } => format!("Before the first start configure another name in [capture] slot. If capture has used the slot before, or nothing else does, drop it (SELECT pg_drop_replication_slot('{slot}');), with [capture] on_gap = \"resnapshot\" in the first case."),
+            Self::SlotSynchronised { .. } => "It is tried again until the server is promoted (SELECT pg_promote();). If its primary works, let [source] host lead there.".into(),
+            Self::NoFailoverSlot { .. } => "Set [capture] failover = \"auto\".".into(),
             Self::SlotInUse { .. } => "This one waits until the other ends: end it, or configure another name in [capture] slot.".into(),
             Self::State { topic, .. } => format!("The topic {topic} must be written by walrelay only; a newer version of walrelay may have written it."),
             Self::RecordTooLarge { topic, size, .. } => format!("Raise max.message.bytes of topic {topic} above {size} and restart capture; the table goes on where it stopped."),

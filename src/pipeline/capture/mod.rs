@@ -27,6 +27,7 @@ mod described;
 mod destinations;
 mod error;
 mod extent;
+mod failover;
 mod figures;
 mod goal;
 mod guard;
@@ -75,8 +76,9 @@ mod wider;
 mod windows;
 
 pub use error::Error;
+pub use failover::SINCE as FAILOVER_SLOTS_SINCE;
 pub use settings::{
-    CaptureDeps, CaptureSettings, Delivery, GapPolicy, OriginFilter, SnapshotGuard, SnapshotMode, StopPolicy,
-    UnloggedPolicy, transactional_id,
+    CaptureDeps, CaptureSettings, Delivery, FailoverSlot, GapPolicy, OriginFilter, SnapshotGuard, SnapshotMode,
+    StopPolicy, UnloggedPolicy, transactional_id,
 };
 pub use supervisor::run;

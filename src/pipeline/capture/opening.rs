@@ -10,6 +10,7 @@ use super::{
     beside,
     chunks::SnapshotPlan,
     destinations::Destinations,
+    failover::Marking,
     goal::Rest,
     guard, in_progress,
     initial::{Beginning, Copy},
@@ -45,7 +46,7 @@ use crate::{
     source::{
         self,
         connection::{APPLICATION_NAME, ReplicationConnection, SlotOptions},
-        slot::SlotVerdict,
+        slot::SlotState,
         stream::{Batch, StreamHandle, spawn},
     },
 };
@@ -91,6 +92,9 @@ struct Opening<'a> {
     cluster: Topics,
     /// From where on the server can send again: a crash of it may take the slot back, but never below.
     restart: Lsn,
+    found: Option<SlotState>,
+    /// Whether stand-bys keep it.
+    marking: Marking,
     /// Tables could join, but not now.
     put_off: bool,
     /// What holds is not what is configured.
@@ -105,6 +109,7 @@ pub(super) async fn open(deps: &CaptureDeps, tables: &Arc<Tables>) -> Result<Opt
     }
     let client = source::catalog::connect(&settings.source, APPLICATION_NAME).await?;
     standby::take_lock(&client, settings, &deps.health).await?;
+    let marking = Marking::of(&client, settings).await?;
     let cluster = Topics::new(&settings.kafka, &settings.topics, settings.create_topics)?;
     cluster.ensure_own(&settings.prefix).await?;
     let peeked = StateStore::peek(&settings.kafka, &state_topic(&settings.prefix)).await?;
@@ -118,6 +123,8 @@ pub(super) async fn open(deps: &CaptureDeps, tables: &Arc<Tables>) -> Result<Opt
         survey: Survey::default(),
         cluster,
         restart: Lsn::ZERO,
+        found: None,
+        marking,
         put_off: false,
         replays: false,
     };
@@ -305,35 +312,24 @@ impl Opening<'_> {
     }
 
     async fn slot(&mut self) -> Result<Option<Slot>, Error> {
-        let settings = self.deps.settings.clone();
-        let found = standby::settled_slot(&self.client, &settings).await?;
-        self.restart = found.as_ref().and_then(|slot| slot.restart_lsn).unwrap_or(Lsn::ZERO);
-        let unusable = |reason: String| Error::SlotUnusable { slot: settings.slot.clone(), reason };
-        match source::slot::assess(found.as_ref(), &settings.source.database, None) {
-            SlotVerdict::Missing => Ok(None),
-            SlotVerdict::Ready { confirmed_flush } | SlotVerdict::Ahead { confirmed_flush, .. } => {
-                Ok(Some(Slot { confirmed_flush, lost: false }))
-            }
-            SlotVerdict::Lost { .. } => Ok(Some(Slot { confirmed_flush: Lsn::ZERO, lost: true })),
-            SlotVerdict::InUse { pid, application } => {
-                Err(Error::SlotInUse { slot: settings.slot.clone(), pid, application: application.unwrap_or_default() })
-            }
-            SlotVerdict::TwoPhase => Err(unusable("it decodes prepared transactions early (two_phase)".into())),
-            SlotVerdict::Foreign { reason } => Err(unusable(reason)),
-        }
+        let settings = &self.deps.settings;
+        self.found = standby::settled_slot(&self.client, settings).await?;
+        self.restart = self.found.as_ref().and_then(|slot| slot.restart_lsn).unwrap_or(Lsn::ZERO);
+        start::usable(self.found.as_ref(), &settings.slot, &settings.source.database)
     }
 
     /// The slot is taken first, then earlier writers are fenced, then the state is read: a stand-by that fenced before it
     /// owned the slot would kill the active one (PROTOCOL, "State and slot").
     async fn resume(
         mut self,
-        replication: ReplicationConnection,
+        mut replication: ReplicationConnection,
         peeked: State,
         going_on: GoingOn,
         unread: Option<Vec<Unread>>,
     ) -> Result<Opened, Error> {
         let GoingOn { checkpoint, from, below, gap } = going_on;
         let publication = self.deps.settings.publication.name.clone();
+        self.marking.keep(&mut replication, self.found.as_ref()).await?;
         let options = stream_options(&self.deps.settings, &self.client, &self.survey.published, self.tables);
         let options = in_progress::with_streaming(options, &self.deps, &self.client, self.tables);
         let stream =
@@ -447,7 +443,11 @@ impl Opening<'_> {
             tracing::info!(slot = %settings.slot, "dropped the slot of an earlier start");
         }
         // One that nothing is streamed from must keep no WAL for nobody, also where capture is killed.
-        let options = SlotOptions { export_snapshot: copying, failover: streaming, temporary: !streaming };
+        let options = SlotOptions {
+            export_snapshot: copying,
+            failover: streaming && self.marking.creates,
+            temporary: !streaming,
+        };
         let slot = replication.create_logical_slot(&settings.slot, options, SLOT_LIMIT).await?;
         let at = slot.consistent_point;
         tracing::info!(slot = %settings.slot, consistent_point = %at, timeline = server.timeline, "created replication slot");

@@ -39,20 +39,19 @@ impl PositionRecord {
         *self.flush.borrow()
     }
 
-    /// Makes sure that events at `wanted` may be published; `end_of_wal` lets one record serve for many transactions.
+    /// Makes sure that events at `wanted` may be published; below which LSN others may be. One record serves for everything that was
+    /// `received` by then.
     ///
     /// The ceiling lies above what it allows: a commit that begins where the WAL ended is in none of what is below, so a
-    /// stream that has come to the ceiling is through with it, and a server whose WAL ends there may lack that commit.
-    pub(super) async fn raise_ceiling(
-        &self,
-        wanted: Lsn,
-        end_of_wal: impl AsyncFnOnce() -> Result<Lsn, Error>,
-    ) -> Result<Lsn, Error> {
+    /// stream that has come to the ceiling is through with it, and a server whose WAL ends there may lack that commit. It is no
+    /// higher than that: a stand-by that has all that the server sent to capture lacks nothing, whatever else the server had
+    /// (trap T16; manual, `synchronized_standby_slots`).
+    pub(super) async fn raise_ceiling(&self, wanted: Lsn, received: Lsn) -> Result<Lsn, Error> {
         let mut checkpoint = self.checkpoint.lock().await;
         if checkpoint.ceiling > wanted {
             return Ok(checkpoint.ceiling);
         }
-        let ceiling = Lsn(wanted.0.saturating_add(1)).max(end_of_wal().await?);
+        let ceiling = Lsn(wanted.0.saturating_add(1)).max(received);
         let raised = Checkpoint { ceiling, ..checkpoint.clone() };
         self.store.write(&[Update::Checkpoint(Box::new(raised.clone()))]).await?;
         *checkpoint = raised;

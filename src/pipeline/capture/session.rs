@@ -125,12 +125,6 @@ impl Session {
         publisher.topic(self.topics.get(table)?)
     }
 
-    /// Makes sure that events at `commit` may be published; below which LSN others may be. One record serves for everything that
-    /// the WAL holds by then.
-    pub(super) async fn raise_ceiling(&self, commit: Lsn) -> Result<Lsn, Error> {
-        self.position.raise_ceiling(commit, async || Ok(source::wal::flushed(&self.client).await?)).await
-    }
-
     /// Tables that stopped in an earlier process are tried again, and so is what is beside them: it was held in the WAL.
     pub(super) async fn retry_stopped(&self, state: &State) -> Result<(), Error> {
         let beside: Vec<_> = beside::of(&self.settings).map(|(name, _)| name).collect();

@@ -61,6 +61,18 @@ pub enum GapPolicy {
     Resnapshot,
 }
 
+/// Whether stand-bys keep the slot for their promotion (PostgreSQL 17; trap T16).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum FailoverSlot {
+    /// A new slot is such where the server can make it so; one that is there stays as it is.
+    #[default]
+    Auto,
+    /// It is, or capture does not begin.
+    On,
+    /// It is not.
+    Off,
+}
+
 /// What to do when rows of a table changed in a way that no event tells.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -140,6 +152,8 @@ pub struct CaptureSettings {
     pub snapshot_chunk_bytes: u64,
     /// What to do when the slot may be lost before it is through.
     pub snapshot_guard: SnapshotGuard,
+    /// Whether stand-bys keep the slot.
+    pub failover: FailoverSlot,
     /// What to do when WAL is missing.
     pub on_gap: GapPolicy,
     /// What to do when rows changed without an event.

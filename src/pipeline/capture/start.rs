@@ -9,7 +9,12 @@ use super::{
     settings::GapPolicy,
     state::{Checkpoint, Phase},
 };
-use crate::{avro::content::OwnHeaders, lsn::Lsn, record::TopicNames};
+use crate::{
+    avro::content::OwnHeaders,
+    lsn::Lsn,
+    record::TopicNames,
+    source::slot::{self, SlotState, SlotVerdict},
+};
 
 /// What the server says of itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,6 +32,25 @@ pub(super) struct Server {
 pub(super) struct Slot {
     pub(super) confirmed_flush: Lsn,
     pub(super) lost: bool,
+}
+
+/// What the decision needs of a slot; an error if it cannot be used, or not yet.
+pub(super) fn usable(found: Option<&SlotState>, name: &str, database: &str) -> Result<Option<Slot>, Error> {
+    let slot = name.to_owned();
+    let unusable = |reason: String| Error::SlotUnusable { slot: name.to_owned(), reason };
+    match slot::assess(found, database, None) {
+        SlotVerdict::Missing => Ok(None),
+        SlotVerdict::Ready { confirmed_flush } | SlotVerdict::Ahead { confirmed_flush, .. } => {
+            Ok(Some(Slot { confirmed_flush, lost: false }))
+        }
+        SlotVerdict::Lost { .. } => Ok(Some(Slot { confirmed_flush: Lsn::ZERO, lost: true })),
+        SlotVerdict::InUse { pid, application } => {
+            Err(Error::SlotInUse { slot, pid, application: application.unwrap_or_default() })
+        }
+        SlotVerdict::Synchronised { .. } => Err(Error::SlotSynchronised { slot }),
+        SlotVerdict::TwoPhase => Err(unusable("it decodes prepared transactions early (two_phase)".into())),
+        SlotVerdict::Foreign { reason } => Err(unusable(reason)),
+    }
 }
 
 /// How a session begins.

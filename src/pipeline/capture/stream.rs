@@ -32,7 +32,11 @@ use crate::{
     record::{ChangedRow, EncodeError, Encoder, LogicalMessage},
     retry::{Classify as _, Severity},
     schema::{Relation, TableName},
-    source::{signal, stream::StreamItem, window},
+    source::{
+        signal,
+        stream::{StreamItem, StreamStatus},
+        window,
+    },
 };
 
 /// Follows the stream of one session.
@@ -50,6 +54,8 @@ pub(super) struct Streamer {
     last: Option<(Lsn, i64)>,
     /// Below it events may be published.
     ceiling: Lsn,
+    /// How far the stream has been received.
+    status: Arc<StreamStatus>,
     extent: Extent,
     /// Everything inside of the extent was taken.
     through: bool,
@@ -62,7 +68,7 @@ impl Streamer {
         session: Arc<Session>,
         (routes, messages, boundaries): (Routes, Messages, Boundaries),
         publisher: Arc<Publisher>,
-        extent: Extent,
+        (extent, status): (Extent, Arc<StreamStatus>),
     ) -> Self {
         Self {
             encoder: session.encoder(),
@@ -76,6 +82,7 @@ impl Streamer {
             open: None,
             last: None,
             ceiling: Lsn::ZERO,
+            status,
             extent,
             through: false,
             processed_ns: 0,
@@ -175,7 +182,7 @@ impl Streamer {
 
     async fn may_publish(&mut self, at: Lsn) -> Result<(), Error> {
         if at >= self.ceiling {
-            self.ceiling = self.session.raise_ceiling(at).await?;
+            self.ceiling = self.session.position.raise_ceiling(at, self.status.received()).await?;
         }
         Ok(())
     }

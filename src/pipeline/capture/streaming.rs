@@ -70,7 +70,7 @@ pub(super) async fn run(deps: &CaptureDeps, tables: &Arc<Tables>, token: &Cancel
         Delivery::ExactlyOnce => "streaming, exactly once",
     });
     let routes = Routes::new(Arc::clone(&session), versions, session.position.ceiling().await);
-    let streamer = streamer(&session, routes, &publisher, below);
+    let streamer = streamer(&session, routes, &publisher, (below, handle.status()));
     // The stream lives as long as its receiver: it has to confirm what is recorded last.
     let outcome = follow((&session, &publisher), (streamer, rest, below), &mut batches, &handle, token).await;
     let outcome = match outcome {
@@ -95,7 +95,12 @@ pub(super) async fn run(deps: &CaptureDeps, tables: &Arc<Tables>, token: &Cancel
     outcome
 }
 
-fn streamer(session: &Arc<Session>, routes: Routes, publisher: &Arc<Publisher>, below: Option<Lsn>) -> Streamer {
+fn streamer(
+    session: &Arc<Session>,
+    routes: Routes,
+    publisher: &Arc<Publisher>,
+    (below, status): (Option<Lsn>, Arc<StreamStatus>),
+) -> Streamer {
     let CaptureSettings { prefix, encoder, transactions, .. } = &session.settings;
     let running = |name: &TableName, topic: &str| publisher.topic(topic).filter(|_| !session.tables.is_stopped(name));
     let messages = running(&beside::messages(prefix), encoder.topics.messages());
@@ -103,7 +108,7 @@ fn streamer(session: &Arc<Session>, routes: Routes, publisher: &Arc<Publisher>, 
     let messages = Messages::new(Arc::clone(session), Arc::clone(publisher), messages);
     let boundaries = Boundaries::new(Arc::clone(session), Arc::clone(publisher), transactions);
     let publisher = Arc::clone(publisher);
-    Streamer::new(Arc::clone(session), (routes, messages, boundaries), publisher, Extent::new(below))
+    Streamer::new(Arc::clone(session), (routes, messages, boundaries), publisher, (Extent::new(below), status))
 }
 
 /// The server has a change, but no publication of its time: the former one has it, if this one is younger than the change. The

@@ -5,6 +5,7 @@ use std::{collections::BTreeMap, time::Duration};
 use crate::{
     avro::content::Content,
     kafka,
+    pipeline::capture::FailoverSlot,
     postgres::Settings,
     record::TopicNames,
     registry::RegistrySettings,
@@ -33,6 +34,8 @@ pub struct SourceDeps {
     pub silence: Duration,
     /// The slot.
     pub slot: String,
+    /// Whether stand-bys are to keep it.
+    pub failover: FailoverSlot,
     /// The publication and its tables.
     pub publication: PublicationSpec,
 }

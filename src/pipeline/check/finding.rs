@@ -103,6 +103,11 @@ impl Findings {
         self.list.iter().filter(|finding| finding.verdict == Verdict::Problem).count()
     }
 
+    /// How many findings there are so far.
+    pub(super) const fn count(&self) -> usize {
+        self.list.len()
+    }
+
     pub(super) fn into_list(self) -> Vec<Finding> {
         self.list
     }

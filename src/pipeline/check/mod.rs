@@ -1,6 +1,7 @@
 //! `walrelay check`: looks at every prerequisite and says what is wrong and what fixes it. It changes nothing.
 
 mod deps;
+mod failover;
 mod finding;
 mod registry;
 mod source;

@@ -6,6 +6,7 @@ use tokio_postgres::Row;
 
 use super::{
     deps::SourceDeps,
+    failover,
     finding::{Finding, Findings, Part},
     tables::{self, Rights},
 };
@@ -63,6 +64,9 @@ async fn look(client: &Client, deps: &SourceDeps, findings: &mut Findings) -> Ve
         Err(error) => findings.failed("server settings", &error),
     }
     judge_slot(findings, deps, slot.as_ref());
+    if let Err(error) = failover::judge(client, findings, deps, slot.as_ref()).await {
+        findings.failed("failover", &error);
+    }
     if let Err(error) = oldest_transaction(client, findings, slot.is_none()).await {
         findings.failed("transactions", &error);
     }
@@ -264,6 +268,15 @@ fn judge_slot(findings: &mut Findings, deps: &SourceDeps, state: Option<&SlotSta
             subject,
             format!("is in use by process {pid} ({})", application.as_deref().unwrap_or("unknown")),
             "Nothing, if that is the running capture; a second one waits as a hot stand-by.",
+        ),
+        SlotVerdict::Synchronised { lasting: true } => {
+            findings.ok(subject, "is kept here as a copy of the primary's, for a promotion of this stand-by");
+        }
+        // trap T82
+        SlotVerdict::Synchronised { lasting: false } => findings.warning(
+            subject,
+            "is kept here as a copy that a promotion would lose: it has not caught up with the primary's yet",
+            "Wait until capture has confirmed something that was written after the copy was made.",
         ),
         SlotVerdict::Lost { reason } => findings.problem(subject, format!("is lost: {reason}"), drop),
         SlotVerdict::TwoPhase => findings.problem(subject, "decodes prepared transactions at PREPARE", drop),

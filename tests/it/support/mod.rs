@@ -19,7 +19,7 @@ use std::{
 use walrelay::cli::demo::parts::{ENV_FILE, Parts};
 
 pub use self::{
-    fault::PrivateParts,
+    fault::{PrivateParts, STAND_BY_SLOT},
     load::Load,
     network::Network,
     registry::{newest_schema, schema_of, set_compatibility, versions},

@@ -17,6 +17,7 @@ const PIECE: usize = 1 << 14;
 /// Connections to a server through a place that counts what the server sends. They end with the test's runtime.
 pub struct Network {
     allowed: Arc<Semaphore>,
+    behind: watch::Sender<Server>,
     fault: watch::Sender<Fault>,
 }
 
@@ -37,10 +38,16 @@ impl Network {
         let address = listener.local_addr().expect("an address");
         let allowed = Arc::new(Semaphore::new(0));
         let fault = watch::Sender::new(Fault::Cut);
-        tokio::spawn(accept(listener, scenario.parts.source.clone(), Arc::clone(&allowed), fault.clone()));
+        let (behind, server) = watch::channel(scenario.parts.source.clone());
+        tokio::spawn(accept(listener, server, Arc::clone(&allowed), fault.clone()));
         scenario.settings.set("source.host", address.ip().to_string());
         scenario.settings.set("source.port", i64::from(address.port()));
-        Self { allowed, fault }
+        Self { allowed, behind, fault }
+    }
+
+    /// New connections lead to another server, as an address does that a failover moves.
+    pub fn lead_to(&self, server: &Server) {
+        self.behind.send_replace(server.clone());
     }
 
     /// So many bytes more of the server's come through, over all connections.
@@ -76,9 +83,15 @@ impl Network {
     }
 }
 
-async fn accept(listener: TcpListener, behind: Server, allowed: Arc<Semaphore>, fault: watch::Sender<Fault>) {
+async fn accept(
+    listener: TcpListener,
+    behind: watch::Receiver<Server>,
+    allowed: Arc<Semaphore>,
+    fault: watch::Sender<Fault>,
+) {
     while let Ok((mut client, _)) = listener.accept().await {
-        let (allowed, behind) = (Arc::clone(&allowed), (behind.host.clone(), behind.port));
+        let server = behind.borrow().clone();
+        let (allowed, behind) = (Arc::clone(&allowed), (server.host, server.port));
         let mut fault = fault.subscribe();
         tokio::spawn(async move {
             let mut server = TcpStream::connect(behind).await?;
