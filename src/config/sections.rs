@@ -130,6 +130,10 @@ pub struct Capture {
     pub column_lists: BTreeMap<String, String>,
     #[serde(default)]
     pub row_filters: BTreeMap<String, String>,
+    #[serde(default)]
+    pub masks: BTreeMap<String, String>,
+    pub mask_salt: Option<Secret>,
+    pub mask_salt_file: Option<PathBuf>,
     pub snapshot: SnapshotMode,
     pub snapshot_connections: usize,
     pub snapshot_chunk_bytes: ByteSize,
@@ -203,6 +207,8 @@ pub struct Topics {
     pub retention_bytes: Bound<ByteSize>,
     pub cleanup_policy: String,
     pub config: BTreeMap<String, String>,
+    #[serde(default)]
+    pub tables: BTreeMap<String, String>,
 }
 
 /// How subjects are named.

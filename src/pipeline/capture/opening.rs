@@ -156,7 +156,7 @@ impl Opening<'_> {
                         let replay = Replay { configured: &self.configured.publication.tables, below };
                         Survey::for_replay(&self.deps, self.tables, &self.client, &peeked, replay).await?
                     }
-                    None => Survey::for_stream(&self.deps, self.tables, &self.client).await?,
+                    None => Survey::for_stream(&self.deps, self.tables, &self.client, &peeked).await?,
                 };
                 self.resume(replication, peeked, going_on, None).await.map(Some)
             }
@@ -215,7 +215,7 @@ impl Opening<'_> {
             self.deps.settings = configured;
             return Ok(Err("the options of its events are others by now".to_owned()));
         }
-        self.survey = Survey::for_stream(&self.deps, self.tables, &self.client).await?;
+        self.survey = Survey::for_stream(&self.deps, self.tables, &self.client, peeked).await?;
         let unread = unread::look(&self.client, &self.deps.settings, &self.survey.published, peeked).await?;
         Ok(unread.map(|unread| (going_on, unread)))
     }

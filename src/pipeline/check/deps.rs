@@ -5,8 +5,9 @@ use std::{collections::BTreeMap, time::Duration};
 use crate::{
     avro::content::Content,
     kafka,
+    pipeline::topic_plan::TopicPlan,
     postgres::Settings,
-    record::TopicNames,
+    record::{Masks, TopicNames},
     registry::RegistrySettings,
     source::publication::{PublicationSpec, TablePatterns},
 };
@@ -35,6 +36,8 @@ pub struct SourceDeps {
     pub slot: String,
     /// The publication and its tables.
     pub publication: PublicationSpec,
+    /// What is published in place of some columns.
+    pub masks: Masks,
 }
 
 /// The cluster and how topics are named and created.
@@ -47,7 +50,7 @@ pub struct KafkaDeps {
     /// The topics' names.
     pub names: TopicNames,
     /// How topics are created.
-    pub topics: kafka::TopicSettings,
+    pub topics: TopicPlan,
     /// Who writes under exactly-once delivery, where that is wanted.
     pub transactional: Option<kafka::Transactional>,
     /// Capture writes flat records, which apply does not read.
