@@ -28,7 +28,7 @@ use walrelay::{
     },
     event::{Datum, EventMeta, RecordBuf, RowChange, TransactionMeta, Tuple},
     lsn::Lsn,
-    record::{Decoded, Decoder, Encoder, EncoderSettings, TopicNames, View},
+    record::{Decoded, Decoder, Encoder, EncoderSettings, Masks, TopicNames, View},
     schema::{Column, Lineage, Relation, ReplicaIdentity, TableName},
     types::{ColumnType, Modes, Placeholder, TypeKind},
 };
@@ -150,6 +150,7 @@ fn encoder() -> Encoder {
         modes: Modes::default(),
         content: Content::default(),
         placeholder: Placeholder::default(),
+        masks: Masks::default(),
         records: Records::Envelope,
     })
 }

@@ -3,7 +3,7 @@
 //!
 //! Layers, lowest first; a module imports only from layers below it (`tests/architecture.rs` checks that):
 //!
-//! 1. vocabulary: [`lsn`], [`types`], [`schema`], [`event`], [`retry`], [`progress`]
+//! 1. vocabulary: [`lsn`], [`types`], [`schema`], [`selection`], [`event`], [`retry`], [`progress`]
 //! 2. codecs: [`pgoutput`], [`avro`]
 //! 3. clients: [`postgres`]
 //! 4. adapters: [`source`], [`registry`], [`kafka`], [`sink`], [`record`]
@@ -26,6 +26,7 @@ pub mod record;
 pub mod registry;
 pub mod retry;
 pub mod schema;
+pub mod selection;
 pub mod sink;
 pub mod source;
 pub mod telemetry;

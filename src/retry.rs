@@ -65,7 +65,7 @@ impl Backoff {
     pub fn next_delay(&mut self) -> Duration {
         let delay = self.next;
         self.next = (delay * 2).min(Self::CEILING);
-        delay - delay.mul_f64(by_chance() / 2.0)
+        delay.mul_f64(1.0 - by_chance() / 2.0)
     }
 
     /// The work went well: the next delay is the shortest again.

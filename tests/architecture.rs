@@ -14,7 +14,7 @@ use std::{
 
 /// The layers, lowest first, and whether modules of one layer may import each other.
 const LAYERS: [(&str, &[&str], bool); 6] = [
-    ("vocabulary", &["lsn", "types", "schema", "event", "progress", "retry"], true),
+    ("vocabulary", &["lsn", "types", "schema", "selection", "event", "progress", "retry"], true),
     ("codecs", &["pgoutput", "avro"], false),
     ("clients", &["postgres"], false),
     ("adapters", &["source", "registry", "kafka", "sink", "record"], false),

@@ -12,7 +12,7 @@ use walrelay::{
         store::{SchemaStore, StoreError},
         subject::SubjectNaming,
     },
-    record::{EncoderSettings, TopicNames},
+    record::{EncoderSettings, Masks, TopicNames},
     schema::{Column, Lineage, Relation, ReplicaIdentity, TableName},
     types::{
         BinaryMode, ColumnType, DecimalMode, HstoreMode, IntervalMode, Modes, Placeholder, SpecialValues, TimeMode,
@@ -191,6 +191,7 @@ pub fn settings(modes: Modes, content: Content) -> EncoderSettings {
         modes,
         content,
         placeholder: Placeholder::default(),
+        masks: Masks::default(),
         records: Records::Envelope,
     }
 }

@@ -14,10 +14,7 @@ use crate::{
         metrics::CaptureMetrics,
     },
     record::EncoderSettings,
-    source::{
-        self,
-        stream::{SpoolSettings, StreamSettings},
-    },
+    source::stream::{SpoolSettings, StreamSettings},
 };
 
 /// Time that a batch of records may wait to fill; `linger.ms` of `[kafka.producer]` overrides it.
@@ -26,7 +23,7 @@ const LINGER_MS: u32 = 5;
 /// Captures until a signal or a fatal error.
 pub(super) async fn run(layers: &Layers) -> Result<Exit, Error> {
     let config = CaptureConfig::new(layers).map_err(Error::usage)?;
-    let settings = settings(&config).map_err(Error::usage)?;
+    let settings = settings(&config)?;
     let half = Runner::start(Half::Capture, &config.log, config.listen, config.silence).await?;
     let metrics = CaptureMetrics::new(&half.registry).map_err(super::half::MetricsError::from)?;
     let deps = CaptureDeps { settings, health: half.health.clone(), metrics };
@@ -34,7 +31,7 @@ pub(super) async fn run(layers: &Layers) -> Result<Exit, Error> {
     Ok(Exit::Success)
 }
 
-fn settings(config: &CaptureConfig) -> Result<CaptureSettings, source::Error> {
+fn settings(config: &CaptureConfig) -> Result<CaptureSettings, Error> {
     let (capture, kafka) = (&config.capture, &config.kafka);
     // half for what was read, half for what is on its way to the brokers
     let share = capture.memory.as_usize() / 2;
@@ -55,7 +52,7 @@ fn settings(config: &CaptureConfig) -> Result<CaptureSettings, source::Error> {
         },
         commit_interval: capture.commit_interval.0,
         transaction_timeout: capture.transaction_timeout.0,
-        topics: settings::topics(kafka),
+        topics: settings::topics(kafka).map_err(Error::usage)?,
         create_topics: kafka.topics.create,
         registry: settings::registry(&config.registry),
         encoder: EncoderSettings {
@@ -66,12 +63,13 @@ fn settings(config: &CaptureConfig) -> Result<CaptureSettings, source::Error> {
             subjects: settings::subjects(&config.registry),
             modes: settings::modes(&config.format),
             content: settings::content(&config.format),
+            masks: settings::masks(capture).map_err(Error::usage)?,
             records: settings::records(&config.format),
             placeholder: config.format.unavailable_value.clone(),
         },
         prefix: kafka.prefix.clone(),
         slot: capture.slot.clone(),
-        publication: settings::publication(capture)?,
+        publication: settings::publication(capture).map_err(Error::usage)?,
         snapshot: match capture.snapshot {
             config::SnapshotMode::Initial => SnapshotMode::Initial,
             config::SnapshotMode::Never => SnapshotMode::Never,

@@ -13,7 +13,7 @@ use crate::{
         capture::transactional_id,
         check::{self, CheckDeps, Finding, KafkaDeps, SourceDeps, TargetDeps, Verdict},
     },
-    source::{self, publication::TablePatterns},
+    source::publication::TablePatterns,
     telemetry,
 };
 
@@ -21,13 +21,13 @@ use crate::{
 pub(super) async fn run(layers: &Layers, as_json: bool) -> Result<Exit, Error> {
     let config = CheckConfig::new(layers).map_err(Error::usage)?;
     telemetry::init(config.log.format, "error");
-    let findings = check::run(&deps(&config).map_err(Error::usage)?).await;
+    let findings = check::run(&deps(&config)?).await;
     let text = if as_json { json_text(&findings) } else { table(&findings, std::io::stdout().is_terminal()) };
     output::print(&text)?;
     Ok(if check::worst(&findings) == Verdict::Problem { Exit::Differs } else { Exit::Success })
 }
 
-fn deps(config: &CheckConfig) -> Result<CheckDeps, source::Error> {
+fn deps(config: &CheckConfig) -> Result<CheckDeps, Error> {
     let capture = &config.capture;
     let database = config.source.as_ref().map(|source| source.database.as_str());
     let names = settings::topic_names(&config.kafka, database);
@@ -37,7 +37,8 @@ fn deps(config: &CheckConfig) -> Result<CheckDeps, source::Error> {
             silence: config.silence,
             slot: capture.slot.clone(),
             failover: settings::failover(capture),
-            publication: settings::publication(capture)?,
+            publication: settings::publication(capture).map_err(Error::usage)?,
+            masks: settings::masks(capture).map_err(Error::usage)?,
         }),
         None => None,
     };
@@ -46,16 +47,17 @@ fn deps(config: &CheckConfig) -> Result<CheckDeps, source::Error> {
             settings: target.clone(),
             bookkeeping: config.apply.bookkeeping_schema.clone(),
             schemas: config.apply.schemas.clone(),
-            tables: TablePatterns::new(&config.apply.include, &config.apply.exclude)?,
+            tables: TablePatterns::new(&config.apply.include, &config.apply.exclude).map_err(Error::usage)?,
             names: names.clone(),
         }),
         None => None,
     };
+    let topics = settings::topics(&config.kafka).map_err(Error::usage)?;
     let kafka = (!config.kafka.brokers.is_empty()).then(|| KafkaDeps {
         settings: settings::kafka(&config.kafka),
         prefix: config.kafka.prefix.clone(),
         names,
-        topics: settings::topics(&config.kafka),
+        topics,
         transactional: (capture.delivery == Delivery::ExactlyOnce).then(|| Transactional {
             id: transactional_id(&config.kafka.prefix, &capture.slot),
             timeout: capture.transaction_timeout.0,

@@ -2,7 +2,7 @@
 
 use clap::Args;
 
-use super::output;
+use super::{output, settings};
 use crate::{
     config::{Layers, RecordsKind, ResyncConfig},
     error::{Error, Exit},
@@ -51,6 +51,8 @@ enum Refusal {
     Origin,
     #[error("table {0} is excluded by [capture] include and exclude")]
     Excluded(TableName),
+    #[error("column {1} of table {0} is masked: rows cannot be chosen by it")]
+    Masked(TableName, String),
 }
 
 impl Classify for Refusal {
@@ -60,7 +62,7 @@ impl Classify for Refusal {
 
     fn hint(&self) -> Option<String> {
         let snapshot = "A new snapshot reads all tables: drop the slot and set [capture] on_gap = \"resnapshot\".";
-        (!matches!(self, Self::Excluded(_))).then(|| snapshot.to_owned())
+        (!matches!(self, Self::Excluded(_) | Self::Masked(..))).then(|| snapshot.to_owned())
     }
 }
 
@@ -79,6 +81,7 @@ pub(super) async fn run(layers: &Layers, arguments: Arguments) -> Result<Exit, E
         _ => {
             check(&config, &arguments.tables)?;
             let conditions = arguments.condition.as_ref().map_or(&[][..], |conditions| &conditions.0);
+            must_be_plain(&config, &arguments.tables, conditions)?;
             signal::resync(&client, &config.capture.publication, &arguments.tables, conditions).await?
         }
     };
@@ -107,6 +110,16 @@ fn check(config: &ResyncConfig, tables: &[TableName]) -> Result<(), Error> {
     let captured = TablePatterns::new(&config.capture.include, &config.capture.exclude).map_err(Error::usage)?;
     match tables.iter().find(|table| !captured.matches(table)) {
         Some(table) => Err(Error::usage(Refusal::Excluded(table.clone()))),
+        None => Ok(()),
+    }
+}
+
+/// A condition is published as it is, and targets have other values than it says.
+fn must_be_plain(config: &ResyncConfig, tables: &[TableName], conditions: &[Condition]) -> Result<(), Error> {
+    let masks = settings::masks(&config.capture).map_err(Error::usage)?;
+    let mut named = tables.iter().flat_map(|table| conditions.iter().map(move |condition| (table, &condition.column)));
+    match named.find(|(table, column)| masks.hides(table, column)) {
+        Some((table, column)) => Err(Error::usage(Refusal::Masked(table.clone(), column.clone()))),
         None => Ok(()),
     }
 }

@@ -8,18 +8,22 @@ use crate::{
         flat::{Flat, Metadata, Records},
         subject::SubjectNaming,
     },
-    config::{self, Apply, Capture, FlatRecords, Format, Kafka, RecordsKind, Registry, SubjectStrategy, Topics},
+    config::{
+        self, Apply, Capture, FlatRecords, Format, Kafka, RecordsKind, Registry, Secret, SubjectStrategy, TopicList,
+        Topics, bytes, milliseconds,
+    },
     kafka,
-    pipeline::capture::FailoverSlot,
-    record::TopicNames,
+    pipeline::{capture::FailoverSlot, topic_plan::TopicPlan},
+    record::{Masks, TopicNames},
     registry::RegistrySettings,
     schema::TableName,
+    selection::{PatternError, Rules},
     source::{
         self,
         publication::{PublicationSpec, TablePatterns},
         shape::Shapes,
     },
-    types::Modes,
+    types::{Modes, Salt},
 };
 
 /// Attempts per call before a registry counts as unreachable; the wiring retries beyond that.
@@ -30,15 +34,33 @@ pub(super) fn kafka(config: &Kafka) -> kafka::Settings {
     kafka::Settings { brokers: config.brokers.clone(), properties: config.properties.clone() }
 }
 
-/// How topics are created: the passed-through properties with the settings that have keys of their own.
-pub(super) fn topics(config: &Kafka) -> kafka::TopicSettings {
+/// How topics are created.
+pub(super) fn topics(config: &Kafka) -> Result<TopicPlan, PatternError> {
+    let (mut partitions, mut replicas, mut properties) = (Vec::new(), Vec::new(), BTreeMap::<_, Vec<_>>::new());
+    for (pattern, text) in &config.topics.tables {
+        // The text was checked with the configuration.
+        let TopicList { partitions: count, replication_factor, properties: own } = text.parse().unwrap_or_default();
+        partitions.extend(count.map(|count| (pattern.as_str(), count)));
+        replicas.extend(replication_factor.map(|replicas| (pattern.as_str(), replicas)));
+        for (property, value) in own {
+            properties.entry(property).or_default().push((pattern.as_str(), value));
+        }
+    }
+    let rules = |(property, rules)| Ok((property, Rules::new(2, rules)?));
+    Ok(TopicPlan {
+        common: common_topics(config),
+        partitions: Rules::new(2, partitions)?,
+        replication_factor: Rules::new(2, replicas)?,
+        properties: properties.into_iter().map(rules).collect::<Result<_, PatternError>>()?,
+    })
+}
+
+/// The passed-through properties with the settings that have keys of their own.
+fn common_topics(config: &Kafka) -> kafka::TopicSettings {
     let topics = &config.topics;
-    let milliseconds = topics.retention.0.map(|period| period.0.as_millis().to_string());
-    let bytes = topics.retention_bytes.0.map(|size| size.0.to_string());
-    let unlimited = || "-1".to_owned();
     let mut properties: BTreeMap<_, _> = topics.config.clone();
-    properties.insert("retention.ms".to_owned(), milliseconds.unwrap_or_else(unlimited));
-    properties.insert("retention.bytes".to_owned(), bytes.unwrap_or_else(unlimited));
+    properties.insert("retention.ms".to_owned(), milliseconds(topics.retention));
+    properties.insert("retention.bytes".to_owned(), bytes(topics.retention_bytes));
     properties.insert("cleanup.policy".to_owned(), topics.cleanup_policy.clone());
     kafka::TopicSettings {
         partitions: topics.partitions,
@@ -144,6 +166,14 @@ pub(super) fn records(config: &Format) -> Records {
     }
 }
 
+/// What is published in place of some columns.
+pub(super) fn masks(config: &Capture) -> Result<Masks, PatternError> {
+    // The texts were checked with the configuration.
+    let masks = config.masks.iter().filter_map(|(pattern, text)| Some((pattern.as_str(), text.parse().ok()?)));
+    let salt = config.mask_salt.as_ref().map_or("", Secret::reveal);
+    Ok(Masks::new(Rules::new(3, masks)?, Salt::new(salt)))
+}
+
 /// How subjects are named.
 pub(super) const fn subjects(config: &Registry) -> SubjectNaming {
     match config.subject_strategy {
@@ -170,7 +200,7 @@ mod tests {
     fn retention_is_unlimited_unless_it_is_set() {
         let topics_of = |environment: &[(&str, &str)]| {
             let owned = environment.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
-            topics(&CheckConfig::new(&Layers::read(None, owned).unwrap()).unwrap().kafka)
+            topics(&CheckConfig::new(&Layers::read(None, owned).unwrap()).unwrap().kafka).unwrap().common
         };
         let unlimited = topics_of(&[]);
         assert_eq!(unlimited.config["retention.ms"], "-1");

@@ -58,6 +58,7 @@ pub(super) async fn run(layers: &Layers, arguments: Arguments) -> Result<Exit, E
         tables: arguments.tables,
         target_table: &target_table,
         topic: &topic,
+        masks: settings::masks(&config.capture).map_err(Error::usage)?,
         bookkeeping: Bookkeeping {
             schema: config.apply.bookkeeping_schema.clone(),
             instance: config.apply.group.clone(),

@@ -1,6 +1,7 @@
 //! Every configuration key: the one list that files, environment, documentation and what is in effect are checked by.
 
 use super::{
+    by_name,
     key::{Key, Kind},
     reserved, rule,
 };
@@ -171,18 +172,11 @@ pub const KEYS: &[Key] = &[
         Some("false"),
         "Whether begins and ends of transactions, with how many events of each table they have, are published to a topic of their own (Debezium's provide.transaction.metadata).",
     ),
-    key(
-        "capture.column_lists",
-        Kind::Names(rule::column_list),
-        None,
-        "Columns to capture by schema.table (a name without a dot is of schema public), separated by commas; of other tables all. The publication has them, from PostgreSQL 15 on.",
-    ),
-    key(
-        "capture.row_filters",
-        Kind::Names(rule::text),
-        None,
-        "Rows to capture by schema.table (a name without a dot is of schema public), as a condition in SQL; of other tables all. The publication has it, from PostgreSQL 15 on.",
-    ),
+    by_name::COLUMN_LISTS,
+    by_name::ROW_FILTERS,
+    by_name::MASKS,
+    by_name::MASK_SALT,
+    by_name::MASK_SALT_FILE,
     key("capture.spool.memory", Kind::Size, Some("\"16MiB\""), "What is kept in memory; the rest is in a file."),
     key(
         "capture.spool.limit",
@@ -469,6 +463,7 @@ pub const KEYS: &[Key] = &[
         None,
         "Topic properties of created topics, such as min.insync.replicas.",
     ),
+    by_name::TOPICS_OF_TABLES,
     key(
         "registry.urls",
         Kind::List(rule::url),

@@ -26,7 +26,8 @@ const PREFIX: &str = "WALRELAY_";
 const FOREIGN: &str = "WALRELAY_DEV_";
 
 /// Pairs of keys that say the same in two ways.
-const ALTERNATIVES: [(&str, &str); 3] = [
+const ALTERNATIVES: [(&str, &str); 4] = [
+    ("capture.mask_salt", "capture.mask_salt_file"),
     ("source.password", "source.password_file"),
     ("target.password", "target.password_file"),
     ("registry.password", "registry.password_file"),

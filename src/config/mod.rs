@@ -3,6 +3,7 @@
 //! [`Layers::read`] merges defaults, file and environment and collects what is wrong; the constructors of this module add
 //! what the command at hand still misses, so that one run names every problem. [`effective`] prints the result.
 
+mod by_name;
 mod effective;
 mod key;
 mod keys;
@@ -12,6 +13,7 @@ mod problem;
 mod reserved;
 mod rule;
 mod sections;
+mod topic_list;
 mod value;
 
 use std::{
@@ -26,6 +28,7 @@ use crate::{
     avro::flat::{DELETED, Metadata},
     postgres,
     record::{TemplateError, TopicNames},
+    selection::NamePattern,
 };
 
 use self::sections::{Sections, Server};
@@ -39,6 +42,7 @@ pub use self::{
         Apply, Capture, Delivery, FailoverSlot, FlatRecords, Format, Kafka, Log, LogFormat, OnGap, OnStop, OnUnlogged,
         Origins, RecordsKind, Registry, SnapshotGuard, SnapshotMode, SubjectStrategy, Topics,
     },
+    topic_list::{TopicList, bytes, milliseconds},
     value::{Bound, ByteSize, ParseError, Period, Secret},
 };
 
@@ -265,9 +269,38 @@ pub fn problems(layers: &Layers, needed: &[&[&str]]) -> Vec<Problem> {
         .chain(transactions_without_blocks(layers))
         .chain(types_without_headers(layers))
         .chain(transactions_in_another_topic(layers))
+        .chain(patterns(layers))
+        .chain(hashes_without_salt(layers))
         .chain(flat_names_taken(layers, "fields", "field_prefix"))
         .chain(flat_names_taken(layers, "headers", "header_prefix"))
         .collect()
+}
+
+/// Hashes that anybody could make who guesses the text.
+fn hashes_without_salt(layers: &Layers) -> Option<Problem> {
+    let hashed = |entry: &Entry| entry.value.as_str().is_some_and(|text| text == "hash");
+    let (name, entry) = layers.open_entries("capture.masks").find(|(_, entry)| hashed(entry))?;
+    let has_salt = ["capture.mask_salt", "capture.mask_salt_file"].iter().any(|path| layers.entry(path).is_some());
+    let message = "= \"hash\" needs capture.mask_salt or capture.mask_salt_file beside it".to_owned();
+    let (path, origin) = (format!("capture.masks.{name}"), Some(entry.origin.clone()));
+    (!has_salt).then_some(Problem { path, origin, message })
+}
+
+/// Entries that are named by no glob over as many names as are wanted.
+fn patterns(layers: &Layers) -> impl Iterator<Item = Problem> {
+    let unfit = |(path, names): (&'static str, usize)| {
+        let is_glob = move |name: &str| {
+            name.split('.').take(names).filter(|part| !part.is_empty()).count() == names
+                && NamePattern::new(name, names).is_ok()
+        };
+        let unfit = layers.open_entries(path).filter(move |(name, _)| !is_glob(name));
+        let what = if names == 2 { "schema.table, like public.*" } else { "schema.table.column, like public.*.email" };
+        unfit.map(move |(name, entry)| {
+            let message = format!("is named by no glob over {what}");
+            Problem { path: format!("{path}.{name}"), origin: Some(entry.origin.clone()), message }
+        })
+    };
+    by_name::GLOBS.into_iter().flat_map(unfit)
 }
 
 /// A new start after a gap is a snapshot: what is said of both must be the same.
@@ -392,6 +425,7 @@ fn sections(layers: &Layers, needed: &[&[&str]]) -> Result<Sections, Error> {
     for server in [&mut sections.source, &mut sections.target] {
         read_password(&mut server.password, server.password_file.as_deref())?;
     }
+    read_password(&mut sections.capture.mask_salt, sections.capture.mask_salt_file.as_deref())?;
     read_password(&mut sections.registry.password, sections.registry.password_file.as_deref())?;
     Ok(sections)
 }

@@ -8,7 +8,7 @@ use super::value::Period;
 use crate::{
     avro::flat::Metadata,
     record::{TemplateError, TopicNames},
-    types::Placeholder,
+    types::{Mask, Placeholder},
 };
 
 /// A rule over one text; the error completes the sentence "… must be".
@@ -37,6 +37,11 @@ pub fn identifier(text: &str) -> Result<(), &'static str> {
 pub fn column_list(text: &str) -> Result<(), &'static str> {
     let fits = text.split(',').all(|name| identifier(name.trim()).is_ok());
     expect(fits, "names of columns between commas, each of 1 to 63 bytes and without quotes")
+}
+
+/// What is published in place of a column.
+pub fn mask(text: &str) -> Result<(), &'static str> {
+    text.parse::<Mask>().map(drop)
 }
 
 /// A topic's name, or the beginning of one: what Kafka allows, short enough to leave room for the table's name.

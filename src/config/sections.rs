@@ -143,6 +143,10 @@ pub struct Capture {
     #[serde(default)]
     pub row_filters: BTreeMap<String, String>,
     pub signal_table: Option<String>,
+    #[serde(default)]
+    pub masks: BTreeMap<String, String>,
+    pub mask_salt: Option<Secret>,
+    pub mask_salt_file: Option<PathBuf>,
     pub snapshot: SnapshotMode,
     pub snapshot_connections: usize,
     pub snapshot_chunk_bytes: ByteSize,
@@ -217,6 +221,8 @@ pub struct Topics {
     pub retention_bytes: Bound<ByteSize>,
     pub cleanup_policy: String,
     pub config: BTreeMap<String, String>,
+    #[serde(default)]
+    pub tables: BTreeMap<String, String>,
 }
 
 /// How subjects are named.

@@ -8,4 +8,5 @@ pub mod capture;
 pub mod check;
 pub mod health;
 pub mod metrics;
+pub mod topic_plan;
 pub mod verify;

@@ -20,6 +20,7 @@ use crate::{
         flat::{Envelope, Written},
         header, key,
         key_form::{KeyDraft, KeyForm},
+        mask::Masks,
         plan::{MessagePlan, Plan, PlanColumn, RegisteredSchema, codecs, read_columns},
         row::{self, RowSource},
         scratch::{Scratch, push_chosen_header, push_header},
@@ -50,6 +51,8 @@ pub struct EncoderSettings {
     pub content: Content,
     /// What stands for values that the server did not send.
     pub placeholder: Placeholder,
+    /// What is published in place of some columns.
+    pub masks: Masks,
     /// What records' values are.
     pub records: Records,
 }
@@ -113,8 +116,10 @@ impl Encoder {
         store: &S,
     ) -> Result<Arc<Plan>, EncodeError> {
         let topic = self.settings.topics.of_table(&relation.name)?;
+        let (relation, masks) = self.settings.masks.plan(relation)?;
+        let relation = &*relation;
         let codecs = codecs(relation, self.settings.modes, self.settings.content);
-        let KeyDraft { columns: key, schema, modes: key_modes, digits: key_digits, one_partition } =
+        let KeyDraft { columns: key, schema, modes: key_modes, digits: key_digits, one_partition, .. } =
             KeyDraft::new(&topic, relation, (self.settings.modes, self.settings.content), kept);
         let key_schema = match schema {
             Some(schema) => Some(self.register(store, &topic, Part::Key, schema).await?),
@@ -141,6 +146,7 @@ impl Encoder {
             key_modes,
             key_digits,
             key,
+            masks,
         }))
     }
 
@@ -159,13 +165,14 @@ impl Encoder {
         schema::flat(topic, relation, codecs, content, flat).map_err(taken)
     }
 
-    /// Whether the keys of this relation version lie where those of the topic's records do. The registry's id of the schema
+    /// Whether the keys of this relation version lie where those of the topic's records do; also if [`Self::prepare`] refuses its masks. The registry's id of the schema
     /// is not known before it is registered.
     #[must_use]
     pub fn keeps_keys(&self, relation: &Relation, kept: &KeyForm) -> bool {
         let topic = self.settings.topics.of_table(&relation.name);
         let forms = (self.settings.modes, self.settings.content);
-        topic.is_ok_and(|topic| KeyDraft::new(&topic, relation, forms, Some(kept)).keeps(kept))
+        let Ok((relation, masks)) = self.settings.masks.plan(relation) else { return true };
+        topic.is_ok_and(|topic| KeyDraft::new(&topic, &relation, forms, Some(kept)).masked(&masks).keeps(kept))
     }
 
     /// Registers the schemas of logical messages.
@@ -200,7 +207,7 @@ impl Encoder {
         out: &mut RecordBuf,
     ) -> Result<u64, EncodeError> {
         let mark = (out.bytes.len(), out.records.len(), out.headers.len());
-        let taken = self.encode_change(plan, meta, event, change, out);
+        let taken = self.encode_change(plan, meta, event, &plan.masks.change(change), out);
         if taken.is_err() {
             out.bytes.truncate(mark.0);
             out.records.truncate(mark.1);

@@ -4,7 +4,7 @@ use std::str::Utf8Error;
 
 use crate::{
     avro::{cursor, store::StoreError, wire::FrameError, writer::WriterError},
-    record::topic::TopicNameError,
+    record::{mask::MaskError, topic::TopicNameError},
     retry::{Classify, Severity},
     schema::TableName,
     types::{BinaryError, RenderError},
@@ -19,6 +19,9 @@ pub enum EncodeError {
     /// The registry did not take or know a schema.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// A column cannot be masked as it is to be.
+    #[error(transparent)]
+    Mask(#[from] MaskError),
     /// A flat record would have two fields of one name.
     #[error("table {table} has a column {field}, and flat records have a field of this name beside the row's")]
     FieldTaken {
@@ -86,6 +89,7 @@ impl Classify for EncodeError {
         match self {
             Self::Topic(error) => error.severity(),
             Self::Store(error) => error.severity(),
+            Self::Mask(error) => error.severity(),
             Self::FieldTaken { .. }
             | Self::Width { .. }
             | Self::Long { .. }
@@ -99,6 +103,7 @@ impl Classify for EncodeError {
         match self {
             Self::Topic(error) => error.hint(),
             Self::Store(error) => error.hint(),
+            Self::Mask(error) => error.hint(),
             // Other names would not help while what the slot holds is published under the options that gave these.
             Self::FieldTaken { table, .. } => Some(format!(
                 "Leave the table out ([capture] exclude = [\"{table}\"]), or publish under a new [kafka] prefix with a new slot, \

@@ -9,6 +9,7 @@ use crate::{
         content::Content,
         schema::{self, Schema},
     },
+    record::mask::RowMask,
     schema::Relation,
     types::{Codec, Modes, SpecialValues},
 };
@@ -27,13 +28,17 @@ pub struct KeyForm {
     /// know them was written under those of the relation, as far as can be told.
     #[serde(default)]
     pub digits: Option<Vec<Option<i32>>>,
+    /// What the masks of key columns depend on; `None` where none is masked. Under other ones a row has another key.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub masks: Option<String>,
 }
 
 impl KeyForm {
-    /// Whether records of these keys lie where those of `kept` do. In one partition nothing can move.
+    /// Whether records of these keys lie where those of `kept` do, and mean the same rows. In one partition nothing can move.
     #[must_use]
     pub fn keeps(&self, kept: &Self) -> bool {
-        self.one_partition && kept.one_partition || self.schema == kept.schema && self.lies_as(kept)
+        let lies_as = || self.one_partition && kept.one_partition || self.schema == kept.schema && self.lies_as(kept);
+        self.masks == kept.masks && lies_as()
     }
 
     /// The same but for the schema.
@@ -59,6 +64,7 @@ pub(super) struct KeyDraft {
     pub(super) modes: Modes,
     pub(super) digits: Vec<Option<i32>>,
     pub(super) one_partition: bool,
+    pub(super) masks: Option<String>,
 }
 
 impl KeyDraft {
@@ -86,7 +92,13 @@ impl KeyDraft {
             one_partition: kept.is_some_and(|kept| kept.one_partition) || needs_one_partition(relation, &columns),
             modes,
             columns,
+            masks: None,
         }
+    }
+
+    /// The same with what the masks of its columns depend on.
+    pub(super) fn masked(self, row: &RowMask) -> Self {
+        Self { masks: row.of_key.clone(), ..self }
     }
 
     /// Whether records of these keys lie where those of `kept` do, if the schema's id is that of `kept` too.
@@ -102,6 +114,7 @@ impl KeyDraft {
             one_partition: self.one_partition,
             modes: self.modes,
             digits: Some(self.digits),
+            masks: self.masks,
         }
     }
 }

@@ -12,6 +12,7 @@ use crate::{
     record::{
         form::Presence,
         key_form::{KeyColumn, KeyForm},
+        mask::RowMask,
         source::SourceConstants,
     },
     schema::{Column, Relation, TableName},
@@ -39,6 +40,8 @@ pub struct Plan {
     pub(super) one_partition: bool,
     pub(super) key_modes: Modes,
     pub(super) key_digits: Vec<Option<i32>>,
+    /// What is published in place of some columns.
+    pub(super) masks: RowMask,
 }
 
 #[derive(Clone, Debug)]
@@ -172,7 +175,8 @@ impl Plan {
     pub fn key_form(&self) -> KeyForm {
         let schema = self.key_schema.as_ref().map(|schema| (schema.id, schema.json.clone()));
         let (one_partition, modes) = (self.one_partition, self.key_modes);
-        KeyForm { schema, one_partition, modes, digits: Some(self.key_digits.clone()) }
+        let masks = self.masks.of_key.clone();
+        KeyForm { schema, one_partition, modes, digits: Some(self.key_digits.clone()), masks }
     }
 
     /// The registered value schema.
@@ -232,7 +236,7 @@ impl MessagePlan {
     #[must_use]
     pub fn key_form(&self) -> KeyForm {
         let schema = Some(self.key_schema.clone());
-        KeyForm { schema, one_partition: false, modes: Modes::default(), digits: Some(Vec::new()) }
+        KeyForm { schema, one_partition: false, modes: Modes::default(), digits: Some(Vec::new()), masks: None }
     }
 
     /// The topic of the messages.

@@ -1,6 +1,6 @@
 //! The publication: which tables match the configuration, and that the publication holds them (trap T37).
 
-use globset::{Glob, GlobBuilder, GlobSet, GlobSetBuilder};
+use globset::{Glob, GlobSet, GlobSetBuilder};
 use tokio_postgres::{Row, error::SqlState};
 
 use super::{error::Error, published, shape::Shapes, writers};
@@ -8,6 +8,7 @@ use crate::{
     postgres::{Client, sqlstate},
     retry::chain,
     schema::{TableName, quote_identifier},
+    selection,
 };
 
 /// Globs over `schema.table`: what is included and not excluded.
@@ -73,11 +74,8 @@ impl TablePatterns {
     }
 }
 
-/// The glob's separator is a slash, which stands for the dot between schema and table; one inside of a name becomes a
-/// character that no pattern spells, so it never separates.
 fn path(table: &TableName) -> String {
-    let part = |part: &str| part.replace('/', "\u{1}");
-    format!("{}/{}", part(&table.schema), part(&table.table))
+    selection::path(&[&*table.schema, &*table.table])
 }
 
 fn compile(patterns: &[String]) -> Result<GlobSet, Error> {
@@ -91,7 +89,7 @@ fn compile(patterns: &[String]) -> Result<GlobSet, Error> {
 /// `schema.table`, cut at its first dot; a pattern without a dot is a table of any schema.
 fn glob(pattern: &str) -> Result<Glob, globset::Error> {
     let (schema, table) = pattern.split_once('.').unwrap_or(("*", pattern));
-    GlobBuilder::new(&format!("{schema}/{table}")).literal_separator(true).build()
+    selection::glob(&[schema, table])
 }
 
 /// What is wanted of the publication.

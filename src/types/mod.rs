@@ -15,6 +15,7 @@ pub use encoded::{EncodedText, Meaning};
 pub use hstore::append_pair;
 pub use hstore_json::HstoreText;
 pub use labels::Unknown;
+pub use mask::{Mask, Salt};
 pub use modes::{
     BinaryMode, DecimalMode, HstoreMode, IntervalMode, Modes, SpecialValues, TimeMode, TimetzMode, TrailingZeros,
 };
@@ -52,6 +53,7 @@ mod json;
 mod known;
 mod labels;
 mod magnitude;
+mod mask;
 mod modes;
 mod moment;
 mod money;

@@ -19,7 +19,7 @@ use walrelay::{
     },
     event::{Datum, EventMeta, OldTuple, Record, RecordBuf, RowChange, TransactionMeta, Tuple},
     lsn::Lsn,
-    record::{DecodeError, Decoded, Decoder, EncodeError, Encoder, EncoderSettings, Plan, TopicNames},
+    record::{DecodeError, Decoded, Decoder, EncodeError, Encoder, EncoderSettings, Masks, Plan, TopicNames},
     retry::{Classify, Severity},
     schema::{Column, Lineage, Relation, ReplicaIdentity, TableName},
     types::{ColumnType, Modes, Placeholder},
@@ -146,6 +146,7 @@ pub fn settings(prefix: &str) -> EncoderSettings {
         modes: Modes::default(),
         content: Content::default(),
         placeholder: Placeholder::default(),
+        masks: Masks::default(),
         records: Records::Envelope,
     }
 }

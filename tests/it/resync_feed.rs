@@ -17,7 +17,7 @@ use walrelay::{
     kafka::ConsumedRecord,
     lsn::{Lsn, Position},
     pipeline::apply::{Limits, RecordDecoder},
-    record::{Encoder, EncoderSettings, Plan, TopicNames},
+    record::{Encoder, EncoderSettings, Masks, Plan, TopicNames},
     schema::{Column, Lineage, Relation, ReplicaIdentity, TableName},
     types::{ColumnType, Modes, Placeholder},
 };
@@ -114,6 +114,7 @@ impl Feed {
             modes: Modes::default(),
             content: Content::default(),
             placeholder: Placeholder::default(),
+            masks: Masks::default(),
             records: Records::Envelope,
         });
         let (store, mut plans, mut log) = (Store::default(), BTreeMap::new(), BTreeMap::new());

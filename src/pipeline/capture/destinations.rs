@@ -129,7 +129,7 @@ impl Destinations<'_> {
     pub(super) async fn add_stopped(&self, state: &State, publisher: &mut Publisher) -> Result<(), Error> {
         for table in self.tables.stopped_in_place() {
             let Some(topic) = self.survey.topics.get(&table) else { continue };
-            match self.cluster.ensure_data(topic, state).await {
+            match self.cluster.ensure_table(&table, topic, state).await {
                 Ok(topic) => publisher.add_departed(&topic)?,
                 Err(error) if error.severity() == Severity::Definite => {
                     tracing::warn!(table = %table, error = %chain(&error), "the table is not emptied at the sinks");
@@ -143,7 +143,7 @@ impl Destinations<'_> {
     async fn topics_of_tables(&self, state: &State) -> Result<Vec<DataTopic>, Error> {
         let mut ready = Vec::new();
         for (table, topic) in self.survey.topics.iter().filter(|(table, _)| !self.tables.is_stopped(table)) {
-            let found = self.cluster.ensure_data(topic, state).await;
+            let found = self.cluster.ensure_table(table, topic, state).await;
             ready.extend(self.unless_refused(table, found, self.configured.publication.tables.matches(table))?);
         }
         Ok(ready)
@@ -158,7 +158,7 @@ impl Destinations<'_> {
                 let found = if is_of_transactions {
                     self.cluster.ensure_transactions(topic, state).await
                 } else {
-                    self.cluster.ensure_data(topic, state).await
+                    self.cluster.ensure_beside(topic, state).await
                 };
                 let is_configured = !is_of_transactions || self.configured.transactions.as_deref() == Some(topic);
                 ready.extend(self.unless_refused(&name, found, is_configured)?);

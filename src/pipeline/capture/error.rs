@@ -5,6 +5,7 @@ use crate::{
     lsn::{Lsn, Position},
     postgres, record, registry,
     retry::{Classify, Severity},
+    selection::Contradiction,
     source,
 };
 
@@ -275,6 +276,18 @@ pub enum Error {
         /// The topic.
         topic: String,
     },
+    /// A column cannot be masked as configured.
+    #[error(transparent)]
+    Mask(record::MaskError),
+    /// What is said of a table's topic contradicts itself.
+    #[error("kafka.topics.tables contradicts itself on the topic of table {table}")]
+    TopicSettings {
+        /// The table.
+        table: String,
+        /// Which entries.
+        #[source]
+        source: Contradiction,
+    },
     /// The publication that was configured before is gone too early.
     #[error(
         "publication {publication}, which was configured before, does not exist: what may have been published of it, below {below}, cannot be published again"
@@ -433,6 +446,7 @@ impl Classify for Error {
             Self::Postgres(error) => return error.hint(),
             Self::Kafka(error) => return error.hint(),
             Self::Record(error) => return error.hint(),
+            Self::Mask(error) => return error.hint(),
             Self::Registry(error) => return error.hint(),
             Self::UnknownSlot { slot } => format!(
                 "If nothing uses the slot, drop it (SELECT pg_drop_replication_slot('{slot}');) and start again; if something does, configure another name in [capture] slot. If capture has used the slot under this [kafka] prefix, its state topic was lost: the topics then hold events of which nothing is known, and the next start says what to do about them."
@@ -465,11 +479,14 @@ impl Classify for Error {
                 format!("Keys and positions of topic {topic} no longer hold: publish under a new [kafka] prefix with a new slot, and drop the old slot. {AT_THE_TARGETS}")
             }
             Self::CompactedTopic { topic } => format!("Set cleanup.policy of topic {topic} to \"delete\": compaction would remove truncate barriers, partial updates and begins of transactions."),
+            Self::TopicSettings { table, .. } => {
+                format!("Let the two say the same, or add an entry {table} without wildcards, which is stronger than both.")
+            }
             Self::SharedTopic { .. } => "Exclude one of the tables in [capture] exclude.".into(),
             Self::FormerPublication { publication, sql, .. } => format!(
                 "Create publication {publication} again with the tables that it had ({sql}) and start again; once the slot is past that position it can be dropped."
             ),
-            Self::KeyChanged { .. } => "A new snapshot takes the table in with its new key: drop the slot and set [capture] on_gap = \"resnapshot\" and snapshot = \"initial\". Give the target's table the same key.".into(),
+            Self::KeyChanged { .. } => "A new snapshot takes the table in with its new key: drop the slot and set [capture] on_gap = \"resnapshot\" and snapshot = \"initial\". Give the target's table the same key. Where capture.masks or its salt were changed for a column of the key, set them back instead.".into(),
             Self::KeySchemaId { .. } => "If the registry lost its schemas, restore it with their ids; if [registry] subject_strategy changed, set it back; then restart capture. Otherwise take a new snapshot, which gives every key the new id: drop the slot and set [capture] on_gap = \"resnapshot\" and snapshot = \"initial\".".into(),
             Self::Unlogged { what, in_key, .. } => {
                 let snapshot = "A new snapshot brings the rows to the sinks: drop the slot and set [capture] on_gap = \"resnapshot\" and snapshot = \"initial\".";

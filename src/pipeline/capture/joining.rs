@@ -154,7 +154,7 @@ impl Candidates<'_> {
                 _ => None,
             };
             if unfit.is_none() {
-                self.cluster.ensure_data(topic, self.state).await?;
+                self.cluster.ensure_table(&published.relation.name, topic, self.state).await?;
             }
             Ok(unfit)
         };

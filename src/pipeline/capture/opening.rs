@@ -163,9 +163,9 @@ impl Opening<'_> {
                         let replay = Replay { configured: &self.configured.publication.tables, below };
                         Survey::for_replay(&self.deps, self.tables, &self.client, &peeked, replay).await?
                     }
-                    None => Survey::for_stream(&self.deps, self.tables, &self.client).await?,
+                    None => Survey::for_stream(&self.deps, self.tables, &self.client, &peeked).await?,
                 };
-                self.resume(replication, peeked, going_on, None).await.map(Some)
+                Box::pin(self.resume(replication, peeked, going_on, None)).await.map(Some)
             }
             Start::Unfinished { at, timeline, drop_slot, epoch } => {
                 let found = match at {
@@ -173,7 +173,9 @@ impl Opening<'_> {
                     Err(reason) => Err(reason.to_owned()),
                 };
                 match found {
-                    Ok((going_on, unread)) => self.resume(replication, peeked, going_on, Some(unread)).await.map(Some),
+                    Ok((going_on, unread)) => {
+                        Box::pin(self.resume(replication, peeked, going_on, Some(unread))).await.map(Some)
+                    }
                     Err(reason) => {
                         tracing::warn!(reason, "the snapshot was cut and cannot go on: it starts over");
                         self.again(replication, peeked, (server, drop_slot), epoch).await
@@ -222,7 +224,7 @@ impl Opening<'_> {
             self.deps.settings = configured;
             return Ok(Err("the options of its events are others by now".to_owned()));
         }
-        self.survey = Survey::for_stream(&self.deps, self.tables, &self.client).await?;
+        self.survey = Survey::for_stream(&self.deps, self.tables, &self.client, peeked).await?;
         let unread = unread::look(&self.client, &self.deps.settings, &self.survey.published, peeked).await?;
         Ok(unread.map(|unread| (going_on, unread)))
     }

@@ -5,8 +5,8 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    kafka::{self, ProducerSettings, TopicSettings, Transactional},
-    pipeline::{health::Health, metrics::CaptureMetrics},
+    kafka::{self, ProducerSettings, Transactional},
+    pipeline::{health::Health, metrics::CaptureMetrics, topic_plan::TopicPlan},
     postgres, record,
     registry::RegistrySettings,
     source,
@@ -131,7 +131,7 @@ pub struct CaptureSettings {
     /// How long the brokers leave one open.
     pub transaction_timeout: Duration,
     /// How data topics are created.
-    pub topics: TopicSettings,
+    pub topics: TopicPlan,
     /// Whether missing topics are created.
     pub create_topics: bool,
     /// The schema registry.

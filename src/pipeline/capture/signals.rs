@@ -234,6 +234,11 @@ async fn member(
     if session.resyncs.is_covered(relation.oid, at) {
         return Ok(Err(format!("table {table} is in a resync already")));
     }
+    let masks = &session.settings.encoder.masks;
+    if let Some(hidden) = conditions.iter().find(|condition| masks.hides(name, &condition.column)) {
+        // Targets have other values, and these must not come into Kafka.
+        return Ok(Err(format!("column {} of table {table} is masked: rows cannot be chosen by it", hidden.column)));
+    }
     let settled = condition::settle(&session.client, &relation, conditions).await?;
     Ok(settled.map(|conditions| Member::new(relation.oid, name.clone(), topic.clone(), conditions)))
 }

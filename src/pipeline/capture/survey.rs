@@ -26,7 +26,7 @@ use crate::{
         self,
         catalog::PublishedTable,
         membership::{self, Membership},
-        publication::{PublicationSpec, SignalTable, TablePatterns},
+        publication::{SignalTable, TablePatterns},
     },
 };
 
@@ -149,7 +149,8 @@ impl Survey {
         for table in report.tables.iter().filter(|table| !tables.is_stopped(table)) {
             deps.health.resume_table(&table.to_string());
         }
-        let published = published(client, spec).await?;
+        let published = published(deps, client).await?;
+        check_masks(deps, published.iter().map(|table| &table.relation))?;
         let topics = name_topics(&deps.settings.encoder.topics, &published)?;
         let members = membership::read(client, &spec.name).await?;
         Ok(Self { members, ..Self::new(tables, published, topics) })
@@ -160,6 +161,7 @@ impl Survey {
         deps: &CaptureDeps,
         tables: &Tables,
         client: &postgres::Client,
+        state: &State,
     ) -> Result<Self, Error> {
         let spec = &deps.settings.publication;
         source::publication::must_exist(client, &spec.name).await?;
@@ -168,7 +170,7 @@ impl Survey {
         take_in_signals(deps, client).await?;
         let (unpublished, strangers) = source::publication::unpublished(client, spec).await?;
         // Else they are taken into it while the stream goes on.
-        let never = unpublished.into_iter().filter(|_| !deps.settings.snapshot.copies());
+        let never = unpublished.iter().filter(|_| !deps.settings.snapshot.copies());
         for table in strangers {
             let reason = "it is no captured table, and capture.column_lists or capture.row_filters name it: nothing is kept back by that";
             tracing::error!(table = %table, reason, "a column list or row filter is without effect");
@@ -179,7 +181,10 @@ impl Survey {
             tracing::error!(table = %table, reason, "table stopped");
             deps.health.stop_table(table.to_string(), reason);
         }
-        let published = published(client, spec).await?;
+        let published = published(deps, client).await?;
+        let joining = source::catalog::preview(client, &unpublished).await?.tables;
+        let known = published.iter().chain(&joining).map(|table| &table.relation);
+        check_masks(deps, known.chain(state.relations.values()))?;
         let topics = name_topics(&deps.settings.encoder.topics, &published)?;
         let members = membership::read(client, &spec.name).await?;
         Ok(Self { members, ..Self::new(tables, published, topics) })
@@ -201,7 +206,7 @@ impl Survey {
             }
             found => found?,
         }
-        let published = published(client, spec).await?;
+        let published = published(deps, client).await?;
         let topics = name_replayed(&deps.settings.encoder.topics, &published, state, replay.configured)?;
         Ok(Self::new(tables, published, topics))
     }
@@ -321,6 +326,13 @@ impl Survey {
     }
 }
 
+/// Masks that cannot be, and names under which nothing is masked, before anything is published.
+fn check_masks<'a>(deps: &CaptureDeps, relations: impl Iterator<Item = &'a Relation> + Clone) -> Result<(), Error> {
+    let masks = &deps.settings.encoder.masks;
+    relations.clone().try_for_each(|relation| masks.check(relation)).map_err(Error::Mask)?;
+    masks.find_all(relations).map_err(Error::Mask)
+}
+
 /// Shows the tables that a stream leaves out.
 pub(super) fn report_withheld(deps: &CaptureDeps, withheld: Vec<Withheld>) {
     for Withheld { name, reason, .. } in withheld {
@@ -359,9 +371,15 @@ async fn take_in_signals(deps: &CaptureDeps, client: &postgres::Client) -> Resul
     Ok(())
 }
 
-async fn published(client: &postgres::Client, spec: &PublicationSpec) -> Result<Vec<PublishedTable>, Error> {
-    let published = source::catalog::read(client, &spec.name).await?.tables;
-    Ok(published.into_iter().filter(|table| spec.tables.matches(&table.relation.name)).collect())
+/// The configured tables of the publication, as they may be recorded.
+async fn published(deps: &CaptureDeps, client: &postgres::Client) -> Result<Vec<PublishedTable>, Error> {
+    let spec = &deps.settings.publication;
+    let mut published = source::catalog::read(client, &spec.name).await?.tables;
+    published.retain(|table| spec.tables.matches(&table.relation.name));
+    for table in &mut published {
+        deps.settings.encoder.masks.forget_defaults(&mut table.relation);
+    }
+    Ok(published)
 }
 
 fn list(tables: &[TableName]) -> String {

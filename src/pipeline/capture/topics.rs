@@ -8,14 +8,16 @@ use super::{
 };
 use crate::{
     kafka::{self, Admin, TopicDescription, TopicSettings},
+    pipeline::topic_plan::TopicPlan,
     progress::progress_topic,
     record::{position_topic, state_topic},
+    schema::TableName,
 };
 
 /// The cluster side of a capture's topics.
 pub(super) struct Topics {
     admin: Admin,
-    settings: TopicSettings,
+    plan: TopicPlan,
     create: bool,
 }
 
@@ -32,8 +34,8 @@ pub(super) struct DataTopic {
 }
 
 impl Topics {
-    pub(super) fn new(kafka: &kafka::Settings, settings: &TopicSettings, create: bool) -> Result<Self, Error> {
-        Ok(Self { admin: Admin::new(kafka)?, settings: settings.clone(), create })
+    pub(super) fn new(kafka: &kafka::Settings, plan: &TopicPlan, create: bool) -> Result<Self, Error> {
+        Ok(Self { admin: Admin::new(kafka)?, plan: plan.clone(), create })
     }
 
     /// The two topics that capture keeps for itself: state and progress.
@@ -44,7 +46,7 @@ impl Topics {
             ("retention.ms".to_owned(), "3600000".to_owned()),
             ("segment.ms".to_owned(), "600000".to_owned()),
         ]);
-        let progress = TopicSettings { partitions: 1, config: progress, ..self.settings.clone() };
+        let progress = TopicSettings { partitions: 1, config: progress, ..self.plan.common.clone() };
         self.ensure(&progress_topic(prefix), &progress).await.map(drop)
     }
 
@@ -64,7 +66,7 @@ impl Topics {
             ("min.cleanable.dirty.ratio".to_owned(), "0.1".to_owned()),
             ("segment.ms".to_owned(), "600000".to_owned()),
         ]);
-        let settings = TopicSettings { partitions: 1, config, ..self.settings.clone() };
+        let settings = TopicSettings { partitions: 1, config, ..self.plan.common.clone() };
         let found = self.ensure(&topic, &settings).await?;
         let policy = found.config.get("cleanup.policy").map_or("", String::as_str);
         if policy == "compact" { Ok(()) } else { Err(Error::StateNotCompacted { topic, policy: policy.to_owned() }) }
@@ -76,13 +78,21 @@ impl Topics {
             ("cleanup.policy".to_owned(), "delete".to_owned()),
             ("retention.ms".to_owned(), "86400000".to_owned()),
         ]);
-        let settings = TopicSettings { partitions: 1, config: short, ..self.settings.clone() };
+        let settings = TopicSettings { partitions: 1, config: short, ..self.plan.common.clone() };
         self.ensure(name, &settings).await.map(drop)
     }
 
-    /// Makes a data topic ready.
-    pub(super) async fn ensure_data(&self, name: &str, state: &State) -> Result<DataTopic, Error> {
-        let found = self.ensure(name, &self.settings).await?;
+    /// Makes the topic of a table ready.
+    pub(super) async fn ensure_table(&self, table: &TableName, name: &str, state: &State) -> Result<DataTopic, Error> {
+        let wanted = self.plan.of(table);
+        let wanted = wanted.map_err(|source| Error::TopicSettings { table: table.to_string(), source })?;
+        let found = self.ensure(name, &wanted).await?;
+        self.data(name, &found, state).await
+    }
+
+    /// Makes a data topic of no table ready.
+    pub(super) async fn ensure_beside(&self, name: &str, state: &State) -> Result<DataTopic, Error> {
+        let found = self.ensure(name, &self.plan.common).await?;
         self.data(name, &found, state).await
     }
 
@@ -90,7 +100,7 @@ impl Topics {
     pub(super) async fn ensure_transactions(&self, name: &str, state: &State) -> Result<DataTopic, Error> {
         let found = match self.admin.describe(name).await? {
             Some(found) => found,
-            None => self.ensure(name, &TopicSettings { partitions: 1, ..self.settings.clone() }).await?,
+            None => self.ensure(name, &TopicSettings { partitions: 1, ..self.plan.common.clone() }).await?,
         };
         self.data(name, &TopicDescription { partitions: 1, ..found }, state).await
     }

@@ -24,9 +24,10 @@ use crate::{
     avro::{content::ColumnDefaults, schema::note_lacking},
     lsn::{Lsn, Position},
     pgoutput::message::{RelationBody, TypeBody},
-    schema::Relation,
+    record,
+    schema::{Relation, TableName},
     source::{
-        layout::{self, Layout},
+        layout::{self, LaidColumn, Layout},
         unlogged,
     },
 };
@@ -55,15 +56,21 @@ impl Versions {
         (position, topic): (Position, &str),
     ) -> Result<Arc<Relation>, Error> {
         let key = format!("{}/{:016x}", body.oid, digest(body));
-        let layout = layout::read(&self.session.client, body.oid).await?;
+        let mut layout = layout::read(&self.session.client, body.oid).await?;
+        let masks = &self.session.settings.encoder.masks;
+        let table = TableName::new(&*body.schema, &*body.table);
+        for LaidColumn { name, type_oid, missing, default, .. } in &mut layout.columns {
+            masks.conceal(&table, name, *type_oid, missing, default);
+        }
         let known = self.known.get(&key).cloned();
-        let relation = match &known {
+        let mut relation = match &known {
             Some(known) => self.again(known, running.as_deref(), &layout, position).await?,
             None => {
                 let last = running.as_ref().or_else(|| self.newest(body.oid));
                 self.first(body, types, last.map(|last| &**last), &layout, position).await?
             }
         };
+        masks.forget_defaults(&mut relation);
         if self.session.collation_changed(&relation, topic).await? {
             return Err(Error::KeyChanged { table: relation.name.to_string() });
         }
@@ -146,6 +153,11 @@ impl Versions {
             self.session.check_labels(last, &mut relation, position).await?;
         }
         unlogged::complete(last, &mut relation, layout);
+        if let Some(last) = last {
+            // A column that is masked by its name would come out in the clear under another one.
+            let masks = &self.session.settings.encoder.masks;
+            masks.follow(last, &relation).map_err(record::EncodeError::from)?;
+        }
         relation.lineage.number = self.next_number(body.oid);
         relation.lineage.since = Some(position);
         Ok(relation)

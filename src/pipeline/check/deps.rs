@@ -5,9 +5,9 @@ use std::{collections::BTreeMap, time::Duration};
 use crate::{
     avro::content::Content,
     kafka,
-    pipeline::capture::FailoverSlot,
+    pipeline::{capture::FailoverSlot, topic_plan::TopicPlan},
     postgres::Settings,
-    record::TopicNames,
+    record::{Masks, TopicNames},
     registry::RegistrySettings,
     source::publication::{PublicationSpec, TablePatterns},
 };
@@ -38,6 +38,8 @@ pub struct SourceDeps {
     pub failover: FailoverSlot,
     /// The publication and its tables.
     pub publication: PublicationSpec,
+    /// What is published in place of some columns.
+    pub masks: Masks,
 }
 
 /// The cluster and how topics are named and created.
@@ -50,7 +52,7 @@ pub struct KafkaDeps {
     /// The topics' names.
     pub names: TopicNames,
     /// How topics are created.
-    pub topics: kafka::TopicSettings,
+    pub topics: TopicPlan,
     /// Who writes under exactly-once delivery, where that is wanted.
     pub transactional: Option<kafka::Transactional>,
     /// Capture writes flat records, which apply does not read.

@@ -24,7 +24,7 @@ pub async fn run(deps: &CheckDeps) -> Vec<Finding> {
         tables = captured;
     }
     if let Some(deps) = &deps.kafka {
-        found.extend(topics::check(deps).await);
+        found.extend(topics::check(deps, &tables).await);
     }
     if let Some(settings) = &deps.registry {
         found.extend(registry::check(settings).await);

@@ -89,6 +89,7 @@ async fn judge_tables(
     let tables = tables::read(client, &deps.publication.name, &wanted).await?;
     let rights = Rights::read(client, &tables).await?;
     rights.judge(findings, &tables, &deps.settings.user);
+    tables::judge_masks(findings, &deps.masks, &tables);
     judge_publication(client, findings, deps, tables.iter().all(|table| rights.owns(table)), begun).await?;
     if let Some(table) = &deps.publication.signal_table {
         judge_signal_table(client, findings, &deps.publication, table).await?;

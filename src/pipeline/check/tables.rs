@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use super::finding::Findings;
 use crate::{
     postgres::{self, Client},
+    record::Masks,
     schema::{ReplicaIdentity, TableName, quote_identifier},
     source::{
         Error,
@@ -89,6 +90,24 @@ impl Rights {
         if table.problems.is_empty() && !self.unreadable.contains(&table.relation.oid) {
             findings.ok(subject, summary(table));
         }
+    }
+}
+
+/// Masks that cannot be, and names under which nothing is masked.
+pub(super) fn judge_masks(findings: &mut Findings, masks: &Masks, tables: &[PublishedTable]) {
+    if masks.is_empty() {
+        return;
+    }
+    let relations = tables.iter().map(|table| &table.relation);
+    let mut problems: Vec<_> = relations.clone().filter_map(|relation| masks.check(relation).err()).collect();
+    problems.extend(masks.find_all(relations.clone()).err());
+    for problem in &problems {
+        findings.failed("capture.masks", problem);
+    }
+    if problems.is_empty() {
+        let masked = relations
+            .map(|relation| relation.columns.iter().filter(|column| masks.hides(&relation.name, &column.name)).count());
+        findings.ok("capture.masks", format!("masked columns: {}", masked.sum::<usize>()));
     }
 }
 

@@ -10,11 +10,12 @@ use crate::{
     avro::content::{OwnHeaders, Truncates},
     kafka::{Admin, TopicDescription, Transactional},
     record::state_topic,
+    source::catalog::PublishedTable,
 };
 
 const TIMEOUT: Duration = Duration::from_secs(15);
 
-pub(super) async fn check(deps: &KafkaDeps) -> Vec<Finding> {
+pub(super) async fn check(deps: &KafkaDeps, tables: &[PublishedTable]) -> Vec<Finding> {
     let mut findings = Findings::new(Part::Kafka);
     let brokers = deps.settings.address();
     let admin = match Admin::new(&deps.settings) {
@@ -34,6 +35,7 @@ pub(super) async fn check(deps: &KafkaDeps) -> Vec<Finding> {
     findings.ok(&brokers, format!("answers; topics: {}", topics.len()));
     delivery(&mut findings, deps, &admin).await;
     forms(&mut findings, deps);
+    settings(&mut findings, deps, tables);
     let beside = [deps.names.messages(), deps.names.transactions()];
     let is_own = |topic: &&String| deps.names.table_of(topic).is_some() || beside.contains(&topic.as_str());
     let own: Vec<_> = topics.keys().filter(is_own).collect();
@@ -129,6 +131,34 @@ async fn state(findings: &mut Findings, deps: &KafkaDeps, admin: &Admin, topics:
     }
 }
 
+/// How many partitions a topic should have, and what says so; `None` where nothing does.
+fn partitions(deps: &KafkaDeps, topic: &str) -> Option<(&'static str, i32)> {
+    if topic == deps.names.transactions() {
+        return None;
+    }
+    let common = deps.topics.common.partitions;
+    let wanted = match deps.names.table_of(topic) {
+        Some(table) => deps.topics.of(&table).ok()?.partitions,
+        None => common,
+    };
+    Some((if wanted == common { "kafka.topics.partitions" } else { "kafka.topics.tables" }, wanted))
+}
+
+/// Entries of which nobody knows which one holds.
+fn settings(findings: &mut Findings, deps: &KafkaDeps, tables: &[PublishedTable]) {
+    for name in tables.iter().map(|table| &table.relation.name) {
+        if let Err(contradiction) = deps.topics.of(name) {
+            findings.problem(
+                "kafka.topics.tables",
+                format!("contradicts itself on the topic of table {name}: {contradiction}"),
+                format!(
+                    "Let the two say the same, or add an entry {name} without wildcards, which is stronger than both."
+                ),
+            );
+        }
+    }
+}
+
 fn describe(findings: &mut Findings, deps: &KafkaDeps, topic: &str, found: &TopicDescription) {
     let subject = format!("topic {topic}");
     let config = |name: &str| found.config.get(name).map_or("", String::as_str);
@@ -136,14 +166,17 @@ fn describe(findings: &mut Findings, deps: &KafkaDeps, topic: &str, found: &Topi
         format!("kafka-configs.sh --alter --entity-type topics --entity-name {topic} --add-config {change}")
     };
     let mut fine = true;
-    // The topic of transactions is used as if it had one partition.
-    if found.partitions != deps.topics.partitions && topic != deps.names.transactions() {
-        fine = false;
-        findings.problem(
-            &subject,
-            format!("has {} partitions, kafka.topics.partitions is {}", found.partitions, deps.topics.partitions),
-            "Set kafka.topics.partitions to the topic's count, or start over with a new prefix: keys must not move.",
-        );
+    match partitions(deps, topic) {
+        // The topic of transactions is used as if it had one partition.
+        Some((key, wanted)) if found.partitions != wanted => {
+            fine = false;
+            findings.problem(
+                &subject,
+                format!("has {} partitions, {key} says {wanted}", found.partitions),
+                format!("Set {key} to the topic's count, or start over with a new prefix: keys must not move."),
+            );
+        }
+        _ => {}
     }
     if config("cleanup.policy").contains("compact") {
         fine = false;

@@ -6,16 +6,16 @@
 //! which is the same in every version, encoding and collation. Sums, not exclusive or, join the rows' hashes, so that two
 //! equal rows do not cancel out where no key forbids them.
 
-use std::pin::pin;
+use std::{collections::BTreeMap, pin::pin};
 
 use futures_util::TryStreamExt as _;
 
 use super::{
     Error,
-    session::{Session, Side},
+    session::{SALT, Session, Side},
     shape::Plan,
 };
-use crate::schema::quote_identifier;
+use crate::{schema::quote_identifier, types::Mask};
 
 /// Rows and hashes of one bucket.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -82,6 +82,7 @@ pub struct Rows {
     key: String,
     row_md5: String,
     key_md5: String,
+    masks: BTreeMap<String, Mask>,
 }
 
 impl Rows {
@@ -95,8 +96,12 @@ impl Rows {
         // Rows of tables that inherit from an ordinary table are events of those tables.
         let only = if partitioned { "" } else { "ONLY " };
         let filter = filter.map_or_else(String::new, |filter| format!(" WHERE {filter}"));
-        let row = row_text(&plan.columns);
-        let key = if plan.key.is_empty() { row.clone() } else { row_text(&plan.key) };
+        let masks = match session.side() {
+            Side::Source => plan.masks.clone(),
+            Side::Target => BTreeMap::new(),
+        };
+        let row = row_text(&plan.columns, &masks);
+        let key = if plan.key.is_empty() { row.clone() } else { row_text(&plan.key, &masks) };
         Some(Self {
             name: name.to_string(),
             from: format!("FROM {only}{}{filter}", name.quoted()),
@@ -104,6 +109,7 @@ impl Rows {
             key_md5: session.md5(&key),
             row,
             key,
+            masks,
         })
     }
 
@@ -127,7 +133,7 @@ impl Rows {
     /// The rows whose key has a text in `$1`: that text, and an array with the text (or its hash) of each of `columns`.
     pub(super) fn of_keys(&self, session: &Session, columns: &[String], values: bool) -> String {
         let column = |name| {
-            let text = row_text(std::slice::from_ref(name));
+            let text = row_text(std::slice::from_ref(name), &self.masks);
             if values { text } else { session.md5(&text) }
         };
         let columns: Vec<String> = columns.iter().map(column).collect();
@@ -152,7 +158,20 @@ fn bucket(buckets: u32) -> String {
     format!("(('x'||left(k,4))::bit(16)::int & {})", buckets - 1)
 }
 
-fn row_text(columns: &[String]) -> String {
-    let columns: Vec<String> = columns.iter().map(|name| quote_identifier(name)).collect();
+fn row_text(columns: &[String], masks: &BTreeMap<String, Mask>) -> String {
+    let column = |name: &String| match masks.get(name) {
+        Some(mask) => masked(*mask, &quote_identifier(name)),
+        None => quote_identifier(name),
+    };
+    let columns: Vec<String> = columns.iter().map(column).collect();
     format!("ROW({})::text", columns.join(","))
+}
+
+/// What capture publishes in place of a column's text. The spaces at the end of a `char(n)` are no part of its text.
+fn masked(mask: Mask, column: &str) -> String {
+    match mask {
+        Mask::Hash => format!("encode(sha256(convert_to({SALT} || {column}::text, 'UTF8')), 'hex')"),
+        Mask::Asterisks(count) => format!("CASE WHEN {column} IS NOT NULL THEN repeat('*', {count}) END"),
+        Mask::Truncate(count) => format!("left({column}::text, {count})"),
+    }
 }

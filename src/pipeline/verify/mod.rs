@@ -29,7 +29,7 @@ use std::{
 
 use futures_util::future::try_join_all;
 
-use crate::{kafka, lsn::Lsn, postgres::Settings, schema::TableName};
+use crate::{kafka, lsn::Lsn, postgres::Settings, record::Masks, schema::TableName};
 
 use self::{
     digest::Digest,
@@ -62,6 +62,8 @@ pub struct Options<'a> {
     pub target_table: &'a (dyn Fn(&TableName) -> Option<TableName> + Sync),
     /// The topic of a source's table.
     pub topic: &'a (dyn Fn(&TableName) -> String + Sync),
+    /// The masks of columns.
+    pub masks: Masks,
     /// Where `apply` keeps its positions.
     pub bookkeeping: Bookkeeping,
     /// The cluster that tells how many partitions a topic has; without it, those that `apply` ever owned count.
@@ -95,14 +97,11 @@ async fn release(hold: &mut Option<Hold>) {
 }
 
 async fn compare(options: &Options<'_>, hold: &mut Option<Hold>) -> Result<Report, Error> {
-    let first = Session::connect(Side::Source, &options.source).await?;
+    let first = source(options).await?;
     let tables = tables(options, &first).await?;
     let mut pairs = vec![(first, Session::connect(Side::Target, &options.target).await?)];
     while pairs.len() < options.parallel.min(tables.len()) {
-        pairs.push((
-            Session::connect(Side::Source, &options.source).await?,
-            Session::connect(Side::Target, &options.target).await?,
-        ));
+        pairs.push((source(options).await?, Session::connect(Side::Target, &options.target).await?));
     }
     let topics = topics(options, &tables).await?;
     let names = Names {
@@ -114,6 +113,13 @@ async fn compare(options: &Options<'_>, hold: &mut Option<Hold>) -> Result<Repor
     let plans = plans(options, tables, &pairs).await?;
     tracing::info!(%lsn, tables = plans.len(), stood_seconds = stood.as_secs_f64(), "comparing");
     Ok(Report::new(lsn, stood, compare_all(options, &pairs, &plans).await?))
+}
+
+/// A session that can mask as capture does.
+async fn source(options: &Options<'_>) -> Result<Session, Error> {
+    let session = Session::connect(Side::Source, &options.source).await?;
+    session.set_salt(&options.masks).await?;
+    Ok(session)
 }
 
 /// The names of what is compared.
@@ -240,7 +246,7 @@ async fn plans(
     let plan = |(target_name, table): (TableName, Published)| {
         let source = sources.get(&table.name).ok_or_else(|| Error::NoTable(table.name.clone()))?;
         let target = targets.get(&target_name);
-        Ok(Plan::new(table, source, target_name, target))
+        Ok(Plan::new(table, source, target_name, target).masked(&options.masks))
     };
     let mut plans = tables.into_iter().map(plan).collect::<Result<Vec<_>, Error>>()?;
     plans.sort_by_key(|plan| std::cmp::Reverse(plan.buckets));

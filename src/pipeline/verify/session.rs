@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::Error;
 use crate::{
     postgres::{self, Client, Settings},
+    record::Masks,
     schema::{TableName, quote_literal},
 };
 
@@ -28,6 +29,9 @@ impl Side {
     }
 }
 
+/// The salt, once it is set.
+pub const SALT: &str = "current_setting('walrelay.mask_salt')";
+
 /// A connection inside a REPEATABLE READ, READ ONLY transaction.
 pub struct Session {
     client: Client,
@@ -50,6 +54,16 @@ impl Session {
             set.map_err(|e| failed(side, "setting up the session", e))?;
         }
         Ok(Self { client, side, utf8: encoding == "UTF8" })
+    }
+
+    /// Keeps the salt of masks at hand for [`SALT`]: in no statement's text, which servers show and log.
+    pub async fn set_salt(&self, masks: &Masks) -> Result<(), Error> {
+        if masks.is_empty() {
+            return Ok(());
+        }
+        let salt = masks.salt().reveal();
+        let set = self.client.execute("SELECT set_config('walrelay.mask_salt', $1, false)", &[&salt]).await;
+        set.map(drop).map_err(|e| failed(self.side, "setting up the session", e))
     }
 
     /// Which server it is at.

@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Error, session::Session};
-use crate::schema::TableName;
+use crate::{record::Masks, schema::TableName, types::Mask};
 
 /// A table as one side's catalog has it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -59,6 +59,8 @@ pub struct Plan {
     pub key: Vec<String>,
     /// The publication's row filter, for the source's scan.
     pub filter: Option<String>,
+    /// What the source's columns are compared by that are masked.
+    pub masks: BTreeMap<String, Mask>,
     /// How many buckets rows are hashed into: a power of two.
     pub buckets: u32,
     /// Differences of shape.
@@ -82,6 +84,7 @@ impl Plan {
             columns: Vec::new(),
             key: Vec::new(),
             filter: published.filter,
+            masks: BTreeMap::new(),
             buckets: buckets(source.estimate.max(target.map_or(0, |table| table.estimate))),
             shape: Vec::new(),
             notes: Vec::new(),
@@ -113,6 +116,21 @@ impl Plan {
             plan.notes.push("without a key: rows are compared as a multiset".to_owned());
         }
         plan
+    }
+}
+
+impl Plan {
+    /// The same with the masks of the columns that are compared. Those are compared by their masks, which the target has.
+    #[must_use]
+    pub fn masked(mut self, masks: &Masks) -> Self {
+        for name in &self.columns {
+            if let Ok(Some(mask)) = masks.of(&self.source, name) {
+                self.notes
+                    .push(format!("column {name} is masked ({mask}): the source's masks are compared, not its values"));
+                self.masks.insert(name.clone(), mask);
+            }
+        }
+        self
     }
 }
 

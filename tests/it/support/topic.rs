@@ -84,6 +84,14 @@ impl Topics {
         metadata.topics().first().map_or(0, |topic| topic.partitions().len())
     }
 
+    /// The properties of a table's topic, as the brokers show them.
+    pub async fn properties(&self, table: &str) -> BTreeMap<String, String> {
+        let topic = self.name(table);
+        let answers = self.admin().describe_configs(&[ResourceSpecifier::Topic(&topic)], &Self::options()).await;
+        let shown = answers.expect("an answer").into_iter().flat_map(|answer| answer.expect("a topic").entries);
+        shown.filter_map(|entry| Some((entry.name, entry.value?))).collect()
+    }
+
     /// The brokers that lead the partitions of a table's topic.
     pub fn leaders(&self, table: &str) -> Vec<i32> {
         let metadata = tokio::task::block_in_place(|| self.consumer().fetch_metadata(Some(&self.name(table)), LIMIT));

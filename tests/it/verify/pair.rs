@@ -5,6 +5,7 @@ use std::{collections::HashMap, env, fs, time::Duration};
 use walrelay::{
     pipeline::verify::{self, Bookkeeping, Error, Kind, Options, Report, TableReport},
     postgres::{self, Client, Settings, SslMode},
+    record::Masks,
     schema::TableName,
 };
 
@@ -67,6 +68,7 @@ impl Pair {
             tables: Vec::new(),
             target_table: &|table| Some(table.clone()),
             topic: &topic,
+            masks: Masks::default(),
             bookkeeping: Bookkeeping { schema: SCHEMA.into(), instance: INSTANCE.into() },
             kafka: None,
             timeout: Duration::from_mins(1),
