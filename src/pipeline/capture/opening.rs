@@ -173,9 +173,7 @@ impl Opening<'_> {
                     Err(reason) => Err(reason.to_owned()),
                 };
                 match found {
-                    Ok((going_on, unread)) => {
-                        Box::pin(self.resume(replication, peeked, going_on, Some(unread))).await.map(Some)
-                    }
+                    Ok((on, unread)) => Box::pin(self.resume(replication, peeked, on, Some(unread))).await.map(Some),
                     Err(reason) => {
                         tracing::warn!(reason, "the snapshot was cut and cannot go on: it starts over");
                         self.again(replication, peeked, (server, drop_slot), epoch).await

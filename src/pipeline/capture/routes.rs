@@ -8,6 +8,7 @@ use std::{
 use super::{Error, publisher::Publisher, session::Session, state::Update, topic::Topic, versions::Versions};
 use crate::{
     avro::store::{SchemaStore, StoreError},
+    event::{Op, RecordBuf, RowChange},
     lsn::{Lsn, Position},
     pgoutput::message::{RelationBody, TypeBody},
     pipeline::metrics::TableMetrics,
@@ -26,6 +27,18 @@ pub(super) struct Running {
 }
 
 impl Running {
+    /// A change of the table is on its way, in these records.
+    pub(super) fn count(&self, change: &RowChange, records: &RecordBuf) {
+        let op = match change {
+            RowChange::Read(_) => Op::Read,
+            RowChange::Insert(_) => Op::Create,
+            RowChange::Update { .. } => Op::Update,
+            RowChange::Delete(_) => Op::Delete,
+        };
+        self.metrics.events(op).inc();
+        self.metrics.bytes.inc_by(records.bytes.len() as u64);
+    }
+
     /// Registers the relation's schemas and compiles its plan, with keys as the topic has them.
     pub(super) async fn new(
         session: &Session,

@@ -15,7 +15,7 @@ use super::{
     messages::Messages,
     publisher::Publisher,
     resync::ended_by,
-    routes::{Route, Routes, Running},
+    routes::{Route, Routes},
     session::Session,
     settings::OriginFilter,
     signal_table::SignalTable,
@@ -25,7 +25,7 @@ use super::{
     windows::{BroughtUp, Closed, Outcome},
 };
 use crate::{
-    event::{EventMeta, Op, RecordBuf, Resync, RowChange, SnapshotMark, TransactionMeta, Tuple},
+    event::{EventMeta, RecordBuf, Resync, RowChange, SnapshotMark, TransactionMeta, Tuple},
     lsn::{Lsn, Position},
     pgoutput::message::{self, Message},
     pipeline::ack::AckTracker,
@@ -286,7 +286,7 @@ impl Streamer {
         };
         let last = open.ordinal;
         match sent {
-            Ok(true) => count(running, &change, &self.records),
+            Ok(true) => running.count(&change, &self.records),
             Ok(false) => {}
             Err(error) if error.is_of_one_row() => {
                 let position = open.position(ordinal);
@@ -541,7 +541,7 @@ impl Streamer {
         };
         let goes_on = match sent {
             Ok(_) => {
-                count(running, &change, &self.records);
+                running.count(&change, &self.records);
                 true
             }
             Err(error) if error.is_of_one_row() => {
@@ -581,17 +581,6 @@ impl Streamer {
         self.publisher.deliveries().tracker(|tracker| tracker.close(unit, Lsn::ZERO));
         Ok(())
     }
-}
-
-fn count(running: &Running, change: &RowChange, records: &RecordBuf) {
-    let op = match change {
-        RowChange::Read(_) => Op::Read,
-        RowChange::Insert(_) => Op::Create,
-        RowChange::Update { .. } => Op::Update,
-        RowChange::Delete(_) => Op::Delete,
-    };
-    running.metrics.events(op).inc();
-    running.metrics.bytes.inc_by(records.bytes.len() as u64);
 }
 
 /// Nanoseconds since the Unix epoch.

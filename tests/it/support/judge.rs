@@ -39,9 +39,13 @@ fn position(record: &Consumed) -> At {
 }
 
 fn field<'a>(value: &'a Value, name: &str) -> &'a Value {
+    find(value, name).unwrap_or_else(|| panic!("no field {name}"))
+}
+
+fn find<'a>(value: &'a Value, name: &str) -> Option<&'a Value> {
     let Value::Record(fields) = value else { panic!("{value:?} is no record") };
-    let (_, field) = fields.iter().find(|(known, _)| known == name).unwrap_or_else(|| panic!("no field {name}"));
-    if let Value::Union(_, inner) = field { inner } else { field }
+    let (_, field) = fields.iter().find(|(known, _)| known == name)?;
+    Some(if let Value::Union(_, inner) = field { inner } else { field })
 }
 
 fn text(value: &Value) -> &str {
@@ -112,7 +116,8 @@ impl<'a> Judge<'a> {
                 "d" => drop(rows.remove(&(partition, record.key.clone().expect("a key")))),
                 _ => {
                     let after = field(&event, "after");
-                    let row = format!("{} {}", number(field(after, "id")), number(field(after, "n")));
+                    let n = find(after, "n").map(|n| format!(" {}", number(n))).unwrap_or_default();
+                    let row = format!("{}{n}", number(field(after, "id")));
                     rows.insert((partition, record.key.clone().expect("a key")), row);
                 }
             }
@@ -173,7 +178,7 @@ pub async fn judge(scenario: &Scenario, tables: &[&str], delivery: Delivery) {
 }
 
 pub async fn source_rows(scenario: &Scenario, table: &str) -> BTreeSet<String> {
-    let list = format!("SELECT string_agg(id || ' ' || n, ',') FROM {table}");
+    let list = format!("SELECT string_agg(id || coalesce(' ' || (to_jsonb(t) ->> 'n'), ''), ',') FROM {table} t");
     let list = scenario.source_value(&list).await.unwrap_or_default();
     list.split(',').filter(|row| !row.is_empty()).map(str::to_owned).collect()
 }

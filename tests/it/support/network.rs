@@ -26,7 +26,7 @@ pub struct Network {
 enum Fault {
     /// Both ends see them closed.
     Cut,
-    /// They stay, and nothing comes through.
+    /// The client's half stays, and nothing comes.
     Silent,
 }
 
@@ -71,8 +71,8 @@ impl Network {
         self.fault.send_replace(Fault::Cut);
     }
 
-    /// All connections stay open, and nothing comes through them in either direction any more: what a firewall does that
-    /// forgets them.
+    /// Of all connections the client's half stays open and is silent, while the server sees them end: what is left when a firewall has
+    /// forgotten them.
     pub fn fall_silent(&self) {
         self.fault.send_replace(Fault::Silent);
     }
@@ -101,8 +101,10 @@ async fn accept(
                 ended = counted(&mut from_server, &mut to_client, &allowed) => ended,
                 ended = copy(&mut from_client, &mut to_server) => ended.map(drop),
                 Ok(()) = fault.changed() => {
-                    if matches!(*fault.borrow(), Fault::Silent) {
-                        // The sockets are kept.
+                    let is_silent = matches!(*fault.borrow(), Fault::Silent);
+                    drop(server);
+                    if is_silent {
+                        // The client's socket is kept.
                         std::future::pending::<()>().await;
                     }
                     Ok(())
