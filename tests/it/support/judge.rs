@@ -166,13 +166,6 @@ impl<'a> Judge<'a> {
 
 /// Waits until everything is confirmed to the source, and judges.
 pub async fn judge(scenario: &Scenario, tables: &[&str], delivery: Delivery) {
-    let mut judge = judge_rows(scenario, tables, delivery).await;
-    judge.messages();
-    judge.transactions().await;
-}
-
-/// As [`judge`], but of the tables' topics alone.
-pub async fn judge_rows<'a>(scenario: &'a Scenario, tables: &[&str], delivery: Delivery) -> Judge<'a> {
     await_confirmed(scenario).await;
     let mut judge = Judge::new(scenario, delivery);
     for table in tables {
@@ -180,7 +173,8 @@ pub async fn judge_rows<'a>(scenario: &'a Scenario, tables: &[&str], delivery: D
         let expected = source_rows(scenario, table).await;
         assert!(left == expected, "{table}: {:?}", left.symmetric_difference(&expected).take(9).collect::<Vec<_>>());
     }
-    judge
+    judge.messages();
+    judge.transactions().await;
 }
 
 pub async fn source_rows(scenario: &Scenario, table: &str) -> BTreeSet<String> {
