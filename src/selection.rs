@@ -20,7 +20,7 @@ pub struct NamePattern {
 #[error("{pattern} is no glob")]
 pub struct PatternError {
     pattern: String,
-    source: globset::Error,
+    source: Option<globset::Error>,
 }
 
 impl Classify for PatternError {
@@ -29,7 +29,7 @@ impl Classify for PatternError {
     }
 
     fn hint(&self) -> Option<String> {
-        Some("Write the pattern as globs over names with points between them, like public.*.".into())
+        Some("Write the pattern as globs over names with points between them and no braces, like public.*.".into())
     }
 }
 
@@ -67,8 +67,12 @@ impl NamePattern {
     /// # Errors
     /// It is no glob. Fewer names than wanted match nothing.
     pub fn new(text: &str, names: usize) -> Result<Self, PatternError> {
+        // A point within braces would be taken for one between names.
+        if text.contains(['{', '}']) {
+            return Err(PatternError { pattern: text.to_owned(), source: None });
+        }
         let parts: Vec<&str> = text.splitn(names, '.').collect();
-        let unfit = |source| PatternError { pattern: text.to_owned(), source };
+        let unfit = |source| PatternError { pattern: text.to_owned(), source: Some(source) };
         let matcher = glob(&parts).map_err(unfit)?.compile_matcher();
         Ok(Self { text: text.to_owned(), matcher, is_name: !text.contains(['*', '?', '[', '{', '\\']) })
     }

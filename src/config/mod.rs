@@ -426,6 +426,9 @@ fn sections(layers: &Layers, needed: &[&[&str]]) -> Result<Sections, Error> {
         read_password(&mut server.password, server.password_file.as_deref())?;
     }
     read_password(&mut sections.capture.mask_salt, sections.capture.mask_salt_file.as_deref())?;
+    if sections.capture.mask_salt.as_ref().is_some_and(|salt| salt.reveal().is_empty()) {
+        return Err(unusable("capture.mask_salt_file has an empty first line: hashes would have no salt"));
+    }
     read_password(&mut sections.registry.password, sections.registry.password_file.as_deref())?;
     Ok(sections)
 }

@@ -192,15 +192,21 @@ impl Masks {
         self.plan(relation).map(drop)
     }
 
-    /// Whether what was masked before a relation's columns changed is so behind it.
+    /// Whether what was masked before a relation's columns changed is so behind it. Where the catalog was ahead of a version, its columns
+    /// have no numbers: one whose name is gone may be any that is new then.
     ///
     /// # Errors
     /// A column has another name, and no mask.
     pub fn follow(&self, before: &Relation, after: &Relation) -> Result<(), MaskError> {
         for former in before.columns.iter().filter(|former| self.hides(&before.name, &former.name)) {
-            let is_same = |column: &&Column| former.attnum.is_some() && column.attnum == former.attnum;
-            let Some(now) = after.columns.iter().find(is_same) else { continue };
-            if !self.hides(&after.name, &now.name) {
+            let has = |relation: &Relation, name: &str| relation.columns.iter().any(|column| &*column.name == name);
+            let is_gone = !has(after, &former.name);
+            let may_be_same = |column: &&Column| match (former.attnum, column.attnum) {
+                (Some(former), Some(now)) => former == now,
+                _ => is_gone && !has(before, &column.name),
+            };
+            let plain = |column: &&Column| !self.hides(&after.name, &column.name);
+            if let Some(now) = after.columns.iter().filter(may_be_same).find(plain) {
                 let (table, column) = (after.name.clone(), now.name.clone());
                 return Err(MaskError::Renamed { table, column, former: format!("{}.{}", before.name, former.name) });
             }
@@ -218,8 +224,11 @@ impl Masks {
             let is_padded = column.ty.below_domains().oid == BPCHAR;
             row.columns.push((index, mask, is_padded));
             row.salt = self.salt.clone();
+            // Without a key the whole row is what sinks find it by.
             if relation.is_key(index) {
                 of_key = format!("{of_key}{}\0", column.name);
+            } else if relation.key.is_empty() {
+                of_key = format!("{of_key}{}={mask}\0", column.name);
             }
             let published = &mut masked.to_mut().columns[index];
             published.ty = ColumnType::base(TEXT, -1, "text");
@@ -452,6 +461,12 @@ mod tests {
         assert_eq!(masks(&[("public.t.[ab]", "hash")]).follow(&before, &after), Ok(()));
         after.columns[1].attnum = Some(7);
         assert_eq!(masks(&[("public.t.a", "hash")]).follow(&before, &after), Ok(()), "it is another one");
+        after.columns[1].attnum = None;
+        let unknown = masks(&[("public.t.a", "hash")]).follow(&before, &after);
+        assert!(unknown.is_err(), "the catalog was ahead: it may be the same");
+        let mut swapped = before.clone();
+        (swapped.columns[0].attnum, swapped.columns[1].attnum) = (Some(2), Some(1));
+        assert!(masks(&[("public.t.a", "hash")]).follow(&before, &swapped).is_err(), "names have changed places");
     }
 
     /// It is masked once, and known for that whatever becomes of the mask.

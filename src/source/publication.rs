@@ -235,8 +235,13 @@ pub async fn take_in_signals(client: &Client, spec: &PublicationSpec) -> Result<
     if !spec.create {
         return Ok(Some(found));
     }
-    execute(client, &format!("adding the signal table to publication {}", spec.name), sql).await?;
-    Ok(Some(SignalTable::Added))
+    // Nothing else waits for who has the table for itself.
+    let timed = format!("SET LOCAL statement_timeout = '{LOCK_LIMIT}'; {sql}");
+    match client.batch_execute(&timed).await {
+        Ok(()) => Ok(Some(SignalTable::Added)),
+        Err(error) if error.code() == Some(&SqlState::QUERY_CANCELED) => Ok(Some(found)),
+        Err(error) => Err(Error::statement(format!("adding the signal table to publication {}", spec.name), error)),
+    }
 }
 
 /// How the publication has the signal table at present.

@@ -4,7 +4,7 @@
 //! Of Debezium's words all are read that are about snapshots beside the stream. What they ask for in addition and what nobody needs here
 //! (`surrogate-key`, a snapshot that blocks the stream) changes nothing.
 
-use regex::Regex;
+use regex::{Regex, RegexBuilder};
 use serde::Deserialize;
 
 use super::{
@@ -12,6 +12,11 @@ use super::{
     signal::{Kind, Signal},
 };
 use crate::event::Condition;
+
+/// Patterns and conditions of one signal: who may insert a row must not be able to have capture's memory.
+const MOST_PATTERNS: usize = 500;
+/// A compiled pattern, in bytes.
+const MOST_PATTERN_BYTES: usize = 1 << 18;
 
 /// What is asked for.
 #[derive(Clone, Debug)]
@@ -49,9 +54,11 @@ impl Named {
 
     /// The whole name has to match, as in Debezium. What matches nothing is a name: `expand` takes it so.
     fn matching(text: &str) -> Result<Self, String> {
+        let compiled = |text: &str| RegexBuilder::new(text).size_limit(MOST_PATTERN_BYTES).build();
         // Alone first: what closes the group would undo that the whole name has to match.
-        let pattern = Regex::new(text).and_then(|_alone| Regex::new(&format!("^(?:{text})$")));
-        let pattern = pattern.map_err(|_broken| format!("{text:?} is no regular expression that can be read"))?;
+        let pattern = compiled(text).and_then(|_alone| compiled(&format!("^(?:{text})$")));
+        let pattern =
+            pattern.map_err(|_broken| format!("{:?} is no regular expression that can be read", shortened(text)))?;
         Ok(Self { text: text.to_owned(), pattern: Some(pattern) })
     }
 
@@ -140,13 +147,22 @@ fn read(kind: &str, data: Option<&str>) -> Result<Data, String> {
     match data.map(str::trim).filter(|data| !data.is_empty()) {
         None => Ok(Data::default()),
         Some(data) => {
-            // The message of the error may quote the text: place and kind say enough.
-            serde_json::from_str(data).map_err(|error| {
-                let what = if error.is_data() { "not the JSON that such a signal has" } else { "no JSON" };
-                format!("the data of {kind} is {what} (line {}, column {})", error.line(), error.column())
-            })
+            let data = parsed(kind, data)?;
+            let patterns = data.data_collections.as_ref().map_or(0, Vec::len).max(data.additional_conditions.len());
+            if patterns > MOST_PATTERNS {
+                return Err(format!("the data of {kind} has more than {MOST_PATTERNS} tables or conditions"));
+            }
+            Ok(data)
         }
     }
+}
+
+fn parsed(kind: &str, data: &str) -> Result<Data, String> {
+    // The message of the error may quote the text: place and kind say enough.
+    serde_json::from_str(data).map_err(|error| {
+        let what = if error.is_data() { "not the JSON that such a signal has" } else { "no JSON" };
+        format!("the data of {kind} is {what} (line {}, column {})", error.line(), error.column())
+    })
 }
 
 fn named(texts: Vec<String>) -> Result<Vec<Named>, String> {

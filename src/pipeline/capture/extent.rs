@@ -2,8 +2,8 @@
 //!
 //! The stream comes in the order of commit records, and a message outside of transactions comes at its own place in the WAL,
 //! so whatever lies at or above the bound says that nothing below it is still to come. The server says so too when it is
-//! idle, by a keepalive or by where the last commit record ends: the bound is where its WAL ended once, so there is no need
-//! to wait for more WAL.
+//! idle, by a keepalive or by where the last commit record ends: the bound is where it had sent its WAL once, so there is no
+//! need to wait for more.
 
 use crate::{lsn::Lsn, pgoutput::message::Message, source::stream::StreamItem};
 

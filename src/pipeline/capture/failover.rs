@@ -40,6 +40,8 @@ impl Marking {
             (_, false) => None,
         };
         match (wanted, hindrance) {
+            // One that keeps a copy of the slot is waited for until it is promoted; it refuses itself to make such a slot.
+            (FailoverSlot::On, Some(_)) if version >= SINCE => Ok(Self { creates: true, alters: None }),
             (FailoverSlot::On, Some(reason)) => Err(reason),
             (FailoverSlot::On, None) => Ok(Self { creates: true, alters: Some(true) }),
             (FailoverSlot::Auto, hindrance) => Ok(Self { creates: hindrance.is_none(), alters: None }),
@@ -74,7 +76,8 @@ mod tests {
         assert_eq!(Marking::decide(auto, 169_999, false), marking(false, None));
         assert_eq!(Marking::decide(auto, 180_000, true), marking(false, None));
         assert_eq!(Marking::decide(on, 180_000, false), marking(true, Some(true)));
-        assert!(Marking::decide(on, 160_000, false).is_err() && Marking::decide(on, 170_000, true).is_err());
+        assert_eq!(Marking::decide(on, 170_000, true), marking(true, None));
+        assert!(Marking::decide(on, 160_000, false).is_err() && Marking::decide(on, 160_000, true).is_err());
         assert_eq!(Marking::decide(off, 170_000, false), marking(false, Some(false)));
         assert_eq!(Marking::decide(off, 150_000, false), marking(false, None));
     }

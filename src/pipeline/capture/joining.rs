@@ -137,6 +137,9 @@ impl Candidates<'_> {
         if published.relation.key.is_empty() {
             return Ok(Some("it has no key, so its rows cannot be told from those that the stream brings".to_owned()));
         }
+        if let Err(error) = self.deps.settings.encoder.masks.check(&published.relation) {
+            return Ok(Some(chain(&error)));
+        }
         let kept = self.state.keys.get(topic);
         if kept.is_some_and(|form| form.one_partition) {
             return Ok(Some("its keys are not told apart by their bytes".to_owned()));

@@ -181,7 +181,7 @@ impl Opening<'_> {
                 }
             }
             Start::Fresh { drop_slot } => {
-                self.survey = Survey::for_snapshot(&self.deps, self.tables, &self.client).await?;
+                self.survey = Survey::for_snapshot(&self.deps, self.tables, &self.client, &peeked).await?;
                 self.check_empty().await?;
                 let intent = self.intent(server, 0, Phase::Intent, Lsn::ZERO);
                 Box::pin(self.copy(replication, peeked, (server, drop_slot), intent)).await
@@ -198,7 +198,7 @@ impl Opening<'_> {
         epoch: u32,
     ) -> Result<Option<Opened>, Error> {
         check_barriers(&self.deps.settings, &peeked)?;
-        self.survey = Survey::for_snapshot(&self.deps, self.tables, &self.client).await?;
+        self.survey = Survey::for_snapshot(&self.deps, self.tables, &self.client, &peeked).await?;
         // Until the new slot is there, what was published tells a fork.
         let published = peeked.checkpoint.as_ref().filter(|recorded| recorded.epoch == epoch);
         let ceiling = published.map_or(Lsn::ZERO, |recorded| recorded.ceiling);

@@ -12,7 +12,7 @@ use crate::{
     lsn::{Lsn, Position},
     pgoutput::message::{RelationBody, TypeBody},
     pipeline::metrics::TableMetrics,
-    record::{Beyond, Encoder, KeyForm, Plan},
+    record::{Beyond, Encoder, EncoderSettings, KeyForm, Masks, Plan},
     retry::{Classify, Severity, chain},
     schema::{Relation, TableName},
     source,
@@ -331,7 +331,12 @@ impl Routes {
         let relation = self.session.describe(body, &self.types, self.last_version(body.oid).as_deref()).await.ok()?;
         let topic = self.session.settings.encoder.topics.of_table(&relation.name).ok()?;
         let kept = self.session.key_form(&topic).await;
-        encoder.prepare(&relation, kept.as_ref(), &Unregistered).await.ok()
+        if let Ok(plan) = encoder.prepare(&relation, kept.as_ref(), &Unregistered).await {
+            return Some(plan);
+        }
+        // How many ordinals a change takes is no matter of masks, which may be configured otherwise when it comes again.
+        let settings = EncoderSettings { masks: Masks::default(), ..self.session.settings.encoder.clone() };
+        Encoder::new(settings).prepare(&relation, kept.as_ref(), &Unregistered).await.ok()
     }
 
     /// The version before the next one: that in use, or else the newest that is known.

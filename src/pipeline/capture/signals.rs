@@ -2,7 +2,10 @@
 //!
 //! A table that cannot be read again is told, and keeps no other of its signal from it.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::{BTreeSet, HashMap},
+    sync::Arc,
+};
 
 use super::{
     Error, held,
@@ -125,7 +128,9 @@ fn wanted(
     conditions: &[(Option<Named>, Vec<Condition>)],
 ) -> Vec<(String, Vec<Condition>)> {
     let captured: Vec<_> = session.topics.keys().map(ToString::to_string).collect();
-    let names: Vec<_> = tables.iter().flat_map(|named| named.expand(captured.iter().map(String::as_str))).collect();
+    let mut seen = BTreeSet::new();
+    let names = tables.iter().flat_map(|named| named.expand(captured.iter().map(String::as_str)));
+    let names: Vec<_> = names.filter(|name| seen.insert(name.clone())).collect();
     let of_table = |name: &String| {
         let mut of_it = conditions.iter().filter(|(about, _)| about.as_ref().is_none_or(|about| about.is(name)));
         of_it.next().map(|(_, conditions)| conditions.clone()).unwrap_or_default()

@@ -180,12 +180,10 @@ fn gap(name: &str, checkpoint: &Checkpoint, server: Server, slot: Option<Slot>) 
         // A server whose history does not know the recorded timeline shares nothing that is known.
         server.switch_point.unwrap_or(Lsn::ZERO)
     };
-    if history_ends < checkpoint.ceiling {
-        return Err(Trouble::Fork(Error::Forked {
-            timeline: server.timeline,
-            history_ends,
-            ceiling: checkpoint.ceiling,
-        }));
+    // Where nothing is published the stream passes the ceiling; what lies below is taken for received all the same.
+    let received = checkpoint.ceiling.max(checkpoint.flush).max(checkpoint.published);
+    if history_ends < received {
+        return Err(Trouble::Fork(Error::Forked { timeline: server.timeline, history_ends, ceiling: received }));
     }
     if checkpoint.phase == Phase::Snapshot {
         return Err(Trouble::Snapshot);
@@ -318,6 +316,17 @@ mod tests {
         // The next start must not measure a raised ceiling by the old timeline's end.
         let resumed = streaming(in_time, slot(200), GapPolicy::Stop).unwrap();
         assert_eq!(resumed, Start::Resume { at: Lsn(200), timeline: 2 });
+    }
+
+    /// The stream goes on above the ceiling where nothing is published, and counts as received.
+    #[test]
+    fn a_server_that_lacks_what_was_confirmed_is_a_fork_too() {
+        let state = Checkpoint { flush: Lsn(500), published: Lsn(500), ..checkpoint(Phase::Streaming) };
+        let promoted = Server { timeline: 2, switch_point: Some(Lsn(400)), ..SERVER };
+        let found = decide("s", Some(&state), promoted, slot(200), GapPolicy::Stop);
+        assert!(matches!(found, Err(Error::Forked { ceiling: Lsn(500), .. })), "{found:?}");
+        let in_time = Server { switch_point: Some(Lsn(500)), ..promoted };
+        assert!(decide("s", Some(&state), in_time, slot(200), GapPolicy::Stop).is_ok());
     }
 
     #[test]

@@ -127,6 +127,7 @@ impl Survey {
         deps: &CaptureDeps,
         tables: &Tables,
         client: &postgres::Client,
+        state: &State,
     ) -> Result<Self, Error> {
         let spec = &deps.settings.publication;
         let report = source::publication::ensure(client, spec).await?;
@@ -150,7 +151,14 @@ impl Survey {
             deps.health.resume_table(&table.to_string());
         }
         let published = published(deps, client).await?;
-        check_masks(deps, published.iter().map(|table| &table.relation))?;
+        let masks = &deps.settings.encoder.masks;
+        for now in published.iter().map(|table| &table.relation) {
+            masks.check(now).map_err(Error::Mask)?;
+            // Also a snapshot that takes the place of what was published must not tell what was masked.
+            let mut recorded = state.relations.values().filter(|recorded| recorded.oid == now.oid);
+            recorded.try_for_each(|recorded| masks.follow(recorded, now)).map_err(Error::Mask)?;
+        }
+        masks.find_all(published.iter().map(|table| &table.relation)).map_err(Error::Mask)?;
         let topics = name_topics(&deps.settings.encoder.topics, &published)?;
         let members = membership::read(client, &spec.name).await?;
         Ok(Self { members, ..Self::new(tables, published, topics) })
@@ -184,7 +192,9 @@ impl Survey {
         let published = published(deps, client).await?;
         let joining = source::catalog::preview(client, &unpublished).await?.tables;
         let known = published.iter().chain(&joining).map(|table| &table.relation);
-        check_masks(deps, known.chain(state.relations.values()))?;
+        // Masks that a table cannot have stop that one alone, when it is announced.
+        let masks = &deps.settings.encoder.masks;
+        masks.find_all(known.chain(state.relations.values())).map_err(Error::Mask)?;
         let topics = name_topics(&deps.settings.encoder.topics, &published)?;
         let members = membership::read(client, &spec.name).await?;
         Ok(Self { members, ..Self::new(tables, published, topics) })
@@ -327,12 +337,6 @@ impl Survey {
 }
 
 /// Masks that cannot be, and names under which nothing is masked, before anything is published.
-fn check_masks<'a>(deps: &CaptureDeps, relations: impl Iterator<Item = &'a Relation> + Clone) -> Result<(), Error> {
-    let masks = &deps.settings.encoder.masks;
-    relations.clone().try_for_each(|relation| masks.check(relation)).map_err(Error::Mask)?;
-    masks.find_all(relations).map_err(Error::Mask)
-}
-
 /// Shows the tables that a stream leaves out.
 pub(super) fn report_withheld(deps: &CaptureDeps, withheld: Vec<Withheld>) {
     for Withheld { name, reason, .. } in withheld {

@@ -77,6 +77,8 @@ impl Versions {
         if let Some(known) = known.filter(|known| **known == relation) {
             return Ok(known);
         }
+        // What cannot be masked is in no record either.
+        masks.check(&relation).map_err(record::EncodeError::from)?;
         let relation = Arc::new(relation);
         self.session.position.record(&[Update::Relation { key: key.clone(), relation: Arc::clone(&relation) }]).await?;
         self.known.insert(key, Arc::clone(&relation));
@@ -109,6 +111,9 @@ impl Versions {
         // The later version has the labels that were judged last.
         self.session.check_labels(later.unwrap_or(known), &mut relation, position).await?;
         unlogged::complete(Some(known), &mut relation, layout);
+        for before in [Some(known), later].into_iter().flatten() {
+            self.follow(before, &relation)?;
+        }
         if later.is_some() {
             relation.lineage.number = self.next_number(known.oid);
             relation.lineage.since = Some(position);
@@ -154,13 +159,17 @@ impl Versions {
         }
         unlogged::complete(last, &mut relation, layout);
         if let Some(last) = last {
-            // A column that is masked by its name would come out in the clear under another one.
-            let masks = &self.session.settings.encoder.masks;
-            masks.follow(last, &relation).map_err(record::EncodeError::from)?;
+            self.follow(last, &relation)?;
         }
         relation.lineage.number = self.next_number(body.oid);
         relation.lineage.since = Some(position);
         Ok(relation)
+    }
+
+    /// A column that is masked by its name would come out in the clear under another one.
+    fn follow(&self, before: &Relation, after: &Relation) -> Result<(), Error> {
+        let masks = &self.session.settings.encoder.masks;
+        Ok(masks.follow(before, after).map_err(record::EncodeError::from)?)
     }
 
     /// Takes a version in the place of another.
