@@ -400,6 +400,7 @@ async fn changes_that_were_made_without_the_publication_are_read_by_another_one_
     let _apply = changed_without(&scenario).await;
     ends_without_its_publication(&scenario).await;
     scenario.settings.set("capture.publication", format!("{}_other", scenario.name));
+    scenario.settings.set("capture.checkpoint_interval", "100ms");
     let _capture = scenario.capture().await;
     scenario.source("INSERT INTO log VALUES ('d')").await;
     scenario.await_target(NOTES, "a b c d").await;
