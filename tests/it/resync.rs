@@ -365,7 +365,9 @@ async fn tables_that_foreign_keys_tie_are_read_again_together() {
 /// Rows of a partition that comes meanwhile are neither read nor streamed: the table leaves, and keeps them at the target.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_table_with_other_partitions_than_when_reading_began_leaves() {
-    let scenario = scenario("attached").await;
+    let mut scenario = scenario("attached").await;
+    // Detached it is a table of its own, which would join.
+    scenario.settings.set("capture.exclude", vec!["public.p_2".to_owned()]);
     let fill = "CREATE TABLE parts (id int, part int, PRIMARY KEY (id, part)) PARTITION BY LIST (part);
          CREATE TABLE p_1 PARTITION OF parts FOR VALUES IN (1); CREATE TABLE p_2 PARTITION OF parts FOR VALUES IN (2);
          INSERT INTO parts SELECT i, 1 + i % 2 FROM generate_series(1, 2000) i";
