@@ -4,7 +4,7 @@
 //! partition that was consumed up to its listed offset holds no event below the listed LSN that is still to come
 //! (PROTOCOL, "Progress").
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 
@@ -32,6 +32,9 @@ pub struct Progress {
     /// Topics whose tables capture has stopped, and where: `lsn` says nothing of their events from there on.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub stopped: BTreeMap<String, Position>,
+    /// Topics of which rows that were there before are still to come, however far `lsn` is: of tables that are read beside the stream.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub unread: BTreeSet<String>,
 }
 
 impl Progress {
@@ -99,6 +102,7 @@ mod tests {
             lsn: Lsn(1 << 33),
             offsets: BTreeMap::from([("a.b".into(), vec![0, 3])]),
             stopped: BTreeMap::from([("a.b".into(), stopped)]),
+            unread: BTreeSet::from(["a.c".into()]),
         };
         assert_eq!(progress.complete("a.b"), stopped);
         assert_eq!(progress.complete("a.c"), Position { ordinal: 0, commit: Lsn(1 << 33), ..stopped });

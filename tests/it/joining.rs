@@ -219,6 +219,115 @@ async fn a_table_of_which_not_all_rows_were_read_is_named_until_a_resync_has_the
     assert_eq!(scenario.log_text("capture").matches(JOIN).count(), 1, "the table joined once more");
 }
 
+/// What became of it meanwhile is in its rows, be it of those that no event tells of, and another table that had its name is none in its place.
+/// Traps T24 and T37.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_table_that_was_rewritten_or_took_a_name_while_capture_was_away_is_read_as_it_is() {
+    let scenario = Scenario::new("rewritten_away").await;
+    scenario.source("CREATE TABLE things (id int PRIMARY KEY, n int); CREATE TABLE others (id int PRIMARY KEY)").await;
+    let (mut capture, _apply) = (scenario.capture().await, scenario.apply().await);
+    scenario.source("INSERT INTO things VALUES (1, 1), (2, 2)").await;
+    scenario.await_equal("things").await;
+    capture.kill_9().expect("capture can be killed");
+
+    // The slot has changes of two tables of one name, and some of the other from before it left.
+    let alter = format!("ALTER PUBLICATION {}", scenario.name);
+    scenario.source("INSERT INTO things VALUES (3, 3)").await;
+    scenario.source(&format!("{alter} DROP TABLE things")).await;
+    scenario.source("ALTER TABLE things ALTER n TYPE bigint USING n + 100; DELETE FROM things WHERE id = 1").await;
+    scenario.source(&format!("{alter} ADD TABLE things")).await;
+    for rows in ["(1), (2)", "(2), (4)"] {
+        scenario.source("DROP TABLE IF EXISTS taken; CREATE TABLE taken (id int PRIMARY KEY)").await;
+        scenario.source(&format!("{alter} ADD TABLE taken")).await;
+        scenario.source(&format!("INSERT INTO taken VALUES {rows}")).await;
+    }
+    capture = scenario.spawn_capture();
+    scenario.await_log(&mut capture, JOIN).await;
+    scenario
+        .source("UPDATE things SET n = n + 1 WHERE id = 2; INSERT INTO taken VALUES (5); INSERT INTO others VALUES (1)")
+        .await;
+    for table in ["others", "things", "taken"] {
+        scenario.await_equal(table).await;
+    }
+    scenario.await_log(&mut capture, ENDS).await;
+    await_quiet(&scenario).await;
+    capture.stop(LIMIT).await.unwrap_or_else(|error| panic!("{error}"));
+    let _capture = scenario.capture().await;
+    scenario.source("UPDATE things SET n = n + 1; UPDATE taken SET id = id + 10").await;
+    scenario.await_equal("things").await;
+    scenario.await_equal("taken").await;
+    scenario.verify();
+    await_quiet(&scenario).await;
+}
+
+/// What it lacks, it lacks behind the end of its resync too, to which the others come: updates of rows that sinks do not have must not stop it.
+#[tokio::test(flavor = "multi_thread")]
+async fn updates_of_rows_that_were_not_read_are_told_as_such_behind_the_end_too() {
+    let scenario = Scenario::new("cut_among").await;
+    scenario.source("CREATE TABLE others (id int PRIMARY KEY)").await;
+    let (mut capture, _apply) = (scenario.capture().await, scenario.apply().await);
+    capture.kill_9().expect("capture can be killed");
+    for table in ["first", "second"] {
+        let fill = format!(
+            "CREATE TABLE {table} (id int PRIMARY KEY, n int, body text);
+             INSERT INTO {table} SELECT i, 0, {LARGE_TEXT} FROM generate_series(1, 20) i;
+             ALTER PUBLICATION {} ADD TABLE {table}",
+            scenario.name
+        );
+        scenario.source(&fill).await;
+    }
+    let holder = scenario.source_session().await;
+    holder.batch_execute("BEGIN; LOCK TABLE first IN EXCLUSIVE MODE").await.expect("a lock");
+    capture = scenario.spawn_capture();
+    scenario.await_log(&mut capture, JOIN).await;
+    let stop = tokio::task::block_in_place(|| scenario.run(&["resync", "public.first", "--stop"]));
+    assert_eq!(stop.code, Some(0), "{}", stop.text);
+    await_told(&scenario, "public.first", "not all of its rows could be read").await;
+    holder.batch_execute("COMMIT").await.expect("an end");
+    scenario.await_log(&mut capture, ENDS).await;
+    scenario.await_equal("second").await;
+    scenario.source("UPDATE first SET n = 1; INSERT INTO first VALUES (21, 1, 'last')").await;
+    scenario.await_target("SELECT count(*) FROM first WHERE id = 21", "1").await;
+    let resync = tokio::task::block_in_place(|| scenario.run(&["resync", "public.first"]));
+    assert_eq!(resync.code, Some(0), "{}", resync.text);
+    scenario.await_equal("first").await;
+    scenario.verify();
+    await_quiet(&scenario).await;
+}
+
+/// Trap T66: a parent that is read again comes later than children which refer to it, whatever came of the parent's table meanwhile.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_row_waits_for_its_parent_that_is_still_to_be_read() {
+    let scenario = Scenario::new("parent_later").await;
+    let tables = "CREATE TABLE parents (id int PRIMARY KEY); CREATE TABLE children (id int PRIMARY KEY, parent int REFERENCES parents)";
+    scenario.both(tables).await;
+    let (mut capture, _apply) = (scenario.capture().await, scenario.apply().await);
+    scenario.source("INSERT INTO parents VALUES (1); INSERT INTO children VALUES (1, 1)").await;
+    scenario.await_equal("children").await;
+    capture.stop(LIMIT).await.unwrap_or_else(|error| panic!("{error}"));
+
+    let alter = format!("ALTER PUBLICATION {}", scenario.name);
+    scenario.source(&format!("{alter} DROP TABLE parents")).await;
+    scenario.source("INSERT INTO parents VALUES (2)").await;
+    scenario.source(&format!("{alter} ADD TABLE parents")).await;
+    // Rows are not read beside a transaction that had the table open before.
+    let writer = scenario.source_session().await;
+    writer.batch_execute("BEGIN; INSERT INTO parents VALUES (3)").await.expect("a write");
+    capture = scenario.spawn_capture();
+    scenario.await_log(&mut capture, JOIN).await;
+    scenario.source("INSERT INTO children VALUES (2, 2)").await;
+    let waits = async || scenario.page("apply", "/").await.contains("capture has still to read rows of topic");
+    await_condition("the child waits for its parent", LIMIT, waits).await;
+    scenario.source("INSERT INTO parents VALUES (4)").await;
+    scenario.await_target("SELECT count(*) FROM parents WHERE id = 4", "1").await;
+    assert_eq!(scenario.target_value("SELECT count(*) FROM children").await.as_deref(), Some("1"));
+    writer.batch_execute("COMMIT").await.expect("a commit");
+    scenario.await_equal("children").await;
+    scenario.await_equal("parents").await;
+    scenario.verify();
+    await_quiet(&scenario).await;
+}
+
 /// Changes from before are in the rows that are read. Sent again, they are as little published as they were.
 #[tokio::test(flavor = "multi_thread")]
 async fn changes_from_before_a_table_joined_are_not_published_when_they_are_sent_again() {

@@ -66,6 +66,7 @@ struct Settles {
     offset: i64,
     complete: Position,
     silent_below: Position,
+    unread: bool,
 }
 
 /// The ordered apply stream of one partition.
@@ -97,6 +98,8 @@ pub struct Lane {
     pub settled: Position,
     /// Nothing below this position is still to come, unless capture goes on with a table that it has stopped.
     silent_below: Position,
+    /// Rows that were there before are still to come.
+    unread: bool,
     /// By how many milliseconds its records are younger than their commits, by the last one that was decoded.
     pub delay_ms: i64,
     queue: VecDeque<ConsumedRecord>,
@@ -128,6 +131,7 @@ impl Lane {
             overtaken: None,
             settled: Position::default(),
             silent_below: Position::default(),
+            unread: false,
             delay_ms: 0,
             queue: VecDeque::new(),
             bytes: 0,
@@ -201,9 +205,12 @@ impl Lane {
         while self.pending.back().is_some_and(|told| told.offset > offset) {
             self.pending.pop_back();
         }
+        let unread = progress.unread.contains(&*self.topic);
         if self.pending.len() < Self::PENDING {
             let complete = progress.complete(&self.topic);
-            self.pending.push_back(Settles { offset, complete, silent_below });
+            self.pending.push_back(Settles { offset, complete, silent_below, unread });
+        } else if let Some(last) = self.pending.back_mut() {
+            last.unread |= unread;
         }
         self.settle();
     }
@@ -215,6 +222,7 @@ impl Lane {
             }
             self.settled = self.settled.max(settles.complete);
             self.silent_below = self.silent_below.max(settles.silent_below);
+            self.unread = settles.unread;
             self.pending.pop_front();
         }
     }
@@ -290,6 +298,12 @@ impl Lane {
             State::Ready => self.queue.is_empty() && self.is_silent_below(hold) && self.mark.commit < hold,
             _ => false,
         }
+    }
+
+    /// Whether rows that were there before may be still to come, as far as was told up to what is received.
+    #[must_use]
+    pub fn is_unread(&self) -> bool {
+        self.unread || self.pending.iter().any(|settles| settles.unread)
     }
 
     fn is_silent_below(&self, lsn: Lsn) -> bool {

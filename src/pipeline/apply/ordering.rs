@@ -186,6 +186,12 @@ impl<D: Decode + 'static> Coordinator<D> {
                 self.groups.waits_for(&key.0, what);
                 return;
             }
+            if let Some(unread) = self.tied(&key.0).into_iter().find(|topic| self.is_unread(topic)) {
+                let reason = format!("{}; capture has still to read rows of topic {unread}", stop.reason);
+                self.conflicts.stands(key, Some(cut), &reason);
+                self.try_again(key);
+                return;
+            }
             // What capture tells nothing of may still lie in Kafka, and be on its way.
             let is_whole = self.tied(&key.0).iter().all(|topic| tried.contains(topic) && !self.is_untold(topic));
             if is_whole || self.stands(key, Some(cut), &stop.reason) >= self.deps.limits.patience {
@@ -194,14 +200,25 @@ impl<D: Decode + 'static> Coordinator<D> {
                 self.stop(&key.0, table, reason);
                 return;
             }
-            self.groups.dissolve(&key.0);
-            if let Some(lane) = self.lanes.get_mut(key) {
-                lane.state = State::Waits(Instant::now() + RETRY_EVERY * 5);
-            }
+            self.try_again(key);
             return;
         }
         self.groups.dissolve(&key.0);
         self.conflict(key, table, &stop.reason, (false, None));
+    }
+
+    /// A lane is tried again by itself, and others go on meanwhile.
+    fn try_again(&mut self, key: &TopicPartition) {
+        self.groups.dissolve(&key.0);
+        if let Some(lane) = self.lanes.get_mut(key) {
+            lane.state = State::Waits(Instant::now() + RETRY_EVERY * 5);
+        }
+    }
+
+    /// Whether capture has still to read rows of a topic, or they may be on their way.
+    fn is_unread(&self, topic: &Arc<str>) -> bool {
+        let mut lanes = self.lanes.iter().filter(|((name, _), _)| name == topic).map(|(_, lane)| lane);
+        self.progress.unread.contains(&**topic) || lanes.any(Lane::is_unread)
     }
 
     /// Why a table stops that capture has left.

@@ -369,6 +369,7 @@ impl Opening<'_> {
             // The options of another time say nothing of what can be read later.
             Some(_) => self.replays = true,
         }
+        self.tables.stand_before(|topic| state.first_barrier(topic));
         self.survey.depart(&self.deps.settings.encoder.topics, &state, from)?;
         let publisher = Arc::new(self.destinations().publisher(&state, from, &checkpoint).await?);
         if let Some(run) = join {

@@ -4,7 +4,7 @@
 //! these offsets. It settles idle partitions, which say nothing themselves (PROTOCOL, "Consistency at the sink", Progress).
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -43,6 +43,7 @@ struct Told {
     flush: Lsn,
     ends: BTreeMap<Arc<str>, Vec<i64>>,
     stopped: BTreeMap<String, Position>,
+    unread: BTreeSet<String>,
     /// When the sinks were told.
     at: Option<Instant>,
 }
@@ -52,6 +53,7 @@ impl Told {
         (self.acknowledged, self.complete, self.flush) != (before.acknowledged, before.complete, before.flush)
             || self.ends != before.ends
             || self.stopped != before.stopped
+            || self.unread != before.unread
     }
 }
 
@@ -74,6 +76,8 @@ impl Checkpointer {
 
     async fn checkpoint(&self, told: Told) -> Result<Told, Error> {
         self.publisher.check()?;
+        // Before the ends, which have all rows of what is read by now.
+        let unread = self.session.resyncs.unread_topics();
         // A resync that the stream begins meanwhile is of a transaction that is not acknowledged.
         let (acknowledged, complete, flush, in_flight) = self.publisher.deliveries().tracker(|tracker| {
             tracker.hold_for_resync(self.session.resyncs.hold(tracker.acknowledged()));
@@ -88,7 +92,7 @@ impl Checkpointer {
             self.publisher.topics().map(|topic| (Arc::clone(&topic.name), topic.ends())).collect();
         let stopped = self.session.stopped_topics();
         let topic = progress_topic(&self.session.settings.prefix);
-        let now = Told { acknowledged, complete, flush, ends, stopped, at: Some(Instant::now()) };
+        let now = Told { acknowledged, complete, flush, ends, stopped, unread, at: Some(Instant::now()) };
         if !now.is_news(&told) {
             if told.at.is_some_and(|at| at.elapsed() < REPEAT) {
                 return Ok(told);
@@ -119,8 +123,13 @@ impl Checkpointer {
 
     fn record(&self, told: &Told) -> RecordBuf {
         let offsets = told.ends.iter().map(|(topic, ends)| (topic.to_string(), ends.clone())).collect();
-        let progress =
-            Progress { epoch: self.session.epoch, lsn: told.complete, offsets, stopped: told.stopped.clone() };
+        let progress = Progress {
+            epoch: self.session.epoch,
+            lsn: told.complete,
+            offsets,
+            stopped: told.stopped.clone(),
+            unread: told.unread.clone(),
+        };
         let mut records = RecordBuf::default();
         records.bytes.extend_from_slice(b"progress");
         let key = 0..records.bytes.len();

@@ -213,9 +213,25 @@ impl Run {
         self.tables.iter().find(|table| table.oid == oid)
     }
 
-    /// Whether the table is captured only from a later position on.
-    pub(super) fn joins_behind(&self, oid: u32, at: Position) -> bool {
-        at <= self.begin && self.tables.iter().any(|table| table.joins && table.oid == oid)
+    /// Whether rows of a table of it are not in Kafka. Of one that joins and is cut, they stay missing at the sinks.
+    pub(super) fn owes(&self, member: &Member) -> bool {
+        let is_owed = if member.is_in() { self.end.is_none() } else { member.joins };
+        is_owed && !member.is_whole()
+    }
+
+    /// Whether the table has joined in it and is cut, so that sinks lack rows of it whatever came since.
+    pub(super) fn lacks_rows(&self, oid: u32, at: Position) -> bool {
+        at > self.begin && self.tables.iter().any(|table| table.oid == oid && table.is_cut() && self.owes(table))
+    }
+
+    /// Whether the table is captured only from a later position on, or another one takes its name by then, or its place.
+    pub(super) fn joins_behind(&self, (oid, name): (u32, &TableName), at: Position) -> bool {
+        at <= self.begin && self.tables.iter().any(|table| table.joins && (table.oid == oid || table.name == *name))
+    }
+
+    /// Whether the table has joined in it and what is known of it is from before.
+    pub(super) fn joined_behind(&self, oid: u32, at: Option<Position>) -> bool {
+        at.is_none_or(|at| at <= self.begin) && self.tables.iter().any(|table| table.joins && table.oid == oid)
     }
 
     /// The first commit that an event of it can have; the begin of tables that join is that of none, and lies right below one.
@@ -271,8 +287,12 @@ mod tests {
     fn a_table_that_joins_is_captured_from_the_begin_on_and_its_lack_is_not_forgotten() {
         let mut run = run();
         run.tables[1] = member(2).joining();
-        let before = [(1, at(103, 1)), (2, at(104, 3)), (2, at(104, 4))].map(|(oid, at)| run.joins_behind(oid, at));
-        assert_eq!(before, [false, true, false]);
+        let joins = |oid, name: u32, at| run.joins_behind((oid, &TableName::new("public", format!("t{name}"))), at);
+        assert_eq!([joins(1, 1, at(103, 1)), joins(2, 2, at(104, 3)), joins(2, 2, at(104, 4))], [false, true, false]);
+        assert_eq!([joins(9, 2, at(103, 1)), joins(2, 9, at(103, 1)), joins(9, 2, at(104, 4))], [true, true, false]);
+        let joined = |oid, at| run.joined_behind(oid, at);
+        assert_eq!([joined(2, None), joined(2, Some(at(104, 3))), joined(2, Some(at(104, 4)))], [true, true, false]);
+        assert!(!joined(1, None));
         run.end = Some(at(200, 1));
         assert!(run.is_past(Lsn(201)));
         run.tables[1].leave(at(150, 2), "dropped");

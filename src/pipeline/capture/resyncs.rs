@@ -5,7 +5,7 @@
 //! ([`PositionRecord::record_current`](super::position::PositionRecord::record_current)).
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     ops::RangeBounds,
     sync::{
         Mutex, MutexGuard, PoisonError,
@@ -49,10 +49,7 @@ pub(super) enum Heard {
 
 impl Labelled {
     fn of(run: &Run, member: &Member) -> Self {
-        // Of one that joins and is cut, rows stay missing at the sinks.
-        let is_owed = if member.is_in() { run.end.is_none() } else { member.joins };
-        let unread = is_owed && !member.is_whole();
-        Self { resync: run.resync(), unread }
+        Self { resync: run.resync(), unread: run.owes(member) }
     }
 }
 
@@ -117,9 +114,20 @@ impl Resyncs {
         self.lock().runs.iter().rev().find_map(|run| Some(Labelled::of(run, run.covers(relation, at)?)))
     }
 
-    /// Whether a table is captured only from a later position on.
-    pub(super) fn joins_behind(&self, relation: u32, at: Position) -> bool {
-        self.any.load(Ordering::Relaxed) && self.lock().runs.iter().any(|run| run.joins_behind(relation, at))
+    /// Whether a table is captured only from a later position on, or one that has its name by then.
+    pub(super) fn joins_behind(&self, relation: u32, name: &TableName, at: Position) -> bool {
+        self.any.load(Ordering::Relaxed) && self.lock().runs.iter().any(|run| run.joins_behind((relation, name), at))
+    }
+
+    /// Whether a table has joined behind this position and is read as it is by then: what became of it before is in its rows.
+    pub(super) fn joined_behind(&self, relation: u32, at: Option<Position>) -> bool {
+        self.any.load(Ordering::Relaxed) && self.lock().runs.iter().any(|run| run.joined_behind(relation, at))
+    }
+
+    /// Whether a table of this name has joined before a position.
+    pub(super) fn has_joined(&self, table: &TableName, at: Position) -> bool {
+        let has = |run: &Run| run.begin < at && run.tables.iter().any(|member| member.joins && member.name == *table);
+        self.any.load(Ordering::Relaxed) && self.lock().runs.iter().any(has)
     }
 
     /// Whether a table has joined, and its rows are still read.
@@ -343,6 +351,21 @@ impl Resyncs {
                 }
             }
         });
+    }
+
+    /// Topics of which rows are still to be read, by a resync that goes on or by none, where a table that joined was cut.
+    pub(super) fn unread_topics(&self) -> BTreeSet<String> {
+        if !self.any.load(Ordering::Relaxed) {
+            return BTreeSet::new();
+        }
+        let inner = self.lock();
+        let members = inner.runs.iter().flat_map(|run| run.tables.iter().filter(|member| run.owes(member)));
+        members.map(|member| member.topic.clone()).collect()
+    }
+
+    /// Whether rows of a table will be missing at the sinks behind the end of the resync that it joined in.
+    pub(super) fn lacks_rows(&self, relation: u32, at: Position) -> bool {
+        self.any.load(Ordering::Relaxed) && self.lock().runs.iter().any(|run| run.lacks_rows(relation, at))
     }
 
     /// How many resyncs go on.

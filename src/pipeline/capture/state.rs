@@ -229,6 +229,12 @@ impl State {
         earlier
     }
 
+    /// The first statement of which a topic may lack copies.
+    pub(super) fn first_barrier(&self, topic: &str) -> Option<Position> {
+        let lacking = self.barriers.iter().filter(|barrier| barrier.topics.iter().any(|(name, _)| name == topic));
+        lacking.map(|barrier| barrier.position).min()
+    }
+
     /// The relation versions, shared.
     pub(super) fn versions(&self) -> BTreeMap<String, Arc<Relation>> {
         self.relations.iter().map(|(key, relation)| (key.clone(), Arc::new(relation.clone()))).collect()

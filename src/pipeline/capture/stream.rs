@@ -273,7 +273,9 @@ impl Streamer {
         let numbers = self.boundaries.next(open, relation);
         let ordinal = numbers.ordinal;
         let labelled = resyncs.of_change(relation, open.position(ordinal));
-        let backfilling = is_open || labelled.is_some_and(|labelled| labelled.unread);
+        let position = open.position(ordinal);
+        let backfilling =
+            is_open || labelled.is_some_and(|labelled| labelled.unread) || resyncs.lacks_rows(relation, position);
         let resync = labelled.map(|labelled| labelled.resync);
         let event = EventMeta { lsn, processed_ns: self.processed_ns, backfilling, resync, ..numbers };
         self.records.clear();
@@ -289,7 +291,6 @@ impl Streamer {
             Ok(true) => running.count(&change, &self.records),
             Ok(false) => {}
             Err(error) if error.is_of_one_row() => {
-                let position = open.position(ordinal);
                 self.stop(relation, position, &error).await?;
             }
             Err(error) => return Err(error),

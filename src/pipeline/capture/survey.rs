@@ -91,7 +91,9 @@ impl Survey {
         let gone = names.into_iter().filter(|name| !self.topics.contains_key(name));
         let stopped = |name: &TableName| {
             let topic = topics.of_table(name).ok().filter(|topic| !self.topics.values().any(|taken| taken == topic))?;
-            Some((topic, state.stopped.get(&name.to_string())?.position))
+            let stopped = state.stopped.get(&name.to_string())?.position;
+            let at = state.first_barrier(&topic).map_or(stopped, |barrier| barrier.min(stopped));
+            Some((topic, at))
         };
         gone.filter_map(stopped).collect()
     }

@@ -59,6 +59,18 @@ impl Tables {
         kept.position = kept.position.min(position);
     }
 
+    /// Stopped tables stand before what their topics may lack: a statement that was sent by half comes to none of them, and sinks need not
+    /// wait for it.
+    pub(super) fn stand_before(&self, lacks: impl Fn(&str) -> Option<Position>) {
+        let mut register = self.lock();
+        let Register { stopped, by_topic, .. } = &mut *register;
+        for (topic, table) in by_topic {
+            if let (Some(stopped), Some(at)) = (stopped.get_mut(table), lacks(topic)) {
+                stopped.position = stopped.position.min(at);
+            }
+        }
+    }
+
     /// Forgets the stops of other tables than these; gives the names of those that are stopped still.
     pub(super) fn retain(&self, keep: impl Fn(&TableName) -> bool) -> BTreeSet<String> {
         let mut register = self.lock();
@@ -273,6 +285,13 @@ mod tests {
         assert!(tables.resume().contains(&table) && !tables.is_stopped(&table));
         stop(200, "another row");
         assert_eq!((tables.lowest_stop(), tables.held()), (Some(Lsn(200)), vec![table.clone()]));
+        tables.name_topic("p.t", &table);
+        let at = |commit| Some(Position { commit: Lsn(commit), ..Position::default() });
+        tables.stand_before(|topic| (topic == "p.other").then(|| at(50)).flatten());
+        tables.stand_before(|_topic| at(250));
+        assert_eq!(tables.lowest_stop(), Some(Lsn(200)));
+        tables.stand_before(|topic| (topic == "p.t").then(|| at(150)).flatten());
+        assert_eq!(tables.lowest_stop(), Some(Lsn(150)));
         stop(0, "the topic");
         assert_eq!((tables.lowest_stop(), tables.stopped_in_place().len()), (Some(Lsn(0)), 0));
     }
