@@ -108,7 +108,7 @@ fn settings(config: &ApplyConfig, tables: TablePatterns) -> Result<ApplySettings
 fn unwanted_topics(apply: &config::Apply, names: &TopicNames, configured: &str) -> String {
     let configured = Some(configured.to_owned()).filter(|patterns| !patterns.is_empty());
     let excluded = apply.exclude.iter().filter_map(|glob| names.exact_pattern(glob));
-    let own = own_topic_patterns().chain([names.transactions_pattern()]);
+    let own = own_topic_patterns().chain(names.patterns_beside());
     configured.into_iter().chain(own).chain(excluded).collect::<Vec<_>>().join(",")
 }
 

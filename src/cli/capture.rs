@@ -100,6 +100,7 @@ fn settings(config: &CaptureConfig) -> Result<CaptureSettings, Error> {
             config::OnStop::Resync => StopPolicy::Resync,
         },
         hold_limit: capture.hold_limit.0,
+        on_bad_row: settings::bad_rows(capture),
         stream: StreamSettings {
             buffer_bytes: share,
             status_interval: capture.status_interval.0,

@@ -62,6 +62,7 @@ fn deps(config: &CheckConfig) -> Result<CheckDeps, Error> {
             id: transactional_id(&config.kafka.prefix, &capture.slot),
             timeout: capture.transaction_timeout.0,
         }),
+        bad_rows: settings::bad_rows(capture),
         flat: config.format.records == RecordsKind::Flat,
         content: settings::content(&config.format),
     });

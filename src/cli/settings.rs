@@ -13,7 +13,10 @@ use crate::{
         Topics, bytes, milliseconds,
     },
     kafka,
-    pipeline::{capture::FailoverSlot, topic_plan::TopicPlan},
+    pipeline::{
+        capture::{BadRowPolicy, FailoverSlot},
+        topic_plan::TopicPlan,
+    },
     record::{Masks, TopicNames},
     registry::RegistrySettings,
     schema::TableName,
@@ -71,11 +74,13 @@ fn common_topics(config: &Kafka) -> kafka::TopicSettings {
 
 /// How topics are named; the templates were checked with the configuration.
 pub(super) fn topic_names(config: &Kafka, database: Option<&str>) -> TopicNames {
-    let (Topics { names, messages, transactions, .. }, database) = (&config.topics, database.unwrap_or_default());
+    let (Topics { names, messages, transactions, dead_letters, .. }, database) =
+        (&config.topics, database.unwrap_or_default());
     let names = TopicNames::of_templates(names, messages, &config.prefix, database);
     let names = names.unwrap_or_else(|_| TopicNames::new(&config.prefix));
     // Where it is not wanted nothing was checked.
-    names.clone().with_transactions(transactions, &config.prefix, database).unwrap_or(names)
+    let names = names.clone().with_transactions(transactions, &config.prefix, database).unwrap_or(names);
+    names.clone().with_dead_letters(dead_letters, &config.prefix, database).unwrap_or(names)
 }
 
 /// How to reach the registry.
@@ -113,6 +118,15 @@ pub(super) const fn failover(config: &Capture) -> FailoverSlot {
         config::FailoverSlot::Auto => FailoverSlot::Auto,
         config::FailoverSlot::On => FailoverSlot::On,
         config::FailoverSlot::Off => FailoverSlot::Off,
+    }
+}
+
+/// What to do with a change of one row that cannot be published.
+pub(super) const fn bad_rows(config: &Capture) -> BadRowPolicy {
+    match config.on_bad_row {
+        config::OnBadRow::Stop => BadRowPolicy::Stop,
+        config::OnBadRow::DeadLetter => BadRowPolicy::DeadLetter,
+        config::OnBadRow::Skip => BadRowPolicy::Skip,
     }
 }
 

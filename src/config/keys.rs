@@ -3,7 +3,7 @@
 use super::{
     by_name,
     key::{Key, Kind},
-    reserved, rule,
+    reserved, rule, stops,
 };
 
 const SSL_MODES: &[&str] = &["disable", "prefer", "require", "verify-ca", "verify-full"];
@@ -118,24 +118,10 @@ pub const KEYS: &[Key] = &[
         Some("\"stop\""),
         "When WAL that was not captured is gone: stop, go on without it where the slot was moved ahead (and stop otherwise), or begin anew with a snapshot into the same topics.",
     ),
-    key(
-        "capture.on_unlogged",
-        Kind::Choice(&["stop", "continue"]),
-        Some("\"stop\""),
-        "When rows of a table changed in a way that no event tells (a column or a label renamed, a column retyped with a rewrite): stop the table, or go on.",
-    ),
-    key(
-        "capture.on_stop",
-        Kind::Choice(&["hold", "resync"]),
-        Some("\"hold\""),
-        "When a table stops: let the source keep the log until it goes on, or drop its changes and read it again then (walrelay resume, or a restart).",
-    ),
-    key(
-        "capture.hold_limit",
-        Kind::Size,
-        Some("\"64GiB\""),
-        "Log that the source may keep for stopped tables, and at most half of what it lets a slot keep; beyond that they are read again, as by on_stop = \"resync\".",
-    ),
+    stops::ON_UNLOGGED,
+    stops::ON_STOP,
+    stops::HOLD_LIMIT,
+    stops::ON_BAD_ROW,
     key(
         "capture.signal_table",
         Kind::Text(rule::table),
@@ -426,6 +412,7 @@ pub const KEYS: &[Key] = &[
         Some("\"{prefix}.transaction\""),
         "How the topic of transactions is named, if there is one. Both halves must agree.",
     ),
+    stops::DEAD_LETTERS,
     key("kafka.topics.create", Kind::Bool, Some("true"), "Create missing topics; false: somebody else does."),
     key(
         "kafka.topics.partitions",

@@ -13,6 +13,7 @@ mod problem;
 mod reserved;
 mod rule;
 mod sections;
+mod stops;
 mod topic_list;
 mod value;
 
@@ -39,8 +40,8 @@ pub use self::{
     layers::{Entry, Layers},
     problem::{Error, Origin, Problem},
     sections::{
-        Apply, Capture, Delivery, FailoverSlot, FlatRecords, Format, Kafka, Log, LogFormat, OnGap, OnStop, OnUnlogged,
-        Origins, RecordsKind, Registry, SnapshotGuard, SnapshotMode, SubjectStrategy, Topics,
+        Apply, Capture, Delivery, FailoverSlot, FlatRecords, Format, Kafka, Log, LogFormat, OnBadRow, OnGap, OnStop,
+        OnUnlogged, Origins, RecordsKind, Registry, SnapshotGuard, SnapshotMode, SubjectStrategy, Topics,
     },
     topic_list::{TopicList, bytes, milliseconds},
     value::{Bound, ByteSize, ParseError, Period, Secret},
@@ -269,6 +270,7 @@ pub fn problems(layers: &Layers, needed: &[&[&str]]) -> Vec<Problem> {
         .chain(transactions_without_blocks(layers))
         .chain(types_without_headers(layers))
         .chain(transactions_in_another_topic(layers))
+        .chain(dead_letters_in_another_topic(layers))
         .chain(patterns(layers))
         .chain(hashes_without_salt(layers))
         .chain(flat_names_taken(layers, "fields", "field_prefix"))
@@ -334,7 +336,9 @@ fn names_without_database(layers: &Layers) -> Option<Problem> {
         let text = layers.entry(path).and_then(|entry| entry.value.as_str());
         text.is_some_and(|text| text.contains("{database}"))
     };
-    let path = ["kafka.topics.names", "kafka.topics.messages", "kafka.topics.transactions"].into_iter().find(named)?;
+    let named_by_it =
+        ["kafka.topics.names", "kafka.topics.messages", "kafka.topics.transactions", "kafka.topics.dead_letters"];
+    let path = named_by_it.into_iter().find(named)?;
     let origin = layers.entry(path).map(|entry| entry.origin.clone());
     let message = "needs source.database beside it, at apply too".to_owned();
     layers.entry("source.database").is_none().then(|| Problem { path: path.to_owned(), origin, message })
@@ -381,6 +385,22 @@ fn transactions_in_another_topic(layers: &Layers) -> Option<Problem> {
         return None;
     };
     Some(Problem { path: "kafka.topics.transactions".to_owned(), origin: Some(entry.origin.clone()), message })
+}
+
+/// Dead letters in a topic that holds something else.
+fn dead_letters_in_another_topic(layers: &Layers) -> Option<Problem> {
+    let policy = layers.entry("capture.on_bad_row").and_then(|entry| entry.value.as_str());
+    let entry = layers.entry("kafka.topics.dead_letters").filter(|_| policy == Some("dead-letter"))?;
+    let prefix = layers.entry("kafka.prefix")?.value.as_str()?;
+    let same = |path: &&str| layers.entry(path).is_some_and(|other| other.value == entry.value);
+    let message = if let Some(other) = ["kafka.topics.messages", "kafka.topics.transactions"].into_iter().find(same) {
+        format!("must differ from {other}")
+    } else if TopicNames::new(prefix).with_dead_letters(entry.value.as_str()?, prefix, "") == Err(TemplateError::OWN) {
+        format!("with the prefix {prefix} would be one of walrelay's own topics: choose another prefix or name")
+    } else {
+        return None;
+    };
+    Some(Problem { path: "kafka.topics.dead_letters".to_owned(), origin: Some(entry.origin.clone()), message })
 }
 
 /// Two parts of the envelope under one name in flat records.
@@ -567,6 +587,24 @@ mod tests {
         for fine in [&[none][..], &[messages], &[told], &[told, debezium]] {
             assert_eq!(paths(fine), [""; 0], "{fine:?}");
         }
+    }
+
+    #[test]
+    fn dead_letters_need_a_topic_of_their_own() {
+        let paths = |environment: &[(&str, &str)]| -> Vec<_> {
+            problems(&layers(environment), &[]).into_iter().map(|problem| problem.path).collect()
+        };
+        let (kept, skipped) =
+            (("WALRELAY_CAPTURE__ON_BAD_ROW", "dead-letter"), ("WALRELAY_CAPTURE__ON_BAD_ROW", "skip"));
+        let named = |name| ("WALRELAY_KAFKA__TOPICS__DEAD_LETTERS", name);
+        for taken in ["{prefix}.message", "{prefix}.transaction"] {
+            assert_eq!(paths(&[kept, named(taken)]), ["kafka.topics.dead_letters"], "{taken}");
+            assert_eq!(paths(&[skipped, named(taken)]), [""; 0], "{taken}");
+        }
+        let own = [("WALRELAY_KAFKA__PREFIX", "walrelay.state"), named("{prefix}.x")];
+        assert_eq!(paths(&[kept, own[0], own[1]]), ["kafka.topics.messages", "kafka.topics.dead_letters"]);
+        assert_eq!(paths(&[kept, named("{prefix}.{database}.letters")]), ["kafka.topics.dead_letters"]);
+        assert_eq!(paths(&[kept, named("letters.{prefix}")]), [""; 0]);
     }
 
     #[test]

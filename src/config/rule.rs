@@ -70,6 +70,11 @@ pub fn transaction_topic(text: &str) -> Result<(), &'static str> {
     TopicNames::new("p").with_transactions(text, "p", "d").map(drop).map_err(TemplateError::expectation)
 }
 
+/// The name of the topic of dead letters.
+pub fn dead_letter_topic(text: &str) -> Result<(), &'static str> {
+    TopicNames::new("p").with_dead_letters(text, "p", "d").map(drop).map_err(TemplateError::expectation)
+}
+
 /// A period that is not 0, or `off`.
 pub fn period_or_off(text: &str) -> Result<(), &'static str> {
     let period = text.parse::<Period>().ok().filter(|period| !period.0.is_zero());

@@ -119,6 +119,18 @@ pub enum OnStop {
     Resync,
 }
 
+/// What to do with a change of one row that cannot be published.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum OnBadRow {
+    /// Stop its table.
+    Stop,
+    /// Leave it out, and keep it in a topic of its own.
+    DeadLetter,
+    /// Leave it out.
+    Skip,
+}
+
 /// Whose transactions are published.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -163,6 +175,7 @@ pub struct Capture {
     pub on_unlogged: OnUnlogged,
     pub on_stop: OnStop,
     pub hold_limit: ByteSize,
+    pub on_bad_row: OnBadRow,
     pub status_interval: Period,
     pub receive_timeout: Period,
     pub checkpoint_interval: Period,
@@ -214,6 +227,7 @@ pub struct Topics {
     pub names: String,
     pub messages: String,
     pub transactions: String,
+    pub dead_letters: String,
     pub create: bool,
     pub partitions: i32,
     pub replication_factor: i32,

@@ -26,6 +26,8 @@ pub const CAPTURE_BYTES: &str = "walrelay_capture_bytes_total";
 pub const CAPTURE_SNAPSHOT_ROWS: &str = "walrelay_capture_snapshot_rows_total";
 /// Chunks of the initial snapshot by `table` and `state`: `planned` (all of them), and `acknowledged` by Kafka.
 pub const CAPTURE_SNAPSHOT_CHUNKS: &str = "walrelay_capture_snapshot_chunks";
+/// Changes of rows that could not be published and were left out, by `table` and `policy` (`dead-letter`, `skip`).
+pub const CAPTURE_LEFT_OUT: &str = "walrelay_capture_rows_left_out_total";
 /// Positions in the source's WAL in bytes, by `position`: [`POSITIONS`].
 pub const CAPTURE_POSITION: &str = "walrelay_capture_position_bytes";
 /// Bytes that wait in queues between the replication socket and Kafka's acknowledgement.
@@ -141,6 +143,7 @@ pub struct CaptureMetrics {
     bytes: IntCounterVec,
     snapshot_rows: IntCounterVec,
     snapshot_chunks: IntGaugeVec,
+    left_out: IntCounterVec,
     transactions: IntCounterVec,
     /// Whether delivery is exactly once.
     pub exactly_once: IntGauge,
@@ -195,6 +198,12 @@ impl CaptureMetrics {
             bytes: counters(registry, CAPTURE_BYTES, "Bytes of keys, values and headers handed to Kafka.", &["table"])?,
             snapshot_rows: counters(registry, CAPTURE_SNAPSHOT_ROWS, "Rows read by the initial snapshot.", &["table"])?,
             snapshot_chunks: registered(registry, IntGaugeVec::new(chunks, &["table", "state"])?)?,
+            left_out: counters(
+                registry,
+                CAPTURE_LEFT_OUT,
+                "Changes of rows that could not be published and were left out.",
+                &["table", "policy"],
+            )?,
             transactions: counters(
                 registry,
                 CAPTURE_TRANSACTIONS,
@@ -237,6 +246,12 @@ impl CaptureMetrics {
     #[must_use]
     pub fn transactions(&self, outcome: &str) -> IntCounter {
         self.transactions.with_label_values(&[outcome])
+    }
+
+    /// The counter of a table's changes that were left out under a policy.
+    #[must_use]
+    pub fn left_out(&self, table: &str, policy: &str) -> IntCounter {
+        self.left_out.with_label_values(&[table, policy])
     }
 
     /// The counter of a table's snapshot rows.
@@ -412,11 +427,12 @@ mod tests {
         let _ = (capture.table("t"), capture.snapshot_rows("t"), apply.table("t"));
         capture.snapshot_chunks("t", 1, 0);
         capture.transactions("committed").inc();
+        capture.left_out("t", "skip").inc();
         capture.errors.count(Severity::Fatal);
         apply.errors.count(Severity::Fatal);
         apply.applied("t", 0, Position::default(), 0);
         let families = registry.gather();
-        assert_eq!(families.len(), 30);
+        assert_eq!(families.len(), 31);
         for family in families {
             assert!(page.contains(&format!("`{}`", family.name())), "{} is not in docs/operations.md", family.name());
         }

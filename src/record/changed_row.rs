@@ -6,7 +6,7 @@ use super::{
     error::EncodeError,
     key,
     plan::Plan,
-    row::{RowSource, with_text},
+    row::{RowSource, differs_beyond_key_bytes, with_text},
 };
 use crate::event::{Datum, OldTuple, RowChange, Tuple};
 
@@ -75,6 +75,31 @@ impl ChangedRow {
             }
         }
     }
+}
+
+/// How many ordinals a change takes, also one that cannot be written: two where the row has moved to another key, else one.
+///
+/// # Errors
+/// A key in binary that only the server can write the text of: it may be two as text.
+pub fn ordinals(plan: &Plan, change: &RowChange) -> Result<u64, EncodeError> {
+    let change = plan.masks.change(change);
+    let RowChange::Update { old: Some(old), new } = &*change else { return Ok(1) };
+    let rows = RowSource::new(plan, old.tuple(), None).and_then(|before| {
+        let after = RowSource::new(plan, new, Some(old.tuple()))?;
+        Ok((key_of(plan, before)?, before, after))
+    });
+    let (key, before, after) = match rows {
+        Ok(rows) => rows,
+        Err(error @ EncodeError::Binary { .. }) => return Err(error),
+        Err(_) => return Ok(1),
+    };
+    let is_same = match key_of(plan, after) {
+        Ok(other) => other == key && !differs_beyond_key_bytes(plan, before, after),
+        Err(error @ EncodeError::Binary { .. }) => return Err(error),
+        // One that cannot be written is another one.
+        Err(_) => false,
+    };
+    Ok(if is_same { 1 } else { 2 })
 }
 
 fn key_of(plan: &Plan, row: RowSource<'_>) -> Result<Vec<u8>, EncodeError> {

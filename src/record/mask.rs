@@ -311,6 +311,11 @@ impl RowMask {
         })
     }
 
+    /// Whether a column is masked.
+    pub(super) fn hides(&self, index: usize) -> bool {
+        self.columns.iter().any(|(masked, ..)| *masked == index)
+    }
+
     /// Of a text type the binary form is the text.
     fn tuple(&self, tuple: &Tuple) -> Tuple {
         let mut masked = tuple.clone();

@@ -12,8 +12,9 @@
 //! [`SchemaStore`](crate::avro::store::SchemaStore).
 
 pub use beyond::Beyond;
-pub use changed_row::{ChangedRow, PartialRow};
+pub use changed_row::{ChangedRow, PartialRow, ordinals};
 pub use column_plan::Found;
+pub use dead_letter::DeadLetter;
 pub use decoder::{Decoded, Decoder, View};
 pub use encoder::{Encoder, EncoderSettings, LogicalMessage};
 pub use error::{DecodeError, EncodeError};
@@ -31,6 +32,7 @@ mod beyond;
 mod changed_row;
 mod column_plan;
 mod context;
+mod dead_letter;
 mod decode_plan;
 mod decoder;
 mod encoder;

@@ -67,18 +67,23 @@ pub struct TopicNames {
     tables: Template,
     messages: String,
     transactions: String,
+    dead_letters: String,
 }
 
 impl TopicNames {
-    /// Topics `<prefix>.<schema>.<table>`, `<prefix>.message` and `<prefix>.transaction`.
+    /// Topics `<prefix>.<schema>.<table>`, `<prefix>.message`, `<prefix>.transaction` and `<prefix>.dead-letter`.
     #[must_use]
     pub fn new(prefix: &str) -> Self {
-        let transactions = format!("{prefix}.transaction");
-        Self { tables: Template::plain(prefix), messages: format!("{prefix}.message"), transactions }
+        Self {
+            tables: Template::plain(prefix),
+            messages: format!("{prefix}.message"),
+            transactions: format!("{prefix}.transaction"),
+            dead_letters: format!("{prefix}.dead-letter"),
+        }
     }
 
-    /// Topics by templates in which `{prefix}`, `{database}`, `{schema}` and `{table}` stand for the names; that of transactions
-    /// is `<prefix>.transaction`.
+    /// Topics by templates in which `{prefix}`, `{database}`, `{schema}` and `{table}` stand for the names; those of transactions
+    /// and dead letters are `<prefix>.transaction` and `<prefix>.dead-letter`.
     ///
     /// # Errors
     /// What a template must be.
@@ -96,6 +101,15 @@ impl TopicNames {
     pub fn with_transactions(self, template: &str, prefix: &str, database: &str) -> Result<Self, TemplateError> {
         let transactions = Template::of_transactions(template, prefix, &escape(database))?;
         if is_own_topic(&transactions) { Err(TemplateError::OWN) } else { Ok(Self { transactions, ..self }) }
+    }
+
+    /// The same with the topic of dead letters by a template.
+    ///
+    /// # Errors
+    /// What a template must be.
+    pub fn with_dead_letters(self, template: &str, prefix: &str, database: &str) -> Result<Self, TemplateError> {
+        let dead_letters = Template::of_dead_letters(template, prefix, &escape(database))?;
+        if is_own_topic(&dead_letters) { Err(TemplateError::OWN) } else { Ok(Self { dead_letters, ..self }) }
     }
 
     /// The topic of a table.
@@ -134,14 +148,19 @@ impl TopicNames {
         &self.transactions
     }
 
-    /// A regular expression for that topic, as [`Self::pattern`] gives it.
+    /// The topic of changes that are left out.
     #[must_use]
-    pub fn transactions_pattern(&self) -> String {
-        format!("^{}$", literal(&self.transactions))
+    pub fn dead_letters(&self) -> &str {
+        &self.dead_letters
+    }
+
+    /// Regular expressions for these two, as [`Self::pattern`] gives them.
+    pub fn patterns_beside(&self) -> impl Iterator<Item = String> {
+        [&self.transactions, &self.dead_letters].into_iter().map(|topic| format!("^{}$", literal(topic)))
     }
 
     fn is_own(&self, topic: &str) -> bool {
-        is_own_topic(topic) || topic == self.transactions
+        is_own_topic(topic) || topic == self.transactions || topic == self.dead_letters
     }
 
     /// The table of a topic, read back: the first of its [readings](Self::readings). Of walrelay's own topics there is none,
@@ -335,7 +354,8 @@ mod tests {
     #[test]
     fn the_topic_of_transactions_is_no_table_s() {
         assert_eq!(TopicNames::new("p").transactions(), "p.transaction");
-        assert_eq!(TopicNames::new("p").transactions_pattern(), "^p\\.transaction$");
+        let patterns: Vec<_> = TopicNames::new("p").patterns_beside().collect();
+        assert_eq!(patterns, ["^p\\.transaction$", "^p\\.dead-letter$"]);
         let names = TopicNames::new("p").with_transactions("{prefix}.{database}.tx", "p", "my db").unwrap();
         assert_eq!(names.transactions(), "p.my_x20_db.tx");
         let names = TopicNames::new("p").with_transactions("{prefix}.public.tx", "p", "").unwrap();

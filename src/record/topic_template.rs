@@ -26,6 +26,9 @@ const TABLES: TemplateError = TemplateError(
 const MESSAGES: TemplateError = TemplateError(
     "a template like \"{prefix}.message\": {prefix} once, {database} if wanted, and letters, digits, dots, underscores and hyphens",
 );
+const DEAD_LETTERS: TemplateError = TemplateError(
+    "a template like \"{prefix}.dead-letter\": {prefix} once, {database} if wanted, and letters, digits, dots, underscores and hyphens",
+);
 const TRANSACTIONS: TemplateError = TemplateError(
     "a template like \"{prefix}.transaction\": {prefix} once, {database} if wanted, and letters, digits, dots, underscores and hyphens",
 );
@@ -68,6 +71,11 @@ impl Template {
     /// The same for the topic of transactions.
     pub(super) fn of_transactions(text: &str, prefix: &str, database: &str) -> Result<String, TemplateError> {
         filled(text, prefix, database, &[]).ok_or(TRANSACTIONS)
+    }
+
+    /// The same for the topic of dead letters.
+    pub(super) fn of_dead_letters(text: &str, prefix: &str, database: &str) -> Result<String, TemplateError> {
+        filled(text, prefix, database, &[]).ok_or(DEAD_LETTERS)
     }
 
     pub(super) fn join(&self, schema: &str, table: &str) -> String {

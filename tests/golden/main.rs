@@ -12,6 +12,7 @@ mod allocation;
 mod arrivals;
 mod binary;
 mod column_defaults;
+mod dead_letter;
 mod decoding;
 mod differences;
 mod documented;

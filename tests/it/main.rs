@@ -21,6 +21,7 @@ mod column_defaults;
 mod consumer;
 mod contract;
 mod crash;
+mod dead_letter;
 mod debezium;
 mod declared;
 mod encoded_bytes;

@@ -95,11 +95,11 @@ fn all_told(scenario: &Scenario) -> Vec<Told> {
     all
 }
 
-fn ends(scenario: &Scenario) -> Vec<(i64, Vec<(String, i64)>)> {
+pub fn ends(scenario: &Scenario) -> Vec<(i64, Vec<(String, i64)>)> {
     all_told(scenario).into_iter().filter_map(|told| told.counts).collect()
 }
 
-fn counts(events: i64, collections: &[(&str, i64)]) -> (i64, Vec<(String, i64)>) {
+pub fn counts(events: i64, collections: &[(&str, i64)]) -> (i64, Vec<(String, i64)>) {
     (events, collections.iter().map(|(name, count)| ((*name).to_owned(), *count)).collect())
 }
 

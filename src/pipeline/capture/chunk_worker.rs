@@ -4,11 +4,12 @@ use std::sync::Arc;
 
 use super::{
     Error,
+    bad_row::BadRow,
+    clock::now_ns,
     copied::{Copied, CopiedTable, Held, Task},
     publisher::Publisher,
     routes::Running,
     session::Session,
-    stream::now_ns,
     wider::Wider,
 };
 use crate::{
@@ -150,9 +151,35 @@ impl RowSender {
                 table.count();
                 Ok(())
             }
-            Err(error) if error.is_of_one_row() => self.stop(table, &error).await,
+            Err(error) if error.is_of_one_row() => {
+                if self.leave_out(running, &change, (unit, snapshot), &error).await? {
+                    return Ok(());
+                }
+                self.stop(table, &error).await
+            }
             Err(error) => Err(error),
         }
+    }
+
+    /// Leaves a row out, where that is wanted; `false` if not.
+    async fn leave_out(
+        &mut self,
+        running: &Running,
+        change: &RowChange,
+        (unit, snapshot): (Sequence, SnapshotMark),
+        error: &Error,
+    ) -> Result<bool, Error> {
+        let event = self.event(snapshot);
+        let row = BadRow { running, transaction: &self.meta, event, change, unit };
+        let mut scope = self.publisher.enter(None).await;
+        let way = (&*self.session, &*self.publisher);
+        let is_left_out = row.leave_out(way, (&mut scope, &mut self.encoder), error).await?;
+        scope.done(0);
+        Ok(is_left_out)
+    }
+
+    fn event(&self, snapshot: SnapshotMark) -> EventMeta {
+        EventMeta { lsn: self.meta.commit, processed_ns: now_ns(), snapshot, ..EventMeta::default() }
     }
 
     async fn stop(&self, table: &CopiedTable, error: &Error) -> Result<(), Error> {
@@ -173,7 +200,7 @@ impl RowSender {
         change: &RowChange,
         (unit, snapshot): (Sequence, SnapshotMark),
     ) -> Result<(), Error> {
-        let event = EventMeta { lsn: self.meta.commit, processed_ns: now_ns(), snapshot, ..EventMeta::default() };
+        let event = self.event(snapshot);
         self.records.clear();
         self.encoder.encode(&running.plan, &self.meta, event, change, &mut self.records)?;
         let mut scope = self.publisher.enter(None).await;

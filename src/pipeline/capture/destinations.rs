@@ -3,11 +3,11 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use super::{
-    Error, beside,
+    Error, bad_row, beside,
     delivered::{self, Delivered},
     publisher::Publisher,
-    settings::{CaptureDeps, CaptureSettings, Delivery},
-    state::{Checkpoint, State, StoppedTable, TopicRecord, blocking},
+    settings::{BadRowPolicy, CaptureDeps, CaptureSettings, Delivery},
+    state::{BadRows, Checkpoint, State, StoppedTable, TopicRecord, blocking},
     survey::Survey,
     tables::Tables,
     topics::{DataTopic, Topics},
@@ -47,7 +47,14 @@ impl Destinations<'_> {
         let mut ready = self.topics_of_tables(state).await?;
         ready.extend(self.topics_beside(state).await?);
         let (departed, refused) = self.departed(state).await?;
-        let smallest = ready.iter().chain(&departed).map(|topic| topic.max_message_bytes).min().unwrap_or(usize::MAX);
+        let letters = self.dead_letters().await?;
+        let smallest = ready
+            .iter()
+            .chain(&departed)
+            .chain(&letters)
+            .map(|topic| topic.max_message_bytes)
+            .min()
+            .unwrap_or(usize::MAX);
         let is_exact = settings.delivery == Delivery::ExactlyOnce;
         let transactional = is_exact.then(|| settings.transactional());
         let producer = ProducerSettings { transactional, ..settings.producer.clone() };
@@ -60,6 +67,11 @@ impl Destinations<'_> {
             publisher.add_departed(&topic)?;
         }
         publisher.refuse(refused);
+        if let Some(topic) = letters {
+            publisher.add_dead_letters(&topic)?;
+        }
+        let captured = |rows: &&BadRows| self.survey.topics.contains_key(&rows.table);
+        self.tables.lacking.take_up(state.bad_rows.values().filter(captured), &self.deps.health);
         if let Some(lowest) = self.tables.lowest_stop() {
             // What lay before the stop may have been given up with the session in which it came, and is not sent until the table
             // goes on.
@@ -165,6 +177,22 @@ impl Destinations<'_> {
             }
         }
         Ok(ready)
+    }
+
+    /// The topic of dead letters, where it is wanted. Without it capture goes on, and a row that cannot be published stops its table.
+    async fn dead_letters(&self) -> Result<Option<DataTopic>, Error> {
+        let settings = &self.deps.settings;
+        if settings.on_bad_row != BadRowPolicy::DeadLetter || self.tables.are_dead_letters_refused() {
+            return Ok(None);
+        }
+        match self.cluster.ensure_dead_letters(settings.encoder.topics.dead_letters()).await {
+            Ok(topic) => Ok(Some(topic)),
+            Err(error) if error.severity() == Severity::Transient => Err(error),
+            Err(error) => {
+                bad_row::give_up_letters(self.tables, &self.deps.health, &error);
+                Ok(None)
+            }
+        }
     }
 
     /// A topic that the brokers refuse leaves the others to go on, and nothing of its table is confirmed. That holds for

@@ -407,6 +407,15 @@ impl Error {
             || matches!(self, Self::Record(error) if error.severity() == Severity::Definite)
     }
 
+    /// Whether that is for what is in the row, and not for what its table has become: the next row may do.
+    pub(super) const fn is_of_values(&self) -> bool {
+        matches!(
+            self,
+            Self::RecordTooLarge { .. }
+                | Self::Record(record::EncodeError::NotUtf8 { .. } | record::EncodeError::Long { .. })
+        )
+    }
+
     /// Whether a topic's keys would lie elsewhere than those of its records.
     pub(super) const fn is_of_keys(&self) -> bool {
         matches!(self, Self::KeyChanged { .. } | Self::KeySchemaId { .. })

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use tokio::time::MissedTickBehavior;
 
-use super::{Error, publisher::Publisher, session::Session, stream::now_ns, tables::Tables};
+use super::{Error, clock::now_ns, publisher::Publisher, session::Session, tables::Tables};
 use crate::{
     event::RecordBuf,
     pipeline::health::Health,

@@ -19,6 +19,7 @@ use super::{
     chunk_record::{self, ChunkRecord},
     chunk_worker::RowSender,
     chunks::SnapshotPlan,
+    clock::now_ns,
     copied::{Copied, CopiedTable, Task},
     copy_progress::{CopyProgress, measure},
     publisher::Publisher,
@@ -26,7 +27,6 @@ use super::{
     routes::Running,
     session::Session,
     state::{SNAPSHOT_VERSION, Update},
-    stream::now_ns,
     tuple_format::copy_format,
     wider::{Request, Wider},
 };

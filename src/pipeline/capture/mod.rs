@@ -11,12 +11,15 @@
 //! the sink skips what it has.
 
 mod backfill;
+mod bad_row;
+mod bad_rows;
 mod barrier;
 mod beside;
 mod boundaries;
 mod chunk_record;
 mod chunk_worker;
 mod chunks;
+mod clock;
 mod copied;
 mod copy_bars;
 mod copy_progress;
@@ -78,7 +81,7 @@ mod windows;
 pub use error::Error;
 pub use failover::SINCE as FAILOVER_SLOTS_SINCE;
 pub use settings::{
-    CaptureDeps, CaptureSettings, Delivery, FailoverSlot, GapPolicy, OriginFilter, SnapshotGuard, SnapshotMode,
-    StopPolicy, UnloggedPolicy, transactional_id,
+    BadRowPolicy, CaptureDeps, CaptureSettings, Delivery, FailoverSlot, GapPolicy, OriginFilter, SnapshotGuard,
+    SnapshotMode, StopPolicy, UnloggedPolicy, transactional_id,
 };
 pub use supervisor::run;

@@ -104,6 +104,8 @@ impl Checkpointer {
         if now.ends != told.ends {
             updates.extend(self.publisher.topics().map(|topic| topic_update(topic)));
         }
+        // Whatever is below the position was noted before.
+        updates.extend(self.session.tables.lacking.unrecorded().into_iter().map(Update::BadRows));
         let past = self.session.resyncs.past(flush);
         updates.extend(past.iter().map(|begin| Update::ForgetResync(*begin)));
         self.session.position.advance(flush, acknowledged, updates).await?;

@@ -50,6 +50,8 @@ pub(super) struct Publisher {
     transactions: Option<Arc<Transactions>>,
     committer: Option<AbortOnDropHandle<()>>,
     by_name: BTreeMap<Arc<str>, Arc<Topic>>,
+    /// The topic of what is left out of the others; `None` where there is none.
+    dead_letters: Option<Arc<Topic>>,
     /// Those that only barriers go to.
     departed: BTreeSet<Arc<str>>,
     /// Those that were to be such, and why they are none.
@@ -85,6 +87,7 @@ impl Publisher {
             transactions: None,
             committer: None,
             by_name: BTreeMap::new(),
+            dead_letters: None,
             departed: BTreeSet::new(),
             refused: BTreeMap::new(),
             batch_bytes,
@@ -138,7 +141,7 @@ impl Publisher {
     }
 
     /// Whether a topic has the events of this position from before the session.
-    fn has(&self, topic: &Topic, at: Option<Position>) -> bool {
+    pub(super) fn has(&self, topic: &Topic, at: Option<Position>) -> bool {
         let (Some(before), Some(at)) = (&self.before, at) else { return false };
         before.covers(&topic.name, at)
     }
@@ -155,10 +158,25 @@ impl Publisher {
         if let Some(topic) = self.by_name.get(topic.name.as_str()) {
             return Ok(Arc::clone(topic));
         }
-        let made = self.deliveries.add_topic(|index| Topic::new(index, topic));
-        let topic = made.ok_or(Error::TooManyTopics { limit: 1 << TOPIC_BITS })?;
+        let topic = self.make_topic(topic)?;
         self.by_name.insert(Arc::clone(&topic.name), Arc::clone(&topic));
         Ok(topic)
+    }
+
+    fn make_topic(&self, topic: &DataTopic) -> Result<Arc<Topic>, Error> {
+        let made = self.deliveries.add_topic(|index| Topic::new(index, topic));
+        made.ok_or(Error::TooManyTopics { limit: 1 << TOPIC_BITS })
+    }
+
+    /// Makes the topic of dead letters known. It holds no events, so neither sinks nor the state are told of it.
+    pub(super) fn add_dead_letters(&mut self, topic: &DataTopic) -> Result<(), Error> {
+        self.dead_letters = Some(self.make_topic(topic)?);
+        Ok(())
+    }
+
+    /// The topic of dead letters, where there is one.
+    pub(super) const fn dead_letters(&self) -> Option<&Arc<Topic>> {
+        self.dead_letters.as_ref()
     }
 
     /// Makes the topic of a table known that is not captured any more, and which barriers alone go to.
@@ -188,11 +206,16 @@ impl Publisher {
         self.by_name.values().filter(|topic| !self.departed.contains(&topic.name))
     }
 
+    /// The topics whose size of records is to be known.
+    pub(super) fn limited(&self) -> impl Iterator<Item = &Arc<Topic>> {
+        self.by_name.values().chain(&self.dead_letters)
+    }
+
     /// Takes over what the topics take by now, in bytes per record batch. An error where the producer's batches may be too
     /// large for that: another producer is needed.
     pub(super) fn fit(&self, limits: &BTreeMap<String, usize>) -> Result<(), Error> {
         for (name, limit) in limits {
-            let Some(topic) = self.by_name.get(name.as_str()) else { continue };
+            let Some(topic) = self.limited().find(|topic| *topic.name == **name) else { continue };
             let before = topic.takes(*limit);
             if before != *limit {
                 tracing::info!(topic = name, bytes = limit, before, "the topic takes records of another size");
@@ -224,16 +247,34 @@ impl Publisher {
         if self.has(topic, scope.at()) {
             return Ok(false);
         }
-        let limit = topic.max_record_bytes();
-        if let Some(record) = records.iter().find(|record| record.size() > limit) {
-            return Err(Error::RecordTooLarge { topic: topic.name.to_string(), size: record.size(), limit });
-        }
+        Self::fits(topic, records)?;
+        self.send_all(scope, topic, records, unit).await?;
+        Ok(true)
+    }
+
+    /// The same of records that were not there before, and fit.
+    pub(super) async fn send_all(
+        &self,
+        scope: &mut Scope,
+        topic: &Topic,
+        records: &RecordBuf,
+        unit: Sequence,
+    ) -> Result<(), Error> {
         for record in records.iter() {
             self.deliveries.tracker(|tracker| tracker.sending(unit));
             scope.sending(record.size());
             self.hand_over(&self.producer, &topic.name, &record, token(unit, topic.index)).await?;
         }
-        Ok(true)
+        Ok(())
+    }
+
+    /// An error if the topic does not take the largest of the records.
+    pub(super) fn fits(topic: &Topic, records: &RecordBuf) -> Result<(), Error> {
+        let limit = topic.max_record_bytes();
+        match records.iter().find(|record| record.size() > limit) {
+            Some(record) => Err(Error::RecordTooLarge { topic: topic.name.to_string(), size: record.size(), limit }),
+            None => Ok(()),
+        }
     }
 
     /// Sends records that no unit waits for.

@@ -160,6 +160,11 @@ impl Session {
         Ok(catalog.by_oid(oid).is_some())
     }
 
+    /// Whether sinks lack rows of a table, whatever comes of them.
+    pub(super) fn lacks_rows(&self, relation: &Relation, at: Position) -> bool {
+        self.tables.lacking.lacks_rows(&relation.name) || self.resyncs.lacks_rows(relation.oid, at)
+    }
+
     /// Whether a relation had this name at a position, and has it no more, while a table that has joined before has been read since, or
     /// will be: its rows have what became of it.
     pub(super) async fn is_former_name(
@@ -372,6 +377,7 @@ impl Session {
     /// A resync has come to its end, and what it has read was missing of tables that joined before.
     pub(super) async fn heal(&self, ended: &Run) -> Result<(), Error> {
         let healed = self.resyncs.heal(ended);
+        self.forget_bad_rows(ended).await?;
         if healed.is_empty() {
             return Ok(());
         }
@@ -382,6 +388,14 @@ impl Session {
             self.tables.heal(name);
         }
         self.position.record_current(|| self.resyncs.updates(&healed)).await
+    }
+
+    /// What was left out of tables before they were read again as a whole is there now, or gone at the source.
+    async fn forget_bad_rows(&self, ended: &Run) -> Result<(), Error> {
+        let whole = ended.tables.iter().filter(|member| member.is_in() && member.conditions.is_empty());
+        let there = whole.filter(|member| self.tables.lacking.read_again(&member.name, ended.begin, &self.health));
+        let updates: Vec<_> = there.map(|member| Update::ForgetBadRows { table: member.name.to_string() }).collect();
+        self.position.record(&updates).await
     }
 
     /// Tells that a table has left its resync.

@@ -94,6 +94,30 @@ pub enum StopPolicy {
     Resync,
 }
 
+/// What to do with a change of one row that cannot be published.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum BadRowPolicy {
+    /// Stop its table.
+    #[default]
+    Stop,
+    /// Leave it out, with a record of it in the topic of dead letters.
+    DeadLetter,
+    /// Leave it out.
+    Skip,
+}
+
+impl BadRowPolicy {
+    /// Its name in the configuration, and the value of the metrics label `policy`.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Stop => "stop",
+            Self::DeadLetter => "dead-letter",
+            Self::Skip => "skip",
+        }
+    }
+}
+
 /// Whether transactions are published that were themselves replicated from elsewhere.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -162,6 +186,8 @@ pub struct CaptureSettings {
     pub on_stop: StopPolicy,
     /// Bytes of log that the source may keep for stopped tables.
     pub hold_limit: u64,
+    /// What to do with a change of one row that cannot be published.
+    pub on_bad_row: BadRowPolicy,
     /// Whether values may be asked for in binary.
     pub binary: bool,
     /// Whose transactions are published.

@@ -114,6 +114,19 @@ impl StoppedTable {
     }
 }
 
+/// Changes of a table that were left out, since no record of them could be published.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct BadRows {
+    /// The table.
+    pub(super) table: TableName,
+    /// How many.
+    pub(super) count: u64,
+    /// The last one.
+    pub(super) last: Position,
+    /// Why.
+    pub(super) reason: String,
+}
+
 /// All entries.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct State {
@@ -125,6 +138,8 @@ pub(super) struct State {
     pub(super) keys: BTreeMap<String, KeyForm>,
     pub(super) barriers: Vec<OpenBarrier>,
     pub(super) stopped: BTreeMap<String, StoppedTable>,
+    /// What the tables' topics lack by choice.
+    pub(super) bad_rows: BTreeMap<String, BadRows>,
     /// How the publication had the tables, by topic.
     pub(super) members: BTreeMap<String, Membership>,
     /// The snapshot that is under way, once its begin is acknowledged.
@@ -193,6 +208,12 @@ pub(super) enum Update {
     Resumed {
         table: String,
     },
+    /// What was left out of a table by now.
+    BadRows(BadRows),
+    /// The table has been read again since.
+    ForgetBadRows {
+        table: String,
+    },
 }
 
 impl Update {
@@ -215,6 +236,8 @@ impl Update {
             Self::ForgetResync(begin) => (format!("resync/{}", Run::name_of(*begin)), None),
             Self::Stopped { table, stopped } => (format!("table/{table}"), Some(serde_json::to_vec(stopped)?)),
             Self::Resumed { table } => (format!("table/{table}"), None),
+            Self::BadRows(rows) => (format!("bad/{}", rows.table), Some(serde_json::to_vec(rows)?)),
+            Self::ForgetBadRows { table } => (format!("bad/{table}"), None),
         })
     }
 }
@@ -269,6 +292,9 @@ impl State {
                 Some(("resync", _)) => state.resyncs.push(serde_json::from_slice(value).map_err(wrong)?),
                 Some(("table", name)) => {
                     state.stopped.insert(name.to_owned(), serde_json::from_slice(value).map_err(wrong)?);
+                }
+                Some(("bad", name)) => {
+                    state.bad_rows.insert(name.to_owned(), serde_json::from_slice(value).map_err(wrong)?);
                 }
                 _ => return Err((key.clone(), serde::de::Error::custom("unknown kind of entry"))),
             }

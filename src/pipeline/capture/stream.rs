@@ -8,8 +8,10 @@ use std::sync::Arc;
 
 use super::{
     Error,
+    bad_row::BadRow,
     barrier::Broadcast,
     boundaries::Boundaries,
+    clock::now_ns,
     described::{body_of, has_columns},
     extent::Extent,
     messages::Messages,
@@ -22,14 +24,14 @@ use super::{
     signals::{self, Said},
     standing, sweep,
     transaction::{MESSAGES, Open},
-    windows::{BroughtUp, Closed, Outcome},
+    windows::{BroughtUp, Closed, Fate, Outcome},
 };
 use crate::{
     event::{EventMeta, RecordBuf, Resync, RowChange, SnapshotMark, TransactionMeta, Tuple},
     lsn::{Lsn, Position},
     pgoutput::message::{self, Message},
     pipeline::ack::AckTracker,
-    record::{ChangedRow, EncodeError, Encoder, LogicalMessage},
+    record::{ChangedRow, EncodeError, Encoder, LogicalMessage, ordinals},
     retry::{Classify as _, Severity},
     schema::{Relation, TableName},
     source::{
@@ -249,15 +251,7 @@ impl Streamer {
         let running = match self.routes.find(relation) {
             Some(Route::Running(running)) => running,
             Some(Route::Stopped { plan, .. } | Route::Ignored { plan, .. } | Route::Early { plan, .. }) => {
-                self.records.clear();
-                let counted = plan.as_ref().map(|plan| {
-                    self.encoder.encode(plan, &open.meta, EventMeta::default(), &change, &mut self.records)
-                });
-                // It may be two events as text.
-                if let Some(Err(error @ EncodeError::Binary { .. })) = counted {
-                    return Err(error.into());
-                }
-                let taken = counted.and_then(Result::ok).unwrap_or(1);
+                let taken = plan.as_ref().map_or(Ok(1), |plan| ordinals(plan, &change))?;
                 self.boundaries.took((open, &mut scope), relation, &change, taken).await?;
                 scope.done(open.ordinal);
                 return Ok(());
@@ -272,15 +266,15 @@ impl Streamer {
         }
         let numbers = self.boundaries.next(open, relation);
         let ordinal = numbers.ordinal;
-        let labelled = resyncs.of_change(relation, open.position(ordinal));
         let position = open.position(ordinal);
-        let backfilling =
-            is_open || labelled.is_some_and(|labelled| labelled.unread) || resyncs.lacks_rows(relation, position);
+        let labelled = resyncs.of_change(relation, position);
+        let lacks_rows = self.session.lacks_rows(&running.relation, position);
+        let backfilling = is_open || lacks_rows || labelled.is_some_and(|labelled| labelled.unread);
         let resync = labelled.map(|labelled| labelled.resync);
         let event = EventMeta { lsn, processed_ns: self.processed_ns, backfilling, resync, ..numbers };
         self.records.clear();
         let encoded = self.encoder.encode(&running.plan, &open.meta, event, &change, &mut self.records);
-        let taken = *encoded.as_ref().unwrap_or(&1);
+        let taken = encoded.as_ref().map_or_else(|_| ordinals(&running.plan, &change).unwrap_or(1), |taken| *taken);
         self.boundaries.took((open, &mut scope), relation, &change, taken).await?;
         let sent = match encoded {
             Ok(_) => self.publisher.send(&mut scope, &running.topic, &self.records, open.unit).await,
@@ -291,7 +285,11 @@ impl Streamer {
             Ok(true) => running.count(&change, &self.records),
             Ok(false) => {}
             Err(error) if error.is_of_one_row() => {
-                self.stop(relation, position, &error).await?;
+                let row = BadRow { running, transaction: &open.meta, event, change: &change, unit: open.unit };
+                let way = (&*self.session, &*self.publisher);
+                if !row.leave_out(way, (&mut scope, &mut self.encoder), &error).await? {
+                    self.stop(relation, position, &error).await?;
+                }
             }
             Err(error) => return Err(error),
         }
@@ -483,12 +481,16 @@ impl Streamer {
         };
         let Some(BroughtUp { rows, gone }) = closed.bring_up(keys) else { return Ok(Outcome::Void) };
         let counter = self.session.metrics.snapshot_rows(&relation.name.to_string());
-        let count = rows.len() as u64;
+        let mut count = 0;
         for (number, (key, row)) in rows.into_iter().enumerate() {
-            if !self.row((lsn, resync), oid, RowChange::Read(row)).await? {
-                return Ok(Outcome::Stopped);
+            match self.row((lsn, resync), oid, RowChange::Read(row)).await? {
+                Fate::Published => {
+                    counter.inc();
+                    count += 1;
+                }
+                Fate::LeftOut => {}
+                Fate::Stopped => return Ok(Outcome::Stopped),
             }
-            counter.inc();
             windows.paid(oid, std::iter::once(&*key));
             if number % 256 == 255 {
                 self.session.health.heard();
@@ -513,14 +515,14 @@ impl Streamer {
         self.routes.announce(body_of(relation), position, &mut self.encoder, &self.publisher).await
     }
 
-    /// Publishes a row of a window; `false` if nothing more of its table is.
-    async fn row(&mut self, (lsn, for_resync): (Lsn, bool), relation: u32, change: RowChange) -> Result<bool, Error> {
+    /// Publishes a row of a window.
+    async fn row(&mut self, (lsn, for_resync): (Lsn, bool), relation: u32, change: RowChange) -> Result<Fate, Error> {
         self.admit(relation, &change, for_resync).await?;
         if !self.session.windows.is_open(relation) {
-            return Ok(false);
+            return Ok(Fate::Stopped);
         }
         let (Some(Route::Running(running)), Some(open)) = (self.routes.find(relation), &mut self.open) else {
-            return Ok(false);
+            return Ok(Fate::Stopped);
         };
         let ordinal = open.ordinal + 1;
         let numbers = EventMeta {
@@ -540,19 +542,25 @@ impl Streamer {
             Ok(_) => self.publisher.send(&mut scope, &running.topic, &self.records, open.unit).await,
             Err(error) => Err(error.into()),
         };
-        let goes_on = match sent {
+        let fate = match sent {
             Ok(_) => {
                 running.count(&change, &self.records);
-                true
+                Fate::Published
             }
             Err(error) if error.is_of_one_row() => {
-                self.give_up(relation, position, &error, for_resync).await?;
-                false
+                let row = BadRow { running, transaction: &open.meta, event, change: &change, unit: open.unit };
+                let way = (&*self.session, &*self.publisher);
+                if row.leave_out(way, (&mut scope, &mut self.encoder), &error).await? {
+                    Fate::LeftOut
+                } else {
+                    self.give_up(relation, position, &error, for_resync).await?;
+                    Fate::Stopped
+                }
             }
             Err(error) => return Err(error),
         };
         scope.done(ordinal);
-        Ok(goes_on)
+        Ok(fate)
     }
 
     /// Another message has no position, and the flush LSN waits for it. Its place in the WAL is that of no commit, and the stream comes
@@ -582,10 +590,4 @@ impl Streamer {
         self.publisher.deliveries().tracker(|tracker| tracker.close(unit, Lsn::ZERO));
         Ok(())
     }
-}
-
-/// Nanoseconds since the Unix epoch.
-pub(super) fn now_ns() -> i64 {
-    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(now.as_nanos()).unwrap_or(i64::MAX)
 }

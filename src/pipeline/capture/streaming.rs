@@ -259,7 +259,7 @@ async fn watch_slot(session: Arc<Session>, status: Arc<StreamStatus>) -> Result<
 
 /// Reads at intervals what size of records the topics take (PROTOCOL, "Producing without gaps"; trap T50).
 async fn watch_topics(session: Arc<Session>, publisher: Arc<Publisher>) -> Result<(), Error> {
-    let names: Vec<_> = publisher.topics().map(|topic| Arc::clone(&topic.name)).collect();
+    let names: Vec<_> = publisher.limited().map(|topic| Arc::clone(&topic.name)).collect();
     let names: Vec<&str> = names.iter().map(|name| &**name).collect();
     loop {
         tokio::time::sleep(TOPIC_INTERVAL).await;

@@ -5,7 +5,7 @@ use std::{future::Future, sync::Arc, time::Duration};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Error, heartbeat, in_progress,
+    Error, bad_row, heartbeat, in_progress,
     settings::CaptureDeps,
     state::StoppedTable,
     streaming::{self, Ended},
@@ -74,13 +74,17 @@ async fn supervise(deps: &CaptureDeps, token: &CancellationToken) -> Result<(), 
 
 /// The brokers refuse a topic for good: its table stops, so that the next session leaves it out and goes on. Where it
 /// stopped is unknown, so nothing of it counts as published: the flush LSN stays where it is (PROTOCOL, "Producing without
-/// gaps"). Heartbeats end without that, for nothing waits for them.
+/// gaps"). Heartbeats end without that, for nothing waits for them, and so do dead letters: the change that one is of comes again.
 fn stop_by_topic(deps: &CaptureDeps, tables: &Tables, error: &Error) -> bool {
     let Error::Kafka(kafka::Error::Delivery { topic, .. } | kafka::Error::Produce { topic, .. }) = error else {
         return false;
     };
     if *topic == Heartbeat::topic(&deps.settings.prefix) {
         heartbeat::give_up(tables, &deps.health, error);
+        return true;
+    }
+    if topic == deps.settings.encoder.topics.dead_letters() {
+        bad_row::give_up_letters(tables, &deps.health, error);
         return true;
     }
     let Some(table) = tables.of_topic(topic) else { return false };

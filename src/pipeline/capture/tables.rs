@@ -5,7 +5,7 @@ use std::{
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
-use super::state::StoppedTable;
+use super::{bad_rows::Lacking, state::StoppedTable};
 use crate::{
     lsn::{Lsn, Position},
     schema::TableName,
@@ -14,7 +14,11 @@ use crate::{
 /// What outlives a session: the tables that stopped while this process runs (a new process tries them again), and which
 /// table a topic belongs to.
 #[derive(Debug, Default)]
-pub(super) struct Tables(Mutex<Register>);
+pub(super) struct Tables {
+    register: Mutex<Register>,
+    /// What was left out of them.
+    pub(super) lacking: Lacking,
+}
 
 #[derive(Debug, Default)]
 struct Register {
@@ -24,6 +28,7 @@ struct Register {
     republished: Lsn,
     as_text: bool,
     without_heartbeats: bool,
+    without_dead_letters: bool,
     /// Tables that joined, and of which rows could not be read.
     cut: BTreeSet<TableName>,
     /// Stopped tables that the next session tries again.
@@ -43,7 +48,7 @@ struct NotStreamed {
 
 impl Tables {
     fn lock(&self) -> MutexGuard<'_, Register> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.register.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn is_stopped(&self, table: &TableName) -> bool {
@@ -206,6 +211,15 @@ impl Tables {
 
     pub(super) fn are_heartbeats_refused(&self) -> bool {
         self.lock().without_heartbeats
+    }
+
+    /// From now on sessions write no dead letters.
+    pub(super) fn refuse_dead_letters(&self) {
+        self.lock().without_dead_letters = true;
+    }
+
+    pub(super) fn are_dead_letters_refused(&self) -> bool {
+        self.lock().without_dead_letters
     }
 
     /// Everything below `lsn` is published again, but for stopped tables: a later session may begin there.

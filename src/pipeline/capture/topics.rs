@@ -96,6 +96,16 @@ impl Topics {
         self.data(name, &found, state).await
     }
 
+    /// Makes the topic of dead letters ready, with whatever partitions it has. Who has seen to them may empty it, or delete it and
+    /// create it again.
+    pub(super) async fn ensure_dead_letters(&self, name: &str) -> Result<DataTopic, Error> {
+        let found = match self.admin.describe(name).await? {
+            Some(found) => found,
+            None => self.ensure(name, &self.plan.common).await?,
+        };
+        self.data(name, &found, &State::default()).await
+    }
+
     /// Makes the topic of transactions ready. Its records lie in the first partition, whatever other ones it has.
     pub(super) async fn ensure_transactions(&self, name: &str, state: &State) -> Result<DataTopic, Error> {
         let found = match self.admin.describe(name).await? {

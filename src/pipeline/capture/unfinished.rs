@@ -55,5 +55,6 @@ pub(super) fn without_stops(state: &State, unread: &[Unread]) -> State {
 pub(super) fn forget_read(state: &mut State) -> Vec<Update> {
     let tables = state.chunks.keys().map(|oid| Update::ForgetChunks { oid: *oid });
     let resyncs = std::mem::take(&mut state.resyncs).into_iter().map(|run| Update::ForgetResync(run.begin));
-    state.plan.iter().map(|_| Update::Plan(None)).chain(tables).chain(resyncs).collect()
+    let bad_rows = std::mem::take(&mut state.bad_rows).into_keys().map(|table| Update::ForgetBadRows { table });
+    state.plan.iter().map(|_| Update::Plan(None)).chain(tables).chain(resyncs).chain(bad_rows).collect()
 }

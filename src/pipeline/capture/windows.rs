@@ -58,6 +58,16 @@ pub(super) enum Outcome {
     Stopped,
 }
 
+/// What became of a row of a window.
+pub(super) enum Fate {
+    /// It is on its way.
+    Published,
+    /// It cannot be published, and is left out.
+    LeftOut,
+    /// It is not published, nor is anything more of its table.
+    Stopped,
+}
+
 /// The rows of a window, as its snapshot has them.
 pub(super) struct Rows {
     pub(super) table: Arc<PublishedTable>,

@@ -5,7 +5,10 @@ use std::{collections::BTreeMap, time::Duration};
 use crate::{
     avro::content::Content,
     kafka,
-    pipeline::{capture::FailoverSlot, topic_plan::TopicPlan},
+    pipeline::{
+        capture::{BadRowPolicy, FailoverSlot},
+        topic_plan::TopicPlan,
+    },
     postgres::Settings,
     record::{Masks, TopicNames},
     registry::RegistrySettings,
@@ -55,6 +58,8 @@ pub struct KafkaDeps {
     pub topics: TopicPlan,
     /// Who writes under exactly-once delivery, where that is wanted.
     pub transactional: Option<kafka::Transactional>,
+    /// What capture does with a change of one row that cannot be published.
+    pub bad_rows: BadRowPolicy,
     /// Capture writes flat records, which apply does not read.
     pub flat: bool,
     /// What capture says around the values.

@@ -9,6 +9,7 @@ use super::{
 use crate::{
     avro::content::{OwnHeaders, Truncates},
     kafka::{Admin, TopicDescription, Transactional},
+    pipeline::capture::BadRowPolicy,
     record::state_topic,
     source::catalog::PublishedTable,
 };
@@ -36,7 +37,7 @@ pub(super) async fn check(deps: &KafkaDeps, tables: &[PublishedTable]) -> Vec<Fi
     delivery(&mut findings, deps, &admin).await;
     forms(&mut findings, deps);
     settings(&mut findings, deps, tables);
-    let beside = [deps.names.messages(), deps.names.transactions()];
+    let beside = [deps.names.messages(), deps.names.transactions(), deps.names.dead_letters()];
     let is_own = |topic: &&String| deps.names.table_of(topic).is_some() || beside.contains(&topic.as_str());
     let own: Vec<_> = topics.keys().filter(is_own).collect();
     if own.is_empty() {
@@ -94,6 +95,7 @@ fn forms(findings: &mut Findings, deps: &KafkaDeps) {
             "Set format.own_headers = true where apply is to read the topics.",
         );
     }
+    bad_rows(findings, deps);
     let truncates = match deps.content.truncates {
         Truncates::Broadcast => return,
         Truncates::Single => {
@@ -103,6 +105,29 @@ fn forms(findings: &mut Findings, deps: &KafkaDeps) {
     };
     let hint = "Set format.truncates = \"broadcast\" where apply is to read the topics.";
     findings.warning("format.truncates", truncates, hint);
+}
+
+/// What targets may lack by choice.
+fn bad_rows(findings: &mut Findings, deps: &KafkaDeps) {
+    const KEY: &str = "capture.on_bad_row";
+    match deps.bad_rows {
+        BadRowPolicy::Stop => return,
+        BadRowPolicy::Skip => findings.warning(
+            KEY,
+            "is skip: what cannot be published of a row is in no topic",
+            "Set capture.on_bad_row = \"dead-letter\" to have it in a topic of its own.",
+        ),
+        BadRowPolicy::DeadLetter => {
+            findings.ok(KEY, format!("what cannot be published of a row goes to topic {}", deps.names.dead_letters()));
+        }
+    }
+    if deps.content.own_headers == OwnHeaders::LeftOut {
+        findings.warning(
+            KEY,
+            "leaves rows out, and without walrelay's own headers an update of such a row that lacks columns stops its table at apply",
+            "Set format.own_headers = true where apply is to read the topics.",
+        );
+    }
 }
 
 /// The state topic must forget nothing.
@@ -133,7 +158,7 @@ async fn state(findings: &mut Findings, deps: &KafkaDeps, admin: &Admin, topics:
 
 /// How many partitions a topic should have, and what says so; `None` where nothing does.
 fn partitions(deps: &KafkaDeps, topic: &str) -> Option<(&'static str, i32)> {
-    if topic == deps.names.transactions() {
+    if topic == deps.names.transactions() || topic == deps.names.dead_letters() {
         return None;
     }
     let common = deps.topics.common.partitions;
@@ -167,7 +192,7 @@ fn describe(findings: &mut Findings, deps: &KafkaDeps, topic: &str, found: &Topi
     };
     let mut fine = true;
     match partitions(deps, topic) {
-        // The topic of transactions is used as if it had one partition.
+        // The topic of transactions is used as if it had one partition, and that of dead letters as it is.
         Some((key, wanted)) if found.partitions != wanted => {
             fine = false;
             findings.problem(
