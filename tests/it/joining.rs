@@ -310,9 +310,9 @@ async fn a_row_waits_for_its_parent_that_is_still_to_be_read() {
     scenario.source(&format!("{alter} DROP TABLE parents")).await;
     scenario.source("INSERT INTO parents VALUES (2)").await;
     scenario.source(&format!("{alter} ADD TABLE parents")).await;
-    // Rows are not read beside a transaction that had the table open before.
+    // Rows are not read beside a transaction that had the table open before. It has no id, so that nothing else waits for it.
     let writer = scenario.source_session().await;
-    writer.batch_execute("BEGIN; INSERT INTO parents VALUES (3)").await.expect("a write");
+    writer.batch_execute("BEGIN; LOCK TABLE parents IN ROW EXCLUSIVE MODE").await.expect("a lock");
     capture = scenario.spawn_capture();
     scenario.await_log(&mut capture, JOIN).await;
     scenario.source("INSERT INTO children VALUES (2, 2)").await;

@@ -127,7 +127,8 @@ impl<D: Decode + 'static> Coordinator<D> {
 
     /// For how long a lane has stood, with events up to `until`, while nothing that may help it has moved.
     fn stands(&mut self, key: &TopicPartition, until: Option<Position>, reason: &str) -> Duration {
-        if self.is_locked(&self.related(&key.0)) {
+        let is_unread = self.tied(&key.0).iter().any(|topic| self.is_unread(topic, key));
+        if is_unread || self.is_locked(&self.related(&key.0)) {
             self.conflicts.moved(key, Position::default());
         }
         self.conflicts.stands(key, until, reason)
@@ -186,7 +187,7 @@ impl<D: Decode + 'static> Coordinator<D> {
                 self.groups.waits_for(&key.0, what);
                 return;
             }
-            if let Some(unread) = self.tied(&key.0).into_iter().find(|topic| self.is_unread(topic)) {
+            if let Some(unread) = self.tied(&key.0).into_iter().find(|topic| self.is_unread(topic, key)) {
                 let reason = format!("{}; capture has still to read rows of topic {unread}", stop.reason);
                 self.conflicts.stands(key, Some(cut), &reason);
                 self.try_again(key);
@@ -215,10 +216,11 @@ impl<D: Decode + 'static> Coordinator<D> {
         }
     }
 
-    /// Whether capture has still to read rows of a topic, or they may be on their way.
-    fn is_unread(&self, topic: &Arc<str>) -> bool {
-        let mut lanes = self.lanes.iter().filter(|((name, _), _)| name == topic).map(|(_, lane)| lane);
-        self.progress.unread.contains(&**topic) || lanes.any(Lane::is_unread)
+    /// Whether capture has still to read rows of a topic, or they may be on their way to a lane that receives while this one stands.
+    fn is_unread(&self, topic: &Arc<str>, stands: &TopicPartition) -> bool {
+        let mut lanes = self.lanes.iter().filter(|((name, _), _)| name == topic && *name != stands.0);
+        let is_coming = |lane: &Lane| lane.state != State::Stopped && lane.is_unread();
+        self.progress.unread.contains(&**topic) || lanes.any(|(_, lane)| is_coming(lane))
     }
 
     /// Why a table stops that capture has left.

@@ -17,8 +17,7 @@ use crate::{
 };
 
 /// What can be done about one that was left out.
-const HINT: &str =
-    "`walrelay resync` of the table brings the row once it can be published, as when the topic takes larger records";
+const HINT: &str = "Have the topic take larger records (max.message.bytes), then `walrelay resync` of the table brings the row; a resync before that takes its former version from the targets";
 
 /// The change of one row, of which nothing has been sent.
 pub(super) struct BadRow<'a> {
@@ -39,12 +38,16 @@ impl BadRow<'_> {
         error: &Error,
     ) -> Result<bool, Error> {
         let policy = session.settings.on_bad_row;
-        if policy == BadRowPolicy::Stop || !error.is_of_values() {
+        // Sinks count the rows without a key that a change concerns: one that is missing would stop the table there.
+        if policy == BadRowPolicy::Stop || !error.is_of_values() || self.running.relation.key.is_empty() {
             return Ok(false);
         }
         let topic = &self.running.topic;
         if publisher.has(topic, scope.at()) {
-            // It was left out, or published, before the session.
+            // It was left out, or published, before the session; of what was left out, the first is recorded before it is sent.
+            if session.tables.lacking.lacks_rows(&self.running.relation.name) {
+                self.note(session, error).await?;
+            }
             return Ok(true);
         }
         let mut letters = RecordBuf::default();

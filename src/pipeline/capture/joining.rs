@@ -76,6 +76,8 @@ impl Candidates<'_> {
             None if !snapshot.copies() => Some("capture.snapshot is \"never\": no rows are read"),
             hindrance => hindrance,
         };
+        // The survey has been made: names that were given up have been so below. A stand-by takes in no table.
+        let seen = if hindrance.is_none() { source::wal::inserted(self.client).await? } else { Lsn::ZERO };
         let (mut members, mut left_out, mut more) = (Vec::new(), Vec::new(), false);
         for mut table in withheld {
             if table.lacks_rows && members.len() >= MOST_TABLES {
@@ -102,7 +104,7 @@ impl Candidates<'_> {
                 None => {
                     let member =
                         Member::new(published.relation.oid, table.name.clone(), table.topic.clone(), Vec::new());
-                    members.push(member.joining());
+                    members.push(member.joining(seen));
                     self.deps.health.resume_table(&table.name.to_string());
                     survey.topics.insert(table.name, table.topic);
                 }
@@ -438,7 +440,7 @@ mod tests {
     fn a_table_that_joins_again_leaves_what_goes_on_and_one_that_is_gone_what_was_cut() {
         let member = |oid: u32| Member::new(oid, TableName::new("public", "t"), "p.t".to_owned(), Vec::new());
         let cut = |oid| {
-            let mut member = member(oid).joining();
+            let mut member = member(oid).joining(Lsn::ZERO);
             member.leave(Position::default(), "gone");
             member
         };
@@ -455,7 +457,8 @@ mod tests {
 
     #[test]
     fn tables_that_join_where_others_have_joined_are_in_their_resync() {
-        let member = |oid: u32| Member::new(oid, TableName::new("public", "t"), "p.t".to_owned(), Vec::new()).joining();
+        let member =
+            |oid: u32| Member::new(oid, TableName::new("public", "t"), "p.t".to_owned(), Vec::new()).joining(Lsn::ZERO);
         let run = |begin, oid| Run { begin: begin_at(begin), tables: vec![member(oid)], end: None };
         let mut resyncs = Vec::new();
         for joining in [run(7, 1), run(7, 2), run(15, 3)] {

@@ -346,6 +346,7 @@ impl Opening<'_> {
             store.write(&[Update::Checkpoint(Box::new(checkpoint.clone()))]).await?;
         }
         let names = &self.deps.settings.encoder.topics;
+        store.write(&Survey::stand_before_barriers(names, &mut state, self.tables)).await?;
         let is_stopped = |table: &_| self.tables.is_stopped(table);
         let withheld = match &unread {
             // What stopped in a snapshot that goes on is tried again with it.
@@ -369,14 +370,12 @@ impl Opening<'_> {
             // The options of another time say nothing of what can be read later.
             Some(_) => self.replays = true,
         }
-        self.tables.stand_before(|topic| state.first_barrier(topic));
         self.survey.depart(&self.deps.settings.encoder.topics, &state, from)?;
         let publisher = Arc::new(self.destinations().publisher(&state, from, &checkpoint).await?);
         if let Some(run) = join {
             joining::record(&store, &mut state, (&self.survey, &publisher, &self.deps.health), run).await?;
         }
-        let members = self.survey.members(&state);
-        let consistent_point = checkpoint.consistent_point;
+        let (members, consistent_point) = (self.survey.members(&state), checkpoint.consistent_point);
         let session = Arc::new(self.session(store, &state, checkpoint, flush).await?);
         session.position.record(&members).await?;
         session.forget_topics(&state, below.is_some()).await?;

@@ -60,6 +60,10 @@ pub(super) struct Member {
     /// Its changes are published from the begin on: it was not captured before.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(super) joins: bool,
+    /// Where the WAL ended when it had its name, before its rows are read: what commits below under another name, or as another table, is
+    /// from before.
+    #[serde(default)]
+    pub(super) seen: Lsn,
     /// It is in the resync no longer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) left: Option<Left>,
@@ -98,13 +102,14 @@ impl Member {
             leaves: BTreeMap::new(),
             membership: String::new(),
             joins: false,
+            seen: Lsn::ZERO,
             left: None,
         }
     }
 
-    /// It joins what is captured.
-    pub(super) fn joining(self) -> Self {
-        Self { joins: true, ..self }
+    /// It joins what is captured, as it was when the WAL ended here.
+    pub(super) fn joining(self, seen: Lsn) -> Self {
+        Self { joins: true, seen, ..self }
     }
 
     /// It has joined, and not all of its rows are read, nor will be.
@@ -215,18 +220,23 @@ impl Run {
 
     /// Whether rows of a table of it are not in Kafka. Of one that joins and is cut, they stay missing at the sinks.
     pub(super) fn owes(&self, member: &Member) -> bool {
-        let is_owed = if member.is_in() { self.end.is_none() } else { member.joins };
-        is_owed && !member.is_whole()
+        if member.is_in() { self.end.is_none() && !member.is_whole() } else { member.joins }
     }
 
     /// Whether the table has joined in it and is cut, so that sinks lack rows of it whatever came since.
     pub(super) fn lacks_rows(&self, oid: u32, at: Position) -> bool {
-        at > self.begin && self.tables.iter().any(|table| table.oid == oid && table.is_cut() && self.owes(table))
+        at > self.begin && self.tables.iter().any(|table| table.oid == oid && table.is_cut())
     }
 
-    /// Whether the table is captured only from a later position on, or another one takes its name by then, or its place.
-    pub(super) fn joins_behind(&self, (oid, name): (u32, &TableName), at: Position) -> bool {
-        at <= self.begin && self.tables.iter().any(|table| table.joins && (table.oid == oid || table.name == *name))
+    /// Whether the table is captured only from a later position on.
+    pub(super) fn joins_behind(&self, oid: u32, at: Position) -> bool {
+        at <= self.begin && self.tables.iter().any(|table| table.joins && table.oid == oid)
+    }
+
+    /// Whether a table has joined under this name, and what commits here may be from before it had it.
+    pub(super) fn is_before_name(&self, name: &TableName, at: Position) -> bool {
+        let had_none = |table: &Member| table.joins && table.name == *name && at.commit < table.seen;
+        at > self.begin && self.tables.iter().any(had_none)
     }
 
     /// Whether the table has joined in it and what is known of it is from before.
@@ -286,10 +296,15 @@ mod tests {
     #[test]
     fn a_table_that_joins_is_captured_from_the_begin_on_and_its_lack_is_not_forgotten() {
         let mut run = run();
-        run.tables[1] = member(2).joining();
-        let joins = |oid, name: u32, at| run.joins_behind((oid, &TableName::new("public", format!("t{name}"))), at);
-        assert_eq!([joins(1, 1, at(103, 1)), joins(2, 2, at(104, 3)), joins(2, 2, at(104, 4))], [false, true, false]);
-        assert_eq!([joins(9, 2, at(103, 1)), joins(2, 9, at(103, 1)), joins(9, 2, at(104, 4))], [true, true, false]);
+        run.tables[1] = member(2).joining(Lsn(150));
+        let before = [(1, at(103, 1)), (2, at(104, 3)), (2, at(104, 4))].map(|(oid, at)| run.joins_behind(oid, at));
+        assert_eq!(before, [false, true, false]);
+        let is_before = |name: u32, at| run.is_before_name(&TableName::new("public", format!("t{name}")), at);
+        assert_eq!(
+            [is_before(2, at(104, 3)), is_before(2, at(149, 9)), is_before(2, at(150, 1))],
+            [false, true, false]
+        );
+        assert!(!is_before(1, at(149, 9)));
         let joined = |oid, at| run.joined_behind(oid, at);
         assert_eq!([joined(2, None), joined(2, Some(at(104, 3))), joined(2, Some(at(104, 4)))], [true, true, false]);
         assert!(!joined(1, None));

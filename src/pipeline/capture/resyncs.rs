@@ -114,9 +114,9 @@ impl Resyncs {
         self.lock().runs.iter().rev().find_map(|run| Some(Labelled::of(run, run.covers(relation, at)?)))
     }
 
-    /// Whether a table is captured only from a later position on, or one that has its name by then.
-    pub(super) fn joins_behind(&self, relation: u32, name: &TableName, at: Position) -> bool {
-        self.any.load(Ordering::Relaxed) && self.lock().runs.iter().any(|run| run.joins_behind((relation, name), at))
+    /// Whether a table is captured only from a later position on.
+    pub(super) fn joins_behind(&self, relation: u32, at: Position) -> bool {
+        self.any.load(Ordering::Relaxed) && self.lock().runs.iter().any(|run| run.joins_behind(relation, at))
     }
 
     /// Whether a table has joined behind this position and is read as it is by then: what became of it before is in its rows.
@@ -124,10 +124,10 @@ impl Resyncs {
         self.any.load(Ordering::Relaxed) && self.lock().runs.iter().any(|run| run.joined_behind(relation, at))
     }
 
-    /// Whether a table of this name has joined before a position.
-    pub(super) fn has_joined(&self, table: &TableName, at: Position) -> bool {
-        let has = |run: &Run| run.begin < at && run.tables.iter().any(|member| member.joins && member.name == *table);
-        self.any.load(Ordering::Relaxed) && self.lock().runs.iter().any(has)
+    /// Whether a table has joined under this name, and what commits here may be from before it had it: its rows are read behind that, and
+    /// have what became of it.
+    pub(super) fn is_before_name(&self, table: &TableName, at: Position) -> bool {
+        self.any.load(Ordering::Relaxed) && self.lock().runs.iter().any(|run| run.is_before_name(table, at))
     }
 
     /// Whether a table has joined, and its rows are still read.

@@ -180,8 +180,7 @@ impl Routes {
     /// The description of a table whose events before this position were not captured, if they are from here on.
     pub(super) fn joins_at(&self, oid: u32, position: Position) -> Option<RelationBody> {
         let Some(Route::Early { body, .. }) = self.by_oid.get(&oid) else { return None };
-        let name = TableName::new(Arc::clone(&body.schema), Arc::clone(&body.table));
-        (!self.session.resyncs.joins_behind(oid, &name, position)).then(|| (**body).clone())
+        (!self.session.resyncs.joins_behind(oid, position)).then(|| (**body).clone())
     }
 
     /// Remembers the name of a type.
@@ -219,15 +218,15 @@ impl Routes {
             self.by_oid.insert(oid, Route::Stopped { plan, topic: self.session.tables.topic_of(&name) });
             return Ok(());
         }
-        // What had the name of a table before that joined is no other table in its place.
-        if self.session.resyncs.joins_behind(oid, &name, position) {
+        if self.session.resyncs.joins_behind(oid, position) {
             let plan = self.counting_plan(&body, encoder).await;
             self.by_oid.insert(oid, Route::Early { plan, body: Box::new(body) });
             return Ok(());
         }
         if let Some((table, error)) = self.changed_hands(oid, &name) {
             let plan = self.counting_plan(&body, encoder).await;
-            if self.session.is_former_name((oid, &name), &table, position).await? {
+            // It had the name before the table that joined, or that had another one.
+            if self.session.resyncs.is_before_name(&table, position) {
                 self.by_oid.insert(oid, Route::Ignored { plan, departed: None });
                 return Ok(());
             }

@@ -165,21 +165,6 @@ impl Session {
         self.tables.lacking.lacks_rows(&relation.name) || self.resyncs.lacks_rows(relation.oid, at)
     }
 
-    /// Whether a relation had this name at a position, and has it no more, while a table that has joined before has been read since, or
-    /// will be: its rows have what became of it.
-    pub(super) async fn is_former_name(
-        &self,
-        (oid, name): (u32, &TableName),
-        joined: &TableName,
-        at: Position,
-    ) -> Result<bool, Error> {
-        if !self.resyncs.has_joined(joined, at) {
-            return Ok(false);
-        }
-        let catalog = source::catalog::read(&self.client, &self.settings.publication.name).await?;
-        Ok(catalog.by_oid(oid).is_none_or(|table| table.relation.name != *name))
-    }
-
     /// The relation version that a Relation message describes, with what the catalog adds.
     pub(super) async fn describe(
         &self,

@@ -285,6 +285,8 @@ impl Streamer {
             Ok(true) => running.count(&change, &self.records),
             Ok(false) => {}
             Err(error) if error.is_of_one_row() => {
+                // The row may be larger than all others.
+                self.records = RecordBuf::default();
                 let row = BadRow { running, transaction: &open.meta, event, change: &change, unit: open.unit };
                 let way = (&*self.session, &*self.publisher);
                 if !row.leave_out(way, (&mut scope, &mut self.encoder), &error).await? {
@@ -548,6 +550,8 @@ impl Streamer {
                 Fate::Published
             }
             Err(error) if error.is_of_one_row() => {
+                // The row may be larger than all others.
+                self.records = RecordBuf::default();
                 let row = BadRow { running, transaction: &open.meta, event, change: &change, unit: open.unit };
                 let way = (&*self.session, &*self.publisher);
                 if row.leave_out(way, (&mut scope, &mut self.encoder), &error).await? {

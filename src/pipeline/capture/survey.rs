@@ -91,11 +91,25 @@ impl Survey {
         let gone = names.into_iter().filter(|name| !self.topics.contains_key(name));
         let stopped = |name: &TableName| {
             let topic = topics.of_table(name).ok().filter(|topic| !self.topics.values().any(|taken| taken == topic))?;
-            let stopped = state.stopped.get(&name.to_string())?.position;
-            let at = state.first_barrier(&topic).map_or(stopped, |barrier| barrier.min(stopped));
-            Some((topic, at))
+            Some((topic, state.stopped.get(&name.to_string())?.position))
         };
         gone.filter_map(stopped).collect()
+    }
+
+    /// Stopped tables stand before a statement that was sent by half: copies of it come to none of them, and sinks need not wait for that.
+    pub(super) fn stand_before_barriers(names: &TopicNames, state: &mut State, tables: &Tables) -> Vec<Update> {
+        tables.stand_before(|topic| state.first_barrier(topic));
+        let mut updates = Vec::new();
+        let known: BTreeSet<_> = state.relations.values().map(|relation| relation.name.clone()).collect();
+        for table in known {
+            let Some(at) = names.of_table(&table).ok().and_then(|topic| state.first_barrier(&topic)) else { continue };
+            let table = table.to_string();
+            if let Some(stopped) = state.stopped.get_mut(&table).filter(|stopped| stopped.position > at) {
+                stopped.position = at;
+                updates.push(Update::Stopped { table, stopped: stopped.clone() });
+            }
+        }
+        updates
     }
 
     /// Whether a snapshot has the table's rows, also where it is called otherwise by now, or those of another one in its topic.

@@ -116,6 +116,9 @@ impl Versions {
         }
         if later.is_some() {
             relation.lineage.number = self.next_number(known.oid);
+        }
+        // What comes next is judged against a version that was announced since the table joined.
+        if later.is_some() || !self.is_judged(known) {
             relation.lineage.since = Some(position);
         }
         Ok(relation)
@@ -152,10 +155,10 @@ impl Versions {
             if self.is_judged(last) {
                 let unlogged = unlogged::between(last, &relation, layout);
                 self.session.check(&mut relation, unlogged, layout, position)?;
-            }
-            for (_, earlier) in self.of(body.oid).filter(|(_, earlier)| self.is_judged(earlier)) {
-                let unlogged = unlogged::returned(earlier, last, &relation, layout);
-                self.session.check(&mut relation, unlogged, layout, position)?;
+                for (_, earlier) in self.of(body.oid) {
+                    let unlogged = unlogged::returned(earlier, last, &relation, layout);
+                    self.session.check(&mut relation, unlogged, layout, position)?;
+                }
             }
             self.session.check_labels(last, &mut relation, position).await?;
         }
