@@ -218,8 +218,10 @@ impl<D: Decode + 'static> Coordinator<D> {
 
     /// Whether capture has still to read rows of a topic, or they may be on their way to a lane that receives while this one stands.
     fn is_unread(&self, topic: &Arc<str>, stands: &TopicPartition) -> bool {
-        let mut lanes = self.lanes.iter().filter(|((name, _), _)| name == topic && *name != stands.0);
-        let is_coming = |lane: &Lane| lane.state != State::Stopped && lane.is_unread();
+        let mut lanes = self.lanes.iter().filter(|((name, _), _)| name == topic);
+        // Nothing comes to a lane that is paused until this one goes on, if that is of the same table.
+        let is_stuck = |lane: &Lane| lane.state == State::Stopped || lane.paused && lane.topic == stands.0;
+        let is_coming = |lane: &Lane| !is_stuck(lane) && lane.is_unread();
         self.progress.unread.contains(&**topic) || lanes.any(|(_, lane)| is_coming(lane))
     }
 

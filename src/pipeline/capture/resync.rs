@@ -236,7 +236,7 @@ impl Run {
     /// Whether a table has joined under this name, and what commits here may be from before it had it.
     pub(super) fn is_before_name(&self, name: &TableName, at: Position) -> bool {
         let had_none = |table: &Member| table.joins && table.name == *name && at.commit < table.seen;
-        at > self.begin && self.tables.iter().any(had_none)
+        self.tables.iter().any(had_none)
     }
 
     /// Whether the table has joined in it and what is known of it is from before.
@@ -300,10 +300,7 @@ mod tests {
         let before = [(1, at(103, 1)), (2, at(104, 3)), (2, at(104, 4))].map(|(oid, at)| run.joins_behind(oid, at));
         assert_eq!(before, [false, true, false]);
         let is_before = |name: u32, at| run.is_before_name(&TableName::new("public", format!("t{name}")), at);
-        assert_eq!(
-            [is_before(2, at(104, 3)), is_before(2, at(149, 9)), is_before(2, at(150, 1))],
-            [false, true, false]
-        );
+        assert_eq!([is_before(2, at(104, 3)), is_before(2, at(149, 9)), is_before(2, at(150, 1))], [true, true, false]);
         assert!(!is_before(1, at(149, 9)));
         let joined = |oid, at| run.joined_behind(oid, at);
         assert_eq!([joined(2, None), joined(2, Some(at(104, 3))), joined(2, Some(at(104, 4)))], [true, true, false]);

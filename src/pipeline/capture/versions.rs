@@ -114,11 +114,9 @@ impl Versions {
         for before in [Some(known), later].into_iter().flatten() {
             self.follow(before, &relation)?;
         }
-        if later.is_some() {
-            relation.lineage.number = self.next_number(known.oid);
-        }
         // What comes next is judged against a version that was announced since the table joined.
         if later.is_some() || !self.is_judged(known) {
+            relation.lineage.number = self.next_number(known.oid);
             relation.lineage.since = Some(position);
         }
         Ok(relation)
