@@ -219,42 +219,31 @@ async fn a_table_of_which_not_all_rows_were_read_is_named_until_a_resync_has_the
     assert_eq!(scenario.log_text("capture").matches(JOIN).count(), 1, "the table joined once more");
 }
 
-/// What became of it meanwhile is in its rows, be it of those that no event tells of, and another table that had its name is none in its place.
-/// Traps T24 and T37.
+/// What the slot has of another table that had its name before is none of it. Trap T37.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_table_that_was_rewritten_or_took_a_name_while_capture_was_away_is_read_as_it_is() {
-    let scenario = Scenario::new("rewritten_away").await;
-    scenario.source("CREATE TABLE things (id int PRIMARY KEY, n int); CREATE TABLE others (id int PRIMARY KEY)").await;
+async fn a_table_that_took_a_name_while_capture_was_away_is_read() {
+    let scenario = Scenario::new("name_taken").await;
+    scenario.source("CREATE TABLE others (id int PRIMARY KEY)").await;
     let (mut capture, _apply) = (scenario.capture().await, scenario.apply().await);
-    scenario.source("INSERT INTO things VALUES (1, 1), (2, 2)").await;
-    scenario.await_equal("things").await;
+    scenario.source("INSERT INTO others VALUES (1)").await;
+    scenario.await_equal("others").await;
     capture.kill_9().expect("capture can be killed");
 
-    // The slot has changes of two tables of one name, and some of the other from before it left.
-    let alter = format!("ALTER PUBLICATION {}", scenario.name);
-    scenario.source("INSERT INTO things VALUES (3, 3)").await;
-    scenario.source(&format!("{alter} DROP TABLE things")).await;
-    scenario.source("ALTER TABLE things ALTER n TYPE bigint USING n + 100; DELETE FROM things WHERE id = 1").await;
-    scenario.source(&format!("{alter} ADD TABLE things")).await;
     for rows in ["(1), (2)", "(2), (4)"] {
         scenario.source("DROP TABLE IF EXISTS taken; CREATE TABLE taken (id int PRIMARY KEY)").await;
-        scenario.source(&format!("{alter} ADD TABLE taken")).await;
+        scenario.source(&format!("ALTER PUBLICATION {} ADD TABLE taken", scenario.name)).await;
         scenario.source(&format!("INSERT INTO taken VALUES {rows}")).await;
     }
     capture = scenario.spawn_capture();
     scenario.await_log(&mut capture, JOIN).await;
-    scenario
-        .source("UPDATE things SET n = n + 1 WHERE id = 2; INSERT INTO taken VALUES (5); INSERT INTO others VALUES (1)")
-        .await;
-    for table in ["others", "things", "taken"] {
-        scenario.await_equal(table).await;
-    }
+    scenario.source("INSERT INTO taken VALUES (5); INSERT INTO others VALUES (2)").await;
+    scenario.await_equal("others").await;
+    scenario.await_equal("taken").await;
     scenario.await_log(&mut capture, ENDS).await;
     await_quiet(&scenario).await;
     capture.stop(LIMIT).await.unwrap_or_else(|error| panic!("{error}"));
     let _capture = scenario.capture().await;
-    scenario.source("UPDATE things SET n = n + 1; UPDATE taken SET id = id + 10").await;
-    scenario.await_equal("things").await;
+    scenario.source("UPDATE taken SET id = id + 10").await;
     scenario.await_equal("taken").await;
     scenario.verify();
     await_quiet(&scenario).await;

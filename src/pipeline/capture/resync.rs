@@ -239,11 +239,6 @@ impl Run {
         self.tables.iter().any(had_none)
     }
 
-    /// Whether the table has joined in it and what is known of it is from before.
-    pub(super) fn joined_behind(&self, oid: u32, at: Option<Position>) -> bool {
-        at.is_none_or(|at| at <= self.begin) && self.tables.iter().any(|table| table.joins && table.oid == oid)
-    }
-
     /// The first commit that an event of it can have; the begin of tables that join is that of none, and lies right below one.
     const fn first(&self) -> Lsn {
         Lsn(self.begin.commit.0.saturating_add(1) & !7)
@@ -302,9 +297,6 @@ mod tests {
         let is_before = |name: u32, at| run.is_before_name(&TableName::new("public", format!("t{name}")), at);
         assert_eq!([is_before(2, at(104, 3)), is_before(2, at(149, 9)), is_before(2, at(150, 1))], [true, true, false]);
         assert!(!is_before(1, at(149, 9)));
-        let joined = |oid, at| run.joined_behind(oid, at);
-        assert_eq!([joined(2, None), joined(2, Some(at(104, 3))), joined(2, Some(at(104, 4)))], [true, true, false]);
-        assert!(!joined(1, None));
         run.end = Some(at(200, 1));
         assert!(run.is_past(Lsn(201)));
         run.tables[1].leave(at(150, 2), "dropped");

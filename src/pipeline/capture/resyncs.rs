@@ -119,11 +119,6 @@ impl Resyncs {
         self.any.load(Ordering::Relaxed) && self.lock().runs.iter().any(|run| run.joins_behind(relation, at))
     }
 
-    /// Whether a table has joined behind this position and is read as it is by then: what became of it before is in its rows.
-    pub(super) fn joined_behind(&self, relation: u32, at: Option<Position>) -> bool {
-        self.any.load(Ordering::Relaxed) && self.lock().runs.iter().any(|run| run.joined_behind(relation, at))
-    }
-
     /// Whether a table has joined under this name, and what commits here may be from before it had it: its rows are read behind that, and
     /// have what became of it.
     pub(super) fn is_before_name(&self, table: &TableName, at: Position) -> bool {

@@ -104,7 +104,7 @@ impl Versions {
         let was_before = |newest: &&Relation| newest.lineage.since.is_some_and(|since| since < position);
         let newest = || self.newest(known.oid).map(|newest| &**newest).filter(is_later).filter(was_before);
         let later = running.filter(is_later).or_else(newest);
-        for before in [Some(known), later].into_iter().flatten().filter(|before| self.is_judged(before)) {
+        for before in [Some(known), later].into_iter().flatten() {
             let unlogged = unlogged::between(before, &relation, layout);
             self.session.check(&mut relation, unlogged, layout, position)?;
         }
@@ -114,8 +114,7 @@ impl Versions {
         for before in [Some(known), later].into_iter().flatten() {
             self.follow(before, &relation)?;
         }
-        // What comes next is judged against a version that was announced since the table joined.
-        if later.is_some() || !self.is_judged(known) {
+        if later.is_some() {
             relation.lineage.number = self.next_number(known.oid);
             relation.lineage.since = Some(position);
         }
@@ -150,13 +149,11 @@ impl Versions {
             if key_of(last) != key_of(&relation) {
                 return Err(Error::KeyChanged { table: last.name.to_string() });
             }
-            if self.is_judged(last) {
-                let unlogged = unlogged::between(last, &relation, layout);
+            let unlogged = unlogged::between(last, &relation, layout);
+            self.session.check(&mut relation, unlogged, layout, position)?;
+            for (_, earlier) in self.of(body.oid) {
+                let unlogged = unlogged::returned(earlier, last, &relation, layout);
                 self.session.check(&mut relation, unlogged, layout, position)?;
-                for (_, earlier) in self.of(body.oid) {
-                    let unlogged = unlogged::returned(earlier, last, &relation, layout);
-                    self.session.check(&mut relation, unlogged, layout, position)?;
-                }
             }
             self.session.check_labels(last, &mut relation, position).await?;
         }
@@ -167,12 +164,6 @@ impl Versions {
         relation.lineage.number = self.next_number(body.oid);
         relation.lineage.since = Some(position);
         Ok(relation)
-    }
-
-    /// Whether rows may lack what changed since a version of which no event tells: those of a table that joined later are read as they
-    /// are.
-    fn is_judged(&self, version: &Relation) -> bool {
-        !self.session.resyncs.joined_behind(version.oid, version.lineage.since)
     }
 
     /// A column that is masked by its name would come out in the clear under another one.
