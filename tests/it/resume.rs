@@ -109,8 +109,8 @@ impl Changes {
                     5 => format!("UPDATE notes SET n = n + 1 WHERE id BETWEEN {id} AND {id} + 9"),
                     _ => format!("UPDATE items SET n = n + 1 WHERE id BETWEEN {id} AND {id} + 9"),
                 };
-                // The pace of the changes: each restart publishes all of them again.
-                tokio::time::sleep(Duration::from_millis(5)).await;
+                // The pace of the changes: each restart publishes all of them again, and reading goes on only as fast as the stream does.
+                tokio::time::sleep(Duration::from_millis(20)).await;
                 match client.batch_execute(&sql).await {
                     Ok(()) => done += 1,
                     // A random key is taken: nothing was written.

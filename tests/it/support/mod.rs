@@ -28,7 +28,7 @@ pub use self::{
 };
 
 /// Long enough for anything that is going to happen, on a loaded machine with two cores.
-pub const LIMIT: Duration = Duration::from_mins(3);
+pub const LIMIT: Duration = Duration::from_mins(5);
 
 /// The real parts; without them a test fails and says what to do.
 pub fn parts() -> Parts {
