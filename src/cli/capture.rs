@@ -101,6 +101,7 @@ fn settings(config: &CaptureConfig) -> Result<CaptureSettings, Error> {
         },
         hold_limit: capture.hold_limit.0,
         on_bad_row: settings::bad_rows(capture),
+        signal_topic: capture.signal_topic.clone(),
         stream: StreamSettings {
             buffer_bytes: share,
             status_interval: capture.status_interval.0,

@@ -58,11 +58,13 @@ fn deps(config: &CheckConfig) -> Result<CheckDeps, Error> {
         prefix: config.kafka.prefix.clone(),
         names,
         topics,
+        create: config.kafka.topics.create,
         transactional: (capture.delivery == Delivery::ExactlyOnce).then(|| Transactional {
             id: transactional_id(&config.kafka.prefix, &capture.slot),
             timeout: capture.transaction_timeout.0,
         }),
         bad_rows: settings::bad_rows(capture),
+        signal_topic: capture.signal_topic.clone(),
         flat: config.format.records == RecordsKind::Flat,
         content: settings::content(&config.format),
     });

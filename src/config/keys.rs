@@ -3,7 +3,7 @@
 use super::{
     by_name,
     key::{Key, Kind},
-    reserved, rule, stops,
+    reserved, rule, signals, stops,
 };
 
 const SSL_MODES: &[&str] = &["disable", "prefer", "require", "verify-ca", "verify-full"];
@@ -122,12 +122,8 @@ pub const KEYS: &[Key] = &[
     stops::ON_STOP,
     stops::HOLD_LIMIT,
     stops::ON_BAD_ROW,
-    key(
-        "capture.signal_table",
-        Kind::Text(rule::table),
-        None,
-        "Table (schema.table) whose inserted rows ask to read tables again, pause, go on and stop, as Debezium's signal.data.collection does (docs/operations.md).",
-    ),
+    signals::SIGNAL_TABLE,
+    signals::SIGNAL_TOPIC,
     key(
         "capture.status_interval",
         Kind::Period,

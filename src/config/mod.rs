@@ -13,6 +13,7 @@ mod problem;
 mod reserved;
 mod rule;
 mod sections;
+mod signals;
 mod stops;
 mod topic_list;
 mod value;
@@ -271,6 +272,7 @@ pub fn problems(layers: &Layers, needed: &[&[&str]]) -> Vec<Problem> {
         .chain(types_without_headers(layers))
         .chain(transactions_in_another_topic(layers))
         .chain(dead_letters_in_another_topic(layers))
+        .chain(signals_in_a_topic_of_events(layers))
         .chain(patterns(layers))
         .chain(hashes_without_salt(layers))
         .chain(flat_names_taken(layers, "fields", "field_prefix"))
@@ -401,6 +403,21 @@ fn dead_letters_in_another_topic(layers: &Layers) -> Option<Problem> {
         return None;
     };
     Some(Problem { path: "kafka.topics.dead_letters".to_owned(), origin: Some(entry.origin.clone()), message })
+}
+
+/// Signals in a topic that capture writes: it would take its own records for signals, and sinks the signals for events.
+fn signals_in_a_topic_of_events(layers: &Layers) -> Option<Problem> {
+    let text = |path: &str| layers.entry(path).and_then(|entry| entry.value.as_str());
+    let entry = layers.entry("capture.signal_topic")?;
+    let (topic, prefix, database) =
+        (entry.value.as_str()?, text("kafka.prefix")?, text("source.database").unwrap_or(""));
+    let names = TopicNames::of_templates(text("kafka.topics.names")?, text("kafka.topics.messages")?, prefix, database);
+    let names = names.ok()?.with_transactions(text("kafka.topics.transactions")?, prefix, database).ok()?;
+    let names = names.with_dead_letters(text("kafka.topics.dead_letters")?, prefix, database).ok()?;
+    let is_taken = names.is_own(topic) || topic == names.messages() || names.table_of(topic).is_some();
+    let message = "is a topic that capture writes, or could be a table's: signals need one of their own".to_owned();
+    let (path, origin) = ("capture.signal_topic".to_owned(), Some(entry.origin.clone()));
+    is_taken.then_some(Problem { path, origin, message })
 }
 
 /// Two parts of the envelope under one name in flat records.
@@ -587,6 +604,18 @@ mod tests {
         for fine in [&[none][..], &[messages], &[told], &[told, debezium]] {
             assert_eq!(paths(fine), [""; 0], "{fine:?}");
         }
+    }
+
+    #[test]
+    fn signals_need_a_topic_of_their_own() {
+        let paths = |topic: &str| -> Vec<_> {
+            let named = [("WALRELAY_CAPTURE__SIGNAL_TOPIC", topic), ("WALRELAY_KAFKA__PREFIX", "p")];
+            problems(&layers(&named), &[]).into_iter().map(|problem| problem.path).collect()
+        };
+        for taken in ["p.public.orders", "p.message", "p.transaction", "p.dead-letter", "walrelay.state.p"] {
+            assert_eq!(paths(taken), ["capture.signal_topic"], "{taken}");
+        }
+        assert_eq!(paths("p-signal"), [""; 0]);
     }
 
     #[test]

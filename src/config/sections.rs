@@ -155,6 +155,7 @@ pub struct Capture {
     #[serde(default)]
     pub row_filters: BTreeMap<String, String>,
     pub signal_table: Option<String>,
+    pub signal_topic: Option<String>,
     #[serde(default)]
     pub masks: BTreeMap<String, String>,
     pub mask_salt: Option<Secret>,

@@ -7,6 +7,7 @@ mod consumer;
 mod context;
 mod error;
 mod producer;
+mod reader;
 mod recovery;
 #[cfg(test)]
 mod scripted;
@@ -24,6 +25,7 @@ pub use consumer::{
 };
 pub use error::Error;
 pub use producer::{Delivery, DeliveryObserver, Producer, ProducerSettings, Transactional};
+pub use reader::{PartitionReader, PartitionRecord};
 pub use settings::Settings;
 pub use state::{StateEntry, StateTopic};
 pub use tail::ends_of_records;

@@ -6,7 +6,7 @@ use std::{
 };
 
 use rdkafka::{
-    admin::{AdminClient, AdminOptions, NewTopic, OwnedResourceSpecifier, ResourceSpecifier, TopicReplication},
+    admin::{AdminClient, AdminOptions, ConfigResource, NewTopic, ResourceSpecifier, TopicReplication},
     error::{KafkaError, RDKafkaErrorCode},
     metadata::Metadata,
 };
@@ -141,7 +141,7 @@ impl Admin {
             id,
             partitions,
             replicas,
-            config: self.configs(&[topic]).await?.remove(topic).unwrap_or_default(),
+            config: self.answers(&[topic]).await?.remove(topic).transpose()?.unwrap_or_default(),
         }))
     }
 
@@ -174,13 +174,18 @@ impl Admin {
         })
     }
 
-    /// Largest record batch that each of the topics takes, in bytes.
+    /// Largest record batch that each of the topics takes, in bytes; those of which the brokers do not tell it are left out.
     pub async fn max_message_bytes(&self, topics: &[&str]) -> Result<BTreeMap<String, usize>, Error> {
-        let configs = self.configs(topics).await?;
-        Ok(configs.into_iter().map(|(topic, config)| (topic, max_message_bytes(&config))).collect())
+        let answers = self.answers(topics).await?;
+        let configs = answers.into_iter().filter_map(|(topic, answer)| Some((topic, answer.ok()?)));
+        Ok(configs.map(|(topic, config)| (topic, max_message_bytes(&config))).collect())
     }
 
-    async fn configs(&self, topics: &[&str]) -> Result<BTreeMap<String, BTreeMap<String, String>>, Error> {
+    /// The configuration of each of the topics, or why it is not told.
+    async fn answers(
+        &self,
+        topics: &[&str],
+    ) -> Result<BTreeMap<String, Result<BTreeMap<String, String>, Error>>, Error> {
         let failed = |topic: &str, source| Error::Topic {
             operation: "read the configuration of",
             topic: topic.to_owned(),
@@ -189,15 +194,13 @@ impl Admin {
         let resources: Vec<_> = topics.iter().map(|topic| ResourceSpecifier::Topic(topic)).collect();
         let answers = self.client.describe_configs(&resources, &options()).await;
         let answers = answers.map_err(|source| failed(topics.first().copied().unwrap_or_default(), source))?;
-        let mut configs = BTreeMap::new();
-        for (topic, answer) in topics.iter().zip(answers) {
-            let resource = answer.map_err(|code| failed(topic, KafkaError::AdminOp(code)))?;
-            let entries = resource.entries.into_iter().filter_map(|entry| Some((entry.name, entry.value?)));
-            if let OwnedResourceSpecifier::Topic(topic) = resource.specifier {
-                configs.insert(topic, entries.collect());
-            }
-        }
-        Ok(configs)
+        let config = |resource: ConfigResource| {
+            resource.entries.into_iter().filter_map(|entry| Some((entry.name, entry.value?))).collect()
+        };
+        let answer = |(topic, answer): (&&str, Result<ConfigResource, RDKafkaErrorCode>)| {
+            ((*topic).to_owned(), answer.map(config).map_err(|code| failed(topic, KafkaError::AdminOp(code))))
+        };
+        Ok(topics.iter().zip(answers).map(answer).collect())
     }
 
     /// What each of the brokers has of a setting, as far as they show it.

@@ -159,7 +159,9 @@ impl TopicNames {
         [&self.transactions, &self.dead_letters].into_iter().map(|topic| format!("^{}$", literal(topic)))
     }
 
-    fn is_own(&self, topic: &str) -> bool {
+    /// Whether it is one of walrelay's own topics, the topics beside the tables' included, however they are called.
+    #[must_use]
+    pub fn is_own(&self, topic: &str) -> bool {
         is_own_topic(topic) || topic == self.transactions || topic == self.dead_letters
     }
 

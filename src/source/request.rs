@@ -110,7 +110,34 @@ struct AdditionalCondition {
     filter: String,
 }
 
+/// The value of a record of Debezium's signal topic.
+#[derive(Debug, Deserialize)]
+struct RecordValue {
+    #[serde(rename = "type")]
+    kind: String,
+    #[serde(default)]
+    data: serde_json::Value,
+}
+
 impl Request {
+    /// Reads the value of a record of the signal topic: `{"type": …, "data": …}`, of which the data is JSON, or such JSON as a text.
+    ///
+    /// # Errors
+    /// Why it cannot be followed.
+    pub fn of_record(value: &str) -> Result<Self, String> {
+        let read = serde_json::from_str::<RecordValue>(value);
+        let RecordValue { kind, data } = read.map_err(|error| {
+            let what = if error.is_data() { "not the JSON that a signal has" } else { "no JSON" };
+            format!("the record is {what} (line {}, column {})", error.line(), error.column())
+        })?;
+        let data = match data {
+            serde_json::Value::Null => None,
+            serde_json::Value::String(text) => Some(text),
+            json => Some(json.to_string()),
+        };
+        Self::of_debezium(&kind, data.as_deref())
+    }
+
     /// Reads a signal as Debezium's users write it.
     ///
     /// # Errors

@@ -22,6 +22,9 @@ use crate::{
 /// The prefix of signals.
 pub const PREFIX: &str = "walrelay.signal";
 
+/// The prefix of messages that hand records of the signal topic on.
+pub const RECORD_PREFIX: &str = "walrelay.signal-record";
+
 /// What is asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -61,6 +64,24 @@ impl Signal {
     pub fn is_for(&self, slot: &str) -> bool {
         self.slot.as_deref().is_none_or(|asked| asked == slot)
     }
+}
+
+/// A record of the signal topic, as it is handed on by the source's log: so it has a place among the changes, and comes again where
+/// these do.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SignalRecord {
+    /// Of the capture with this replication slot.
+    pub slot: String,
+    /// The topic's name.
+    pub topic: String,
+    /// Its id, which tells it from others of its name; `None` where the brokers give none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub id: Option<String>,
+    /// The record's offset.
+    pub offset: i64,
+    /// Its value; `None` where that is no text, or too long for a signal.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub value: Option<String>,
 }
 
 /// Why a signal is not sent.
@@ -184,9 +205,21 @@ pub async fn must_be_taken(client: &Client) -> Result<(), SignalError> {
 
 /// Writes a signal into the log, in a transaction of its own. Gives the message's place there.
 pub async fn send(client: &Client, signal: &Signal) -> Result<Lsn, SignalError> {
-    let content = serde_json::to_string(signal).expect("texts under text keys are always valid JSON");
+    emit(client, PREFIX, signal).await
+}
+
+/// Writes a record of the signal topic into the log, in a transaction of its own.
+///
+/// # Errors
+/// The source's.
+pub async fn hand_on(client: &Client, record: &SignalRecord) -> Result<Lsn, SignalError> {
+    emit(client, RECORD_PREFIX, record).await
+}
+
+async fn emit(client: &Client, prefix: &str, content: &impl Serialize) -> Result<Lsn, SignalError> {
+    let content = serde_json::to_string(content).expect("texts under text keys are always valid JSON");
     let sql =
-        format!("SELECT pg_logical_emit_message(true, {}, {})::text", quote_literal(PREFIX), quote_literal(&content));
+        format!("SELECT pg_logical_emit_message(true, {}, {})::text", quote_literal(prefix), quote_literal(&content));
     let failed = |error| Error::statement("writing a signal", error);
     let row = client.query_one(&sql, &[]).await.map_err(failed)?;
     let text: String = row.try_get(0).map_err(failed)?;

@@ -61,6 +61,7 @@ mod resync;
 mod resync_feed;
 mod round_trip;
 mod signal_table;
+mod signal_topic;
 mod sink_barriers;
 mod sink_batch;
 mod sink_by_offset;

@@ -565,13 +565,13 @@ impl Opening<'_> {
         let registry = Registry::new(&settings.registry)?;
         let (epoch, ceiling) = (checkpoint.epoch, checkpoint.ceiling);
         let position = PositionRecord::new(store, checkpoint, flush);
-        let unseen = source::window::unseen(&self.client).await?;
         self.tables.settle_signals(Position { epoch, commit: ceiling, ordinal: 0 });
         let reads_again = !self.replays
             && settings.snapshot.copies()
             && standing::hindrance(&self.client, &settings).await?.is_none();
         let lost = self.survey.stopped_elsewhere(&settings.encoder.topics, state);
         let session = Session {
+            windows: Arc::new(Windows::of_session(source::window::unseen(&self.client).await?)),
             settings,
             health: self.deps.health.clone(),
             metrics: self.deps.metrics.clone(),
@@ -588,7 +588,7 @@ impl Opening<'_> {
             keys: Mutex::new(state.keys.clone()),
             lost: std::sync::Mutex::new(lost),
             resyncs: Resyncs::new(state.resyncs.clone()),
-            windows: Arc::new(Windows::of_session(unseen)),
+            signals: state.followed.clone().into(),
             new_table: Notify::new(),
             another: Notify::new(),
             reads_again,

@@ -11,6 +11,7 @@ use tokio::sync::{Mutex, Notify};
 use super::{
     Error, beside,
     departed::Departed,
+    followed::FollowedSignals,
     position::PositionRecord,
     publisher::Publisher,
     resync::{MOST_LEAVES, Run},
@@ -66,6 +67,8 @@ pub(super) struct Session {
     pub(super) lost: std::sync::Mutex<BTreeMap<String, Position>>,
     /// Tables that are read again.
     pub(super) resyncs: Resyncs,
+    /// How far the signal topic was followed.
+    pub(super) signals: FollowedSignals,
     /// What is read beside the stream.
     pub(super) windows: Arc<Windows>,
     /// The stream has told of a table of the publication that is not captured.

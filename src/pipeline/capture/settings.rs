@@ -188,6 +188,8 @@ pub struct CaptureSettings {
     pub hold_limit: u64,
     /// What to do with a change of one row that cannot be published.
     pub on_bad_row: BadRowPolicy,
+    /// The topic whose records ask something of capture, if there is one.
+    pub signal_topic: Option<String>,
     /// Whether values may be asked for in binary.
     pub binary: bool,
     /// Whose transactions are published.

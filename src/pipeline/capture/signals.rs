@@ -15,16 +15,18 @@ use super::{
     routes::{Route, Routes},
     session::Session,
     standing,
+    state::Update,
 };
 use crate::{
     event::Condition,
     lsn::Position,
+    pgoutput::message::LogicalMessage,
     postgres,
     schema::{Relation, TableName},
     source::{
         condition, references,
         request::{Named, Request},
-        signal::Signal,
+        signal::{self, Signal, SignalRecord},
     },
 };
 
@@ -33,14 +35,27 @@ pub(super) const NOTE: &str = "resync: ";
 /// Tables of one resync: they are recorded together, in one record of the state topic.
 pub(super) const MOST_TABLES: usize = 500;
 /// A signal, and what is recorded of it at first, in bytes: a record grows while tables are read, and the state topic takes about 1 MB.
-const MOST_BYTES: usize = 256 << 10;
+pub(super) const MOST_BYTES: usize = 256 << 10;
 
 /// What a signal of the stream says.
 pub(super) enum Said<'a> {
     /// A message's content.
     Message(&'a [u8]),
+    /// What a message has of a record of the signal topic.
+    Record(&'a [u8]),
     /// A row of the signal table; inside, why it cannot be followed.
     Row(Result<Request, String>),
+}
+
+impl<'a> Said<'a> {
+    /// A logical message; `None` if it is no signal.
+    pub(super) fn of(message: &'a LogicalMessage) -> Option<Self> {
+        match &*message.prefix {
+            signal::PREFIX => Some(Self::Message(&message.content)),
+            signal::RECORD_PREFIX => Some(Self::Record(&message.content)),
+            _ => None,
+        }
+    }
 }
 
 /// Takes a signal at this position of the stream. What it asks for is recorded when this is back.
@@ -52,8 +67,18 @@ pub(super) async fn take(
 ) -> Result<(), Error> {
     let request = match said {
         Said::Message(content) => read(session, content, at),
+        Said::Record(content) => return take_record(session, way, content, at).await,
         Said::Row(request) => request.map(Some),
     };
+    follow_or_refuse(session, way, request, at).await
+}
+
+async fn follow_or_refuse(
+    session: &Session,
+    way: (&Publisher, &Routes),
+    request: Result<Option<Request>, String>,
+    at: Position,
+) -> Result<(), Error> {
     match request {
         Ok(Some(request)) => follow(session, way, request, at).await,
         Ok(None) => Ok(()),
@@ -64,13 +89,42 @@ pub(super) async fn take(
     }
 }
 
-/// What a message asks for; `None` if it asks another capture.
-fn read(session: &Session, content: &[u8], at: Position) -> Result<Option<Request>, String> {
+/// Takes a record of the signal topic, unless it is of another capture or was taken before.
+async fn take_record(session: &Session, way: (&Publisher, &Routes), content: &[u8], at: Position) -> Result<(), Error> {
+    let record: SignalRecord = match parsed(content) {
+        Ok(record) => record,
+        Err(reason) => return follow_or_refuse(session, way, Err(reason), at).await,
+    };
+    // A message that is left over from when another topic was configured, or none, asks for nothing.
+    let is_own = record.slot == session.settings.slot && session.settings.signal_topic.as_ref() == Some(&record.topic);
+    if !is_own || session.signals.is_copy(&record, at) {
+        tracing::info!(position = %at, topic = record.topic, offset = record.offset,
+            "a record of a signal topic was followed before, or is for another capture");
+        return Ok(());
+    }
+    let read = record
+        .value
+        .as_deref()
+        .map_or_else(|| Err("its value is no text, or longer than a signal may be".to_owned()), Request::of_record);
+    let request = read.map(Some).map_err(|reason| format!("offset {} of the signal topic: {reason}", record.offset));
+    follow_or_refuse(session, way, request, at).await?;
+    if let Some(followed) = session.signals.after(&record, at) {
+        session.position.record(&[Update::Followed(Some(followed.clone()))]).await?;
+        session.signals.set(followed);
+    }
+    Ok(())
+}
+
+fn parsed<'a, T: serde::Deserialize<'a>>(content: &'a [u8]) -> Result<T, String> {
     if content.len() > MOST_BYTES {
         return Err(format!("a signal has {} bytes, at most {MOST_BYTES} are taken", content.len()));
     }
-    let signal: Signal =
-        serde_json::from_slice(content).map_err(|error| format!("a signal cannot be read: {error}"))?;
+    serde_json::from_slice(content).map_err(|error| format!("a signal cannot be read: {error}"))
+}
+
+/// What a message asks for; `None` if it asks another capture.
+fn read(session: &Session, content: &[u8], at: Position) -> Result<Option<Request>, String> {
+    let signal: Signal = parsed(content)?;
     if signal.is_for(&session.settings.slot) {
         return Ok(Some(signal.into()));
     }

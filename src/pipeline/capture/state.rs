@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     Error,
     chunks::{SnapshotPlan, TableChunks},
+    followed::Followed,
     options::OptionHistory,
     resync::Run,
 };
@@ -148,6 +149,8 @@ pub(super) struct State {
     pub(super) chunks: BTreeMap<u32, TableChunks>,
     /// Resyncs whose signal may come again, in the order of their begins.
     pub(super) resyncs: Vec<Run>,
+    /// How far the signal topic was followed.
+    pub(super) followed: Option<Followed>,
 }
 
 /// One change of the state.
@@ -208,6 +211,8 @@ pub(super) enum Update {
     Resumed {
         table: String,
     },
+    /// How far the signal topic was followed; `None`: none is configured any more.
+    Followed(Option<Followed>),
     /// What was left out of a table by now.
     BadRows(BadRows),
     /// The table has been read again since.
@@ -234,6 +239,7 @@ impl Update {
             Self::ForgetChunks { oid } => (format!("chunks/{oid}"), None),
             Self::Resync(resync) => (format!("resync/{}", resync.name()), Some(serde_json::to_vec(resync)?)),
             Self::ForgetResync(begin) => (format!("resync/{}", Run::name_of(*begin)), None),
+            Self::Followed(followed) => ("signals".into(), followed.as_ref().map(serde_json::to_vec).transpose()?),
             Self::Stopped { table, stopped } => (format!("table/{table}"), Some(serde_json::to_vec(stopped)?)),
             Self::Resumed { table } => (format!("table/{table}"), None),
             Self::BadRows(rows) => (format!("bad/{}", rows.table), Some(serde_json::to_vec(rows)?)),
@@ -272,6 +278,7 @@ impl State {
                     state.checkpoint = Some(serde_json::from_slice(value).map_err(wrong)?);
                 }
                 None if key == "snapshot" => state.plan = Some(serde_json::from_slice(value).map_err(wrong)?),
+                None if key == "signals" => state.followed = Some(serde_json::from_slice(value).map_err(wrong)?),
                 Some(("relation", name)) => {
                     state.relations.insert(name.to_owned(), serde_json::from_slice(value).map_err(wrong)?);
                 }

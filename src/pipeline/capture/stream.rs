@@ -35,7 +35,6 @@ use crate::{
     retry::{Classify as _, Severity},
     schema::{Relation, TableName},
     source::{
-        signal,
         stream::{StreamItem, StreamStatus},
         window,
     },
@@ -393,10 +392,10 @@ impl Streamer {
         if &*message.prefix == window::PREFIX {
             return self.marker(lsn, &message.content).await;
         }
-        if &*message.prefix == signal::PREFIX {
+        if let Some(said) = Said::of(message) {
             open.took(MESSAGES, 1);
             let at = open.position(open.ordinal);
-            return self.signal(Said::Message(&message.content), at).await;
+            return self.signal(said, at).await;
         }
         let event = EventMeta { lsn: message.lsn, processed_ns, ..self.boundaries.next(open, MESSAGES) };
         open.took(MESSAGES, 1);

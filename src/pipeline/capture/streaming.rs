@@ -19,7 +19,7 @@ use super::{
     routes::Routes,
     session::Session,
     settings::{CaptureDeps, CaptureSettings, Delivery},
-    slot_watch,
+    signal_topic, slot_watch,
     stream::Streamer,
     tables::Tables,
 };
@@ -160,6 +160,7 @@ async fn follow(
     let mut topics = AbortOnDropHandle::new(tokio::spawn(topics));
     let heartbeats = heartbeat::run(Arc::clone(session), Arc::clone(publisher));
     let mut heartbeats = AbortOnDropHandle::new(tokio::spawn(heartbeats));
+    let mut signals = AbortOnDropHandle::new(tokio::spawn(signal_topic::run(Arc::clone(session))));
     let mut again = AbortOnDropHandle::new(tokio::spawn(until_another(Arc::clone(session), below)));
     let read = reading::run(Arc::clone(session), Arc::clone(publisher), (rest, below));
     let mut read = AbortOnDropHandle::new(tokio::spawn(read));
@@ -175,6 +176,7 @@ async fn follow(
             ended = &mut slot => return Err(end_of(ended)),
             ended = &mut topics => return Err(end_of(ended)),
             ended = &mut heartbeats => return Err(end_of(ended)),
+            ended = &mut signals => return Err(end_of(ended)),
             ended = &mut read => return Err(end_of(ended)),
             asked = &mut again, if !another => match asked {
                 Ok(Ok(())) => {

@@ -21,6 +21,18 @@ pub(super) struct Topics {
     create: bool,
 }
 
+/// The topic of signals.
+pub(super) struct SignalSource {
+    /// Its id, where the broker gives one.
+    pub(super) id: Option<String>,
+    /// Its partitions.
+    pub(super) partitions: i32,
+    /// First offset of the first one.
+    pub(super) first: i64,
+    /// Next offset there.
+    pub(super) end: i64,
+}
+
 /// A data topic that is ready.
 pub(super) struct DataTopic {
     /// Its name.
@@ -104,6 +116,20 @@ impl Topics {
             None => self.ensure(name, &self.plan.common).await?,
         };
         self.data(name, &found, &State::default()).await
+    }
+
+    /// The topic of signals, created where it is missing. Records of one key must all stay in it.
+    pub(super) async fn signals(&self, name: &str) -> Result<SignalSource, Error> {
+        let found = match self.admin.describe(name).await? {
+            Some(found) => found,
+            None => {
+                let mut settings = TopicSettings { partitions: 1, ..self.plan.common.clone() };
+                settings.config.insert("cleanup.policy".to_owned(), "delete".to_owned());
+                self.ensure(name, &settings).await?
+            }
+        };
+        let (first, end) = self.admin.watermarks(name, 0).await?;
+        Ok(SignalSource { id: found.id, partitions: found.partitions, first, end })
     }
 
     /// Makes the topic of transactions ready. Its records lie in the first partition, whatever other ones it has.

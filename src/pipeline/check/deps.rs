@@ -56,10 +56,14 @@ pub struct KafkaDeps {
     pub names: TopicNames,
     /// How topics are created.
     pub topics: TopicPlan,
+    /// Whether capture creates topics that are missing.
+    pub create: bool,
     /// Who writes under exactly-once delivery, where that is wanted.
     pub transactional: Option<kafka::Transactional>,
     /// What capture does with a change of one row that cannot be published.
     pub bad_rows: BadRowPolicy,
+    /// The topic whose records ask something of capture, if there is one.
+    pub signal_topic: Option<String>,
     /// Capture writes flat records, which apply does not read.
     pub flat: bool,
     /// What capture says around the values.

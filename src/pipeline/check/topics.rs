@@ -1,6 +1,6 @@
 //! Kafka: whether the brokers answer, and whether the topics that are there fit.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use super::{
     deps::KafkaDeps,
@@ -37,6 +37,7 @@ pub(super) async fn check(deps: &KafkaDeps, tables: &[PublishedTable]) -> Vec<Fi
     delivery(&mut findings, deps, &admin).await;
     forms(&mut findings, deps);
     settings(&mut findings, deps, tables);
+    signals(&mut findings, deps, &topics);
     let beside = [deps.names.messages(), deps.names.transactions(), deps.names.dead_letters()];
     let is_own = |topic: &&String| deps.names.table_of(topic).is_some() || beside.contains(&topic.as_str());
     let own: Vec<_> = topics.keys().filter(is_own).collect();
@@ -127,6 +128,26 @@ fn bad_rows(findings: &mut Findings, deps: &KafkaDeps) {
             "leaves rows out, and without walrelay's own headers an update of such a row that lacks columns stops its table at apply",
             "Set format.own_headers = true where apply is to read the topics.",
         );
+    }
+}
+
+/// Signals have an order in one partition alone.
+fn signals(findings: &mut Findings, deps: &KafkaDeps, topics: &BTreeMap<String, i32>) {
+    let Some(topic) = &deps.signal_topic else { return };
+    let subject = format!("signal topic {topic}");
+    match topics.get(topic) {
+        Some(1) => findings.ok(subject, "has one partition"),
+        Some(partitions) => findings.problem(
+            subject,
+            format!("has {partitions} partitions, and signals have an order in a single one alone"),
+            "Name another topic in capture.signal_topic, or create it anew.",
+        ),
+        None if deps.create => findings.ok(subject, "is not there yet; capture creates it"),
+        None => findings.problem(
+            subject,
+            "does not exist",
+            format!("kafka-topics.sh --create --topic {topic} --partitions 1, or let capture create it (kafka.topics.create = true)."),
+        ),
     }
 }
 

@@ -311,7 +311,12 @@ impl Scenario {
 
     /// The state topic, which is named after the scenario.
     pub fn state_topics(&self) -> Topics {
-        Topics::new(&self.parts.kafka, "walrelay.state")
+        self.topics_under("walrelay.state")
+    }
+
+    /// Topics with another prefix.
+    pub fn topics_under(&self, prefix: &str) -> Topics {
+        Topics::new(&self.parts.kafka, prefix)
     }
 
     /// The topics of this scenario.
