@@ -116,8 +116,7 @@ fn unwanted_topics(apply: &config::Apply, names: &TopicNames, configured: &str) 
 fn subscription(apply: &config::Apply, names: &TopicNames) -> Subscription {
     let group = apply.group.clone();
     if apply.partitions.is_empty() {
-        let topics = apply.include.iter().map(|glob| names.pattern(glob)).collect();
-        return Subscription::Group { group, topics };
+        return Subscription::Group { group, topics: names.patterns(&apply.include) };
     }
     Subscription::Assigned { group, partitions: listed_partitions(apply) }
 }

@@ -74,13 +74,15 @@ fn common_topics(config: &Kafka) -> kafka::TopicSettings {
 
 /// How topics are named; the templates were checked with the configuration.
 pub(super) fn topic_names(config: &Kafka, database: Option<&str>) -> TopicNames {
-    let (Topics { names, messages, transactions, dead_letters, .. }, database) =
+    let (Topics { names, messages, transactions, dead_letters, routes, .. }, database) =
         (&config.topics, database.unwrap_or_default());
     let names = TopicNames::of_templates(names, messages, &config.prefix, database);
     let names = names.unwrap_or_else(|_| TopicNames::new(&config.prefix));
     // Where it is not wanted nothing was checked.
     let names = names.clone().with_transactions(transactions, &config.prefix, database).unwrap_or(names);
-    names.clone().with_dead_letters(dead_letters, &config.prefix, database).unwrap_or(names)
+    let names = names.clone().with_dead_letters(dead_letters, &config.prefix, database).unwrap_or(names);
+    let routes = routes.iter().map(|(glob, topic)| (glob.as_str(), topic.as_str()));
+    names.clone().with_routes(routes, &config.prefix, database).unwrap_or(names)
 }
 
 /// How to reach the registry.

@@ -49,5 +49,13 @@ pub(super) const TOPICS_OF_TABLES: Key = Key {
     doc: "Settings of topics that are created for some tables, by globs over schema.table, in place of those above: partitions, replication_factor, retention, retention_bytes and topic properties. A name is stronger than a glob; two globs must not contradict each other.",
 };
 
+/// How topics of some tables are named.
+pub(super) const ROUTES: Key = Key {
+    path: "kafka.topics.routes",
+    kind: Kind::Names(rule::text),
+    default: None,
+    doc: "Names of the topics of some tables, by globs over schema.table, in place of names: a topic's name for a table, a template with {table} where the glob names the schema, else with {schema} and {table}; {prefix} and {database} if wanted. A name is stronger than a glob; two globs must not contradict each other. Both halves must agree.",
+};
+
 /// Keys whose entries are named by globs, and of how many names each.
-pub(super) const GLOBS: [(&str, usize); 2] = [(TOPICS_OF_TABLES.path, 2), (MASKS.path, 3)];
+pub(super) const GLOBS: [(&str, usize); 3] = [(TOPICS_OF_TABLES.path, 2), (ROUTES.path, 2), (MASKS.path, 3)];

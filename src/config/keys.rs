@@ -447,6 +447,7 @@ pub const KEYS: &[Key] = &[
         "Topic properties of created topics, such as min.insync.replicas.",
     ),
     by_name::TOPICS_OF_TABLES,
+    by_name::ROUTES,
     key(
         "registry.urls",
         Kind::List(rule::url),

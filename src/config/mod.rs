@@ -274,6 +274,7 @@ pub fn problems(layers: &Layers, needed: &[&[&str]]) -> Vec<Problem> {
         .chain(dead_letters_in_another_topic(layers))
         .chain(signals_in_a_topic_of_events(layers))
         .chain(patterns(layers))
+        .chain(routes(layers))
         .chain(hashes_without_salt(layers))
         .chain(flat_names_taken(layers, "fields", "field_prefix"))
         .chain(flat_names_taken(layers, "headers", "header_prefix"))
@@ -305,6 +306,15 @@ fn patterns(layers: &Layers) -> impl Iterator<Item = Problem> {
         })
     };
     by_name::GLOBS.into_iter().flat_map(unfit)
+}
+
+/// A route that cannot be.
+fn routes(layers: &Layers) -> Option<Problem> {
+    let entries: Vec<_> = layers.open_entries(by_name::ROUTES.path).collect();
+    let texts = entries.iter().filter_map(|(glob, entry)| Some((*glob, entry.value.as_str()?)));
+    let (glob, error) = TopicNames::new("p").with_routes(texts, "p", "d").err()?;
+    let origin = entries.iter().find(|(name, _)| *name == glob).map(|(_, entry)| entry.origin.clone());
+    Some(Problem { path: format!("{}.{glob}", by_name::ROUTES.path), origin, message: error.to_string() })
 }
 
 /// A new start after a gap is a snapshot: what is said of both must be the same.
@@ -340,10 +350,14 @@ fn names_without_database(layers: &Layers) -> Option<Problem> {
     };
     let named_by_it =
         ["kafka.topics.names", "kafka.topics.messages", "kafka.topics.transactions", "kafka.topics.dead_letters"];
-    let path = named_by_it.into_iter().find(named)?;
-    let origin = layers.entry(path).map(|entry| entry.origin.clone());
+    let path = named_by_it.into_iter().find(named).map(ToOwned::to_owned);
+    let mut routes = layers.open_entries("kafka.topics.routes");
+    let is_named = |entry: &Entry| entry.value.as_str().is_some_and(|text| text.contains("{database}"));
+    let of_route = || routes.find(|(_, entry)| is_named(entry)).map(|(glob, _)| format!("kafka.topics.routes.{glob}"));
+    let path = path.or_else(of_route)?;
+    let origin = layers.entry(&path).map(|entry| entry.origin.clone());
     let message = "needs source.database beside it, at apply too".to_owned();
-    layers.entry("source.database").is_none().then(|| Problem { path: path.to_owned(), origin, message })
+    layers.entry("source.database").is_none().then_some(Problem { path, origin, message })
 }
 
 /// Logical messages in a topic that walrelay keeps for itself: the templates are right, and the prefix makes them that.
@@ -414,6 +428,9 @@ fn signals_in_a_topic_of_events(layers: &Layers) -> Option<Problem> {
     let names = TopicNames::of_templates(text("kafka.topics.names")?, text("kafka.topics.messages")?, prefix, database);
     let names = names.ok()?.with_transactions(text("kafka.topics.transactions")?, prefix, database).ok()?;
     let names = names.with_dead_letters(text("kafka.topics.dead_letters")?, prefix, database).ok()?;
+    let routes = layers.open_entries("kafka.topics.routes");
+    let routes = routes.filter_map(|(glob, entry)| Some((glob, entry.value.as_str()?)));
+    let names = names.with_routes(routes, prefix, database).ok()?;
     let is_taken = names.is_own(topic) || topic == names.messages() || names.table_of(topic).is_some();
     let message = "is a topic that capture writes, or could be a table's: signals need one of their own".to_owned();
     let (path, origin) = ("capture.signal_topic".to_owned(), Some(entry.origin.clone()));

@@ -238,6 +238,8 @@ pub struct Topics {
     pub config: BTreeMap<String, String>,
     #[serde(default)]
     pub tables: BTreeMap<String, String>,
+    #[serde(default)]
+    pub routes: BTreeMap<String, String>,
 }
 
 /// How subjects are named.

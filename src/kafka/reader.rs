@@ -25,8 +25,18 @@ pub struct PartitionRecord {
 
 /// Reads one partition. It commits no offsets: who reads knows how far it has come.
 pub struct PartitionReader {
-    consumer: StreamConsumer<ClientLog>,
+    /// Is there until it is dropped.
+    consumer: Option<StreamConsumer<ClientLog>>,
     topic: String,
+}
+
+impl Drop for PartitionReader {
+    /// librdkafka waits for its threads, which may wait for a broker.
+    fn drop(&mut self) {
+        if let (Some(consumer), Ok(runtime)) = (self.consumer.take(), tokio::runtime::Handle::try_current()) {
+            runtime.spawn_blocking(move || drop(consumer));
+        }
+    }
 }
 
 impl PartitionReader {
@@ -48,7 +58,7 @@ impl PartitionReader {
             .add_partition_offset(topic, partition, Offset::Offset(from))
             .and_then(|()| consumer.assign(&assignment))
             .map_err(|source| unread(topic, source))?;
-        Ok(Self { consumer, topic: topic.to_owned() })
+        Ok(Self { consumer: Some(consumer), topic: topic.to_owned() })
     }
 
     /// The next record, once there is one.
@@ -57,7 +67,8 @@ impl PartitionReader {
     /// Any trouble with the brokers, also passing one: a reader that is made anew knows the configured brokers again. So is an offset that
     /// the partition does not have: its topic may be another one by now.
     pub async fn next(&self) -> Result<PartitionRecord, Error> {
-        let message = self.consumer.recv().await.map_err(|source| unread(&self.topic, source))?;
+        let consumer = self.consumer.as_ref().ok_or(Error::Closed)?;
+        let message = consumer.recv().await.map_err(|source| unread(&self.topic, source))?;
         Ok(PartitionRecord {
             offset: message.offset(),
             key: message.key().map(Bytes::copy_from_slice),

@@ -43,6 +43,12 @@ pub struct TopicDescription {
 }
 
 impl TopicDescription {
+    /// Whether the brokers remove records of which later ones have the key.
+    #[must_use]
+    pub fn is_compacted(&self) -> bool {
+        self.config.get("cleanup.policy").is_some_and(|policy| policy.contains("compact"))
+    }
+
     /// Largest record batch that the topic takes, in bytes.
     #[must_use]
     pub fn max_message_bytes(&self) -> usize {
@@ -122,6 +128,13 @@ impl Admin {
 
     /// Partitions and configuration of one topic; `None` if it does not exist.
     pub async fn describe(&self, topic: &str) -> Result<Option<TopicDescription>, Error> {
+        let Some(outline) = self.outline(topic).await? else { return Ok(None) };
+        let config = self.answers(&[topic]).await?.remove(topic).transpose()?.unwrap_or_default();
+        Ok(Some(TopicDescription { config, ..outline }))
+    }
+
+    /// The same without the configuration, which takes a right of its own.
+    pub async fn outline(&self, topic: &str) -> Result<Option<TopicDescription>, Error> {
         let metadata = tokio::task::block_in_place(|| self.metadata(Some(topic), REQUEST_TIMEOUT))?;
         let Some(found) = metadata.topics().iter().find(|found| found.name() == topic) else { return Ok(None) };
         if let Some(error) = found.error() {
@@ -137,12 +150,7 @@ impl Admin {
         let partitions = i32::try_from(found.partitions().len()).unwrap_or(i32::MAX);
         let replicas = found.partitions().iter().map(|partition| partition.replicas().len()).min().unwrap_or(0);
         let id = self.id(topic).await?;
-        Ok(Some(TopicDescription {
-            id,
-            partitions,
-            replicas,
-            config: self.answers(&[topic]).await?.remove(topic).transpose()?.unwrap_or_default(),
-        }))
+        Ok(Some(TopicDescription { id, partitions, replicas, config: BTreeMap::new() }))
     }
 
     /// The id of a topic that is there. Not every broker knows a new topic at once.

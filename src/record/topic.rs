@@ -3,11 +3,13 @@
 use super::{
     own_topic::is_own_topic,
     topic_escape::{escape, is_legal, unescape},
+    topic_routes::{RouteError, Routes},
     topic_template::{Template, TemplateError},
 };
 use crate::{
     retry::{Classify, Severity},
     schema::TableName,
+    selection::Contradiction,
 };
 
 /// Kafka's limit.
@@ -34,6 +36,15 @@ pub enum TopicNameError {
         /// What apply would take it for.
         other: TableName,
     },
+    /// Two routes say different things of it.
+    #[error("kafka.topics.routes of table {table}: {source}")]
+    Contradiction {
+        /// The table.
+        table: TableName,
+        /// The two.
+        #[source]
+        source: Contradiction,
+    },
     /// It is one that walrelay keeps for itself.
     #[error("topic {topic} of table {table} has the name of one of walrelay's own topics")]
     Own {
@@ -56,6 +67,7 @@ impl Classify for TopicNameError {
                 "Choose kafka.topics.names with a text between {schema} and {table} that no name holds, or leave the table out."
                     .into()
             }
+            Self::Contradiction { .. } => "Name the table in kafka.topics.routes: a name is stronger than a glob.".into(),
             Self::Own { .. } => "Choose another kafka.prefix or kafka.topics.names, or leave the table out.".into(),
         })
     }
@@ -65,6 +77,7 @@ impl Classify for TopicNameError {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TopicNames {
     tables: Template,
+    routes: Routes,
     messages: String,
     transactions: String,
     dead_letters: String,
@@ -76,6 +89,7 @@ impl TopicNames {
     pub fn new(prefix: &str) -> Self {
         Self {
             tables: Template::plain(prefix),
+            routes: Routes::default(),
             messages: format!("{prefix}.message"),
             transactions: format!("{prefix}.transaction"),
             dead_letters: format!("{prefix}.dead-letter"),
@@ -112,6 +126,25 @@ impl TopicNames {
         if is_own_topic(&dead_letters) { Err(TemplateError::OWN) } else { Ok(Self { dead_letters, ..self }) }
     }
 
+    /// The same with the topics of some tables by routes: globs over `schema.table` with names or templates.
+    ///
+    /// # Errors
+    /// The glob of a route that cannot be, and why not.
+    pub fn with_routes<'a>(
+        self,
+        routes: impl IntoIterator<Item = (&'a str, &'a str)>,
+        prefix: &str,
+        database: &str,
+    ) -> Result<Self, (String, RouteError)> {
+        Ok(Self { routes: Routes::new(routes, prefix, database)?, ..self })
+    }
+
+    /// The topic of a table by its route, or by the template.
+    fn named(&self, table: &TableName) -> Result<String, Contradiction> {
+        let of_template = || self.tables.join(&escape(&table.schema), &escape(&table.table));
+        Ok(self.routes.topic(table)?.unwrap_or_else(of_template))
+    }
+
     /// The topic of a table.
     ///
     /// Illegal characters are escaped, points are kept, as Debezium keeps them, so `a.b`.`c` and `a`.`b.c` share a topic where a
@@ -121,15 +154,16 @@ impl TopicNames {
     /// The name is longer than Kafka allows, or one of walrelay's own topics, or another separator than a point occurs in the
     /// names.
     pub fn of_table(&self, table: &TableName) -> Result<String, TopicNameError> {
-        let topic = self.tables.join(&escape(&table.schema), &escape(&table.table));
+        let contradiction = |source| TopicNameError::Contradiction { table: table.clone(), source };
+        let topic = self.named(table).map_err(contradiction)?;
         if topic.len() > LONGEST {
             return Err(TopicNameError::TooLong { table: table.clone(), length: topic.len() });
         }
-        if self.is_own(&topic) {
+        if self.is_own(&topic) || topic == self.messages && !self.routes.is_empty() {
             return Err(TopicNameError::Own { table: table.clone(), topic });
         }
         match self.table_of(&topic) {
-            Some(other) if other != *table && !self.tables.is_separated_by_points() => {
+            Some(other) if other != *table && !(self.tables.is_separated_by_points() && self.routes.is_empty()) => {
                 Err(TopicNameError::Ambiguous { table: table.clone(), topic, other })
             }
             _ => Ok(topic),
@@ -174,15 +208,24 @@ impl TopicNames {
 
     /// The tables that a topic may be of: where the text between the two names occurs in them too, it does not tell which.
     pub fn readings<'a>(&'a self, topic: &'a str) -> impl Iterator<Item = TableName> + 'a {
-        let names = self.tables.splits(topic).filter(move |_| !self.is_own(topic));
-        names.map(|(schema, table)| TableName::new(unescape(schema), unescape(table)))
+        let names = self.tables.splits(topic);
+        let tables = names.map(|(schema, table)| TableName::new(unescape(schema), unescape(table)));
+        // Of those whose topics could be called so, those count whose topics are.
+        let has_it =
+            move |table: &TableName| self.routes.is_empty() || self.named(table).is_ok_and(|name| name == topic);
+        self.routes.candidates(topic).chain(tables).filter(move |table| !self.is_own(topic) && has_it(table))
     }
 
-    /// A regular expression (POSIX extended, as librdkafka takes it) for the topics of the tables that a glob over `schema.table`
-    /// matches. A glob without a point is a table of any schema. Topics of others may match too: which are wanted, their tables
+    /// Regular expressions (POSIX extended, as librdkafka takes them) for the topics of the tables that globs over `schema.table`
+    /// match. A glob without a point is a table of any schema. Topics of others may match too: which are wanted, their tables
     /// tell ([`Self::readings`]).
     #[must_use]
-    pub fn pattern(&self, glob: &str) -> String {
+    pub fn patterns<'a>(&self, globs: impl IntoIterator<Item = &'a String>) -> Vec<String> {
+        let of_template = globs.into_iter().map(|glob| self.pattern(glob));
+        of_template.chain(self.routes.patterns()).collect()
+    }
+
+    fn pattern(&self, glob: &str) -> String {
         self.glob_pattern(glob, ".*").0
     }
 
@@ -191,7 +234,7 @@ impl TopicNames {
     pub fn exact_pattern(&self, glob: &str) -> Option<String> {
         let separator = self.tables.separator();
         let (pattern, is_exact) = self.glob_pattern(glob, &format!("[^{separator}]*"));
-        (is_exact && separator.len() == 1).then_some(pattern)
+        (is_exact && separator.len() == 1 && self.routes.is_empty()).then_some(pattern)
     }
 
     /// The expression, with `any` for what `*` matches of the first name, and whether it is exact if the separator is not in that.
@@ -209,7 +252,7 @@ impl TopicNames {
     /// The names with placeholders for schema and table: two of one text name all topics alike that sinks read.
     #[must_use]
     pub fn text(&self) -> String {
-        format!("{} {}", self.tables.join("{schema}", "{table}"), self.messages)
+        format!("{} {}{}", self.tables.join("{schema}", "{table}"), self.messages, self.routes.text())
     }
 }
 
@@ -296,6 +339,37 @@ mod tests {
     fn patterns_follow_the_template() {
         assert_eq!(TopicNames::new("p.q").pattern("public.o*"), "^p\\.q\\.public\\.o.*$");
         assert_eq!(names("{prefix}-{table}.{schema}").pattern("public.o*"), "^shop-o.*\\.public$");
+    }
+
+    /// What capture names, apply reads back, by whatever route; and no topic is two tables'.
+    #[test]
+    fn topics_of_routes_are_read_back() {
+        let routes =
+            [("public.orders", "orders"), ("sales.*", "{prefix}.sales-{table}"), ("*.log_*", "{table}.{schema}")];
+        let names = TopicNames::new("p").with_routes(routes, "p", "d").unwrap();
+        for (schema, table, topic) in [
+            ("public", "orders", "orders"),
+            ("sales", "a b", "p.sales-a_x20_b"),
+            ("x", "log_y", "log_y.x"),
+            ("public", "lines", "p.public.lines"),
+        ] {
+            let table = TableName::new(schema, table);
+            assert_eq!(names.of_table(&table).unwrap(), topic);
+            assert_eq!(names.readings(topic).collect::<Vec<_>>(), [table]);
+        }
+        // They have other topics.
+        for topic in ["p.public.orders", "p.sales.x", "p.x.log_y"] {
+            assert_eq!(names.table_of(topic), None, "{topic}");
+        }
+        assert!(matches!(names.of_table(&TableName::new("sales", "log_x")), Err(TopicNameError::Contradiction { .. })));
+        let taken = TopicNames::new("p").with_routes([("public.a", "p.public.b")], "p", "d").unwrap();
+        let error = taken.of_table(&TableName::new("public", "b")).unwrap_err();
+        assert!(matches!(error, TopicNameError::Ambiguous { .. }), "{error}");
+        let own = TopicNames::new("p").with_routes([("public.a", "p.message")], "p", "d").unwrap();
+        assert!(matches!(own.of_table(&TableName::new("public", "a")), Err(TopicNameError::Own { .. })));
+        assert_eq!(names.exact_pattern("public.*"), None);
+        let text = "p.{schema}.{table} p.message public.orders=orders sales.*=p.sales-{table} *.log_*={table}.{schema}";
+        assert_eq!(names.text(), text);
     }
 
     /// `*` crosses no separator: the first name has none, or another table would be left out in silence.

@@ -51,7 +51,11 @@ impl Template {
 
     /// The template with prefix and database in their places.
     pub(super) fn of_tables(text: &str, prefix: &str, database: &str) -> Result<Self, TemplateError> {
-        let text = filled(text, prefix, database, &["{schema}", "{table}"]).ok_or(TABLES)?;
+        Self::of_names(&filled(text, prefix, database, &["{schema}", "{table}"]).ok_or(TABLES)?)
+    }
+
+    /// A template of which only the two names are open.
+    pub(super) fn of_names(text: &str) -> Result<Self, TemplateError> {
         let (schema, table) = text.find("{schema}").zip(text.find("{table}")).ok_or(TABLES)?;
         let schema_first = schema < table;
         let (first, second) = if schema_first { ("{schema}", "{table}") } else { ("{table}", "{schema}") };

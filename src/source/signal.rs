@@ -218,17 +218,44 @@ pub async fn hand_on(client: &Client, record: &SignalRecord) -> Result<Lsn, Sign
 
 async fn emit(client: &Client, prefix: &str, content: &impl Serialize) -> Result<Lsn, SignalError> {
     let content = serde_json::to_string(content).expect("texts under text keys are always valid JSON");
-    let sql =
-        format!("SELECT pg_logical_emit_message(true, {}, {})::text", quote_literal(prefix), quote_literal(&content));
+    // Capture reads the log of the server itself, whatever stand-bys wait for, and other statements wait behind this one.
+    let sql = format!(
+        "SELECT pg_logical_emit_message(true, {}, {})::text, set_config('synchronous_commit', 'local', true)",
+        quote_literal(prefix),
+        quote_literal(&ascii(&content))
+    );
     let failed = |error| Error::statement("writing a signal", error);
     let row = client.query_one(&sql, &[]).await.map_err(failed)?;
     let text: String = row.try_get(0).map_err(failed)?;
     Ok(text.parse().unwrap_or(Lsn::ZERO))
 }
 
+/// The same JSON without other characters than every encoding of a database has: messages come as they were stored.
+fn ascii(json: &str) -> String {
+    let mut plain = String::with_capacity(json.len());
+    for character in json.chars() {
+        if character.is_ascii() {
+            plain.push(character);
+        } else {
+            for unit in character.encode_utf16(&mut [0; 2]) {
+                plain.push_str(&format!("\\u{unit:04x}"));
+            }
+        }
+    }
+    plain
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn any_text_is_written_in_characters_that_all_encodings_have() {
+        let text = "Größe \u{1f600} \u{0} \\u00e4";
+        let json = ascii(&serde_json::to_string(text).unwrap());
+        assert!(json.is_ascii());
+        assert_eq!(serde_json::from_str::<String>(&json).unwrap(), text);
+    }
 
     #[test]
     fn a_signal_is_a_small_json() {

@@ -42,6 +42,55 @@ async fn topics_of_a_template_carry_everything() {
     scenario.verify();
 }
 
+/// Snapshot, changes, barriers, `verify` and `check` by topics with names of their own, beside those of the template.
+#[tokio::test(flavor = "multi_thread")]
+async fn topics_of_routes_carry_everything() {
+    let mut scenario = Scenario::new("routes").await;
+    let (name, of_things) = (scenario.name.clone(), scenario.topics_under("things-v2"));
+    let mut routes = toml::Table::new();
+    for (glob, topic) in [("public.things", &*of_things.name(&name)), ("s.*", "{prefix}.of-s-{table}")] {
+        routes.insert(glob.to_owned(), topic.into());
+    }
+    scenario.settings.set("kafka.topics.routes", routes.clone());
+    scenario.settings.set("apply.exclude", vec!["s.left_out"]);
+    scenario
+        .source(
+            "CREATE TABLE things (id int PRIMARY KEY, t text); INSERT INTO things VALUES (1, 'a'); CREATE SCHEMA s;
+             CREATE TABLE s.others (id int PRIMARY KEY, thing int REFERENCES things); INSERT INTO s.others VALUES (1, 1);
+             CREATE TABLE plain (id int PRIMARY KEY); INSERT INTO plain VALUES (1);
+             CREATE TABLE s.left_out (id int PRIMARY KEY); INSERT INTO s.left_out VALUES (1)",
+        )
+        .await;
+    let (mut capture, _apply) = (scenario.capture().await, scenario.apply().await);
+    scenario.await_equal("things").await;
+    scenario
+        .source("TRUNCATE things, s.others; INSERT INTO things VALUES (2, 'b'); INSERT INTO s.others VALUES (2, 2)")
+        .await;
+    scenario
+        .source("UPDATE things SET id = 3 WHERE false; UPDATE things SET t = 'c'; INSERT INTO plain VALUES (2)")
+        .await;
+    for table in ["things", "s.others", "plain"] {
+        scenario.await_equal(table).await;
+    }
+    let topics = scenario.topics();
+    assert!(of_things.read(&name).len() > 3 && !topics.read("of-s-others").is_empty());
+    assert!(!topics.read("of-s-left_out").is_empty() && !topics.read("public.plain").is_empty());
+    for topic in ["public.things", "s.others", "s.left_out"] {
+        assert_eq!(topics.partitions(topic), 0, "{topic}");
+    }
+    assert_eq!(scenario.target_value("SELECT to_regclass('s.left_out')::text").await, None);
+    scenario.verify();
+    let outcome = tokio::task::block_in_place(|| scenario.run(&["check"]));
+    assert_eq!(outcome.code, Some(0), "{}", outcome.text);
+    // The slot has a state of these topics.
+    capture.stop(LIMIT).await.unwrap_or_else(|error| panic!("{error}"));
+    routes.remove("s.*");
+    scenario.settings.set("kafka.topics.routes", routes);
+    let outcome = scenario.run_to_end("capture").await;
+    assert_eq!(outcome.code, Some(3), "{}", outcome.text);
+    assert!(outcome.text.contains("[kafka.topics] names, messages and routes"), "{}", outcome.text);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn other_names_under_a_slot_with_state_are_refused() {
     let mut scenario = scenario("renamed").await;

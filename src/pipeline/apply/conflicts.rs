@@ -18,7 +18,17 @@ struct Conflict {
     since: Instant,
     /// Nothing beyond it helps; `None` while that is not known.
     until: Option<Position>,
+    /// Where the records of others ended when it stood first, as far as capture told.
+    ends: Option<BTreeMap<TopicPartition, i64>>,
+    /// Whether they are not applied so far: whatever moves may help then.
+    is_behind: bool,
     reason: String,
+}
+
+impl Default for Conflict {
+    fn default() -> Self {
+        Self { since: Instant::now(), until: None, ends: None, is_behind: false, reason: String::new() }
+    }
 }
 
 /// All lanes that wait like this.
@@ -30,19 +40,32 @@ pub struct Conflicts {
 impl Conflicts {
     /// A lane was tried, with events up to `until`, and stands; for how long nothing that may help it has moved.
     pub fn stands(&mut self, key: &TopicPartition, until: Option<Position>, reason: &str) -> Duration {
-        let fresh = || Conflict { since: Instant::now(), until: None, reason: String::new() };
-        let conflict = self.lanes.entry(key.clone()).or_insert_with(fresh);
+        let conflict = self.lanes.entry(key.clone()).or_default();
         conflict.until = conflict.until.or(until);
         reason.clone_into(&mut conflict.reason);
         conflict.since.elapsed()
     }
 
+    /// A partition that is not applied as far as its records went when the lane stood first. Rows that are read again lie behind all else
+    /// in their topics, and so behind what hangs on them in others.
+    pub fn behind(
+        &mut self,
+        key: &TopicPartition,
+        ends: impl FnOnce() -> BTreeMap<TopicPartition, i64>,
+        applied: impl Fn(&TopicPartition) -> i64,
+    ) -> Option<TopicPartition> {
+        let conflict = self.lanes.entry(key.clone()).or_default();
+        let ends = conflict.ends.get_or_insert_with(ends);
+        let found = ends.iter().find(|(place, end)| applied(place) < **end).map(|(place, _)| place.clone());
+        conflict.is_behind = found.is_some();
+        found
+    }
+
     /// A lane that may help this one has moved from here. All rows of a snapshot have one position, so a lane that is at
     /// the last tried one may still bring what is missing.
     pub fn moved(&mut self, key: &TopicPartition, from: Position) {
-        if let Some(conflict) =
-            self.lanes.get_mut(key).filter(|conflict| conflict.until.is_none_or(|until| from <= until))
-        {
+        let helps = |conflict: &&mut Conflict| conflict.is_behind || conflict.until.is_none_or(|until| from <= until);
+        if let Some(conflict) = self.lanes.get_mut(key).filter(helps) {
             conflict.since = Instant::now();
         }
     }
@@ -90,5 +113,20 @@ mod tests {
             conflicts.moved(&key, at(earlier));
             assert!(since(&conflicts) > begun);
         }
+    }
+
+    #[test]
+    fn whatever_others_had_when_a_lane_stood_first_may_help_it() {
+        let place = |topic: &str| (std::sync::Arc::from(topic), 0);
+        let (key, mut conflicts) = (place("t"), Conflicts::default());
+        conflicts.stands(&key, Some(Position::default()), "");
+        let ends = |end| move || BTreeMap::from([(place("u"), end)]);
+        assert_eq!(conflicts.behind(&key, ends(7), |_| 6), Some(place("u")));
+        let begun = conflicts.lanes[&key].since;
+        conflicts.moved(&key, Position { epoch: 1, ..Position::default() });
+        assert!(conflicts.lanes[&key].since > begun);
+        assert_eq!(conflicts.behind(&key, ends(9), |_| 7), None, "what came later is not waited for");
+        conflicts.forget(&key);
+        assert_eq!(conflicts.behind(&key, ends(9), |_| 7), Some(place("u")), "it stands anew");
     }
 }

@@ -193,6 +193,16 @@ impl<D: Decode + 'static> Coordinator<D> {
                 self.try_again(key);
                 return;
             }
+            if let Some((topic, partition)) = self.behind(key) {
+                let reason = format!(
+                    "{}; partition {partition} of topic {topic} has records that were there before",
+                    stop.reason
+                );
+                if self.stands(key, None, &reason) < self.deps.limits.patience {
+                    self.try_again(key);
+                    return;
+                }
+            }
             // What capture tells nothing of may still lie in Kafka, and be on its way.
             let is_whole = self.tied(&key.0).iter().all(|topic| tried.contains(topic) && !self.is_untold(topic));
             if is_whole || self.stands(key, Some(cut), &stop.reason) >= self.deps.limits.patience {
@@ -206,6 +216,25 @@ impl<D: Decode + 'static> Coordinator<D> {
         }
         self.groups.dissolve(&key.0);
         self.conflict(key, table, &stop.reason, (false, None));
+    }
+
+    /// A partition of a table that is tied to the lane's, and that is not applied as far as it went when the lane stood first.
+    fn behind(&mut self, key: &TopicPartition) -> Option<TopicPartition> {
+        let mut topics = self.tied(&key.0);
+        topics.remove(&key.0);
+        let Self { conflicts, lanes, observed, progress, .. } = self;
+        let ends = || {
+            let comes = |topic: &&Arc<str>| !progress.stopped.contains_key(&***topic);
+            let of = |topic: &Arc<str>| progress.offsets.get(&**topic).cloned().unwrap_or_default();
+            let places = |topic: Arc<str>| (0..).zip(of(&topic)).map(move |(n, end)| ((Arc::clone(&topic), n), end));
+            topics.iter().filter(comes).cloned().flat_map(places).collect()
+        };
+        let applied = |place: &TopicPartition| match lanes.get(place) {
+            Some(lane) if lane.state == State::Stopped => i64::MAX,
+            Some(lane) => lane.stored.unwrap_or_default(),
+            None => observed.get(place).and_then(|(next, _)| *next).unwrap_or_default(),
+        };
+        conflicts.behind(key, ends, applied)
     }
 
     /// A lane is tried again by itself, and others go on meanwhile.

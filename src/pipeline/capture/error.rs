@@ -469,7 +469,7 @@ impl Classify for Error {
                 format!("Set [capture] slot = \"{recorded}\" again, or publish under a new [kafka] prefix and drop slot {recorded}. {AT_THE_TARGETS}")
             }
             Self::OtherNames { .. } => {
-                format!("Set [kafka.topics] names and messages as they were, or publish under a new [kafka] prefix with a new slot, and drop the old slot. {AT_THE_TARGETS}")
+                format!("Set [kafka.topics] names, messages and routes as they were, or publish under a new [kafka] prefix with a new slot, and drop the old slot. {AT_THE_TARGETS}")
             }
             Self::OtherHeaders { written } => {
                 format!("Set [format] own_headers = {written} as it was (compatibility = \"debezium\" sets false), or publish under a new [kafka] prefix with a new slot, and drop the old slot: sinks stop at a topic with both. {AT_THE_TARGETS}")

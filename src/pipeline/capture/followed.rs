@@ -1,14 +1,20 @@
 //! How far the signal topic has been followed.
 //!
-//! Its records come by the source's log, and so at a position: one comes again at the same position where the stream does, and is followed
-//! again, which is harmless. A copy at a later position is another thing: whoever handed the record on did so twice, since nothing tells
-//! before the log does that it is there.
+//! Its records come by the source's log, and so at positions: one comes again at the same position where the stream does, and is followed
+//! again, which is harmless. A copy at another position is another thing: whoever handed the record on did so twice, since nothing tells
+//! before the log does that it is there. So each record's position is kept for as long as it may come again.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::{
+    collections::BTreeMap,
+    sync::{Mutex, MutexGuard, PoisonError},
+};
 
 use serde::{Deserialize, Serialize};
 
-use crate::{lsn::Position, source::signal::SignalRecord};
+use crate::{
+    lsn::{Lsn, Position},
+    source::signal::SignalRecord,
+};
 
 /// What is recorded.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -20,11 +26,17 @@ pub(super) struct Followed {
     pub(super) id: Option<String>,
     /// The offset behind the last record that was followed, or was there before the topic was configured.
     pub(super) next: i64,
-    /// Where in the stream that record came.
-    pub(super) at: Position,
+    /// Where in the stream records came that may come again, by their offsets.
+    #[serde(default)]
+    pub(super) at: BTreeMap<i64, Position>,
 }
 
 impl Followed {
+    /// A topic of which nothing was followed.
+    pub(super) fn from(topic: &str, id: Option<String>, next: i64) -> Self {
+        Self { topic: topic.to_owned(), id, next, at: BTreeMap::new() }
+    }
+
     /// Whether this is the topic that a name and an id tell.
     pub(super) fn is_of(&self, topic: &str, id: Option<&str>) -> bool {
         self.topic == topic && (self.id.is_none() || id.is_none() || self.id.as_deref() == id)
@@ -50,29 +62,35 @@ impl FollowedSignals {
         self.lock().clone()
     }
 
-    pub(super) fn set(&self, followed: Followed) {
-        *self.lock() = Some(followed);
+    pub(super) fn set(&self, followed: Option<Followed>) {
+        *self.lock() = followed;
     }
 
-    /// Whether a record of the topic that comes here is the second copy of one that was followed.
+    /// Whether a record of the topic that comes here is another copy of one that was followed elsewhere.
     pub(super) fn is_copy(&self, record: &SignalRecord, at: Position) -> bool {
         self.lock().as_ref().is_some_and(|followed| {
-            followed.is_of(&record.topic, record.id.as_deref()) && record.offset < followed.next && at > followed.at
+            let is_old = followed.is_of(&record.topic, record.id.as_deref()) && record.offset < followed.next;
+            is_old && followed.at.get(&record.offset) != Some(&at)
         })
     }
 
-    /// What is to be recorded once it was followed here; `None` where it comes again.
-    pub(super) fn after(&self, record: &SignalRecord, at: Position) -> Option<Followed> {
-        let is_new = self.lock().as_ref().is_none_or(|followed| at > followed.at);
-        let SignalRecord { topic, id, offset, .. } = record;
-        is_new.then(|| Followed { topic: topic.clone(), id: id.clone(), next: offset.saturating_add(1), at })
+    /// What is to be recorded once it was followed here, where nothing below `flushed` comes again. `None` where it comes again, or is of a
+    /// topic that is another one by now.
+    pub(super) fn after(&self, record: &SignalRecord, at: Position, flushed: Lsn) -> Option<Followed> {
+        let known = self.get()?;
+        if !known.is_of(&record.topic, record.id.as_deref()) || record.offset < known.next {
+            return None;
+        }
+        let mut kept = known.at;
+        kept.retain(|_, at_then| at_then.epoch == at.epoch && at_then.commit >= flushed);
+        kept.insert(record.offset, at);
+        Some(Followed { next: record.offset.saturating_add(1), at: kept, ..known })
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::lsn::Lsn;
 
     fn record(id: &str, offset: i64) -> SignalRecord {
         SignalRecord { slot: "s".into(), topic: "t".into(), id: Some(id.into()), offset, value: None }
@@ -83,14 +101,23 @@ mod tests {
     }
 
     #[test]
-    fn a_second_copy_is_told_from_one_that_comes_again() {
-        let signals = FollowedSignals::default();
-        assert!(!signals.is_copy(&record("a", 4), at(10)));
-        signals.set(signals.after(&record("a", 4), at(10)).unwrap());
-        assert!(!signals.is_copy(&record("a", 4), at(10)), "it comes again");
-        assert!(signals.is_copy(&record("a", 4), at(11)) && signals.is_copy(&record("a", 3), at(11)));
-        assert!(!signals.is_copy(&record("a", 5), at(11)), "the next one");
-        assert!(!signals.is_copy(&record("b", 0), at(11)), "another topic of the name");
-        assert_eq!(signals.after(&record("a", 3), at(9)), None, "what is recorded never goes back");
+    fn another_copy_is_told_from_one_that_comes_again_however_many_came_since() {
+        let signals = FollowedSignals::from(Some(Followed::from("t", Some("a".to_owned()), 4)));
+        for (offset, commit) in [(4, 100), (5, 110), (6, 200)] {
+            assert!(!signals.is_copy(&record("a", offset), at(commit)));
+            signals.set(signals.after(&record("a", offset), at(commit), Lsn(90)));
+        }
+        // The stream comes again from 90 on, with copies of the first two at 150 and 160.
+        for (offset, commit, is_copy) in
+            [(4, 100, false), (5, 110, false), (4, 150, true), (5, 160, true), (6, 200, false)]
+        {
+            assert_eq!(signals.is_copy(&record("a", offset), at(commit)), is_copy, "{offset} at {commit}");
+        }
+        assert!(signals.is_copy(&record("a", 3), at(300)), "it was there before");
+        assert!(!signals.is_copy(&record("a", 7), at(300)), "the next one");
+        assert_eq!(signals.after(&record("a", 4), at(100), Lsn(90)), None, "it came again");
+        assert_eq!(signals.after(&record("b", 9), at(300), Lsn(90)), None, "another topic of the name");
+        let kept = signals.after(&record("a", 7), at(300), Lsn(150)).unwrap().at;
+        assert_eq!(kept.into_keys().collect::<Vec<_>>(), [6, 7], "the others cannot come again");
     }
 }

@@ -4,18 +4,19 @@
 //! and is followed where the stream comes there. Only the stream tells how far the topic was followed ([`Followed`]): what was handed on
 //! and has not come from there yet is handed on again by the next session.
 
-use std::sync::Arc;
+use std::{convert::Infallible, sync::Arc, time::Duration};
 
 use super::{Error, followed::Followed, session::Session, signals::MOST_BYTES, state::Update, topics::SignalSource};
 use crate::{
-    kafka::{PartitionReader, PartitionRecord},
-    lsn::Position,
+    kafka::{self, PartitionReader, PartitionRecord},
     retry::{Backoff, Classify, chain},
     source::signal::{self, SignalError, SignalRecord},
 };
 
 /// What notes of the status page begin with that tell of it.
 const NOTE: &str = "signal topic ";
+/// After how long without an error the topic counts as followed.
+const QUIET: Duration = Duration::from_secs(5);
 
 /// Why its records are not handed on for now.
 #[derive(Debug, thiserror::Error)]
@@ -26,6 +27,8 @@ enum Hindrance {
     Source(#[from] SignalError),
     #[error("it has {0} partitions: signals have an order in a single one alone")]
     Partitions(i32),
+    #[error("it is another topic by now")]
+    Replaced,
 }
 
 impl Hindrance {
@@ -34,7 +37,13 @@ impl Hindrance {
             Self::Capture(error) => error.hint(),
             Self::Source(error) => error.hint(),
             Self::Partitions(_) => Some("Name another topic in capture.signal_topic, or create it anew.".to_owned()),
+            Self::Replaced => None,
         }
+    }
+
+    /// Whatever there will be in the topic comes later than this.
+    fn is_of_no_topic(&self) -> bool {
+        matches!(self, Self::Partitions(_) | Self::Capture(Error::Kafka(kafka::Error::MissingTopic { .. })))
     }
 }
 
@@ -47,70 +56,108 @@ pub(super) async fn run(session: Arc<Session>) -> Result<(), Error> {
         }
         return std::future::pending().await;
     };
-    let (mut backoff, mut told) = (Backoff::new(), None);
+    let mut follower = Follower { session: &session, topic: &topic, backoff: Backoff::new(), told: None };
     loop {
-        let Err(error) = hand_on(&session, &topic, (&mut backoff, &mut told)).await;
-        let reason = chain(&error);
-        if told.as_ref() != Some(&reason) {
-            tracing::warn!(
-                topic,
-                error = reason,
-                hint = error.hint(),
-                "records of the signal topic are not followed for now"
-            );
-            session.health.forget_notes(NOTE);
-            session.health.note(format!("{NOTE}{topic} is not followed for now: {reason}"));
-            told = Some(reason);
+        let Err(error) = follower.hand_on().await;
+        follower.tell(&error);
+        if error.is_of_no_topic() && session.signals.get().is_none_or(|known| known.topic != topic) {
+            note(&session, Followed::from(&topic, None, 0)).await?;
         }
-        tokio::time::sleep(backoff.next_delay()).await;
+        tokio::time::sleep(follower.backoff.next_delay()).await;
     }
 }
 
-async fn hand_on(
-    session: &Session,
-    topic: &str,
-    (backoff, told): (&mut Backoff, &mut Option<String>),
-) -> Result<std::convert::Infallible, Hindrance> {
-    signal::must_be_taken(&session.client).await?;
-    let source = session.cluster.signals(topic).await?;
-    if source.partitions != 1 {
-        return Err(Hindrance::Partitions(source.partitions));
+/// Records how far the topic was followed.
+async fn note(session: &Session, followed: Followed) -> Result<(), Error> {
+    session.position.record(&[Update::Followed(Some(followed.clone()))]).await?;
+    session.signals.set(Some(followed));
+    Ok(())
+}
+
+struct Follower<'a> {
+    session: &'a Session,
+    topic: &'a str,
+    backoff: Backoff,
+    /// Why records are not handed on, as it was told last.
+    told: Option<String>,
+}
+
+impl Follower<'_> {
+    async fn hand_on(&mut self) -> Result<Infallible, Hindrance> {
+        let Self { session, topic, .. } = *self;
+        signal::must_be_taken(&session.client).await?;
+        let source = session.cluster.signals(topic).await?;
+        if source.partitions != 1 {
+            return Err(Hindrance::Partitions(source.partitions));
+        }
+        let from = begin(session, topic, &source).await?;
+        let reader = PartitionReader::new(&session.settings.kafka, topic, 0, from).map_err(Error::from)?;
+        let mut is_told = self.told.is_none();
+        if is_told {
+            tracing::info!(topic, from, "following the signal topic");
+        }
+        loop {
+            let record = tokio::time::timeout(QUIET, reader.next()).await;
+            let record = record.ok().transpose().map_err(Error::from)?;
+            if let Some(record) = record {
+                self.pass(&source, record).await?;
+                self.backoff.reset();
+            }
+            if !is_told {
+                is_told = true;
+                self.told = None;
+                session.health.forget_notes(NOTE);
+                tracing::info!(topic, from, "following the signal topic");
+            }
+        }
     }
-    let from = begin(session, topic, &source).await?;
-    let reader = PartitionReader::new(&session.settings.kafka, topic, 0, from).map_err(Error::from)?;
-    tracing::info!(topic, from, "following the signal topic");
-    if told.take().is_some() {
-        session.health.forget_notes(NOTE);
-    }
-    loop {
-        let record = reader.next().await.map_err(Error::from)?;
-        backoff.reset();
+
+    /// Into the log, unless it is for others.
+    async fn pass(&self, source: &SignalSource, record: PartitionRecord) -> Result<(), Hindrance> {
+        let Self { session, topic, .. } = *self;
         if record.key.as_deref() != Some(session.settings.prefix.as_bytes()) {
             tracing::debug!(topic, offset = record.offset, "a record of the signal topic is for another prefix");
-            continue;
+            return Ok(());
         }
-        let record = handed_on(session, topic, &source, record);
+        // A reader goes on by offsets, whatever topic has the name by now.
+        if session.cluster.id(topic).await? != source.id {
+            return Err(Hindrance::Replaced);
+        }
+        let record = handed_on(session, topic, source, record);
         let lsn = signal::hand_on(&session.client, &record).await?;
         tracing::info!(topic, offset = record.offset, %lsn, "a record of the signal topic is in the source's log");
+        Ok(())
+    }
+
+    fn tell(&mut self, error: &Hindrance) {
+        let (topic, reason) = (self.topic, chain(error));
+        if self.told.as_ref() != Some(&reason) {
+            let hint = error.hint();
+            tracing::warn!(topic, error = reason, hint, "records of the signal topic are not followed for now");
+            self.session.health.forget_notes(NOTE);
+            self.session.health.note(format!("{NOTE}{topic} is not followed for now: {reason}"));
+            self.told = Some(reason);
+        }
     }
 }
 
-/// Where to begin: behind what was followed, or at the end where nothing is known of the topic. That is recorded, so that what comes while
-/// capture is down is followed.
+/// Where to begin: behind what was followed; at the begin of a topic that came later than capture asked for it; at the end of one of which
+/// nothing is known. That is recorded, so that what comes while capture is down is followed.
 async fn begin(session: &Session, topic: &str, source: &SignalSource) -> Result<i64, Error> {
-    let (id, at) = (source.id.clone(), Position::default());
-    match session.signals.get() {
-        Some(known) if known.is_of(topic, id.as_deref()) && known.next <= source.end => {
-            return Ok(known.next.max(source.first));
+    let SignalSource { id, first, end, is_new, .. } = source;
+    let followed = match session.signals.get() {
+        Some(known) if known.is_of(topic, id.as_deref()) && known.next <= *end => {
+            Followed { id: id.clone(), next: known.next.max(*first), ..known }
         }
         // It was created anew: whatever is in it came later.
-        Some(known) if known.topic == topic => return Ok(source.first),
-        Some(_) | None => {}
+        Some(known) if known.topic == topic => Followed::from(topic, id.clone(), *first),
+        Some(_) | None => Followed::from(topic, id.clone(), if *is_new { *first } else { *end }),
+    };
+    let from = followed.next;
+    if session.signals.get().as_ref() != Some(&followed) {
+        note(session, followed).await?;
     }
-    let followed = Followed { topic: topic.to_owned(), id, next: source.end, at };
-    session.position.record(&[Update::Followed(Some(followed.clone()))]).await?;
-    session.signals.set(followed);
-    Ok(source.end)
+    Ok(from)
 }
 
 fn handed_on(session: &Session, topic: &str, source: &SignalSource, record: PartitionRecord) -> SignalRecord {

@@ -108,9 +108,9 @@ async fn take_record(session: &Session, way: (&Publisher, &Routes), content: &[u
         .map_or_else(|| Err("its value is no text, or longer than a signal may be".to_owned()), Request::of_record);
     let request = read.map(Some).map_err(|reason| format!("offset {} of the signal topic: {reason}", record.offset));
     follow_or_refuse(session, way, request, at).await?;
-    if let Some(followed) = session.signals.after(&record, at) {
+    if let Some(followed) = session.signals.after(&record, at, session.position.flushed()) {
         session.position.record(&[Update::Followed(Some(followed.clone()))]).await?;
-        session.signals.set(followed);
+        session.signals.set(Some(followed));
     }
     Ok(())
 }

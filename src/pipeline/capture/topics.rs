@@ -27,6 +27,8 @@ pub(super) struct SignalSource {
     pub(super) id: Option<String>,
     /// Its partitions.
     pub(super) partitions: i32,
+    /// It was created just now.
+    pub(super) is_new: bool,
     /// First offset of the first one.
     pub(super) first: i64,
     /// Next offset there.
@@ -120,8 +122,11 @@ impl Topics {
 
     /// The topic of signals, created where it is missing. Records of one key must all stay in it.
     pub(super) async fn signals(&self, name: &str) -> Result<SignalSource, Error> {
-        let found = match self.admin.describe(name).await? {
+        let known = self.admin.outline(name).await?;
+        let is_new = known.is_none();
+        let found = match known {
             Some(found) => found,
+            None if !self.create => return Err(kafka::Error::MissingTopic { topic: name.to_owned() }.into()),
             None => {
                 let mut settings = TopicSettings { partitions: 1, ..self.plan.common.clone() };
                 settings.config.insert("cleanup.policy".to_owned(), "delete".to_owned());
@@ -129,7 +134,12 @@ impl Topics {
             }
         };
         let (first, end) = self.admin.watermarks(name, 0).await?;
-        Ok(SignalSource { id: found.id, partitions: found.partitions, first, end })
+        Ok(SignalSource { id: found.id, partitions: found.partitions, is_new, first, end })
+    }
+
+    /// The id of a topic that there is.
+    pub(super) async fn id(&self, name: &str) -> Result<Option<String>, Error> {
+        Ok(self.admin.outline(name).await?.and_then(|found| found.id))
     }
 
     /// Makes the topic of transactions ready. Its records lie in the first partition, whatever other ones it has.
@@ -150,8 +160,7 @@ impl Topics {
     }
 
     async fn data(&self, name: &str, found: &TopicDescription, state: &State) -> Result<DataTopic, Error> {
-        let compacts = found.config.get("cleanup.policy").is_some_and(|policy| policy.contains("compact"));
-        if compacts {
+        if found.is_compacted() {
             return Err(Error::CompactedTopic { topic: name.to_owned() });
         }
         let ends = self.ends(name, found.partitions).await?;

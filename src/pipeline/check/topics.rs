@@ -37,7 +37,7 @@ pub(super) async fn check(deps: &KafkaDeps, tables: &[PublishedTable]) -> Vec<Fi
     delivery(&mut findings, deps, &admin).await;
     forms(&mut findings, deps);
     settings(&mut findings, deps, tables);
-    signals(&mut findings, deps, &topics);
+    signals(&mut findings, deps, (&admin, &topics)).await;
     let beside = [deps.names.messages(), deps.names.transactions(), deps.names.dead_letters()];
     let is_own = |topic: &&String| deps.names.table_of(topic).is_some() || beside.contains(&topic.as_str());
     let own: Vec<_> = topics.keys().filter(is_own).collect();
@@ -132,11 +132,19 @@ fn bad_rows(findings: &mut Findings, deps: &KafkaDeps) {
 }
 
 /// Signals have an order in one partition alone.
-fn signals(findings: &mut Findings, deps: &KafkaDeps, topics: &BTreeMap<String, i32>) {
+async fn signals(findings: &mut Findings, deps: &KafkaDeps, (admin, topics): (&Admin, &BTreeMap<String, i32>)) {
     let Some(topic) = &deps.signal_topic else { return };
     let subject = format!("signal topic {topic}");
     match topics.get(topic) {
-        Some(1) => findings.ok(subject, "has one partition"),
+        Some(1) => match admin.describe(topic).await {
+            Ok(found) if found.as_ref().is_some_and(|found| found.is_compacted()) => findings.warning(
+                subject,
+                "is compacted: all signals have one key, and the brokers keep the last one alone",
+                format!("kafka-configs.sh --alter --entity-type topics --entity-name {topic} --add-config cleanup.policy=delete"),
+            ),
+            Ok(_) => findings.ok(subject, "has one partition"),
+            Err(error) => findings.failed(subject, &error),
+        },
         Some(partitions) => findings.problem(
             subject,
             format!("has {partitions} partitions, and signals have an order in a single one alone"),
