@@ -130,6 +130,27 @@ impl Changes {
     }
 }
 
+/// What was read of a table and is not recorded is read again: at most so much as is configured, for each connection.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_kill_has_no_more_rows_read_again_than_a_chunk_of_each_connection() {
+    const ROWS: usize = 60_000;
+    /// Of a chunk of 64 KiB: 8 blocks of 226 rows.
+    const CHUNK: usize = 1_808;
+    let (scenario, network) = scenario("again", 2, 0).await;
+    network.open();
+    let fill = format!(
+        "CREATE TABLE items (id int PRIMARY KEY, n int); INSERT INTO items SELECT i, 0 FROM generate_series(1, {ROWS}) i"
+    );
+    scenario.source(&fill).await;
+    let mut capture = scenario.spawn_capture();
+    cut(&scenario, &mut capture, 60).await;
+    let mut capture = go_on(&scenario).await;
+    scenario.await_log(&mut capture, COMPLETE).await;
+    let again = read(&scenario.topics().read("public.items")) - ROWS;
+    println!("{again} rows came again");
+    assert!(again <= 2 * CHUNK, "{again} rows came again");
+}
+
 /// Traps T19, T20, T27, T28, T78: rows are inserted, changed with and without all their columns, moved and deleted, while capture is
 /// killed again and again.
 #[tokio::test(flavor = "multi_thread")]

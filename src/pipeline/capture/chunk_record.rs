@@ -15,7 +15,7 @@ use crate::{
     source::{catalog::PublishedTable, chunk::Chunk},
 };
 
-/// How often it is recorded which chunks are through: so much is read again after a kill, beside what is under way.
+/// How often it is recorded which chunks are through.
 pub(super) const INTERVAL: Duration = Duration::from_millis(100);
 
 /// A chunk that is not recorded as done.
@@ -66,7 +66,7 @@ impl ChunkRecord {
         let through: Vec<bool> = publisher
             .deliveries()
             .tracker(|tracker| self.pending.iter().map(|pending| tracker.is_through(pending.unit)).collect());
-        let mut changed = BTreeMap::new();
+        let (mut changed, mut ended) = (BTreeMap::new(), Vec::new());
         let mut through = through.into_iter();
         let Self { tables, pending } = self;
         // A table is stopped before its chunks are closed, so this is asked for behind the units.
@@ -74,6 +74,7 @@ impl ChunkRecord {
             if !through.next().unwrap_or(false) {
                 return true;
             }
+            ended.push(pending.unit);
             let whole = copied.tables.get(pending.place).is_some_and(|table| !table.is_stopped());
             if whole && let Some(table) = tables.get_mut(&pending.table) {
                 if let Some(leaf) = table.leaf(pending.chunk.leaf.oid) {
@@ -84,6 +85,10 @@ impl ChunkRecord {
             false
         });
         let updates: Vec<_> = changed.into_iter().map(|(oid, chunks)| Update::Chunks { oid, chunks }).collect();
-        session.position.record(&updates).await
+        session.position.record(&updates).await?;
+        for unit in ended {
+            copied.recorded(unit);
+        }
+        Ok(())
     }
 }

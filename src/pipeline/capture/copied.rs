@@ -6,6 +6,7 @@
 //! has ended or all have, and that of a table until all tables are through. A chunk stays open as long as a row of it is held.
 
 use std::{
+    collections::HashMap,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
@@ -14,6 +15,7 @@ use std::{
 };
 
 use prometheus::IntCounter;
+use tokio::sync::OwnedSemaphorePermit;
 
 use super::{figures::Figures, routes::Running};
 use crate::{
@@ -157,6 +159,11 @@ pub(super) struct Task {
     pub(super) unit: Sequence,
 }
 
+/// Chunks that a connection may have begun, and that are not recorded as done. Together they are what
+/// [`snapshot_chunk_bytes`](super::CaptureSettings::snapshot_chunk_bytes) says: so much is read again after a kill. At most two of them can stay
+/// open until others have come further: the one that ends with the row held back of its table, and of all.
+pub(super) const MOST_BEGUN: usize = 4;
+
 /// A snapshot under way.
 pub(super) struct Copied {
     pub(super) tables: Vec<CopiedTable>,
@@ -164,6 +171,8 @@ pub(super) struct Copied {
     next: AtomicUsize,
     /// The last row so far of a table that is through: it may be the last of all.
     last: Mutex<Option<(usize, Held)>>,
+    /// What lets their connections begin others, of the chunks that are begun and not recorded.
+    begun: Mutex<HashMap<Sequence, OwnedSemaphorePermit>>,
 }
 
 impl Copied {
@@ -176,13 +185,23 @@ impl Copied {
                 rest.figures.bytes[0] += task.chunk.bytes;
             }
         }
-        Self { tables, tasks, next: AtomicUsize::new(0), last: Mutex::new(None) }
+        Self { tables, tasks, next: AtomicUsize::new(0), last: Mutex::new(None), begun: Mutex::new(HashMap::new()) }
     }
 
     /// The next chunk to read, with its table.
     pub(super) fn next(&self) -> Option<(&Task, &CopiedTable)> {
         let task = self.tasks.get(self.next.fetch_add(1, Ordering::Relaxed))?;
         Some((task, self.tables.get(task.table)?))
+    }
+
+    /// A chunk is begun, by the connection that this is of.
+    pub(super) fn begin(&self, task: &Task, permit: OwnedSemaphorePermit) {
+        lock(&self.begun).insert(task.unit, permit);
+    }
+
+    /// A chunk is recorded as done, or never will be.
+    pub(super) fn recorded(&self, unit: Sequence) {
+        lock(&self.begun).remove(&unit);
     }
 
     /// A chunk of the table is through. Gives the last row of a table, with the table's index, that is not the last of all.

@@ -172,7 +172,7 @@ pub struct CaptureSettings {
     pub snapshot: SnapshotMode,
     /// Connections that read it, at most.
     pub snapshot_connections: usize,
-    /// What a connection reads of a table at a time, in bytes of the table.
+    /// What a connection may have read of tables that is not recorded, in bytes of their blocks.
     pub snapshot_chunk_bytes: u64,
     /// What to do when the slot may be lost before it is through.
     pub snapshot_guard: SnapshotGuard,
