@@ -64,11 +64,11 @@ impl Classify for TopicNameError {
         Some(match self {
             Self::TooLong { .. } => "Choose a shorter topic prefix, or leave the table out.".into(),
             Self::Ambiguous { .. } => {
-                "Choose kafka.topics.names with a text between {schema} and {table} that no name holds, or leave the table out."
+                "Choose kafka.topics.names (or routes) with a text between {schema} and {table} that no name holds, or leave the table out."
                     .into()
             }
             Self::Contradiction { .. } => "Name the table in kafka.topics.routes: a name is stronger than a glob.".into(),
-            Self::Own { .. } => "Choose another kafka.prefix or kafka.topics.names, or leave the table out.".into(),
+            Self::Own { .. } => "Choose another kafka.prefix, kafka.topics.names or routes, or leave the table out.".into(),
         })
     }
 }
@@ -162,12 +162,19 @@ impl TopicNames {
         if self.is_own(&topic) || topic == self.messages && !self.routes.is_empty() {
             return Err(TopicNameError::Own { table: table.clone(), topic });
         }
-        match self.table_of(&topic) {
-            Some(other) if other != *table && !(self.tables.is_separated_by_points() && self.routes.is_empty()) => {
-                Err(TopicNameError::Ambiguous { table: table.clone(), topic, other })
-            }
-            _ => Ok(topic),
+        match self.mistaken(table, &topic) {
+            Some(other) => Err(TopicNameError::Ambiguous { table: table.clone(), topic, other }),
+            None => Ok(topic),
         }
+    }
+
+    /// For which other table this one's topic may be taken. Of several that a point alone tells apart, none is: capture refuses those that
+    /// share a topic.
+    fn mistaken(&self, table: &TableName, topic: &str) -> Option<TableName> {
+        let has_route = |table: &TableName| self.routes.topic(table).is_ok_and(|route| route.is_some());
+        let by_route = |other: &TableName| other != table && (has_route(table) || has_route(other));
+        let first = self.table_of(topic).filter(|first| first != table && !self.tables.is_separated_by_points());
+        first.or_else(|| self.readings(topic).find(by_route))
     }
 
     /// The topic of logical messages.
@@ -208,7 +215,8 @@ impl TopicNames {
 
     /// The tables that a topic may be of: where the text between the two names occurs in them too, it does not tell which.
     pub fn readings<'a>(&'a self, topic: &'a str) -> impl Iterator<Item = TableName> + 'a {
-        let names = self.tables.splits(topic);
+        let is_single = self.routes.is_empty() && !self.tables.is_separated_by_points();
+        let names = self.tables.splits(topic).take(if is_single { 1 } else { usize::MAX });
         let tables = names.map(|(schema, table)| TableName::new(unescape(schema), unescape(table)));
         // Of those whose topics could be called so, those count whose topics are.
         let has_it =
@@ -345,12 +353,12 @@ mod tests {
     #[test]
     fn topics_of_routes_are_read_back() {
         let routes =
-            [("public.orders", "orders"), ("sales.*", "{prefix}.sales-{table}"), ("*.log_*", "{table}.{schema}")];
+            [("public.orders", "orders"), ("sales.*", "{prefix}.sales-{table}"), ("*.log_*", "l.{table}.{schema}")];
         let names = TopicNames::new("p").with_routes(routes, "p", "d").unwrap();
         for (schema, table, topic) in [
             ("public", "orders", "orders"),
             ("sales", "a b", "p.sales-a_x20_b"),
-            ("x", "log_y", "log_y.x"),
+            ("x", "log_y", "l.log_y.x"),
             ("public", "lines", "p.public.lines"),
         ] {
             let table = TableName::new(schema, table);
@@ -362,13 +370,20 @@ mod tests {
             assert_eq!(names.table_of(topic), None, "{topic}");
         }
         assert!(matches!(names.of_table(&TableName::new("sales", "log_x")), Err(TopicNameError::Contradiction { .. })));
+        // The text between the names occurs in a schema's name: what the other reading is called has another topic.
+        let split = TopicNames::new("p").with_routes([("my_app.*", "x-{schema}_{table}")], "p", "d").unwrap();
+        let table = TableName::new("my_app", "orders");
+        assert_eq!(split.of_table(&table).unwrap(), "x-my_app_orders");
+        assert_eq!(split.readings("x-my_app_orders").collect::<Vec<_>>(), [table]);
+        assert_eq!(split.of_table(&TableName::new("a.b", "c")).unwrap(), "p.a.b.c");
         let taken = TopicNames::new("p").with_routes([("public.a", "p.public.b")], "p", "d").unwrap();
         let error = taken.of_table(&TableName::new("public", "b")).unwrap_err();
         assert!(matches!(error, TopicNameError::Ambiguous { .. }), "{error}");
         let own = TopicNames::new("p").with_routes([("public.a", "p.message")], "p", "d").unwrap();
         assert!(matches!(own.of_table(&TableName::new("public", "a")), Err(TopicNameError::Own { .. })));
         assert_eq!(names.exact_pattern("public.*"), None);
-        let text = "p.{schema}.{table} p.message public.orders=orders sales.*=p.sales-{table} *.log_*={table}.{schema}";
+        let text =
+            "p.{schema}.{table} p.message public.orders=orders sales.*=p.sales-{table} *.log_*=l.{table}.{schema}";
         assert_eq!(names.text(), text);
     }
 

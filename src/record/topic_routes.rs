@@ -35,6 +35,9 @@ pub enum RouteError {
         "would lead several tables to one topic: it needs {{table}}, and {{schema}} where the glob does not name the schema"
     )]
     Merges,
+    /// Whatever topic somebody has would be one of a table.
+    #[error("would take every topic for a table's: it needs {{prefix}}, or a text before or behind the names")]
+    Bare,
     /// Its glob.
     #[error("is named by no glob over schema.table")]
     Glob,
@@ -93,8 +96,10 @@ impl Route {
         let is_name = |part: &str| !part.is_empty() && !part.contains(['*', '?', '[', '{', '\\']);
         match text.split_once("{table}") {
             Some(_) if text.contains("{schema}") => {
-                Template::of_names(&text).map(Self::Any).map_err(|_error| RouteError::Text)
+                let template = Template::of_names(&text).map_err(|_error| RouteError::Text)?;
+                if template.is_bare() { Err(RouteError::Bare) } else { Ok(Self::Any(template)) }
             }
+            Some(("", "")) => Err(RouteError::Bare),
             Some((head, tail)) if is_name(schema) => {
                 Ok(Self::Schema { schema: schema.to_owned(), head: head.to_owned(), tail: tail.to_owned() })
             }
@@ -183,6 +188,9 @@ mod tests {
             assert_eq!(error("public.*", text), RouteError::Text, "{text}");
         }
         assert_eq!(error("orders", "x"), RouteError::Glob);
+        for text in ["{table}", "{table}.{schema}"] {
+            assert_eq!(error("public.*", text), RouteError::Bare, "{text}");
+        }
     }
 
     #[test]

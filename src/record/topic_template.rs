@@ -88,15 +88,19 @@ impl Template {
         format!("{head}{first}{separator}{second}{tail}")
     }
 
-    /// Schema and table of a topic, for each place at which a point may separate them; another separator is the first one.
+    /// Schema and table of a topic, for each place at which the separator stands.
     pub(super) fn splits<'a>(&'a self, topic: &'a str) -> impl Iterator<Item = (&'a str, &'a str)> + 'a {
         let rest = topic.strip_prefix(self.head.as_str());
         let names = rest.and_then(|names| names.strip_suffix(self.tail.as_str())).unwrap_or_default();
-        let most = if self.is_separated_by_points() { usize::MAX } else { 1 };
-        names.match_indices(self.separator.as_str()).take(most).map(|(at, separator)| {
+        names.match_indices(self.separator.as_str()).map(|(at, separator)| {
             let (first, second) = (&names[..at], &names[at + separator.len()..]);
             if self.schema_first { (first, second) } else { (second, first) }
         })
+    }
+
+    /// Whether nothing stands around the names.
+    pub(super) const fn is_bare(&self) -> bool {
+        self.head.is_empty() && self.tail.is_empty()
     }
 
     /// Whether a point alone stands between the names.

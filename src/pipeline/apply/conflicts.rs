@@ -61,10 +61,15 @@ impl Conflicts {
         found
     }
 
-    /// A lane that may help this one has moved from here. All rows of a snapshot have one position, so a lane that is at
-    /// the last tried one may still bring what is missing.
-    pub fn moved(&mut self, key: &TopicPartition, from: Position) {
-        let helps = |conflict: &&mut Conflict| conflict.is_behind || conflict.until.is_none_or(|until| from <= until);
+    /// A lane that may help this one has moved from here, and from this offset. All rows of a snapshot have one position, so a lane that
+    /// is at the last tried one may still bring what is missing. Beyond that only what was there when this one stood first may, or it would
+    /// wait for as long as anything moves.
+    pub fn moved(&mut self, key: &TopicPartition, (other, next): (&TopicPartition, Option<i64>), from: Position) {
+        let brings = |conflict: &Conflict| {
+            let end = conflict.ends.as_ref().and_then(|ends| ends.get(other));
+            conflict.is_behind && end.is_some_and(|end| next.unwrap_or_default() < *end)
+        };
+        let helps = |conflict: &&mut Conflict| conflict.until.is_none_or(|until| from <= until) || brings(conflict);
         if let Some(conflict) = self.lanes.get_mut(key).filter(helps) {
             conflict.since = Instant::now();
         }
@@ -106,11 +111,12 @@ mod tests {
         conflicts.stands(&key, Some(at(5)), "");
         let since = |conflicts: &Conflicts| conflicts.lanes[&key].since;
         let begun = since(&conflicts);
-        conflicts.moved(&key, at(6));
+        let other = (std::sync::Arc::from("u"), 0);
+        conflicts.moved(&key, (&other, Some(1)), at(6));
         assert_eq!(since(&conflicts), begun);
         for earlier in [4, 5] {
             let begun = since(&conflicts);
-            conflicts.moved(&key, at(earlier));
+            conflicts.moved(&key, (&other, None), at(earlier));
             assert!(since(&conflicts) > begun);
         }
     }
@@ -123,7 +129,12 @@ mod tests {
         let ends = |end| move || BTreeMap::from([(place("u"), end)]);
         assert_eq!(conflicts.behind(&key, ends(7), |_| 6), Some(place("u")));
         let begun = conflicts.lanes[&key].since;
-        conflicts.moved(&key, Position { epoch: 1, ..Position::default() });
+        let later = Position { epoch: 1, ..Position::default() };
+        for elsewhere in [(&place("u"), Some(7)), (&place("v"), Some(0))] {
+            conflicts.moved(&key, elsewhere, later);
+            assert_eq!(conflicts.lanes[&key].since, begun, "it was not there then");
+        }
+        conflicts.moved(&key, (&place("u"), Some(6)), later);
         assert!(conflicts.lanes[&key].since > begun);
         assert_eq!(conflicts.behind(&key, ends(9), |_| 7), None, "what came later is not waited for");
         conflicts.forget(&key);

@@ -129,7 +129,7 @@ impl<D: Decode + 'static> Coordinator<D> {
     fn stands(&mut self, key: &TopicPartition, until: Option<Position>, reason: &str) -> Duration {
         let is_unread = self.tied(&key.0).iter().any(|topic| self.is_unread(topic, key));
         if is_unread || self.is_locked(&self.related(&key.0)) {
-            self.conflicts.moved(key, Position::default());
+            self.conflicts.moved(key, (key, None), Position::default());
         }
         self.conflicts.stands(key, until, reason)
     }
@@ -198,7 +198,7 @@ impl<D: Decode + 'static> Coordinator<D> {
                     "{}; partition {partition} of topic {topic} has records that were there before",
                     stop.reason
                 );
-                if self.stands(key, None, &reason) < self.deps.limits.patience {
+                if self.stands(key, Some(cut), &reason) < self.deps.limits.patience {
                     self.try_again(key);
                     return;
                 }
@@ -218,16 +218,15 @@ impl<D: Decode + 'static> Coordinator<D> {
         self.conflict(key, table, &stop.reason, (false, None));
     }
 
-    /// A partition of a table that is tied to the lane's, and that is not applied as far as it went when the lane stood first.
+    /// Another partition of the lane's table, or of one that is tied to it, that is not applied as far as it went when the lane stood first.
     fn behind(&mut self, key: &TopicPartition) -> Option<TopicPartition> {
-        let mut topics = self.tied(&key.0);
-        topics.remove(&key.0);
+        let topics = self.tied(&key.0);
         let Self { conflicts, lanes, observed, progress, .. } = self;
         let ends = || {
             let comes = |topic: &&Arc<str>| !progress.stopped.contains_key(&***topic);
             let of = |topic: &Arc<str>| progress.offsets.get(&**topic).cloned().unwrap_or_default();
             let places = |topic: Arc<str>| (0..).zip(of(&topic)).map(move |(n, end)| ((Arc::clone(&topic), n), end));
-            topics.iter().filter(comes).cloned().flat_map(places).collect()
+            topics.iter().filter(comes).cloned().flat_map(places).filter(|(place, _)| place != key).collect()
         };
         let applied = |place: &TopicPartition| match lanes.get(place) {
             Some(lane) if lane.state == State::Stopped => i64::MAX,
@@ -278,17 +277,18 @@ impl<D: Decode + 'static> Coordinator<D> {
             .collect();
         let before = std::mem::replace(&mut self.observed, now);
         let from = |(key, stand): (&TopicPartition, _)| {
-            before.get(key).filter(|then| *then != stand).map(|then| (key.clone(), then.1))
+            before.get(key).filter(|then| *then != stand).map(|then| (key.clone(), *then))
         };
-        let moved: Vec<(TopicPartition, Position)> = self.observed.iter().filter_map(from).collect();
+        let moved: Vec<(TopicPartition, (Option<i64>, Position))> = self.observed.iter().filter_map(from).collect();
         if moved.is_empty() {
             return;
         }
         let waiting: Vec<TopicPartition> = self.unmet.keys().chain(self.conflicts.keys()).cloned().collect();
         for key in waiting {
             let related = self.related(&key.0);
-            for (other, from) in moved.iter().filter(|(other, _)| *other != key && related.contains(&other.0)) {
-                self.conflicts.moved(&key, *from);
+            let of_related = moved.iter().filter(|(other, _)| *other != key && related.contains(&other.0));
+            for (other, (next, from)) in of_related {
+                self.conflicts.moved(&key, (other, *next), *from);
                 self.unmet.moved(&BTreeSet::from([Arc::clone(&key.0)]));
                 tracing::trace!(topic = %key.0, partition = key.1, moved = %other.0, "a partition that may help has moved");
             }

@@ -2,13 +2,11 @@
 
 use std::sync::Arc;
 
-use tokio::sync::Semaphore;
-
 use super::{
     Error,
     bad_row::BadRow,
     clock::now_ns,
-    copied::{Copied, CopiedTable, Held, MOST_BEGUN, Task},
+    copied::{self, Copied, CopiedTable, Held, Task},
     publisher::Publisher,
     routes::Running,
     session::Session,
@@ -56,11 +54,13 @@ impl RowSender {
     /// Reads chunks until there are no more, and ends the transaction: one that only waits for the others would hold its locks, for
     /// which a statement may wait that another connection waits behind.
     pub(super) async fn read_all(mut self, reader: SnapshotReader) -> Result<(), Error> {
-        let (copied, room) = (Arc::clone(&self.copied), Arc::new(Semaphore::new(MOST_BEGUN)));
-        while let Ok(permit) = Arc::clone(&room).acquire_owned().await
-            && let Some((task, table)) = copied.next()
-        {
-            copied.begin(task, permit);
+        let bytes = self.session.settings.snapshot_chunk_bytes;
+        let (copied, room) = (Arc::clone(&self.copied), Arc::new(copied::room(bytes)));
+        while let Some((task, table)) = copied.next() {
+            // Never closed.
+            if let Ok(permit) = Arc::clone(&room).acquire_many_owned(copied::share(&task.chunk, bytes)).await {
+                copied.begin(task, permit);
+            }
             match self.chunk(&reader, task, table).await? {
                 Some(row) => {
                     if let Some(other) = table.hold(Held { row, unit: task.unit }) {

@@ -15,7 +15,7 @@ use std::{
 };
 
 use prometheus::IntCounter;
-use tokio::sync::OwnedSemaphorePermit;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::{figures::Figures, routes::Running};
 use crate::{
@@ -159,10 +159,29 @@ pub(super) struct Task {
     pub(super) unit: Sequence,
 }
 
-/// Chunks that a connection may have begun, and that are not recorded as done. Together they are what
-/// [`snapshot_chunk_bytes`](super::CaptureSettings::snapshot_chunk_bytes) says: so much is read again after a kill. At most two of them can stay
-/// open until others have come further: the one that ends with the row held back of its table, and of all.
-pub(super) const MOST_BEGUN: usize = 4;
+/// Into how many chunks the bytes are cut that a connection may have begun to read and that are not recorded
+/// ([`snapshot_chunk_bytes`](super::CaptureSettings::snapshot_chunk_bytes)): they are read again after a kill. A chunk stays open for as long as its
+/// last row is held back. When nobody reads, two are at most, that of the table under way and that of the last table, so no connection waits
+/// for itself.
+pub(super) const PARTS: u64 = 4;
+/// The unit of such bytes: a chunk has one at least.
+const BLOCK: u64 = 8192;
+
+/// Room for so many bytes.
+pub(super) fn room(chunk_bytes: u64) -> Semaphore {
+    let blocks = blocks(chunk_bytes, u64::from(u32::MAX)).max(PARTS);
+    Semaphore::new(usize::try_from(blocks).unwrap_or(Semaphore::MAX_PERMITS))
+}
+
+/// What a chunk takes of it: a quarter at most, also where it is larger.
+pub(super) fn share(chunk: &Chunk, chunk_bytes: u64) -> u32 {
+    let most = blocks(chunk_bytes, u64::from(u32::MAX)) / PARTS;
+    u32::try_from(blocks(chunk.bytes, most.max(1))).unwrap_or(u32::MAX)
+}
+
+fn blocks(bytes: u64, most: u64) -> u64 {
+    (bytes / BLOCK).clamp(1, most)
+}
 
 /// A snapshot under way.
 pub(super) struct Copied {

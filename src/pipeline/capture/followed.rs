@@ -16,6 +16,9 @@ use crate::{
     source::signal::SignalRecord,
 };
 
+/// Positions that are kept: a record of the state topic has room for some thousands.
+const MOST_KEPT: usize = 1000;
+
 /// What is recorded.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Followed {
@@ -32,7 +35,7 @@ pub(super) struct Followed {
 }
 
 impl Followed {
-    /// A topic of which nothing was followed.
+    /// A topic of which nothing was followed from this offset on.
     pub(super) fn from(topic: &str, id: Option<String>, next: i64) -> Self {
         Self { topic: topic.to_owned(), id, next, at: BTreeMap::new() }
     }
@@ -62,8 +65,12 @@ impl FollowedSignals {
         self.lock().clone()
     }
 
-    pub(super) fn set(&self, followed: Option<Followed>) {
-        *self.lock() = followed;
+    /// Changes it; gives what is to be recorded, if that is another thing than before. To be called where recording has its turn.
+    pub(super) fn change(&self, change: impl FnOnce(Option<&Followed>) -> Option<Followed>) -> Option<Followed> {
+        let mut known = self.lock();
+        let changed = change(known.as_ref()).filter(|changed| known.as_ref() != Some(changed))?;
+        *known = Some(changed.clone());
+        Some(changed)
     }
 
     /// Whether a record of the topic that comes here is another copy of one that was followed elsewhere.
@@ -74,17 +81,22 @@ impl FollowedSignals {
         })
     }
 
-    /// What is to be recorded once it was followed here, where nothing below `flushed` comes again. `None` where it comes again, or is of a
+    /// It was followed here, and nothing below `flushed` comes again; gives what is to be recorded. `None` where it comes again, or is of a
     /// topic that is another one by now.
-    pub(super) fn after(&self, record: &SignalRecord, at: Position, flushed: Lsn) -> Option<Followed> {
-        let known = self.get()?;
-        if !known.is_of(&record.topic, record.id.as_deref()) || record.offset < known.next {
-            return None;
-        }
-        let mut kept = known.at;
-        kept.retain(|_, at_then| at_then.epoch == at.epoch && at_then.commit >= flushed);
-        kept.insert(record.offset, at);
-        Some(Followed { next: record.offset.saturating_add(1), at: kept, ..known })
+    pub(super) fn follow(&self, record: &SignalRecord, at: Position, flushed: Lsn) -> Option<Followed> {
+        self.change(|known| {
+            let known = known?;
+            if !known.is_of(&record.topic, record.id.as_deref()) || record.offset < known.next {
+                return None;
+            }
+            let mut kept = known.at.clone();
+            kept.retain(|_, at_then| at_then.epoch == at.epoch && at_then.commit >= flushed);
+            kept.insert(record.offset, at);
+            while kept.len() > MOST_KEPT {
+                kept.pop_first();
+            }
+            Some(Followed { next: record.offset.saturating_add(1), at: kept, ..known.clone() })
+        })
     }
 }
 
@@ -105,7 +117,7 @@ mod tests {
         let signals = FollowedSignals::from(Some(Followed::from("t", Some("a".to_owned()), 4)));
         for (offset, commit) in [(4, 100), (5, 110), (6, 200)] {
             assert!(!signals.is_copy(&record("a", offset), at(commit)));
-            signals.set(signals.after(&record("a", offset), at(commit), Lsn(90)));
+            assert!(signals.follow(&record("a", offset), at(commit), Lsn(90)).is_some());
         }
         // The stream comes again from 90 on, with copies of the first two at 150 and 160.
         for (offset, commit, is_copy) in
@@ -115,9 +127,9 @@ mod tests {
         }
         assert!(signals.is_copy(&record("a", 3), at(300)), "it was there before");
         assert!(!signals.is_copy(&record("a", 7), at(300)), "the next one");
-        assert_eq!(signals.after(&record("a", 4), at(100), Lsn(90)), None, "it came again");
-        assert_eq!(signals.after(&record("b", 9), at(300), Lsn(90)), None, "another topic of the name");
-        let kept = signals.after(&record("a", 7), at(300), Lsn(150)).unwrap().at;
+        assert_eq!(signals.follow(&record("a", 4), at(100), Lsn(90)), None, "it came again");
+        assert_eq!(signals.follow(&record("b", 9), at(300), Lsn(90)), None, "another topic of the name");
+        let kept = signals.follow(&record("a", 7), at(300), Lsn(150)).unwrap().at;
         assert_eq!(kept.into_keys().collect::<Vec<_>>(), [6, 7], "the others cannot come again");
     }
 }

@@ -4,7 +4,7 @@
 //! waits for the first one's lock would stand before theirs and never come to its turn while they wait. A connection that gets no
 //! lock, or that the server refuses, is done without.
 
-use super::{Error, copied::MOST_BEGUN, settings::CaptureSettings};
+use super::{Error, copied::PARTS, settings::CaptureSettings};
 use crate::{
     retry::chain,
     source::{
@@ -39,8 +39,7 @@ impl Readers {
         let first = SnapshotReader::open(&settings.source, snapshot, BATCH_BYTES).await?;
         first.lock(tables).await?;
         first.check_unaltered(&settings.publication.name, tables).await?;
-        let bytes = settings.snapshot_chunk_bytes.div_ceil(u64::try_from(MOST_BEGUN).unwrap_or(u64::MAX));
-        let chunks = first.plan(tables, bytes).await?;
+        let chunks = first.plan(tables, settings.snapshot_chunk_bytes.div_ceil(PARTS)).await?;
         let bytes = first.size(tables).await?;
         let info = first.info().clone();
         let mut readers = vec![first];

@@ -60,18 +60,18 @@ pub(super) async fn run(session: Arc<Session>) -> Result<(), Error> {
     loop {
         let Err(error) = follower.hand_on().await;
         follower.tell(&error);
-        if error.is_of_no_topic() && session.signals.get().is_none_or(|known| known.topic != topic) {
-            note(&session, Followed::from(&topic, None, 0)).await?;
+        if error.is_of_no_topic() {
+            let is_known = |known: Option<&Followed>| known.is_some_and(|known| known.topic == topic);
+            note(&session, |known| (!is_known(known)).then(|| Followed::from(&topic, None, 0))).await?;
         }
         tokio::time::sleep(follower.backoff.next_delay()).await;
     }
 }
 
-/// Records how far the topic was followed.
-async fn note(session: &Session, followed: Followed) -> Result<(), Error> {
-    session.position.record(&[Update::Followed(Some(followed.clone()))]).await?;
-    session.signals.set(Some(followed));
-    Ok(())
+/// Records how far the topic was followed, where that changes.
+async fn note(session: &Session, change: impl FnOnce(Option<&Followed>) -> Option<Followed>) -> Result<(), Error> {
+    let changed = || session.signals.change(change).map(|followed| Update::Followed(Some(followed)));
+    session.position.record_current(|| changed().into_iter().collect()).await
 }
 
 struct Follower<'a> {
@@ -85,12 +85,12 @@ struct Follower<'a> {
 impl Follower<'_> {
     async fn hand_on(&mut self) -> Result<Infallible, Hindrance> {
         let Self { session, topic, .. } = *self;
-        signal::must_be_taken(&session.client).await?;
         let source = session.cluster.signals(topic).await?;
         if source.partitions != 1 {
             return Err(Hindrance::Partitions(source.partitions));
         }
         let from = begin(session, topic, &source).await?;
+        signal::must_be_taken(&session.client).await?;
         let reader = PartitionReader::new(&session.settings.kafka, topic, 0, from).map_err(Error::from)?;
         let mut is_told = self.told.is_none();
         if is_told {
@@ -141,23 +141,26 @@ impl Follower<'_> {
     }
 }
 
-/// Where to begin: behind what was followed; at the begin of a topic that came later than capture asked for it; at the end of one of which
-/// nothing is known. That is recorded, so that what comes while capture is down is followed.
+/// Where to begin. That is recorded, so that what comes while capture is down is followed.
 async fn begin(session: &Session, topic: &str, source: &SignalSource) -> Result<i64, Error> {
+    note(session, |known| Some(begun(known, topic, source))).await?;
+    Ok(session.signals.get().map_or(source.end, |followed| followed.next))
+}
+
+/// Behind what was followed; at the begin of a topic that came later than capture asked for it; at the end of one of which nothing is
+/// known, or that has lost its end.
+fn begun(known: Option<&Followed>, topic: &str, source: &SignalSource) -> Followed {
     let SignalSource { id, first, end, is_new, .. } = source;
-    let followed = match session.signals.get() {
+    match known {
         Some(known) if known.is_of(topic, id.as_deref()) && known.next <= *end => {
-            Followed { id: id.clone(), next: known.next.max(*first), ..known }
+            Followed { id: id.clone(), next: known.next.max(*first), ..known.clone() }
         }
-        // It was created anew: whatever is in it came later.
+        Some(known) if known.topic == topic && id.is_some() && known.id == *id => {
+            Followed { next: *end, ..known.clone() }
+        }
         Some(known) if known.topic == topic => Followed::from(topic, id.clone(), *first),
         Some(_) | None => Followed::from(topic, id.clone(), if *is_new { *first } else { *end }),
-    };
-    let from = followed.next;
-    if session.signals.get().as_ref() != Some(&followed) {
-        note(session, followed).await?;
     }
-    Ok(from)
 }
 
 fn handed_on(session: &Session, topic: &str, source: &SignalSource, record: PartitionRecord) -> SignalRecord {
@@ -169,5 +172,33 @@ fn handed_on(session: &Session, topic: &str, source: &SignalSource, record: Part
         offset: record.offset,
         // With what stands around it, it has to be a message that is taken.
         value: text.filter(|text| text.escape_default().count() < MOST_BYTES / 2),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_topic_is_followed_from_where_it_was_or_from_its_begin_where_it_came_later() {
+        let source =
+            |id: &str, first, end, is_new| SignalSource { id: Some(id.to_owned()), partitions: 1, is_new, first, end };
+        let known = |id: Option<&str>, next| Followed::from("t", id.map(ToOwned::to_owned), next);
+        for (known, source, next) in [
+            (None, source("a", 0, 9, false), 9),
+            (None, source("a", 0, 1, true), 0),
+            (Some(known(Some("a"), 7)), source("a", 0, 9, false), 7),
+            (Some(known(Some("a"), 7)), source("a", 8, 9, false), 8),
+            // It was told to be missing.
+            (Some(known(None, 0)), source("a", 0, 3, false), 0),
+            (Some(known(Some("a"), 7)), source("b", 0, 9, false), 0),
+            // It has lost its end.
+            (Some(known(Some("a"), 7)), source("a", 0, 5, false), 5),
+        ] {
+            let begun = begun(known.as_ref(), "t", &source);
+            assert_eq!((begun.next, &begun.id), (next, &source.id), "{known:?}");
+        }
+        let other = Followed { topic: "other".to_owned(), ..known(None, 3) };
+        assert_eq!(begun(Some(&other), "t", &source("a", 0, 9, false)).next, 9);
     }
 }

@@ -108,11 +108,11 @@ async fn take_record(session: &Session, way: (&Publisher, &Routes), content: &[u
         .map_or_else(|| Err("its value is no text, or longer than a signal may be".to_owned()), Request::of_record);
     let request = read.map(Some).map_err(|reason| format!("offset {} of the signal topic: {reason}", record.offset));
     follow_or_refuse(session, way, request, at).await?;
-    if let Some(followed) = session.signals.after(&record, at, session.position.flushed()) {
-        session.position.record(&[Update::Followed(Some(followed.clone()))]).await?;
-        session.signals.set(Some(followed));
-    }
-    Ok(())
+    let follow = || session.signals.follow(&record, at, session.position.flushed());
+    session
+        .position
+        .record_current(|| follow().map(|followed| Update::Followed(Some(followed))).into_iter().collect())
+        .await
 }
 
 fn parsed<'a, T: serde::Deserialize<'a>>(content: &'a [u8]) -> Result<T, String> {

@@ -122,17 +122,14 @@ impl Topics {
 
     /// The topic of signals, created where it is missing. Records of one key must all stay in it.
     pub(super) async fn signals(&self, name: &str) -> Result<SignalSource, Error> {
-        let known = self.admin.outline(name).await?;
-        let is_new = known.is_none();
-        let found = match known {
-            Some(found) => found,
-            None if !self.create => return Err(kafka::Error::MissingTopic { topic: name.to_owned() }.into()),
-            None => {
-                let mut settings = TopicSettings { partitions: 1, ..self.plan.common.clone() };
-                settings.config.insert("cleanup.policy".to_owned(), "delete".to_owned());
-                self.ensure(name, &settings).await?
-            }
-        };
+        let (mut found, mut is_new) = (self.admin.outline(name).await?, false);
+        if found.is_none() && self.create {
+            let mut settings = TopicSettings { partitions: 1, ..self.plan.common.clone() };
+            settings.config.insert("cleanup.policy".to_owned(), "delete".to_owned());
+            is_new = self.admin.create(name, &settings).await?;
+            found = Some(self.described(name).await?);
+        }
+        let found = found.ok_or_else(|| kafka::Error::MissingTopic { topic: name.to_owned() })?;
         let (first, end) = self.admin.watermarks(name, 0).await?;
         Ok(SignalSource { id: found.id, partitions: found.partitions, is_new, first, end })
     }
