@@ -168,13 +168,15 @@ impl TopicNames {
         }
     }
 
-    /// For which other table this one's topic may be taken. Of several that a point alone tells apart, none is: capture refuses those that
-    /// share a topic.
+    /// For which table this one's topic is taken in its place. Tables whose names only a point tells apart are taken for none: capture refuses
+    /// those that share a topic.
     fn mistaken(&self, table: &TableName, topic: &str) -> Option<TableName> {
+        let Some(first) = self.table_of(topic) else {
+            return (!self.routes.is_empty()).then(|| table.clone());
+        };
         let has_route = |table: &TableName| self.routes.topic(table).is_ok_and(|route| route.is_some());
-        let by_route = |other: &TableName| other != table && (has_route(table) || has_route(other));
-        let first = self.table_of(topic).filter(|first| first != table && !self.tables.is_separated_by_points());
-        first.or_else(|| self.readings(topic).find(by_route))
+        let is_told = self.tables.is_separated_by_points() && !has_route(table) && !has_route(&first);
+        (first != *table && !is_told).then_some(first)
     }
 
     /// The topic of logical messages.
@@ -215,13 +217,14 @@ impl TopicNames {
 
     /// The tables that a topic may be of: where the text between the two names occurs in them too, it does not tell which.
     pub fn readings<'a>(&'a self, topic: &'a str) -> impl Iterator<Item = TableName> + 'a {
-        let is_single = self.routes.is_empty() && !self.tables.is_separated_by_points();
-        let names = self.tables.splits(topic).take(if is_single { 1 } else { usize::MAX });
+        let names = self.tables.splits(topic);
         let tables = names.map(|(schema, table)| TableName::new(unescape(schema), unescape(table)));
         // Of those whose topics could be called so, those count whose topics are.
         let has_it =
             move |table: &TableName| self.routes.is_empty() || self.named(table).is_ok_and(|name| name == topic);
-        self.routes.candidates(topic).chain(tables).filter(move |table| !self.is_own(topic) && has_it(table))
+        let most = if self.tables.is_separated_by_points() { usize::MAX } else { 1 };
+        let of_template = tables.filter(has_it).take(most);
+        self.routes.candidates(topic).filter(has_it).chain(of_template).filter(move |_| !self.is_own(topic))
     }
 
     /// Regular expressions (POSIX extended, as librdkafka takes them) for the topics of the tables that globs over `schema.table`
@@ -376,6 +379,14 @@ mod tests {
         assert_eq!(split.of_table(&table).unwrap(), "x-my_app_orders");
         assert_eq!(split.readings("x-my_app_orders").collect::<Vec<_>>(), [table]);
         assert_eq!(split.of_table(&TableName::new("a.b", "c")).unwrap(), "p.a.b.c");
+        // A route is stronger than what the template's reading would be.
+        let routed = TopicNames::new("p").with_routes([("public.orders", "p.orders.v2")], "p", "d").unwrap();
+        assert_eq!(routed.of_table(&TableName::new("public", "orders")).unwrap(), "p.orders.v2");
+        assert_eq!(routed.table_of("p.orders.v2").unwrap().to_string(), "public.orders");
+        let error = routed.of_table(&TableName::new("orders", "v2")).unwrap_err();
+        assert!(matches!(error, TopicNameError::Ambiguous { .. }), "{error}");
+        let plain = self::names("{prefix}_{schema}_{table}").with_routes([("a.b", "a-b")], "shop", "d").unwrap();
+        assert_eq!(plain.readings("shop_public_order_lines").count(), 1);
         let taken = TopicNames::new("p").with_routes([("public.a", "p.public.b")], "p", "d").unwrap();
         let error = taken.of_table(&TableName::new("public", "b")).unwrap_err();
         assert!(matches!(error, TopicNameError::Ambiguous { .. }), "{error}");

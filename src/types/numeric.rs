@@ -62,15 +62,16 @@ pub(super) fn usual(text: &[u8], scale: u32) -> Option<i64> {
     if whole.is_empty() || whole.len() + scale > DIGITS_OF_LONG {
         return None;
     }
-    let (mut number, mut are_digits) = (0, true);
+    // What is no digit may overflow, and counts for nothing then.
+    let (mut number, mut are_digits) = (0_i64, true);
     for part in [whole, fraction] {
         for digit in part {
             let digit = digit.wrapping_sub(b'0');
             are_digits &= digit < 10;
-            number = number * 10 + i64::from(digit);
+            number = number.wrapping_mul(10).wrapping_add(i64::from(digit));
         }
     }
-    are_digits.then_some(if negative { -number } else { number })
+    are_digits.then(|| if negative { -number } else { number })
 }
 
 /// A number of a column without a scale.
@@ -297,6 +298,16 @@ mod tests {
         assert_eq!(precision_and_scale(typmod(3, -2)), Some((5, 0)));
         assert_eq!(precision_and_scale(typmod(3, 5)), Some((5, 5)));
         assert_eq!(precision_and_scale(-1), None);
+    }
+
+    #[test]
+    fn a_text_of_the_usual_length_without_digits_is_no_number() {
+        for text in ["0T-0ZZ-T+Z0+-.T+T", "zzzzzzzzzzzzzzzzzz", "-zzzzzzzzzzzzzzzz"] {
+            for scale in 0..4 {
+                assert_eq!(usual(text.as_bytes(), scale), None, "{text}");
+            }
+        }
+        assert_eq!(usual(b"-999999999999999.999", 3), Some(-999_999_999_999_999_999));
     }
 
     #[test]

@@ -189,7 +189,7 @@ impl<D: Decode + 'static> Coordinator<D> {
             }
             if let Some(unread) = self.tied(&key.0).into_iter().find(|topic| self.is_unread(topic, key)) {
                 let reason = format!("{}; capture has still to read rows of topic {unread}", stop.reason);
-                self.conflicts.stands(key, Some(cut), &reason);
+                self.stands(key, Some(cut), &reason);
                 self.try_again(key);
                 return;
             }

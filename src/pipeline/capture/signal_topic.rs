@@ -29,12 +29,15 @@ enum Hindrance {
     Partitions(i32),
     #[error("it is another topic by now")]
     Replaced,
+    /// How far it was followed is not recorded, and the session ends.
+    #[error(transparent)]
+    Record(Error),
 }
 
 impl Hindrance {
     fn hint(&self) -> Option<String> {
         match self {
-            Self::Capture(error) => error.hint(),
+            Self::Capture(error) | Self::Record(error) => error.hint(),
             Self::Source(error) => error.hint(),
             Self::Partitions(_) => Some("Name another topic in capture.signal_topic, or create it anew.".to_owned()),
             Self::Replaced => None,
@@ -43,7 +46,9 @@ impl Hindrance {
 
     /// Whatever there will be in the topic comes later than this.
     fn is_of_no_topic(&self) -> bool {
-        matches!(self, Self::Partitions(_) | Self::Capture(Error::Kafka(kafka::Error::MissingTopic { .. })))
+        use kafka::Error as Kafka;
+        let Self::Capture(Error::Kafka(error)) = self else { return matches!(self, Self::Partitions(_)) };
+        matches!(error, Kafka::MissingTopic { .. } | Kafka::Topic { operation: "create", .. })
     }
 }
 
@@ -59,6 +64,9 @@ pub(super) async fn run(session: Arc<Session>) -> Result<(), Error> {
     let mut follower = Follower { session: &session, topic: &topic, backoff: Backoff::new(), told: None };
     loop {
         let Err(error) = follower.hand_on().await;
+        if let Hindrance::Record(error) = error {
+            return Err(error);
+        }
         follower.tell(&error);
         if error.is_of_no_topic() {
             let is_known = |known: Option<&Followed>| known.is_some_and(|known| known.topic == topic);
@@ -89,7 +97,7 @@ impl Follower<'_> {
         if source.partitions != 1 {
             return Err(Hindrance::Partitions(source.partitions));
         }
-        let from = begin(session, topic, &source).await?;
+        let from = begin(session, topic, &source).await.map_err(Hindrance::Record)?;
         signal::must_be_taken(&session.client).await?;
         let reader = PartitionReader::new(&session.settings.kafka, topic, 0, from).map_err(Error::from)?;
         let mut is_told = self.told.is_none();
