@@ -66,7 +66,7 @@ pub const KEYS: &[Key] = &[
         "capture.snapshot_chunk_bytes",
         Kind::Size,
         Some("\"64MiB\""),
-        "What one of them reads again at most after a kill, in bytes of a table's blocks: it reads ranges of a quarter of that, and no further while four are not recorded.",
+        "What one of them reads again at most after a kill, in bytes of a table's blocks: it reads ranges of a quarter of that, and no further while so much is not recorded.",
     ),
     key(
         "capture.snapshot_guard",
