@@ -3,6 +3,8 @@
 use std::time::Duration;
 
 use rdkafka::topic_partition_list::Offset;
+use tokio_postgres::Client;
+use walrelay::cli::demo::process::Process;
 
 use crate::{
     resume::{Changes, LARGE_TEXT},
@@ -286,6 +288,21 @@ async fn updates_of_rows_that_were_not_read_are_told_as_such_behind_the_end_too(
     await_quiet(&scenario).await;
 }
 
+/// The table of the parents was away, and a row of it is not read yet on which a child hangs: not beside a transaction that had the table open
+/// before, which the session holds. It has no id, so that nothing else waits for it.
+async fn parents_come_back(scenario: &Scenario) -> (Process, Client) {
+    let alter = format!("ALTER PUBLICATION {}", scenario.name);
+    scenario.source(&format!("{alter} DROP TABLE parents")).await;
+    scenario.source("INSERT INTO parents VALUES (2)").await;
+    scenario.source(&format!("{alter} ADD TABLE parents")).await;
+    let writer = scenario.source_session().await;
+    writer.batch_execute("BEGIN; LOCK TABLE parents IN ROW EXCLUSIVE MODE").await.expect("a lock");
+    let mut capture = scenario.spawn_capture();
+    scenario.await_log(&mut capture, JOIN).await;
+    scenario.source("INSERT INTO children VALUES (2, 2)").await;
+    (capture, writer)
+}
+
 /// Trap T66: a parent that is read again comes later than children which refer to it, whatever came of the parent's table meanwhile.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_row_waits_for_its_parent_that_is_still_to_be_read() {
@@ -297,16 +314,7 @@ async fn a_row_waits_for_its_parent_that_is_still_to_be_read() {
     scenario.await_equal("children").await;
     capture.stop(LIMIT).await.unwrap_or_else(|error| panic!("{error}"));
 
-    let alter = format!("ALTER PUBLICATION {}", scenario.name);
-    scenario.source(&format!("{alter} DROP TABLE parents")).await;
-    scenario.source("INSERT INTO parents VALUES (2)").await;
-    scenario.source(&format!("{alter} ADD TABLE parents")).await;
-    // Rows are not read beside a transaction that had the table open before. It has no id, so that nothing else waits for it.
-    let writer = scenario.source_session().await;
-    writer.batch_execute("BEGIN; LOCK TABLE parents IN ROW EXCLUSIVE MODE").await.expect("a lock");
-    capture = scenario.spawn_capture();
-    scenario.await_log(&mut capture, JOIN).await;
-    scenario.source("INSERT INTO children VALUES (2, 2)").await;
+    let (_capture, writer) = parents_come_back(&scenario).await;
     let waits = async || scenario.page("apply", "/").await.contains("capture has still to read rows of topic");
     await_condition("the child waits for its parent", LIMIT, waits).await;
     scenario.source("INSERT INTO parents VALUES (4)").await;
@@ -336,16 +344,7 @@ async fn a_row_waits_for_its_parent_that_was_read_before_apply_came() {
     published(1).await;
     capture.stop(LIMIT).await.unwrap_or_else(|error| panic!("{error}"));
 
-    let alter = format!("ALTER PUBLICATION {}", scenario.name);
-    scenario.source(&format!("{alter} DROP TABLE parents")).await;
-    scenario.source("INSERT INTO parents VALUES (2)").await;
-    scenario.source(&format!("{alter} ADD TABLE parents")).await;
-    // Rows are not read beside a transaction that had the table open before.
-    let writer = scenario.source_session().await;
-    writer.batch_execute("BEGIN; LOCK TABLE parents IN ROW EXCLUSIVE MODE").await.expect("a lock");
-    capture = scenario.spawn_capture();
-    scenario.await_log(&mut capture, JOIN).await;
-    scenario.source("INSERT INTO children VALUES (2, 2)").await;
+    let (_capture, writer) = parents_come_back(&scenario).await;
     published(2).await;
     // More than apply may hold, behind the child and in front of the rows that are read.
     scenario.source("INSERT INTO parents SELECT i, repeat(md5(i::text), 80) FROM generate_series(10, 4000) i").await;
