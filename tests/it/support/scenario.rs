@@ -177,13 +177,13 @@ impl Scenario {
         ok(Half { name: half, program: program(), config, log: self.log(name), http }.spawn())
     }
 
-    /// Starts another capture beside the scenario's, with settings and a log of its own, and waits until it is ready.
+    /// Starts another capture beside the scenario's, with settings and a log of its own, and waits until it streams.
     pub async fn capture_with(&self, settings: &Settings, name: &str) -> Process {
         let config = self.folder.path().join(format!("{name}.toml"));
         ok(settings.write(&config));
         let http = settings.text("http.capture").to_owned();
         let mut process = ok(Half { name: "capture", program: program(), config, log: self.log(name), http }.spawn());
-        ok(process.await_ready(LIMIT).await);
+        Self::await_streaming(&mut process).await;
         process
     }
 
@@ -197,11 +197,25 @@ impl Scenario {
         self.folder.path()
     }
 
-    /// Starts capture and waits until it is ready.
+    /// Starts capture and waits until it streams: before that a snapshot begins anew where it is cut, and what is written is its own.
     pub async fn capture(&self) -> Process {
         let mut process = self.spawn_capture();
-        ok(process.await_ready(LIMIT).await);
+        Self::await_streaming(&mut process).await;
         process
+    }
+
+    async fn await_streaming(capture: &mut Process) {
+        ok(capture.await_ready(LIMIT).await);
+        let begun = Instant::now();
+        loop {
+            let page = scrape::fetch(&capture.half().http, "/readyz").await;
+            if page.is_ok_and(|page| page.body.contains(r#""phase":"streaming"#)) {
+                return;
+            }
+            ok(capture.check_alive());
+            assert!(begun.elapsed() < LIMIT, "capture does not come to stream");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
     }
 
     /// Starts apply and waits until it is ready.
