@@ -20,7 +20,10 @@ use walrelay::{
     pgoutput::{Message, Parser},
     postgres::{Client, Settings, SslMode},
     schema::{TableName, quote_identifier},
-    source::catalog::{self, Catalog},
+    source::{
+        catalog::{self, Catalog},
+        key_columns::KeyColumns,
+    },
 };
 
 type Outcome<T> = Result<T, Box<dyn Error>>;
@@ -73,7 +76,7 @@ async fn tables(client: &Client) -> Outcome<Catalog> {
     let names = client.query(sql, &[]).await?;
     let names = names.iter().map(|row| row.try_get::<_, String>(0)).collect::<Result<Vec<_>, _>>()?;
     let names = names.iter().filter(|name| **name != END).map(|name| TableName::new("public", name.as_str()));
-    Ok(catalog::preview(client, &names.collect::<Vec<_>>()).await?)
+    Ok(catalog::preview(client, &names.collect::<Vec<_>>(), &KeyColumns::default()).await?)
 }
 
 /// All rows by table, as the simple protocol has them: in text.

@@ -11,6 +11,7 @@ use crate::{
     schema::TableName,
     source::{
         catalog, condition,
+        key_columns::KeyColumns,
         publication::TablePatterns,
         signal::{self, Kind, Signal},
     },
@@ -82,7 +83,8 @@ pub(super) async fn run(layers: &Layers, arguments: Arguments) -> Result<Exit, E
             check(&config, &arguments.tables)?;
             let conditions = arguments.condition.as_ref().map_or(&[][..], |conditions| &conditions.0);
             must_be_plain(&config, &arguments.tables, conditions)?;
-            signal::resync(&client, &config.capture.publication, &arguments.tables, conditions).await?
+            let keys = KeyColumns::new(&config.capture.key_columns);
+            signal::resync(&client, (&config.capture.publication, &keys), &arguments.tables, conditions).await?
         }
     };
     let signal = Signal { slot: Some(config.capture.slot.clone()), ..signal };

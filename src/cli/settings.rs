@@ -23,6 +23,7 @@ use crate::{
     selection::{PatternError, Rules},
     source::{
         self,
+        key_columns::KeyColumns,
         publication::{PublicationSpec, TablePatterns},
         shape::Shapes,
     },
@@ -105,6 +106,7 @@ pub(super) fn publication(config: &Capture) -> Result<PublicationSpec, source::E
         name: config.publication.clone(),
         tables: TablePatterns::new(&config.include, &config.exclude)?,
         shapes: Shapes::new(&config.column_lists, &config.row_filters),
+        keys: KeyColumns::new(&config.key_columns),
         create: config.create_publication,
         signal_table: config
             .signal_table

@@ -21,6 +21,14 @@ pub(super) const ROW_FILTERS: Key = Key {
     doc: "Rows to capture by schema.table (a name without a dot is of schema public), as a condition in SQL; of other tables all. The publication has it, from PostgreSQL 15 on.",
 };
 
+/// What tells the rows of some tables apart.
+pub(super) const KEY_COLUMNS: Key = Key {
+    path: "capture.key_columns",
+    kind: Kind::Names(rule::column_list),
+    default: None,
+    doc: "Key columns by schema.table (a name without a dot is of schema public), separated by commas, in place of the primary key or unique index: columns that are NOT NULL and part of the replica identity, which FULL makes of all. Rows must differ in them: where no unique index says so, rows that do not become one at the target.",
+};
+
 /// What is published in place of some columns.
 pub(super) const MASKS: Key = Key {
     path: "capture.masks",

@@ -156,6 +156,7 @@ pub const KEYS: &[Key] = &[
     ),
     by_name::COLUMN_LISTS,
     by_name::ROW_FILTERS,
+    by_name::KEY_COLUMNS,
     by_name::MASKS,
     by_name::MASK_SALT,
     by_name::MASK_SALT_FILE,

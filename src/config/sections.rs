@@ -154,6 +154,8 @@ pub struct Capture {
     pub column_lists: BTreeMap<String, String>,
     #[serde(default)]
     pub row_filters: BTreeMap<String, String>,
+    #[serde(default)]
+    pub key_columns: BTreeMap<String, String>,
     pub signal_table: Option<String>,
     pub signal_topic: Option<String>,
     #[serde(default)]

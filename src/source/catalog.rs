@@ -12,6 +12,7 @@ use super::{
     error::Error,
     identity::IdentityProblem,
     key::{CatalogColumn, CatalogIndex, event_key, identity_problems},
+    key_columns::{self, ChosenKey, KeyColumns},
     published,
 };
 use crate::{
@@ -32,8 +33,18 @@ pub struct PublishedTable {
     pub row_filter: Option<String>,
     /// Rows as ANALYZE last counted them, partitions included; `None` if it never did.
     pub estimated_rows: Option<u64>,
-    /// What is wrong with its replica identity.
+    /// What is wrong with its replica identity, and with the key that is configured; in the latter case its key is empty.
     pub problems: Vec<IdentityProblem>,
+    /// That its rows differ in its key is the configuration's word alone.
+    pub key_is_unproven: bool,
+}
+
+impl PublishedTable {
+    /// Why it cannot have the key that is configured for it.
+    #[must_use]
+    pub fn key_problem(&self) -> Option<&IdentityProblem> {
+        self.problems.iter().find(|problem| problem.is_of_configured_key())
+    }
 }
 
 /// All tables of a publication.
@@ -64,26 +75,26 @@ pub async fn connect(settings: &Settings, application_name: &str) -> Result<Clie
     Ok(postgres::client::connect_with(settings, application_name, &extra).await?)
 }
 
-/// Reads the tables of a publication. `client` must come from [`connect`].
-pub async fn read(client: &Client, publication: &str) -> Result<Catalog, Error> {
+/// Reads the tables of a publication, with the keys that are configured for some of them. `client` must come from [`connect`].
+pub async fn read(client: &Client, publication: &str, keys: &KeyColumns) -> Result<Catalog, Error> {
     let failed = |error| Error::statement(format!("reading the tables of publication {publication}"), error);
     let sql = tables_query("p.attnames, p.rowfilter", &published::tables(client.server_version()));
     let tables = client.query(&sql, &[&publication]).await.map_err(failed)?;
-    describe(client, &tables).await.map_err(failed)
+    describe(client, &tables, keys).await.map_err(failed)
 }
 
 /// Reads tables as a publication of whole tables would publish them. `client` must come from [`connect`].
-pub async fn preview(client: &Client, tables: &[TableName]) -> Result<Catalog, Error> {
+pub async fn preview(client: &Client, tables: &[TableName], keys: &KeyColumns) -> Result<Catalog, Error> {
     let failed = |error| Error::statement("reading the tables", error);
     let schemas: Vec<&str> = tables.iter().map(|table| &*table.schema).collect();
     let names: Vec<&str> = tables.iter().map(|table| &*table.table).collect();
     let tables = client.query(&tables_query("NULL::text[], NULL::text", LISTED), &[&schemas, &names]).await;
     let tables = tables.map_err(failed)?;
-    describe(client, &tables).await.map_err(failed)
+    describe(client, &tables, keys).await.map_err(failed)
 }
 
 /// Adds columns and indexes to the rows of [`tables_query`].
-async fn describe(client: &Client, tables: &[Row]) -> Result<Catalog, tokio_postgres::Error> {
+async fn describe(client: &Client, tables: &[Row], keys: &KeyColumns) -> Result<Catalog, tokio_postgres::Error> {
     let version = client.server_version();
     let oids = tables.iter().map(|row| row.try_get(0)).collect::<Result<Vec<u32>, _>>()?;
     let columns = client.query(COLUMNS, &[&oids]).await?;
@@ -96,7 +107,7 @@ async fn describe(client: &Client, tables: &[Row]) -> Result<Catalog, tokio_post
     for (row, oid) in tables.iter().zip(oids) {
         let columns = columns.remove(&oid).unwrap_or_default();
         let indexes = indexes.remove(&oid).unwrap_or_default();
-        catalog.tables.push(table(row, oid, columns, &indexes, version)?);
+        catalog.tables.push(table((row, oid), columns, &indexes, (version, keys))?);
     }
     Ok(catalog)
 }
@@ -190,11 +201,10 @@ fn index(row: &Row) -> Result<CatalogIndex, tokio_postgres::Error> {
 }
 
 fn table(
-    row: &Row,
-    oid: u32,
+    (row, oid): (&Row, u32),
     mut columns: Vec<CatalogColumn>,
     indexes: &[CatalogIndex],
-    server_version: u32,
+    (server_version, keys): (u32, &KeyColumns),
 ) -> Result<PublishedTable, tokio_postgres::Error> {
     let name = TableName::new(row.try_get::<_, &str>(1)?, row.try_get::<_, &str>(2)?);
     let identity: &str = row.try_get(4)?;
@@ -207,8 +217,17 @@ fn table(
         // Below 18 a generated column is never sent, even where the view lists it.
         column.published = listed && (!column.generated || server_version >= 180_000);
     }
-    let problems = identity_problems(identity, &columns, indexes, server_version);
-    let key = event_key(&columns, indexes);
+    let mut problems = identity_problems(identity, &columns, indexes, server_version);
+    let key = match keys.of(&name).map(|names| key_columns::choose(names, identity, &columns, indexes)) {
+        None => ChosenKey { columns: event_key(&columns, indexes), proven: true },
+        Some(chosen) => {
+            problems.retain(|problem| *problem != IdentityProblem::FullWithoutKey);
+            chosen.unwrap_or_else(|problem| {
+                problems.push(problem);
+                ChosenKey { columns: Vec::new(), proven: true }
+            })
+        }
+    };
     let columns = columns.into_iter().filter(|column| column.published).map(|column| column.column).collect();
     Ok(PublishedTable {
         relation: Relation {
@@ -216,13 +235,14 @@ fn table(
             name,
             identity,
             columns,
-            key,
+            key: key.columns,
             lineage: Lineage { file: row.try_get(8)?, ..Lineage::default() },
         },
         partitioned: row.try_get(3)?,
         row_filter: row.try_get(7)?,
         estimated_rows: rows.map(whole),
         problems,
+        key_is_unproven: !key.proven,
     })
 }
 

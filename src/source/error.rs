@@ -2,7 +2,7 @@
 
 use std::{io, time::Duration};
 
-use super::spool::Problem;
+use super::{identity::IdentityProblem, spool::Problem};
 use crate::{
     lsn::Lsn,
     pgoutput, postgres,
@@ -202,6 +202,20 @@ pub enum Error {
         /// Key columns that the relation no longer has.
         columns: Vec<String>,
     },
+    /// A table cannot have the key that is configured for it.
+    #[error("{}", problem.describe(table))]
+    KeyColumnsUnfit {
+        /// The table.
+        table: TableName,
+        /// Why.
+        problem: IdentityProblem,
+    },
+    /// Key columns are configured for a table that is not captured.
+    #[error("capture.key_columns names {table}, which is no captured table")]
+    KeyColumnsOfNone {
+        /// The table.
+        table: TableName,
+    },
     /// The table's storage was rewritten after the snapshot, which then reads it as empty or in part (trap T79).
     #[error("table {table} was rewritten or truncated, or got or lost a partition, after the snapshot was taken")]
     Rewritten {
@@ -240,6 +254,7 @@ impl Error {
             self,
             Self::ShapesUnknown { .. }
                 | Self::ShapeOfNone { .. }
+                | Self::KeyColumnsOfNone { .. }
                 | Self::ShapeBlocks { .. }
                 | Self::ShapeOfWhole { .. }
                 | Self::ShapeDiffers { .. }
@@ -293,7 +308,7 @@ impl Classify for Error {
             | Self::SnapshotGone { .. }
             | Self::Rewritten { .. }
             | Self::Altered { .. } => Severity::Transient,
-            Self::KeyColumnsGone { .. } | Self::CopyRow { .. } => Severity::Definite,
+            Self::KeyColumnsGone { .. } | Self::KeyColumnsUnfit { .. } | Self::CopyRow { .. } => Severity::Definite,
             _ => Severity::Fatal,
         }
     }
@@ -337,7 +352,8 @@ impl Classify for Error {
                  ALTER TABLE {} REPLICA IDENTITY FULL; partitions that are made later need the same.",
                 table.quoted()
             ),
-            Self::ShapeOfNone { .. } => {
+            Self::KeyColumnsUnfit { table, problem } => problem.remedy(table),
+            Self::ShapeOfNone { .. } | Self::KeyColumnsOfNone { .. } => {
                 "Name it as schema.table, without quotes, or remove it; partitions have what their root has.".to_owned()
             }
             Self::ShapeOfWhole { .. } => "Make it a publication of tables (FOR TABLE), or remove the lists and filters.".to_owned(),

@@ -1,6 +1,6 @@
 //! What can be wrong with a table's replica identity, with the remedy.
 
-use crate::schema::TableName;
+use crate::schema::{TableName, quote_identifier};
 
 /// A reason why changes of a published table fail at the source, or have no key.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -20,13 +20,34 @@ pub enum IdentityProblem {
     },
     /// Identity FULL and no unique key: changes are captured, but equal rows cannot be told apart.
     FullWithoutKey,
+    /// A configured key column is not published, or there is none.
+    NoKeyColumn {
+        /// The column.
+        column: String,
+    },
+    /// A configured key column may be NULL.
+    NullableKeyColumn {
+        /// The column.
+        column: String,
+    },
+    /// A configured key column is not in the old rows of updates and deletes.
+    KeyNotInIdentity {
+        /// The column.
+        column: String,
+    },
 }
 
 impl IdentityProblem {
     /// Whether the source refuses updates and deletes of the table while it is published.
     #[must_use]
     pub const fn blocks_changes(&self) -> bool {
-        !matches!(self, Self::FullWithoutKey)
+        !matches!(self, Self::FullWithoutKey) && !self.is_of_configured_key()
+    }
+
+    /// Whether the table cannot have the key that is configured for it.
+    #[must_use]
+    pub const fn is_of_configured_key(&self) -> bool {
+        matches!(self, Self::NoKeyColumn { .. } | Self::NullableKeyColumn { .. } | Self::KeyNotInIdentity { .. })
     }
 
     /// What is wrong, for `table`.
@@ -40,6 +61,15 @@ impl IdentityProblem {
                 format!("{table}: identity column {column} is not published: the source refuses UPDATE and DELETE")
             }
             Self::FullWithoutKey => format!("{table} has no unique key: equal rows cannot be told apart"),
+            Self::NoKeyColumn { column } => {
+                format!("{table}: capture.key_columns names {column}, which is no published column")
+            }
+            Self::NullableKeyColumn { column } => {
+                format!("{table}: capture.key_columns names {column}, which may be NULL, and a key cannot be")
+            }
+            Self::KeyNotInIdentity { column } => format!(
+                "{table}: capture.key_columns names {column}, which the replica identity leaves out: deleted and moved rows would have no key"
+            ),
         }
     }
 
@@ -60,7 +90,16 @@ impl IdentityProblem {
                 format!("ALTER TABLE {quoted} REPLICA IDENTITY DEFAULT; or publish the generated column")
             }
             Self::Unpublished { column, .. } => format!("add column {column} to the publication's column list"),
-            Self::FullWithoutKey => format!("ALTER TABLE {quoted} ADD PRIMARY KEY (…);"),
+            Self::FullWithoutKey => format!(
+                "ALTER TABLE {quoted} ADD PRIMARY KEY (…); or name columns in which its rows differ: [capture.key_columns]"
+            ),
+            Self::NoKeyColumn { .. } => {
+                "Name columns that the publication has, as they are written in the catalog, without quotes.".to_owned()
+            }
+            Self::NullableKeyColumn { column } => {
+                format!("ALTER TABLE {quoted} ALTER COLUMN {} SET NOT NULL; or name others", quote_identifier(column))
+            }
+            Self::KeyNotInIdentity { .. } => format!("ALTER TABLE {quoted} REPLICA IDENTITY FULL;"),
         }
     }
 }

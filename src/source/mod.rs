@@ -4,7 +4,7 @@
 //! connection ─► stream ──────────► batches of pgoutput messages        the walsender's side
 //!   (wire, authentication, command, feedback, timeline)
 //!        └► intake ─► spool ─► replay                                    transactions that are in progress
-//! slot, publication, catalog (key, identity), version, layout (unlogged), snapshot (chunk, copy_text, copy_binary), window (visible)  ordinary connections
+//! slot, publication, catalog (key, key_columns, identity), version, layout (unlogged), snapshot (chunk, copy_text, copy_binary), window (visible)  ordinary connections
 //! ```
 //!
 //! Nothing here knows Kafka: the flush LSN comes in through a watch channel, and is what the pipeline has recorded.
@@ -25,6 +25,7 @@ pub mod identity;
 mod intake;
 mod item;
 pub mod key;
+pub mod key_columns;
 pub mod layout;
 pub mod lock;
 pub mod membership;

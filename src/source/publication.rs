@@ -3,7 +3,7 @@
 use globset::{Glob, GlobSet, GlobSetBuilder};
 use tokio_postgres::{Row, error::SqlState};
 
-use super::{error::Error, published, shape::Shapes, writers};
+use super::{error::Error, key_columns::KeyColumns, published, shape::Shapes, writers};
 use crate::{
     postgres::{Client, sqlstate},
     retry::chain,
@@ -101,6 +101,8 @@ pub struct PublicationSpec {
     pub tables: TablePatterns,
     /// Column lists and row filters of tables that are taken into it.
     pub shapes: Shapes,
+    /// Key columns of tables by configuration.
+    pub keys: KeyColumns,
     /// Whether it may be created and altered.
     pub create: bool,
     /// The table whose rows are signals; it is captured only if the patterns want it.
@@ -151,6 +153,9 @@ const OPTIONS: &str = "publish = 'insert, update, delete, truncate', publish_via
 pub async fn ensure(client: &Client, spec: &PublicationSpec) -> Result<PublicationReport, Error> {
     let tables = wanted(client, spec).await?;
     spec.shapes.check(client, &tables)?;
+    if let Some(table) = spec.keys.strangers(&tables).next() {
+        return Err(Error::KeyColumnsOfNone { table: table.clone() });
+    }
     let unjudged = judge(client, spec).await?;
     let Some(missing_options) = missing_options(client, &spec.name).await? else {
         return create(client, spec, tables, unjudged).await;
@@ -396,12 +401,12 @@ pub async fn must_exist(client: &Client, publication: &str) -> Result<(), Error>
     Err(Error::PublicationMissing { publication: publication.to_owned(), sql })
 }
 
-/// The tables that the patterns want and the publication does not hold, and those that are no captured ones and have a column list or
-/// row filter.
+/// The tables that the patterns want and the publication does not hold, and those that are no captured ones and have a column list, a row
+/// filter or key columns.
 pub async fn unpublished(client: &Client, spec: &PublicationSpec) -> Result<(Vec<TableName>, Vec<TableName>), Error> {
     let published = published(client, &spec.name).await?;
     let wanted = wanted(client, spec).await?;
-    let strangers = spec.shapes.strangers(&wanted).cloned().collect();
+    let strangers = spec.shapes.strangers(&wanted).chain(spec.keys.strangers(&wanted)).cloned().collect();
     Ok((wanted.into_iter().filter(|table| !published.contains(table)).collect(), strangers))
 }
 

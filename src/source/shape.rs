@@ -293,7 +293,7 @@ fn name_at(row: &Row, index: usize) -> Result<TableName, tokio_postgres::Error> 
 }
 
 /// `schema.table`, cut at its first dot, as patterns are.
-fn named(table: &str) -> TableName {
+pub(super) fn named(table: &str) -> TableName {
     let (schema, table) = table.split_once('.').unwrap_or(("public", table));
     TableName::new(schema, table)
 }

@@ -9,6 +9,7 @@ use super::{
     catalog::{self, PublishedTable},
     condition,
     error::Error,
+    key_columns::KeyColumns,
     publication, recovery, window,
 };
 use crate::{
@@ -143,7 +144,7 @@ impl Classify for SignalError {
 /// Looks whether a resync of these tables can be asked for. Gives the signal, with values as the server writes them.
 pub async fn resync(
     client: &Client,
-    publication: &str,
+    (publication, keys): (&str, &KeyColumns),
     tables: &[TableName],
     conditions: &[Condition],
 ) -> Result<Signal, SignalError> {
@@ -151,7 +152,7 @@ pub async fn resync(
     if !window::carries_all(client, publication).await? {
         return Err(SignalError::PublishesNotAll { publication: publication.to_owned() });
     }
-    let published = catalog::read(client, publication).await?;
+    let published = catalog::read(client, publication, keys).await?;
     let mut all = Vec::new();
     for table in tables {
         let found = look(client, &published, publication, table).await?;

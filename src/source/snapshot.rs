@@ -24,6 +24,7 @@ use super::{
     copy_binary::BinaryRows,
     copy_text::decode_row,
     error::Error,
+    key_columns::KeyColumns,
 };
 use crate::{
     event::{Datum, Tuple},
@@ -127,7 +128,7 @@ impl SnapshotReader {
     /// An error if one of the locked tables of a publication is not as it was read before. That was before there was a slot, whose
     /// creation waits for transactions that may alter them, and the bytes of a value do not tell its type.
     pub async fn check_unaltered(&self, publication: &str, tables: &[PublishedTable]) -> Result<(), Error> {
-        let seen = catalog::read(&self.client, publication).await?;
+        let seen = catalog::read(&self.client, publication, &KeyColumns::default()).await?;
         let altered =
             tables.iter().find(|table| !seen.by_oid(table.relation.oid).is_some_and(|seen| is_same(seen, table)));
         altered.map_or(Ok(()), |table| Err(Error::Altered { table: table.relation.name.clone() }))

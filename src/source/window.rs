@@ -21,6 +21,7 @@ use super::{
     copy_binary::BinaryRows,
     copy_text::decode_row,
     error::Error,
+    key_columns::KeyColumns,
     membership,
     snapshot::{CopyFormat, Select},
     visible::Visible,
@@ -182,8 +183,8 @@ impl WindowReader {
 
     /// The tables of a publication, as the transaction sees them; `None` where a statement has one of them that the
     /// server opens for that: from version 17 on those with a row filter.
-    pub async fn catalog(&self, publication: &str) -> Result<Option<catalog::Catalog>, Error> {
-        match catalog::read(&self.client, publication).await {
+    pub async fn catalog(&self, publication: &str, keys: &KeyColumns) -> Result<Option<catalog::Catalog>, Error> {
+        match catalog::read(&self.client, publication, keys).await {
             Err(error) if error.server_error().is_some_and(|error| error.is(SqlState::LOCK_NOT_AVAILABLE.code())) => {
                 Ok(None)
             }

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use walrelay::{
     avro::encode,
     schema::TableName,
-    source::catalog,
+    source::{catalog, key_columns::KeyColumns},
     types::{
         BinaryCodec, BinaryMode, Codec, ColumnType, DecimalMode, HstoreMode, IntervalMode, Modes, Parsed,
         SpecialValues, TimeMode, TimetzMode, TrailingZeros,
@@ -138,7 +138,7 @@ async fn values_in_binary_have_the_text_that_the_server_gives_them() {
             values.join(", ")
         ))
         .await;
-        let found = catalog::preview(&reader, &[TableName::new("public", "t")]).await.unwrap();
+        let found = catalog::preview(&reader, &[TableName::new("public", "t")], &KeyColumns::default()).await.unwrap();
         let relation = &found.by_name(&TableName::new("public", "t")).unwrap().relation;
         for column in relation.columns.iter().skip(1) {
             let Some(codec) = BinaryCodec::of_column(&column.ty) else {

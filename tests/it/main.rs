@@ -37,6 +37,7 @@ mod identifiers;
 mod idle;
 mod incompatible;
 mod joining;
+mod key_columns;
 mod keys;
 mod login;
 mod masks;

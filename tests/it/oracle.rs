@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 
 use walrelay::{
     schema::TableName,
-    source::catalog,
+    source::{catalog, key_columns::KeyColumns},
     types::{BinaryCodec, ColumnType},
 };
 
@@ -148,7 +148,7 @@ async fn wanted(scenario: &Scenario, types: &[Generated], wanted: fn(&ColumnType
     scenario.source(&format!("CREATE TABLE probe ({})", columns.join(", "))).await;
     let probe = TableName::new("public", "probe");
     let client = catalog::connect(&scenario.source_settings(), "walrelay test").await.unwrap();
-    let catalog = catalog::preview(&client, std::slice::from_ref(&probe)).await.unwrap();
+    let catalog = catalog::preview(&client, std::slice::from_ref(&probe), &KeyColumns::default()).await.unwrap();
     scenario.source("DROP TABLE probe").await;
     let columns = &catalog.by_name(&probe).unwrap().relation.columns;
     let fitting = types.iter().zip(columns).filter(|(_, column)| wanted(&column.ty));

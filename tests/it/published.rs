@@ -1,6 +1,6 @@
 //! Which tables a publication has is read as the server's own view tells it, and waits for no table.
 
-use walrelay::source::catalog;
+use walrelay::source::{catalog, key_columns::KeyColumns};
 
 use crate::support::{LIMIT, Scenario, await_condition};
 
@@ -68,7 +68,7 @@ async fn a_publication_has_the_tables_that_the_server_says() {
             let rows = client.query(view, &[&name]).await.unwrap();
             let expected: Vec<(String, String, Vec<String>, Option<String>)> =
                 rows.iter().map(|row| (row.get(0), row.get(1), row.get(2), row.get(3))).collect();
-            let read = catalog::read(&client, &name).await.unwrap();
+            let read = catalog::read(&client, &name, &KeyColumns::default()).await.unwrap();
             let mut found: Vec<_> = read
                 .tables
                 .into_iter()

@@ -6,6 +6,7 @@ use walrelay::{
     schema::TableName,
     source::{
         self, catalog,
+        key_columns::KeyColumns,
         snapshot::{CopyFormat, SnapshotReader},
     },
 };
@@ -268,7 +269,7 @@ impl Exported {
     async fn tables(&self, names: &[&str]) -> Vec<catalog::PublishedTable> {
         let names: Vec<_> = names.iter().map(|name| TableName::new("public", *name)).collect();
         let client = catalog::connect(&self.db.settings, "walrelay test").await.unwrap();
-        catalog::preview(&client, &names).await.unwrap().tables
+        catalog::preview(&client, &names, &KeyColumns::default()).await.unwrap().tables
     }
 
     async fn reader(&self) -> SnapshotReader {
@@ -362,7 +363,7 @@ async fn a_table_that_was_altered_before_the_snapshot_is_not_read_as_it_was() {
     for change in changes.into_iter().chain(["INSERT INTO things VALUES (2, 2)"]) {
         let mut exported = Exported::of(create).await;
         let client = catalog::connect(&exported.db.settings, "walrelay test").await.unwrap();
-        let tables = catalog::read(&client, "shown").await.unwrap().tables;
+        let tables = catalog::read(&client, "shown", &KeyColumns::default()).await.unwrap().tables;
         exported.db.run(change).await;
         exported.again().await;
         let checked = exported.reader().await.check_unaltered("shown", &tables).await;

@@ -28,6 +28,7 @@ use crate::{
     schema::TableName,
     source::{
         self,
+        publication::PublicationSpec,
         window::{Begun, KeyTexts, LeafNow, Places, Taken, WindowReader},
     },
 };
@@ -382,12 +383,12 @@ impl Backfill {
     async fn is_as_known(&mut self, index: usize) -> Result<bool, Error> {
         let Some(table) = self.tables.get_mut(index) else { return Ok(false) };
         let oid = table.oid();
-        let publication = &self.session.settings.publication.name;
+        let PublicationSpec { name: publication, keys, .. } = &self.session.settings.publication;
         let now = (self.reader.layout(oid).await?, self.reader.membership(publication, oid).await?);
         if table.known_as.as_ref() == Some(&now) {
             return Ok(true);
         }
-        let Some(catalog) = self.reader.catalog(publication).await? else {
+        let Some(catalog) = self.reader.catalog(publication, keys).await? else {
             return Ok(false);
         };
         match catalog.by_oid(oid).filter(|found| found.relation.name == table.published.relation.name) {

@@ -163,7 +163,9 @@ async fn look(
     members: &[Member],
 ) -> Result<(HashMap<u32, PublishedTable>, HashMap<u32, Vec<Leaf>>), Error> {
     loop {
-        if let Some(catalog) = reader.catalog(&session.settings.publication.name).await? {
+        if let Some(catalog) =
+            reader.catalog(&session.settings.publication.name, &session.settings.publication.keys).await?
+        {
             let is_its = |table: &&PublishedTable| {
                 let relation = &table.relation;
                 members.iter().any(|member| member.oid == relation.oid && member.name == relation.name)

@@ -35,7 +35,7 @@ use crate::{
     registry::Registry,
     retry::{Backoff, Classify, Severity, chain},
     schema::{Relation, TableName},
-    source::{self, catalog::PublishedTable},
+    source::{self, catalog::PublishedTable, publication::PublicationSpec},
 };
 
 /// One session's surroundings.
@@ -159,8 +159,7 @@ impl Session {
 
     /// Whether the relation is one of the publication's tables at present, and not a partition of one.
     pub(super) async fn is_published(&self, oid: u32) -> Result<bool, Error> {
-        let catalog = source::catalog::read(&self.client, &self.settings.publication.name).await?;
-        Ok(catalog.by_oid(oid).is_some())
+        Ok(self.catalog().await?.by_oid(oid).is_some())
     }
 
     /// Whether sinks lack rows of a table, whatever comes of them.
@@ -175,17 +174,29 @@ impl Session {
         types: &HashMap<u32, TypeBody>,
         last: Option<&Relation>,
     ) -> Result<Relation, Error> {
-        let seen = self
-            .published
-            .iter()
-            .map(|table| &table.relation)
-            .find(|seen| source::version::agrees(body, seen) && source::version::may_have_key(body, seen));
+        let keys = &self.settings.publication.keys;
+        let mut known =
+            self.published.iter().filter(|table| table.key_problem().is_none()).map(|table| &table.relation);
+        let seen = known.find(|seen| source::version::agrees(body, seen) && source::version::may_have_key(body, seen));
         if let Some(seen) = seen {
-            return Ok(Relation { identity: body.identity, ..seen.clone() });
+            return Ok(keys.put(body, Relation { identity: body.identity, ..seen.clone() })?);
         }
-        let catalog = source::catalog::read(&self.client, &self.settings.publication.name).await?;
-        let catalog = catalog.by_oid(body.oid).map(|table| &table.relation);
-        Ok(source::version::describe(&self.client, body, catalog, last, types).await?)
+        let catalog = self.catalog().await?;
+        let table = catalog.by_oid(body.oid);
+        if let Some((table, problem)) = table.and_then(|table| Some((table, table.key_problem()?)))
+            && source::version::agrees(body, &table.relation)
+        {
+            let table = table.relation.name.clone();
+            return Err(source::Error::KeyColumnsUnfit { table, problem: problem.clone() }.into());
+        }
+        let catalog = table.map(|table| &table.relation);
+        let described = source::version::describe(&self.client, body, catalog, last, types).await?;
+        Ok(keys.put(body, described)?)
+    }
+
+    async fn catalog(&self) -> Result<source::catalog::Catalog, Error> {
+        let PublicationSpec { name, keys, .. } = &self.settings.publication;
+        Ok(source::catalog::read(&self.client, name, keys).await?)
     }
 
     /// Whether equal keys may have other bytes by now than when the version was described, so that they would lie in other

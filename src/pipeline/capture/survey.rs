@@ -167,6 +167,7 @@ impl Survey {
             deps.health.resume_table(&table.to_string());
         }
         let published = published(deps, client).await?;
+        published.iter().try_for_each(judge_key)?;
         let masks = &deps.settings.encoder.masks;
         for now in published.iter().map(|table| &table.relation) {
             masks.check(now).map_err(Error::Mask)?;
@@ -196,8 +197,8 @@ impl Survey {
         // Else they are taken into it while the stream goes on.
         let never = unpublished.iter().filter(|_| !deps.settings.snapshot.copies());
         for table in strangers {
-            let reason = "it is no captured table, and capture.column_lists or capture.row_filters name it: nothing is kept back by that";
-            tracing::error!(table = %table, reason, "a column list or row filter is without effect");
+            let reason = "it is no captured table, and capture.column_lists, capture.row_filters or capture.key_columns name it: nothing is kept back by that";
+            tracing::error!(table = %table, reason, "a column list, a row filter or key columns are without effect");
             deps.health.stop_table(table.to_string(), reason);
         }
         for table in never {
@@ -206,7 +207,7 @@ impl Survey {
             deps.health.stop_table(table.to_string(), reason);
         }
         let published = published(deps, client).await?;
-        let joining = source::catalog::preview(client, &unpublished).await?.tables;
+        let joining = source::catalog::preview(client, &unpublished, &spec.keys).await?.tables;
         let known = published.iter().chain(&joining).map(|table| &table.relation);
         // Masks that a table cannot have stop that one alone, when it is announced.
         let masks = &deps.settings.encoder.masks;
@@ -394,12 +395,24 @@ async fn take_in_signals(deps: &CaptureDeps, client: &postgres::Client) -> Resul
 /// The configured tables of the publication, as they may be recorded.
 async fn published(deps: &CaptureDeps, client: &postgres::Client) -> Result<Vec<PublishedTable>, Error> {
     let spec = &deps.settings.publication;
-    let mut published = source::catalog::read(client, &spec.name).await?.tables;
+    let mut published = source::catalog::read(client, &spec.name, &spec.keys).await?.tables;
     published.retain(|table| spec.tables.matches(&table.relation.name));
     for table in &mut published {
         deps.settings.encoder.masks.forget_defaults(&mut table.relation);
     }
     Ok(published)
+}
+
+/// An error where a table cannot have the key that is configured for it.
+fn judge_key(table: &PublishedTable) -> Result<(), Error> {
+    let name = &table.relation.name;
+    if let Some(problem) = table.key_problem() {
+        return Err(source::Error::KeyColumnsUnfit { table: name.clone(), problem: problem.clone() }.into());
+    }
+    if table.key_is_unproven {
+        tracing::warn!(table = %name, "no unique index says that its rows differ in capture.key_columns: those that do not become one at the target");
+    }
+    Ok(())
 }
 
 fn list(tables: &[TableName]) -> String {
@@ -529,7 +542,14 @@ mod tests {
     }
 
     fn published(relation: Relation) -> PublishedTable {
-        PublishedTable { relation, partitioned: false, row_filter: None, estimated_rows: None, problems: Vec::new() }
+        PublishedTable {
+            relation,
+            partitioned: false,
+            row_filter: None,
+            estimated_rows: None,
+            problems: Vec::new(),
+            key_is_unproven: false,
+        }
     }
 
     fn survey(relation: &Relation) -> Survey {

@@ -93,7 +93,8 @@ impl Versions {
         layout: &Layout,
         position: Position,
     ) -> Result<Relation, Error> {
-        if !unlogged::keeps_key(known, layout) {
+        let configured = self.session.settings.publication.keys.agrees(known);
+        if !configured.unwrap_or_else(|| unlogged::keeps_key(known, layout)) {
             return Err(Error::KeyChanged { table: known.name.to_string() });
         }
         let mut relation = known.clone();

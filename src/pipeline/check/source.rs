@@ -86,7 +86,7 @@ async fn judge_tables(
     begun: bool,
 ) -> Result<Vec<PublishedTable>, source::Error> {
     let wanted = publication::wanted(client, &deps.publication).await?;
-    let tables = tables::read(client, &deps.publication.name, &wanted).await?;
+    let tables = tables::read(client, &deps.publication, &wanted).await?;
     let rights = Rights::read(client, &tables).await?;
     rights.judge(findings, &tables, &deps.settings.user);
     tables::judge_masks(findings, &deps.masks, &tables);

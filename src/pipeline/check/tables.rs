@@ -11,20 +11,22 @@ use crate::{
         Error,
         catalog::{self, PublishedTable},
         identity::IdentityProblem,
+        publication::PublicationSpec,
     },
 };
 
 /// The tables as the publication publishes them, or would.
 pub(super) async fn read(
     client: &Client,
-    publication: &str,
+    publication: &PublicationSpec,
     wanted: &[TableName],
 ) -> Result<Vec<PublishedTable>, Error> {
-    let mut tables = catalog::read(client, publication).await?.tables;
+    let PublicationSpec { name, keys, .. } = publication;
+    let mut tables = catalog::read(client, name, keys).await?.tables;
     tables.retain(|table| wanted.contains(&table.relation.name));
     let published: BTreeSet<_> = tables.iter().map(|table| table.relation.name.clone()).collect();
     let others: Vec<_> = wanted.iter().filter(|name| !published.contains(name)).cloned().collect();
-    tables.extend(catalog::preview(client, &others).await?.tables);
+    tables.extend(catalog::preview(client, &others, keys).await?.tables);
     tables.sort_by(|a, b| a.relation.name.cmp(&b.relation.name));
     Ok(tables)
 }
@@ -87,6 +89,10 @@ impl Rights {
                 findings.warning(&subject, message, remedy);
             }
         }
+        if table.key_is_unproven {
+            let (message, remedy) = unproven(table);
+            findings.warning(&subject, message, remedy);
+        }
         if table.problems.is_empty() && !self.unreadable.contains(&table.relation.oid) {
             findings.ok(subject, summary(table));
         }
@@ -118,6 +124,21 @@ fn summary(table: &PublishedTable) -> String {
         ReplicaIdentity::Default | ReplicaIdentity::Nothing => "the primary key",
     };
     format!("key ({}), replica identity {identity}", key(table).join(", "))
+}
+
+/// What is to be known of a key that no index proves, and how to prove it.
+fn unproven(table: &PublishedTable) -> (String, String) {
+    let columns: Vec<String> = key(table).into_iter().map(quote_identifier).collect();
+    let (list, name) = (columns.join(", "), table.relation.name.quoted());
+    (
+        format!(
+            "no unique index says that rows differ in capture.key_columns ({list}): those that do not become one at the target"
+        ),
+        format!(
+            "See that there are none: SELECT {list}, count(*) FROM {name} GROUP BY {list} HAVING count(*) > 1; \
+             or have the server see to it: CREATE UNIQUE INDEX ON {name} ({list});"
+        ),
+    )
 }
 
 /// Names of the event key's columns, in key order.
