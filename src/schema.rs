@@ -194,6 +194,13 @@ impl Relation {
         self.key.contains(&index)
     }
 
+    /// Where another version has the columns of this one's key, by their names; `None` where it lacks one.
+    #[must_use]
+    pub fn key_in(&self, other: &Self) -> Option<Vec<usize>> {
+        let names = self.key.iter().filter_map(|index| self.columns.get(*index)).map(|column| &column.name);
+        names.map(|name| other.columns.iter().position(|column| column.name == *name)).collect()
+    }
+
     /// Records the present defaults with the place where the stream came to them. What nothing from `needed` on can come by is
     /// forgotten.
     pub fn record_defaults(&mut self, position: Position, needed: Lsn) {

@@ -26,7 +26,7 @@ pub(super) const KEY_COLUMNS: Key = Key {
     path: "capture.key_columns",
     kind: Kind::Names(rule::column_list),
     default: None,
-    doc: "Key columns by schema.table (a name without a dot is of schema public), separated by commas, in place of the primary key or unique index: columns that are NOT NULL and part of the replica identity, which FULL makes of all. Rows must differ in them: where no unique index says so, rows that do not become one at the target.",
+    doc: "Key columns by schema.table (a name without a dot is of schema public), separated by commas, in place of the primary key or unique index: columns that are NOT NULL and part of the replica identity, which FULL makes of all, and that a unique index is within. Not for partitioned tables.",
 };
 
 /// What is published in place of some columns.

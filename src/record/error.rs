@@ -114,8 +114,8 @@ impl Classify for EncodeError {
                 Some("The source database has no encoding (SQL_ASCII); correct the value, or leave the column out.".into())
             }
             Self::KeyMissing { .. } => Some(
-                "The replica identity does not cover the event key; set REPLICA IDENTITY DEFAULT, FULL, or USING INDEX of the \
-                 key's index."
+                "The replica identity does not cover the event key: set REPLICA IDENTITY DEFAULT, FULL, or USING INDEX of the \
+                 key's index. Or the column is NULL in this row: correct it, and set the column NOT NULL."
                     .into(),
             ),
             Self::Binary { .. } => Some("The next session asks for text.".into()),

@@ -12,7 +12,7 @@ use super::{
     error::Error,
     identity::IdentityProblem,
     key::{CatalogColumn, CatalogIndex, event_key, identity_problems},
-    key_columns::{self, ChosenKey, KeyColumns},
+    key_columns::{self, KeyColumns},
     published,
 };
 use crate::{
@@ -35,8 +35,6 @@ pub struct PublishedTable {
     pub estimated_rows: Option<u64>,
     /// What is wrong with its replica identity, and with the key that is configured; in the latter case its key is empty.
     pub problems: Vec<IdentityProblem>,
-    /// That its rows differ in its key is the configuration's word alone.
-    pub key_is_unproven: bool,
 }
 
 impl PublishedTable {
@@ -218,14 +216,15 @@ fn table(
         column.published = listed && (!column.generated || server_version >= 180_000);
     }
     let mut problems = identity_problems(identity, &columns, indexes, server_version);
-    let key = match keys.of(&name).map(|names| key_columns::choose(names, identity, &columns, indexes)) {
-        None => ChosenKey { columns: event_key(&columns, indexes), proven: true },
-        Some(chosen) => {
+    let partitioned = row.try_get(3)?;
+    let choose = |names| key_columns::choose(names, (identity, partitioned), &columns, indexes);
+    let key = match keys.of(&name).map(choose) {
+        None => event_key(&columns, indexes),
+        Some(Ok(key)) => key,
+        Some(Err(problem)) => {
             problems.retain(|problem| *problem != IdentityProblem::FullWithoutKey);
-            chosen.unwrap_or_else(|problem| {
-                problems.push(problem);
-                ChosenKey { columns: Vec::new(), proven: true }
-            })
+            problems.push(problem);
+            Vec::new()
         }
     };
     let columns = columns.into_iter().filter(|column| column.published).map(|column| column.column).collect();
@@ -235,14 +234,13 @@ fn table(
             name,
             identity,
             columns,
-            key: key.columns,
+            key,
             lineage: Lineage { file: row.try_get(8)?, ..Lineage::default() },
         },
-        partitioned: row.try_get(3)?,
+        partitioned,
         row_filter: row.try_get(7)?,
         estimated_rows: rows.map(whole),
         problems,
-        key_is_unproven: !key.proven,
     })
 }
 

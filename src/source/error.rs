@@ -345,14 +345,18 @@ impl Classify for Error {
             }
             Self::PublicationMissing { sql, .. }
             | Self::PublicationLacks { sql, .. }
-            | Self::PublicationOptions { sql, .. } => format!("Run on the source: {sql}"),
+            | Self::PublicationOptions { sql, .. } => format!("Run on the source, or on its primary where that is a stand-by: {sql}"),
             Self::ShapesUnknown { .. } => "Remove them.".to_owned(),
             Self::ShapeBlocks { table, .. } => format!(
                 "Nothing was changed. List all columns of the replica identity and filter by these alone, or, for a filter without a list: \
                  ALTER TABLE {} REPLICA IDENTITY FULL; partitions that are made later need the same.",
                 table.quoted()
             ),
-            Self::KeyColumnsUnfit { table, problem } => problem.remedy(table),
+            Self::KeyColumnsUnfit { table, problem } => format!(
+                "{} What was changed before that cannot be published under this key: where the table has stopped, it is then read again by \
+                 [capture] on_stop = \"resync\", or by a new snapshot.",
+                problem.remedy(table)
+            ),
             Self::ShapeOfNone { .. } | Self::KeyColumnsOfNone { .. } => {
                 "Name it as schema.table, without quotes, or remove it; partitions have what their root has.".to_owned()
             }

@@ -30,6 +30,13 @@ pub enum IdentityProblem {
         /// The column.
         column: String,
     },
+    /// No unique index is within the configured key columns.
+    KeyNotUnique {
+        /// The columns.
+        columns: Vec<String>,
+    },
+    /// Key columns are configured for a partitioned table.
+    KeyOfPartitioned,
     /// A configured key column is not in the old rows of updates and deletes.
     KeyNotInIdentity {
         /// The column.
@@ -47,7 +54,14 @@ impl IdentityProblem {
     /// Whether the table cannot have the key that is configured for it.
     #[must_use]
     pub const fn is_of_configured_key(&self) -> bool {
-        matches!(self, Self::NoKeyColumn { .. } | Self::NullableKeyColumn { .. } | Self::KeyNotInIdentity { .. })
+        matches!(
+            self,
+            Self::NoKeyColumn { .. }
+                | Self::NullableKeyColumn { .. }
+                | Self::KeyNotUnique { .. }
+                | Self::KeyOfPartitioned
+                | Self::KeyNotInIdentity { .. }
+        )
     }
 
     /// What is wrong, for `table`.
@@ -66,6 +80,15 @@ impl IdentityProblem {
             }
             Self::NullableKeyColumn { column } => {
                 format!("{table}: capture.key_columns names {column}, which may be NULL, and a key cannot be")
+            }
+            Self::KeyNotUnique { columns } => format!(
+                "{table}: no unique index is within capture.key_columns ({}), so rows that differ in the end may be alike in between, and the delete of one would take another",
+                columns.join(", ")
+            ),
+            Self::KeyOfPartitioned => {
+                format!(
+                    "{table}: capture.key_columns names a partitioned table, whose partitions decide what old rows have"
+                )
             }
             Self::KeyNotInIdentity { column } => format!(
                 "{table}: capture.key_columns names {column}, which the replica identity leaves out: deleted and moved rows would have no key"
@@ -91,7 +114,7 @@ impl IdentityProblem {
             }
             Self::Unpublished { column, .. } => format!("add column {column} to the publication's column list"),
             Self::FullWithoutKey => format!(
-                "ALTER TABLE {quoted} ADD PRIMARY KEY (…); or name columns in which its rows differ: [capture.key_columns]"
+                "ALTER TABLE {quoted} ADD PRIMARY KEY (…); or CREATE UNIQUE INDEX ON {quoted} (…) over columns that are NOT NULL"
             ),
             Self::NoKeyColumn { .. } => {
                 "Name columns that the publication has, as they are written in the catalog, without quotes.".to_owned()
@@ -99,6 +122,11 @@ impl IdentityProblem {
             Self::NullableKeyColumn { column } => {
                 format!("ALTER TABLE {quoted} ALTER COLUMN {} SET NOT NULL; or name others", quote_identifier(column))
             }
+            Self::KeyNotUnique { columns } => {
+                let columns: Vec<_> = columns.iter().map(|column| quote_identifier(column)).collect();
+                format!("CREATE UNIQUE INDEX CONCURRENTLY ON {quoted} ({});", columns.join(", "))
+            }
+            Self::KeyOfPartitioned => "Remove it: the key is that of the primary key, or of a unique index.".to_owned(),
             Self::KeyNotInIdentity { .. } => format!("ALTER TABLE {quoted} REPLICA IDENTITY FULL;"),
         }
     }

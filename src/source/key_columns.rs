@@ -1,15 +1,19 @@
-//! Key columns by configuration, in place of those that a table's indexes give (`message.key.columns` of Debezium): for tables that have no
-//! unique index, or whose rows are to be told apart by fewer or by more columns than the replica identity has.
+//! Key columns by configuration, in place of those that a table's indexes give (`message.key.columns` of Debezium): another one of its unique
+//! keys, or one with further columns, by which rows are then spread over partitions.
 //!
-//! A key must be in every old row, or an update that moves it and a delete would have none; and it is never NULL, since a primary key of the
-//! target cannot be. Whether rows differ in it is told by unique indexes alone: without one it is the operator's word.
+//! A key must be in every old row, or an update that moves it and a delete would have none; it is never NULL, since a primary key of the
+//! target cannot be; and a unique index has to be within it. Without one, rows that differ in every committed state may be alike in the midst
+//! of a statement (`SET seat = seat + 1`), and the delete of one would take the other one's row.
+//!
+//! The order is that of the table's columns, so that another order of names is no other key.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
     error::Error,
     identity::IdentityProblem,
-    key::{CatalogColumn, CatalogIndex},
+    key::{CatalogColumn, CatalogIndex, event_key},
+    layout::Layout,
     shape::named,
 };
 use crate::{
@@ -17,18 +21,9 @@ use crate::{
     schema::{Relation, ReplicaIdentity, TableName},
 };
 
-/// Names of key columns, in the order of the key, by table.
+/// Names of key columns by table.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct KeyColumns(BTreeMap<TableName, Vec<String>>);
-
-/// The key of a table as its catalog has it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ChosenKey {
-    /// Indices among the published columns, in the order of the key.
-    pub columns: Vec<usize>,
-    /// A unique index says that rows differ in it.
-    pub proven: bool,
-}
+pub struct KeyColumns(BTreeMap<TableName, BTreeSet<String>>);
 
 impl KeyColumns {
     /// Names, separated by commas, by `schema.table`.
@@ -40,20 +35,25 @@ impl KeyColumns {
 
     /// The key columns of a table; none where its indexes decide.
     #[must_use]
-    pub fn of(&self, table: &TableName) -> Option<&[String]> {
-        self.0.get(table).map(Vec::as_slice)
-    }
-
-    /// Whether a version has the key that is configured for its table; `None` where its indexes decide.
-    #[must_use]
-    pub fn agrees(&self, version: &Relation) -> Option<bool> {
-        let key = version.key.iter().filter_map(|index| version.columns.get(*index)).map(|column| &*column.name);
-        self.of(&version.name).map(|names| key.eq(names.iter().map(String::as_str)))
+    pub fn of(&self, table: &TableName) -> Option<&BTreeSet<String>> {
+        self.0.get(table)
     }
 
     /// The tables that they name and that are not among these.
     pub fn strangers<'a>(&'a self, tables: &'a [TableName]) -> impl Iterator<Item = &'a TableName> {
         self.0.keys().filter(|table| !tables.contains(table))
+    }
+
+    /// Whether a version has the key that is configured for its table, and the rows of the table differ in it at present; `None` where its
+    /// indexes decide.
+    #[must_use]
+    pub fn agrees(&self, version: &Relation, layout: &Layout) -> Option<bool> {
+        let names = self.of(&version.name)?;
+        let key: Vec<_> = version.key.iter().filter_map(|index| version.columns.get(*index)).collect();
+        let has_names = key.len() == names.len() && key.iter().all(|column| names.contains(&*column.name));
+        let attnums: Option<BTreeSet<i16>> = key.iter().map(|column| Some(layout.find(column)?.attnum)).collect();
+        // A key whose columns the catalog does not have as they are described is not judged.
+        Some(has_names && attnums.is_none_or(|attnums| layout.keys.iter().any(|unique| unique.is_subset(&attnums))))
     }
 
     /// Gives a version the key that is configured for its table, whatever indexes the catalog has by now. An error where the version has not
@@ -71,25 +71,42 @@ impl KeyColumns {
             }
             key.push(index);
         }
+        let key = in_order(key, &relation.key);
         Ok(Relation { key, ..relation })
     }
 }
 
-/// The key that these names make of a table, or why they cannot.
+/// The order of the columns, but for the key that the table has anyway.
+fn in_order(mut key: Vec<usize>, own: &[usize]) -> Vec<usize> {
+    key.sort_unstable();
+    let mut sorted = own.to_vec();
+    sorted.sort_unstable();
+    if sorted == key { own.to_vec() } else { key }
+}
+
+/// The key that these names make of a table, as indices among its published columns, or why they cannot.
 pub fn choose(
-    names: &[String],
-    identity: ReplicaIdentity,
+    names: &BTreeSet<String>,
+    (identity, partitioned): (ReplicaIdentity, bool),
     columns: &[CatalogColumn],
     indexes: &[CatalogIndex],
-) -> Result<ChosenKey, IdentityProblem> {
+) -> Result<Vec<usize>, IdentityProblem> {
+    // What is in the old rows of a partition, its own replica identity says.
+    if partitioned {
+        return Err(IdentityProblem::KeyOfPartitioned);
+    }
+    let covering = |chosen: fn(&CatalogIndex) -> bool| {
+        let index = indexes.iter().find(|index| chosen(index) && index.usable);
+        Some(index.map_or(&[][..], |index| &index.attnums))
+    };
     let sent = match identity {
         ReplicaIdentity::Full => None,
         ReplicaIdentity::Nothing => Some(&[][..]),
-        ReplicaIdentity::Default => Some(attnums(indexes.iter().find(|index| index.primary))),
-        ReplicaIdentity::Index => Some(attnums(indexes.iter().find(|index| index.identity))),
+        ReplicaIdentity::Default => covering(|index| index.primary),
+        ReplicaIdentity::Index => covering(|index| index.identity),
     };
     let published: Vec<_> = columns.iter().filter(|column| column.published).collect();
-    let (mut key, mut chosen) = (Vec::with_capacity(names.len()), Vec::with_capacity(names.len()));
+    let (mut key, mut chosen) = (Vec::with_capacity(names.len()), BTreeSet::new());
     for name in names {
         let found = published.iter().enumerate().find(|(_, column)| *column.column.name == **name);
         let Some((index, found)) = found else {
@@ -102,22 +119,23 @@ pub fn choose(
             return Err(IdentityProblem::KeyNotInIdentity { column: name.clone() });
         }
         key.push(index);
-        chosen.push(found.attnum);
+        chosen.insert(found.attnum);
     }
-    let proves = |index: &CatalogIndex| {
+    let is_within = |index: &CatalogIndex| {
         index.usable && !index.attnums.is_empty() && index.attnums.iter().all(|attnum| chosen.contains(attnum))
     };
-    Ok(ChosenKey { columns: key, proven: indexes.iter().any(proves) })
-}
-
-fn attnums(index: Option<&CatalogIndex>) -> &[i16] {
-    index.map_or(&[], |index| &index.attnums)
+    if !indexes.iter().any(is_within) {
+        return Err(IdentityProblem::KeyNotUnique { columns: names.iter().cloned().collect() });
+    }
+    Ok(in_order(key, &event_key(columns, indexes)))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::{schema::Column, types::ColumnType};
+
+    const FULL: (ReplicaIdentity, bool) = (ReplicaIdentity::Full, false);
 
     fn column(attnum: i16, name: &str, nullable: bool) -> CatalogColumn {
         let column = Column {
@@ -139,41 +157,47 @@ mod tests {
         CatalogIndex { name: "i".into(), primary, identity: false, usable: true, attnums: attnums.to_vec() }
     }
 
-    fn names(names: &[&str]) -> Vec<String> {
+    fn names(names: &[&str]) -> BTreeSet<String> {
         names.iter().map(ToString::to_string).collect()
     }
 
     #[test]
     fn a_key_is_of_columns_that_every_old_row_brings_and_that_are_never_null() {
-        let mut columns =
-            [column(1, "hidden", false), column(2, "id", false), column(4, "at", false), column(5, "n", true)];
+        let mut columns = [
+            column(1, "hidden", false),
+            column(2, "id", false),
+            column(3, "at", false),
+            column(4, "tenant", false),
+            column(5, "n", true),
+        ];
         columns[0].published = false;
-        let primary = [index(&[2, 4], true)];
-        let key = |list: &[&str], identity| choose(&names(list), identity, &columns, &primary);
-        let chosen = |columns: &[usize], proven| Ok(ChosenKey { columns: columns.to_vec(), proven });
-        // Positions are among published columns.
-        assert_eq!(key(&["at", "id"], ReplicaIdentity::Full), chosen(&[1, 0], true));
-        assert_eq!(key(&["id"], ReplicaIdentity::Full), chosen(&[0], false));
-        assert_eq!(key(&["id"], ReplicaIdentity::Default), chosen(&[0], false));
+        let indexes = [index(&[3, 2], true), index(&[2], false)];
+        let key = |list: &[&str], identity| choose(&names(list), identity, &columns, &indexes);
+        // Positions are among published columns, in their order but for the key that the table has anyway.
+        assert_eq!(key(&["tenant", "id"], FULL), Ok(vec![0, 2]));
+        assert_eq!(key(&["at", "id"], FULL), Ok(vec![1, 0]));
+        assert_eq!(key(&["id"], (ReplicaIdentity::Default, false)), Ok(vec![0]));
         let absent = |column: &str| Err(IdentityProblem::NoKeyColumn { column: column.into() });
-        assert_eq!(key(&["id", "gone"], ReplicaIdentity::Full), absent("gone"));
-        assert_eq!(key(&["hidden"], ReplicaIdentity::Full), absent("hidden"));
-        assert_eq!(key(&["n"], ReplicaIdentity::Full), Err(IdentityProblem::NullableKeyColumn { column: "n".into() }));
+        assert_eq!(key(&["gone", "id"], FULL), absent("gone"));
+        assert_eq!(key(&["hidden"], FULL), absent("hidden"));
+        assert_eq!(key(&["id", "n"], FULL), Err(IdentityProblem::NullableKeyColumn { column: "n".into() }));
         let not_sent = Err(IdentityProblem::KeyNotInIdentity { column: "id".into() });
-        assert_eq!(key(&["id"], ReplicaIdentity::Nothing), not_sent);
-        assert_eq!(key(&["id"], ReplicaIdentity::Index), not_sent);
-        assert_eq!(choose(&names(&["id"]), ReplicaIdentity::Default, &columns, &[]), not_sent);
+        assert_eq!(key(&["id"], (ReplicaIdentity::Nothing, false)), not_sent);
+        assert_eq!(key(&["id"], (ReplicaIdentity::Index, false)), not_sent);
+        let deferrable = [CatalogIndex { usable: false, ..index(&[2], true) }, index(&[2], false)];
+        assert_eq!(choose(&names(&["id"]), (ReplicaIdentity::Default, false), &columns, &deferrable), not_sent);
+        assert_eq!(key(&["id"], (ReplicaIdentity::Full, true)), Err(IdentityProblem::KeyOfPartitioned));
     }
 
     #[test]
-    fn an_index_within_the_key_proves_it_and_one_beyond_it_does_not() {
+    fn a_unique_index_has_to_be_within_the_key() {
         let columns = [column(1, "a", false), column(2, "b", false)];
-        let proven = |indexes: &[CatalogIndex]| {
-            choose(&names(&["a"]), ReplicaIdentity::Full, &columns, indexes).map(|key| key.proven)
-        };
-        assert_eq!(proven(&[index(&[1], false)]), Ok(true));
-        assert_eq!(proven(&[index(&[1, 2], true)]), Ok(false));
-        assert_eq!(proven(&[CatalogIndex { usable: false, ..index(&[1], false) }]), Ok(false));
-        assert_eq!(proven(&[CatalogIndex { usable: false, ..index(&[], false) }, index(&[], false)]), Ok(false));
+        let key = |indexes: &[CatalogIndex]| choose(&names(&["a"]), FULL, &columns, indexes);
+        let not_unique = Err(IdentityProblem::KeyNotUnique { columns: vec!["a".into()] });
+        assert_eq!(key(&[index(&[1], false)]), Ok(vec![0]));
+        assert_eq!(key(&[index(&[1, 2], true)]), not_unique);
+        assert_eq!(key(&[CatalogIndex { usable: false, ..index(&[1], false) }]), not_unique);
+        assert_eq!(key(&[index(&[], false)]), not_unique);
+        assert_eq!(key(&[]), not_unique);
     }
 }

@@ -3,7 +3,7 @@
 use globset::{Glob, GlobSet, GlobSetBuilder};
 use tokio_postgres::{Row, error::SqlState};
 
-use super::{error::Error, key_columns::KeyColumns, published, shape::Shapes, writers};
+use super::{catalog, error::Error, key_columns::KeyColumns, published, recovery, shape::Shapes, writers};
 use crate::{
     postgres::{Client, sqlstate},
     retry::chain,
@@ -149,8 +149,10 @@ pub struct PublicationReport {
 /// Options with which walrelay creates a publication: every operation, partitioned tables under the root's name (trap T33).
 const OPTIONS: &str = "publish = 'insert, update, delete, truncate', publish_via_partition_root = true";
 
-/// Makes sure that the publication holds every table that the patterns want.
+/// Makes sure that the publication holds every table that the patterns want. At a stand-by nothing can be created or altered.
 pub async fn ensure(client: &Client, spec: &PublicationSpec) -> Result<PublicationReport, Error> {
+    let may_create = spec.create && !recovery::is_stand_by(client).await?;
+    let spec = &PublicationSpec { create: may_create, ..spec.clone() };
     let tables = wanted(client, spec).await?;
     spec.shapes.check(client, &tables)?;
     if let Some(table) = spec.keys.strangers(&tables).next() {
@@ -237,7 +239,7 @@ pub async fn take_in_signals(client: &Client, spec: &PublicationSpec) -> Result<
     let Some(table) = &spec.signal_table else { return Ok(None) };
     let found = look_for_signals(client, spec, table).await?;
     let SignalTable::Lacking { sql } = &found else { return Ok(Some(found)) };
-    if !spec.create {
+    if !spec.create || recovery::is_stand_by(client).await? {
         return Ok(Some(found));
     }
     // Nothing else waits for who has the table for itself.
@@ -297,7 +299,11 @@ pub async fn join(client: &Client, spec: &PublicationSpec, table: &TableName) ->
     if !spec.create {
         return Err(Error::PublicationLacks { publication, tables: vec![table.clone()], sql: add });
     }
-    if !has_identity(client, table).await.map_err(|error| Error::statement(doing.clone(), error))? {
+    let is_told_apart = match spec.keys.of(table) {
+        Some(_) => is_fit(client, spec, table).await?,
+        None => has_identity(client, table).await.map_err(|error| Error::statement(doing.clone(), error))?,
+    };
+    if !is_told_apart {
         return Ok(Joined::Keyless);
     }
     // Who waits for a lock keeps others waiting: it is asked for where it is likely to be there.
@@ -320,6 +326,16 @@ pub async fn join(client: &Client, spec: &PublicationSpec, table: &TableName) ->
             Ok(Joined::Busy)
         }
         Err(error) => Err(Error::statement(doing, error)),
+    }
+}
+
+/// Whether a table can have the key that is configured for it, and be updated in a publication; an error says why it cannot have the key.
+async fn is_fit(client: &Client, spec: &PublicationSpec, table: &TableName) -> Result<bool, Error> {
+    let found = catalog::preview(client, std::slice::from_ref(table), &spec.keys).await?;
+    let Some(found) = found.by_name(table) else { return Ok(false) };
+    match found.key_problem() {
+        Some(problem) => Err(Error::KeyColumnsUnfit { table: table.clone(), problem: problem.clone() }),
+        None => Ok(found.problems.is_empty()),
     }
 }
 

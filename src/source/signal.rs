@@ -186,6 +186,9 @@ async fn look<'a>(
             refused("does not exist", "Name it as schema.table, in the server's own case.".to_owned())
         });
     };
+    if let Some(problem) = found.key_problem() {
+        return Err(refused("cannot have the key that is configured for it", problem.remedy(table)));
+    }
     if found.relation.key.is_empty() {
         let hint = "Rows without a key cannot be told from those that are there: give it a primary key, or take a new snapshot.";
         return Err(refused("has no key", hint.to_owned()));

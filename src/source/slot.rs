@@ -34,7 +34,7 @@ pub struct SlotState {
     pub failover: bool,
     /// A stand-by's copy of the primary's slot, which nobody can use before the promotion (17+).
     pub synchronised: bool,
-    /// Why it was invalidated (17+).
+    /// Why it was invalidated (17+; by a conflict with the primary, at a stand-by: 16).
     pub invalidation_reason: Option<String>,
 }
 
@@ -133,7 +133,12 @@ fn state_query(server_version: u32) -> String {
         from_17("s.failover", "false"),
         // Once promoted, the server says the same of it, and lets it be used.
         from_17("s.synced AND pg_is_in_recovery()", "false"),
-        from_17("s.invalidation_reason", "NULL::text"),
+        match server_version {
+            170_000.. => "s.invalidation_reason",
+            160_000.. =>
+                "CASE WHEN s.conflicting THEN 'the primary has removed rows that it needs, or lowered wal_level' END",
+            _ => "NULL::text",
+        },
     )
 }
 

@@ -75,6 +75,7 @@ mod sink_resync_related;
 mod sink_support;
 mod snapshot;
 mod special;
+mod stand_by_source;
 mod standby;
 mod stopped;
 mod streamed;

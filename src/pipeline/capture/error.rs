@@ -102,6 +102,16 @@ pub enum Error {
         /// Highest LSN that may have been published.
         ceiling: Lsn,
     },
+    /// The source is a stand-by that has not replayed what was published, as after its restart.
+    #[error(
+        "the source is a stand-by that has replayed its primary's log to {replayed}, below {ceiling}, which may have been published"
+    )]
+    StandByBehind {
+        /// Where its log ends.
+        replayed: Lsn,
+        /// Highest LSN that may have been published.
+        ceiling: Lsn,
+    },
     /// The slot is gone.
     #[error("replication slot {slot} does not exist any more; changes behind {flush} may be lost")]
     SlotMissing {
@@ -438,6 +448,7 @@ impl Classify for Error {
             | Self::Replaced { .. } => Severity::Definite,
             Self::SlotInUse { .. }
             | Self::SlotSynchronised { .. }
+            | Self::StandByBehind { .. }
             | Self::StateMoved { .. }
             | Self::StreamEnded
             | Self::SnapshotTask
@@ -480,6 +491,7 @@ impl Classify for Error {
             }
             Self::SlotUnusable { slot, .. } => format!("Before the first start configure another name in [capture] slot. If capture has used the slot before, or nothing else does, drop it (SELECT pg_drop_replication_slot('{slot}');), with [capture] on_gap = \"resnapshot\" in the first case."),
             Self::SlotSynchronised { .. } => "It is tried again until the server is promoted (SELECT pg_promote();). If its primary works, let [source] host lead there.".into(),
+            Self::StandByBehind { .. } => "It is tried again until the stand-by has caught up: see that it receives from its primary (pg_stat_wal_receiver). One whose primary is lost goes on when it is promoted.".into(),
             Self::NoFailoverSlot { .. } => "Set [capture] failover = \"auto\".".into(),
             Self::SlotInUse { .. } => "This one waits until the other ends: end it, or configure another name in [capture] slot.".into(),
             Self::State { topic, .. } => format!("The topic {topic} must be written by walrelay only; a newer version of walrelay may have written it."),

@@ -52,6 +52,7 @@ mod reading;
 mod resync;
 mod resyncs;
 mod routes;
+mod server;
 mod session;
 mod settings;
 mod signal_table;

@@ -23,6 +23,7 @@ use super::{
     reading,
     resync::Run,
     resyncs::Resyncs,
+    server,
     session::Session,
     settings::{CaptureDeps, CaptureSettings, SnapshotMode},
     slot_watch, standby, standing,
@@ -135,7 +136,7 @@ impl Opening<'_> {
     async fn begin(mut self, peeked: State) -> Result<Option<Opened>, Error> {
         let settings = self.deps.settings.clone();
         let mut replication = ReplicationConnection::connect(&settings.source).await?;
-        let server = self.server(&mut replication, peeked.checkpoint.as_ref()).await?;
+        let server = server::look(&self.client, &mut replication, peeked.checkpoint.as_ref()).await?;
         let slot = self.slot().await?;
         start::check_names(peeked.checkpoint.as_ref(), &settings.prefix, &settings.encoder.topics)?;
         start::check_headers(peeked.checkpoint.as_ref(), settings.encoder.content.own_headers)?;
@@ -295,22 +296,6 @@ impl Opening<'_> {
         if topics.is_empty() { Ok(()) } else { Err(Error::UnknownTopics { topics, state: state_topic(prefix) }) }
     }
 
-    async fn server(
-        &self,
-        replication: &mut ReplicationConnection,
-        checkpoint: Option<&Checkpoint>,
-    ) -> Result<Server, Error> {
-        let identity = replication.identify_system().await?;
-        let mut switch_point = None;
-        if let Some(checkpoint) = checkpoint.filter(|checkpoint| checkpoint.timeline != identity.timeline) {
-            let history = replication.timeline_history(identity.timeline).await?;
-            switch_point =
-                history.iter().find(|switch| switch.timeline == checkpoint.timeline).map(|switch| switch.switch);
-        }
-        let (system_id, timeline, wal_end) = (identity.system_id, identity.timeline, identity.xlogpos);
-        Ok(Server { system_id, timeline, wal_end, switch_point })
-    }
-
     async fn slot(&mut self) -> Result<Option<Slot>, Error> {
         let settings = &self.deps.settings;
         self.found = standby::settled_slot(&self.client, settings).await?;
@@ -448,6 +433,9 @@ impl Opening<'_> {
             failover: streaming && self.marking.creates,
             temporary: !streaming,
         };
+        if server.stands_by {
+            server::tell_wait(&self.deps.health);
+        }
         let slot = replication.create_logical_slot(&settings.slot, options, SLOT_LIMIT).await?;
         let at = slot.consistent_point;
         tracing::info!(slot = %settings.slot, consistent_point = %at, timeline = server.timeline, "created replication slot");

@@ -333,7 +333,8 @@ impl Routes {
 
     /// A plan for a stopped table; without one every change counts as one.
     async fn counting_plan(&self, body: &RelationBody, encoder: &mut Encoder) -> Option<Arc<Plan>> {
-        let relation = self.session.describe(body, &self.types, self.last_version(body.oid).as_deref()).await.ok()?;
+        let last = self.last_version(body.oid);
+        let relation = self.session.describe_counted(body, &self.types, last.as_deref()).await.ok()?;
         let topic = self.session.settings.encoder.topics.of_table(&relation.name).ok()?;
         let kept = self.session.key_form(&topic).await;
         if let Ok(plan) = encoder.prepare(&relation, kept.as_ref(), &Unregistered).await {

@@ -183,15 +183,30 @@ impl Session {
         }
         let catalog = self.catalog().await?;
         let table = catalog.by_oid(body.oid);
-        if let Some((table, problem)) = table.and_then(|table| Some((table, table.key_problem()?)))
-            && source::version::agrees(body, &table.relation)
-        {
+        if let Some((table, problem)) = table.and_then(|table| Some((table, table.key_problem()?))) {
             let table = table.relation.name.clone();
             return Err(source::Error::KeyColumnsUnfit { table, problem: problem.clone() }.into());
         }
         let catalog = table.map(|table| &table.relation);
         let described = source::version::describe(&self.client, body, catalog, last, types).await?;
         Ok(keys.put(body, described)?)
+    }
+
+    /// The same for changes that are counted and not published. They are counted by the key under which the table was published before: it
+    /// tells which updates are two events, also where another key is configured by now.
+    pub(super) async fn describe_counted(
+        &self,
+        body: &RelationBody,
+        types: &HashMap<u32, TypeBody>,
+        last: Option<&Relation>,
+    ) -> Result<Relation, Error> {
+        let catalog = self.catalog().await?;
+        let catalog = catalog.by_oid(body.oid).map(|table| &table.relation);
+        let described = source::version::describe(&self.client, body, catalog, last, types).await?;
+        Ok(match last.and_then(|last| last.key_in(&described)) {
+            Some(key) => Relation { key, ..described },
+            None => self.settings.publication.keys.put(body, described.clone()).unwrap_or(described),
+        })
     }
 
     async fn catalog(&self) -> Result<source::catalog::Catalog, Error> {

@@ -25,6 +25,8 @@ pub(super) struct Server {
     pub(super) wal_end: Lsn,
     /// Where the server's history left the recorded timeline, if it did.
     pub(super) switch_point: Option<Lsn>,
+    /// It replays another server's WAL, and may have more of it soon.
+    pub(super) stands_by: bool,
 }
 
 /// What the server says of the slot, as far as the decision needs it.
@@ -138,6 +140,7 @@ pub(super) fn decide(
             let (at, epoch) = (place_of_snapshot(checkpoint, slot), checkpoint.epoch);
             return Ok(Start::Unfinished { at, timeline: server.timeline, drop_slot, epoch });
         }
+        Err(Trouble::Behind(error)) => return Err(error),
         Err(Trouble::Gap(error)) => (error, checkpoint.epoch),
         Err(Trouble::Fork(error)) => (error, checkpoint.epoch.saturating_add(1)),
     };
@@ -164,6 +167,8 @@ fn place_of_snapshot(checkpoint: &Checkpoint, slot: Option<Slot>) -> Result<Lsn,
 enum Trouble {
     /// The snapshot was cut.
     Snapshot,
+    /// A stand-by has not come to what was published, as after its restart.
+    Behind(Error),
     /// Changes are missing; LSNs are still unique.
     Gap(Error),
     /// LSNs may mean other contents than what was published under them.
@@ -182,6 +187,11 @@ fn gap(name: &str, checkpoint: &Checkpoint, server: Server, slot: Option<Slot>) 
     };
     // Where nothing is published the stream passes the ceiling; what lies below is taken for received all the same.
     let received = checkpoint.ceiling.max(checkpoint.flush).max(checkpoint.published);
+    // Its log is the primary's: it comes to the same place on the same timeline, and to a later timeline by way of the earlier ones.
+    if server.stands_by && server.timeline <= checkpoint.timeline && history_ends < received {
+        let (replayed, ceiling) = (server.wal_end, received);
+        return Err(Trouble::Behind(Error::StandByBehind { replayed, ceiling }));
+    }
     if history_ends < received {
         return Err(Trouble::Fork(Error::Forked { timeline: server.timeline, history_ends, ceiling: received }));
     }
@@ -224,7 +234,8 @@ mod tests {
         }
     }
 
-    const SERVER: Server = Server { system_id: 7, timeline: 1, wal_end: Lsn(400), switch_point: None };
+    const SERVER: Server =
+        Server { system_id: 7, timeline: 1, wal_end: Lsn(400), switch_point: None, stands_by: false };
 
     #[expect(clippy::unnecessary_wraps, reason = "what `decide` takes")]
     fn slot(confirmed: u64) -> Option<Slot> {
@@ -302,6 +313,25 @@ mod tests {
         assert!(matches!(trusting(SERVER, lost), Err(Error::SlotLost { .. })));
         let behind = Server { wal_end: Lsn(299), ..SERVER };
         assert!(matches!(trusting(behind, slot(201)), Err(Error::Forked { .. })));
+    }
+
+    // trap T16
+    #[test]
+    fn a_stand_by_that_lacks_what_was_published_is_waited_for() {
+        let state = Checkpoint { timeline: 2, ..checkpoint(Phase::Streaming) };
+        let stand_by = Server { stands_by: true, wal_end: Lsn(299), timeline: 2, ..SERVER };
+        let start = |server| decide("s", Some(&state), server, slot(200), GapPolicy::Resnapshot);
+        let behind = |start| matches!(start, Err(Error::StandByBehind { ceiling: Lsn(300), .. }));
+        assert!(behind(start(stand_by)));
+        // After its restart it replays the end of an earlier timeline first.
+        assert!(behind(start(Server { timeline: 1, ..stand_by })));
+        assert_eq!(
+            start(Server { wal_end: Lsn(300), ..stand_by }).unwrap(),
+            Start::Resume { at: Lsn(200), timeline: 2 }
+        );
+        // Its primary lacks it for good.
+        let forked = Server { timeline: 3, switch_point: Some(Lsn(299)), wal_end: Lsn(400), ..stand_by };
+        assert_eq!(start(forked).unwrap(), Start::Again { drop_slot: true, epoch: 4 });
     }
 
     // trap T16

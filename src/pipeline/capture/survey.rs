@@ -25,6 +25,7 @@ use crate::{
     source::{
         self,
         catalog::PublishedTable,
+        identity::IdentityProblem,
         membership::{self, Membership},
         publication::{SignalTable, TablePatterns},
     },
@@ -405,14 +406,11 @@ async fn published(deps: &CaptureDeps, client: &postgres::Client) -> Result<Vec<
 
 /// An error where a table cannot have the key that is configured for it.
 fn judge_key(table: &PublishedTable) -> Result<(), Error> {
-    let name = &table.relation.name;
-    if let Some(problem) = table.key_problem() {
-        return Err(source::Error::KeyColumnsUnfit { table: name.clone(), problem: problem.clone() }.into());
-    }
-    if table.key_is_unproven {
-        tracing::warn!(table = %name, "no unique index says that its rows differ in capture.key_columns: those that do not become one at the target");
-    }
-    Ok(())
+    let unfit = |problem: &IdentityProblem| source::Error::KeyColumnsUnfit {
+        table: table.relation.name.clone(),
+        problem: problem.clone(),
+    };
+    table.key_problem().map_or(Ok(()), |problem| Err(unfit(problem).into()))
 }
 
 fn list(tables: &[TableName]) -> String {
@@ -542,14 +540,7 @@ mod tests {
     }
 
     fn published(relation: Relation) -> PublishedTable {
-        PublishedTable {
-            relation,
-            partitioned: false,
-            row_filter: None,
-            estimated_rows: None,
-            problems: Vec::new(),
-            key_is_unproven: false,
-        }
+        PublishedTable { relation, partitioned: false, row_filter: None, estimated_rows: None, problems: Vec::new() }
     }
 
     fn survey(relation: &Relation) -> Survey {

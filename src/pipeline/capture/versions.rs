@@ -93,7 +93,7 @@ impl Versions {
         layout: &Layout,
         position: Position,
     ) -> Result<Relation, Error> {
-        let configured = self.session.settings.publication.keys.agrees(known);
+        let configured = self.session.settings.publication.keys.agrees(known, layout);
         if !configured.unwrap_or_else(|| unlogged::keeps_key(known, layout)) {
             return Err(Error::KeyChanged { table: known.name.to_string() });
         }

@@ -121,7 +121,6 @@ fn table() -> Arc<PublishedTable> {
         row_filter: None,
         estimated_rows: None,
         problems: Vec::new(),
-        key_is_unproven: false,
     })
 }
 

@@ -18,6 +18,7 @@ use crate::{
         self,
         catalog::{self, PublishedTable},
         publication::{self, PublicationSpec, SignalTable},
+        recovery,
         slot::{self, SlotState, SlotVerdict},
     },
 };
@@ -108,6 +109,8 @@ struct Server {
     sender_timeout_ms: i64,
     idle_slot_timeout: Option<String>,
     in_recovery: bool,
+    feedback: bool,
+    version: i32,
 }
 
 impl Server {
@@ -125,7 +128,8 @@ impl Server {
             (SELECT setting::bigint FROM pg_settings WHERE name = 'max_slot_wal_keep_size') AS keep_size, \
             (SELECT setting::bigint FROM pg_settings WHERE name = 'wal_sender_timeout') AS sender_timeout, \
             current_setting('idle_replication_slot_timeout', true) AS idle_slot_timeout, \
-            pg_is_in_recovery() AS in_recovery";
+            pg_is_in_recovery() AS in_recovery, current_setting('hot_standby_feedback')::boolean AS feedback, \
+            current_setting('server_version_num')::int AS version";
         let failed = |error| postgres::Error::statement(doing, error);
         let row = client.query_one(sql, &[]).await.map_err(failed)?;
         Self::from_row(&row).map_err(failed)
@@ -142,7 +146,30 @@ impl Server {
             sender_timeout_ms: row.try_get("sender_timeout")?,
             idle_slot_timeout: row.try_get("idle_slot_timeout")?,
             in_recovery: row.try_get("in_recovery")?,
+            feedback: row.try_get("feedback")?,
+            version: row.try_get("version")?,
         })
+    }
+
+    /// What a stand-by lacks to be captured from.
+    fn stands_by(&self, findings: &mut Findings) {
+        let subject = "recovery";
+        if self.version < 160_000 {
+            findings.problem(
+                subject,
+                "the server is a stand-by, whose log can be decoded from PostgreSQL 16 on",
+                "Capture from the primary.",
+            );
+        } else if self.feedback {
+            let message = "the server is a stand-by: the publication is made at its primary, no table is read again, and a snapshot that is cut starts over";
+            findings.ok(subject, message);
+        } else {
+            findings.warning(
+                subject,
+                "hot_standby_feedback is off: the primary may remove rows of its catalog that the slot of this stand-by needs, and the slot is lost",
+                "ALTER SYSTEM SET hot_standby_feedback = on; SELECT pg_reload_conf(); and give it a physical slot (primary_slot_name).",
+            );
+        }
     }
 
     fn settings(&self, findings: &mut Findings, slot: Option<&SlotState>) {
@@ -156,11 +183,7 @@ impl Server {
             );
         }
         if self.in_recovery {
-            findings.problem(
-                "recovery",
-                "the server is a stand-by, where no publication can be created",
-                "Capture from the primary.",
-            );
+            self.stands_by(findings);
         }
         room(findings, "max_replication_slots", self.slots, slot.is_some());
         room(findings, "max_wal_senders", self.senders, slot.is_some_and(|slot| slot.active_pid.is_some()));
@@ -340,7 +363,9 @@ async fn judge_publication(
         _ => return Err(error),
     };
     let may = owns_all && holds(client, right, &look.name).await?;
-    if !may || !deps.publication.create {
+    if recovery::is_stand_by(client).await? {
+        findings.problem(subject, error.to_string(), format!("At the primary, as owner of the tables: {sql}"));
+    } else if !may || !deps.publication.create {
         findings.problem(subject, error.to_string(), format!("As owner of the tables: {sql}"));
     } else {
         findings.ok(subject, format!("{error}; capture {done}"));

@@ -83,15 +83,12 @@ impl Rights {
         for problem in &table.problems {
             let (message, remedy) = (problem.describe(name), problem.remedy(name));
             // NOTHING is never a default: somebody wants the table to be append-only
-            if problem.blocks_changes() && *problem != IdentityProblem::Nothing {
+            let refuses = problem.blocks_changes() && *problem != IdentityProblem::Nothing;
+            if refuses || problem.is_of_configured_key() {
                 findings.problem(&subject, message, remedy);
             } else {
                 findings.warning(&subject, message, remedy);
             }
-        }
-        if table.key_is_unproven {
-            let (message, remedy) = unproven(table);
-            findings.warning(&subject, message, remedy);
         }
         if table.problems.is_empty() && !self.unreadable.contains(&table.relation.oid) {
             findings.ok(subject, summary(table));
@@ -124,21 +121,6 @@ fn summary(table: &PublishedTable) -> String {
         ReplicaIdentity::Default | ReplicaIdentity::Nothing => "the primary key",
     };
     format!("key ({}), replica identity {identity}", key(table).join(", "))
-}
-
-/// What is to be known of a key that no index proves, and how to prove it.
-fn unproven(table: &PublishedTable) -> (String, String) {
-    let columns: Vec<String> = key(table).into_iter().map(quote_identifier).collect();
-    let (list, name) = (columns.join(", "), table.relation.name.quoted());
-    (
-        format!(
-            "no unique index says that rows differ in capture.key_columns ({list}): those that do not become one at the target"
-        ),
-        format!(
-            "See that there are none: SELECT {list}, count(*) FROM {name} GROUP BY {list} HAVING count(*) > 1; \
-             or have the server see to it: CREATE UNIQUE INDEX ON {name} ({list});"
-        ),
-    )
 }
 
 /// Names of the event key's columns, in key order.
