@@ -44,21 +44,31 @@ impl KeyColumns {
         self.0.keys().filter(|table| !tables.contains(table))
     }
 
-    /// Whether a version has the key that is configured for its table, and the rows of the table differ in it at present; `None` where its
-    /// indexes decide.
+    /// Whether a version has the key that is configured for its table; `None` where its indexes decide.
     #[must_use]
-    pub fn agrees(&self, version: &Relation, layout: &Layout) -> Option<bool> {
+    pub fn agrees(&self, version: &Relation) -> Option<bool> {
         let names = self.of(&version.name)?;
-        let key: Vec<_> = version.key.iter().filter_map(|index| version.columns.get(*index)).collect();
-        let has_names = key.len() == names.len() && key.iter().all(|column| names.contains(&*column.name));
-        let attnums: Option<BTreeSet<i16>> = key.iter().map(|column| Some(layout.find(column)?.attnum)).collect();
-        // A key whose columns the catalog does not have as they are described is not judged.
-        Some(has_names && attnums.is_none_or(|attnums| layout.keys.iter().any(|unique| unique.is_subset(&attnums))))
+        let mut key = version.key.iter().filter_map(|index| version.columns.get(*index));
+        Some(version.key.len() == names.len() && key.all(|column| names.contains(&*column.name)))
     }
 
-    /// Gives a version the key that is configured for its table, whatever indexes the catalog has by now. An error where the version has not
-    /// got the columns, or its old rows do not bring them: changes would be published under no key or another one.
-    pub fn put(&self, message: &RelationBody, relation: Relation) -> Result<Relation, Error> {
+    /// An error where no unique index is within the configured key of a version at present.
+    pub fn must_be_unique(&self, version: &Relation, layout: &Layout) -> Result<(), Error> {
+        let Some(names) = self.of(&version.name) else { return Ok(()) };
+        let key = version.key.iter().filter_map(|index| version.columns.get(*index));
+        let attnums: Option<BTreeSet<i16>> = key.map(|column| Some(layout.find(column)?.attnum)).collect();
+        // A key whose columns the catalog does not have as they are described is not judged.
+        if attnums.is_none_or(|attnums| layout.keys.iter().any(|unique| unique.is_subset(&attnums))) {
+            return Ok(());
+        }
+        let problem = IdentityProblem::KeyNotUnique { columns: names.iter().cloned().collect() };
+        Err(Error::KeyColumnsUnfit { table: version.name.clone(), problem })
+    }
+
+    /// Gives a version the key that is configured for its table, whatever indexes the catalog has by now, in the order that the version before
+    /// had it. An error where the version has not got the columns, or its old rows do not bring them: changes would be published under no key
+    /// or another one.
+    pub fn put(&self, message: &RelationBody, relation: Relation, last: Option<&Relation>) -> Result<Relation, Error> {
         let Some(names) = self.of(&relation.name) else { return Ok(relation) };
         let unfit = |problem: IdentityProblem| Error::KeyColumnsUnfit { table: relation.name.clone(), problem };
         let mut key = Vec::with_capacity(names.len());
@@ -71,7 +81,8 @@ impl KeyColumns {
             }
             key.push(index);
         }
-        let key = in_order(key, &relation.key);
+        let before = last.and_then(|last| last.key_in(&relation));
+        let key = in_order(key, before.as_ref().unwrap_or(&relation.key));
         Ok(Relation { key, ..relation })
     }
 }

@@ -11,6 +11,8 @@ const TABLES: &str =
     CREATE TABLE parts (id int NOT NULL UNIQUE, at int, n int, body text, PRIMARY KEY (at, id));
     CREATE TABLE orders (id int PRIMARY KEY, n int, tenant int NOT NULL, body text);
     ALTER TABLE orders REPLICA IDENTITY FULL;
+    CREATE TABLE quiet (id int PRIMARY KEY, n int NOT NULL);
+    ALTER TABLE quiet REPLICA IDENTITY FULL;
     ALTER TABLE seats ALTER body SET STORAGE EXTERNAL; ALTER TABLE parts ALTER body SET STORAGE EXTERNAL;
     ALTER TABLE orders ALTER body SET STORAGE EXTERNAL;
     INSERT INTO seats SELECT n % 5, n, n + 10, 'first', repeat('x', 9000) FROM generate_series(1, 40) n;
@@ -141,7 +143,7 @@ async fn key_columns_that_rows_are_not_told_apart_by_are_refused() {
 async fn other_key_columns_stop_the_table_until_they_are_set_back() {
     let mut scenario = Scenario::new("key_columns_other").await;
     scenario.source(TABLES).await;
-    let columns = table(&[("seats", "badge"), ("parts", "id"), ("orders", "tenant, id")]);
+    let columns = table(&[("seats", "badge"), ("parts", "id"), ("orders", "tenant, id"), ("quiet", "n, id")]);
     scenario.settings.set("capture.key_columns", columns.clone());
     let (mut capture, _apply) = (scenario.capture().await, scenario.apply().await);
     let tables = ["seats", "parts", "orders"];
@@ -149,7 +151,9 @@ async fn other_key_columns_stop_the_table_until_they_are_set_back() {
         scenario.await_equal(table).await;
     }
     capture.stop(LIMIT).await.unwrap_or_else(|error| panic!("{error}"));
-    scenario.settings.set("capture.key_columns", table(&[("parts", "id"), ("orders", "id, tenant")]));
+    scenario
+        .settings
+        .set("capture.key_columns", table(&[("parts", "id"), ("orders", "id, tenant"), ("quiet", "n, id")]));
     let mut capture = scenario.capture().await;
     scenario.source(CHANGES).await;
     for table in ["parts", "orders"] {
@@ -169,7 +173,9 @@ async fn other_key_columns_stop_the_table_until_they_are_set_back() {
     // What no longer tells rows apart stops its table: an index that is gone, a NULL, and old rows that lack the key.
     let before = scenario.target_value("SELECT count(*) FROM seats").await;
     scenario.source("ALTER TABLE orders DROP CONSTRAINT orders_pkey; INSERT INTO orders VALUES (4, 7, 7)").await;
-    await_stopped(&scenario, "public.orders").await;
+    await_stopped(&scenario, "public.orders: no unique index is within").await;
+    scenario.source("ALTER TABLE quiet DROP CONSTRAINT quiet_pkey; INSERT INTO quiet VALUES (1, 2)").await;
+    await_stopped(&scenario, "public.quiet: no unique index is within").await;
     scenario.source("ALTER TABLE parts REPLICA IDENTITY NOTHING; INSERT INTO parts VALUES (200, 8)").await;
     await_stopped(&scenario, "public.parts: capture.key_columns names id, which the replica identity leaves out").await;
     scenario.source("ALTER TABLE seats ALTER badge DROP NOT NULL; INSERT INTO seats VALUES (9, 1), (9, 2)").await;

@@ -112,6 +112,14 @@ pub enum Error {
         /// Highest LSN that may have been published.
         ceiling: Lsn,
     },
+    /// The source has gone over to another timeline in a session that began while it was a stand-by.
+    #[error("the source has gone over from timeline {from} to {to}: the session begins again")]
+    OtherTimeline {
+        /// That of the session.
+        from: u32,
+        /// That of the server.
+        to: u32,
+    },
     /// The slot is gone.
     #[error("replication slot {slot} does not exist any more; changes behind {flush} may be lost")]
     SlotMissing {
@@ -449,6 +457,7 @@ impl Classify for Error {
             Self::SlotInUse { .. }
             | Self::SlotSynchronised { .. }
             | Self::StandByBehind { .. }
+            | Self::OtherTimeline { .. }
             | Self::StateMoved { .. }
             | Self::StreamEnded
             | Self::SnapshotTask
@@ -491,7 +500,7 @@ impl Classify for Error {
             }
             Self::SlotUnusable { slot, .. } => format!("Before the first start configure another name in [capture] slot. If capture has used the slot before, or nothing else does, drop it (SELECT pg_drop_replication_slot('{slot}');), with [capture] on_gap = \"resnapshot\" in the first case."),
             Self::SlotSynchronised { .. } => "It is tried again until the server is promoted (SELECT pg_promote();). If its primary works, let [source] host lead there.".into(),
-            Self::StandByBehind { .. } => "It is tried again until the stand-by has caught up: see that it receives from its primary (pg_stat_wal_receiver). One whose primary is lost goes on when it is promoted.".into(),
+            Self::StandByBehind { .. } => "It is tried again until the stand-by has caught up: see that it receives from its primary (pg_stat_wal_receiver). One whose primary is lost goes on when it is promoted, if it has all of that.".into(),
             Self::NoFailoverSlot { .. } => "Set [capture] failover = \"auto\".".into(),
             Self::SlotInUse { .. } => "This one waits until the other ends: end it, or configure another name in [capture] slot.".into(),
             Self::State { topic, .. } => format!("The topic {topic} must be written by walrelay only; a newer version of walrelay may have written it."),
@@ -528,7 +537,7 @@ impl Classify for Error {
             Self::BatchTooLarge { .. } => "The next session makes smaller ones.".into(),
             Self::LittleWal { .. } => "Raise max_slot_wal_keep_size on the source for the time of the snapshot (ALTER SYSTEM SET max_slot_wal_keep_size = '…'; SELECT pg_reload_conf();), or, where little is written meanwhile, set [capture] snapshot_guard = \"off\".".into(),
             Self::SnapshotLacks { .. } => "The log says why each of them stopped. Mend that, or exclude them in [capture] exclude, and start again: the snapshot begins anew.".into(),
-            Self::TooManyTopics { .. } | Self::StateMoved { .. } | Self::StreamEnded | Self::SnapshotTask => return None,
+            Self::TooManyTopics { .. } | Self::StateMoved { .. } | Self::OtherTimeline { .. } | Self::StreamEnded | Self::SnapshotTask => return None,
         })
     }
 }

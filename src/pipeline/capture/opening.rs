@@ -23,7 +23,7 @@ use super::{
     reading,
     resync::Run,
     resyncs::Resyncs,
-    server,
+    server::{self, Timeline},
     session::Session,
     settings::{CaptureDeps, CaptureSettings, SnapshotMode},
     slot_watch, standby, standing,
@@ -100,6 +100,8 @@ struct Opening<'a> {
     put_off: bool,
     /// What holds is not what is configured.
     replays: bool,
+    /// Where the source is a stand-by.
+    timeline: Option<Timeline>,
 }
 
 /// Connects, decides where to begin, and copies if need be. `None` where there is nothing to stream.
@@ -128,6 +130,7 @@ pub(super) async fn open(deps: &CaptureDeps, tables: &Arc<Tables>) -> Result<Opt
         marking,
         put_off: false,
         replays: false,
+        timeline: None,
     };
     Box::pin(opening.begin(peeked)).await
 }
@@ -138,6 +141,7 @@ impl Opening<'_> {
         let mut replication = ReplicationConnection::connect(&settings.source).await?;
         let server = server::look(&self.client, &mut replication, peeked.checkpoint.as_ref()).await?;
         let slot = self.slot().await?;
+        self.timeline = Timeline::of(&settings, server).await?;
         start::check_names(peeked.checkpoint.as_ref(), &settings.prefix, &settings.encoder.topics)?;
         start::check_headers(peeked.checkpoint.as_ref(), settings.encoder.content.own_headers)?;
         let is_taken = start::is_snapshot_taken(peeked.checkpoint.as_ref(), server, &settings.slot);
@@ -438,6 +442,9 @@ impl Opening<'_> {
         }
         let slot = replication.create_logical_slot(&settings.slot, options, SLOT_LIMIT).await?;
         let at = slot.consistent_point;
+        if let Some(timeline) = &self.timeline {
+            timeline.must_last().await?;
+        }
         tracing::info!(slot = %settings.slot, consistent_point = %at, timeline = server.timeline, "created replication slot");
         checkpoint = Checkpoint {
             phase: Phase::Snapshot,
@@ -552,7 +559,7 @@ impl Opening<'_> {
         let settings = self.deps.settings.clone();
         let registry = Registry::new(&settings.registry)?;
         let (epoch, ceiling) = (checkpoint.epoch, checkpoint.ceiling);
-        let position = PositionRecord::new(store, checkpoint, flush);
+        let position = PositionRecord::new(store, checkpoint, flush, self.timeline);
         self.tables.settle_signals(Position { epoch, commit: ceiling, ordinal: 0 });
         let reads_again = !self.replays
             && settings.snapshot.copies()

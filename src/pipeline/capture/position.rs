@@ -10,6 +10,7 @@ use tokio::sync::{Mutex, watch};
 use super::{
     Error,
     options::OptionHistory,
+    server::Timeline,
     state::{Checkpoint, Phase, StateStore, Update},
 };
 use crate::lsn::Lsn;
@@ -20,13 +21,29 @@ pub(super) struct PositionRecord {
     store: StateStore,
     checkpoint: Arc<Mutex<Checkpoint>>,
     flush: Arc<watch::Sender<Lsn>>,
+    /// Where the source is a stand-by.
+    timeline: Option<Arc<Timeline>>,
 }
 
 impl PositionRecord {
-    /// Goes on from a checkpoint that is recorded already; `flush` reaches the task that owns the replication socket.
-    pub(super) fn new(store: StateStore, checkpoint: Checkpoint, flush: watch::Sender<Lsn>) -> Self {
+    /// Goes on from a checkpoint that is recorded already; `flush` reaches the task that owns the replication socket. Positions are recorded
+    /// while the `timeline` lasts.
+    pub(super) fn new(
+        store: StateStore,
+        checkpoint: Checkpoint,
+        flush: watch::Sender<Lsn>,
+        timeline: Option<Timeline>,
+    ) -> Self {
         flush.send_replace(checkpoint.flush);
-        Self { store, checkpoint: Arc::new(Mutex::new(checkpoint)), flush: Arc::new(flush) }
+        let (checkpoint, flush) = (Arc::new(Mutex::new(checkpoint)), Arc::new(flush));
+        Self { store, checkpoint, flush, timeline: timeline.map(Arc::new) }
+    }
+
+    async fn must_last(&self) -> Result<(), Error> {
+        match &self.timeline {
+            Some(timeline) => timeline.must_last().await,
+            None => Ok(()),
+        }
     }
 
     /// Events below it may have been published.
@@ -51,6 +68,7 @@ impl PositionRecord {
         if checkpoint.ceiling > wanted {
             return Ok(checkpoint.ceiling);
         }
+        self.must_last().await?;
         let ceiling = Lsn(wanted.0.saturating_add(1)).max(received);
         let raised = Checkpoint { ceiling, ..checkpoint.clone() };
         self.store.write(&[Update::Checkpoint(Box::new(raised.clone()))]).await?;
@@ -66,6 +84,9 @@ impl PositionRecord {
         let published = published.max(checkpoint.published);
         if flush == checkpoint.flush && published == checkpoint.published && also.is_empty() {
             return Ok(());
+        }
+        if flush > checkpoint.flush || published > checkpoint.published {
+            self.must_last().await?;
         }
         let advanced = Checkpoint { flush, published, ..checkpoint.clone() };
         also.push(Update::Checkpoint(Box::new(advanced.clone())));

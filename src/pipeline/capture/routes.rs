@@ -214,17 +214,17 @@ impl Routes {
     ) -> Result<(), Error> {
         let (oid, name) = (body.oid, TableName::new(Arc::clone(&body.schema), Arc::clone(&body.table)));
         if self.session.tables.is_stopped(&name) {
-            let plan = self.counting_plan(&body, encoder).await;
+            let plan = self.counting_plan(&body, encoder).await?;
             self.by_oid.insert(oid, Route::Stopped { plan, topic: self.session.tables.topic_of(&name) });
             return Ok(());
         }
         if self.session.resyncs.joins_behind(oid, position) {
-            let plan = self.counting_plan(&body, encoder).await;
+            let plan = self.counting_plan(&body, encoder).await?;
             self.by_oid.insert(oid, Route::Early { plan, body: Box::new(body) });
             return Ok(());
         }
         if let Some((table, error)) = self.changed_hands(oid, &name) {
-            let plan = self.counting_plan(&body, encoder).await;
+            let plan = self.counting_plan(&body, encoder).await?;
             // It had the name before the table that joined, or that had another one.
             if self.session.resyncs.is_before_name(&table, position) {
                 self.by_oid.insert(oid, Route::Ignored { plan, departed: None });
@@ -245,7 +245,7 @@ impl Routes {
                 Ok(())
             }
             Err(error) if error.severity() == Severity::Definite => {
-                let plan = self.counting_plan(&body, encoder).await;
+                let plan = self.counting_plan(&body, encoder).await?;
                 self.by_oid.insert(oid, Route::Stopped { plan, topic: Some(topic.label()) });
                 self.session.stop_table(&name, position, &error, publisher).await
             }
@@ -274,7 +274,7 @@ impl Routes {
         encoder: &mut Encoder,
         publisher: &Publisher,
     ) -> Result<(), Error> {
-        let plan = self.counting_plan(body, encoder).await;
+        let plan = self.counting_plan(body, encoder).await?;
         let departed = match self.session.departed.find(body.oid) {
             Some((topic, relation)) => Running::departed(&self.session, encoder, publisher, relation, topic).await?,
             None => None,
@@ -331,18 +331,22 @@ impl Routes {
         Running::new(&self.session, encoder, relation, topic).await
     }
 
-    /// A plan for a stopped table; without one every change counts as one.
-    async fn counting_plan(&self, body: &RelationBody, encoder: &mut Encoder) -> Option<Arc<Plan>> {
+    /// A plan for a stopped table; without one every change counts as one. It must not depend on whether the server answered this time.
+    async fn counting_plan(&self, body: &RelationBody, encoder: &mut Encoder) -> Result<Option<Arc<Plan>>, Error> {
         let last = self.last_version(body.oid);
-        let relation = self.session.describe_counted(body, &self.types, last.as_deref()).await.ok()?;
-        let topic = self.session.settings.encoder.topics.of_table(&relation.name).ok()?;
+        let relation = match self.session.describe_counted(body, &self.types, last.as_deref()).await {
+            Ok(relation) => relation,
+            Err(error) if error.severity() == Severity::Transient => return Err(error),
+            Err(_) => return Ok(None),
+        };
+        let Ok(topic) = self.session.settings.encoder.topics.of_table(&relation.name) else { return Ok(None) };
         let kept = self.session.key_form(&topic).await;
         if let Ok(plan) = encoder.prepare(&relation, kept.as_ref(), &Unregistered).await {
-            return Some(plan);
+            return Ok(Some(plan));
         }
         // How many ordinals a change takes is no matter of masks, which may be configured otherwise when it comes again.
         let settings = EncoderSettings { masks: Masks::default(), ..self.session.settings.encoder.clone() };
-        Encoder::new(settings).prepare(&relation, kept.as_ref(), &Unregistered).await.ok()
+        Ok(Encoder::new(settings).prepare(&relation, kept.as_ref(), &Unregistered).await.ok())
     }
 
     /// The version before the next one: that in use, or else the newest that is known.

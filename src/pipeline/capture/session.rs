@@ -179,7 +179,7 @@ impl Session {
             self.published.iter().filter(|table| table.key_problem().is_none()).map(|table| &table.relation);
         let seen = known.find(|seen| source::version::agrees(body, seen) && source::version::may_have_key(body, seen));
         if let Some(seen) = seen {
-            return Ok(keys.put(body, Relation { identity: body.identity, ..seen.clone() })?);
+            return Ok(keys.put(body, Relation { identity: body.identity, ..seen.clone() }, last)?);
         }
         let catalog = self.catalog().await?;
         let table = catalog.by_oid(body.oid);
@@ -189,7 +189,7 @@ impl Session {
         }
         let catalog = table.map(|table| &table.relation);
         let described = source::version::describe(&self.client, body, catalog, last, types).await?;
-        Ok(keys.put(body, described)?)
+        Ok(keys.put(body, described, last)?)
     }
 
     /// The same for changes that are counted and not published. They are counted by the key under which the table was published before: it
@@ -200,12 +200,18 @@ impl Session {
         types: &HashMap<u32, TypeBody>,
         last: Option<&Relation>,
     ) -> Result<Relation, Error> {
-        let catalog = self.catalog().await?;
-        let catalog = catalog.by_oid(body.oid).map(|table| &table.relation);
-        let described = source::version::describe(&self.client, body, catalog, last, types).await?;
+        let mut known = self.published.iter().map(|table| &table.relation);
+        let described = match known.find(|seen| source::version::agrees(body, seen)) {
+            Some(seen) => Relation { identity: body.identity, ..seen.clone() },
+            None => {
+                let catalog = self.catalog().await?;
+                let catalog = catalog.by_oid(body.oid).map(|table| &table.relation);
+                source::version::describe(&self.client, body, catalog, last, types).await?
+            }
+        };
         Ok(match last.and_then(|last| last.key_in(&described)) {
             Some(key) => Relation { key, ..described },
-            None => self.settings.publication.keys.put(body, described.clone()).unwrap_or(described),
+            None => self.settings.publication.keys.put(body, described.clone(), None).unwrap_or(described),
         })
     }
 

@@ -187,8 +187,11 @@ fn gap(name: &str, checkpoint: &Checkpoint, server: Server, slot: Option<Slot>) 
     };
     // Where nothing is published the stream passes the ceiling; what lies below is taken for received all the same.
     let received = checkpoint.ceiling.max(checkpoint.flush).max(checkpoint.published);
-    // Its log is the primary's: it comes to the same place on the same timeline, and to a later timeline by way of the earlier ones.
-    if server.stands_by && server.timeline <= checkpoint.timeline && history_ends < received {
+    // Its log is the primary's: it comes to the same place on the same timeline, and to a later timeline by way of the earlier ones. One that
+    // is beyond that place on an earlier timeline has taken another way.
+    let may_come =
+        server.timeline == checkpoint.timeline || server.timeline < checkpoint.timeline && server.wal_end < received;
+    if server.stands_by && may_come && history_ends < received {
         let (replayed, ceiling) = (server.wal_end, received);
         return Err(Trouble::Behind(Error::StandByBehind { replayed, ceiling }));
     }
@@ -325,6 +328,8 @@ mod tests {
         assert!(behind(start(stand_by)));
         // After its restart it replays the end of an earlier timeline first.
         assert!(behind(start(Server { timeline: 1, ..stand_by })));
+        let other_way = start(Server { timeline: 1, wal_end: Lsn(400), ..stand_by });
+        assert_eq!(other_way.unwrap(), Start::Again { drop_slot: true, epoch: 4 });
         assert_eq!(
             start(Server { wal_end: Lsn(300), ..stand_by }).unwrap(),
             Start::Resume { at: Lsn(200), timeline: 2 }

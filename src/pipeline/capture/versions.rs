@@ -93,10 +93,11 @@ impl Versions {
         layout: &Layout,
         position: Position,
     ) -> Result<Relation, Error> {
-        let configured = self.session.settings.publication.keys.agrees(known, layout);
-        if !configured.unwrap_or_else(|| unlogged::keeps_key(known, layout)) {
+        let keys = &self.session.settings.publication.keys;
+        if !keys.agrees(known).unwrap_or_else(|| unlogged::keeps_key(known, layout)) {
             return Err(Error::KeyChanged { table: known.name.to_string() });
         }
+        keys.must_be_unique(known, layout)?;
         let mut relation = known.clone();
         self.tell_defaults(&mut relation, layout, position);
         let is_later = |other: &&Relation| other.lineage.number > known.lineage.number;
@@ -142,6 +143,7 @@ impl Versions {
         position: Position,
     ) -> Result<Relation, Error> {
         let mut relation = self.session.describe(body, types, last).await?;
+        self.session.settings.publication.keys.must_be_unique(&relation, layout)?;
         self.tell_defaults(&mut relation, layout, position);
         for (_, earlier) in self.of(body.oid) {
             relation.keep_optional(earlier);
