@@ -43,6 +43,15 @@ impl PublishedTable {
     pub fn key_problem(&self) -> Option<&IdentityProblem> {
         self.problems.iter().find(|problem| problem.is_of_configured_key())
     }
+
+    /// The same as an error.
+    pub fn must_have_key(&self) -> Result<(), Error> {
+        let unfit = |problem: &IdentityProblem| Error::KeyColumnsUnfit {
+            table: self.relation.name.clone(),
+            problem: problem.clone(),
+        };
+        self.key_problem().map_or(Ok(()), |problem| Err(unfit(problem)))
+    }
 }
 
 /// All tables of a publication.

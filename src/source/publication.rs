@@ -333,10 +333,8 @@ pub async fn join(client: &Client, spec: &PublicationSpec, table: &TableName) ->
 async fn is_fit(client: &Client, spec: &PublicationSpec, table: &TableName) -> Result<bool, Error> {
     let found = catalog::preview(client, std::slice::from_ref(table), &spec.keys).await?;
     let Some(found) = found.by_name(table) else { return Ok(false) };
-    match found.key_problem() {
-        Some(problem) => Err(Error::KeyColumnsUnfit { table: table.clone(), problem: problem.clone() }),
-        None => Ok(found.problems.is_empty()),
-    }
+    found.must_have_key()?;
+    Ok(found.problems.is_empty())
 }
 
 /// Whether a table and all of its partitions have an index that their rows are told by; that of a deferrable constraint tells nothing, nor do

@@ -183,10 +183,7 @@ impl Session {
         }
         let catalog = self.catalog().await?;
         let table = catalog.by_oid(body.oid);
-        if let Some((table, problem)) = table.and_then(|table| Some((table, table.key_problem()?))) {
-            let table = table.relation.name.clone();
-            return Err(source::Error::KeyColumnsUnfit { table, problem: problem.clone() }.into());
-        }
+        table.map_or(Ok(()), PublishedTable::must_have_key)?;
         let catalog = table.map(|table| &table.relation);
         let described = source::version::describe(&self.client, body, catalog, last, types).await?;
         Ok(keys.put(body, described, last)?)

@@ -25,7 +25,6 @@ use crate::{
     source::{
         self,
         catalog::PublishedTable,
-        identity::IdentityProblem,
         membership::{self, Membership},
         publication::{SignalTable, TablePatterns},
     },
@@ -168,7 +167,7 @@ impl Survey {
             deps.health.resume_table(&table.to_string());
         }
         let published = published(deps, client).await?;
-        published.iter().try_for_each(judge_key)?;
+        published.iter().try_for_each(PublishedTable::must_have_key)?;
         let masks = &deps.settings.encoder.masks;
         for now in published.iter().map(|table| &table.relation) {
             masks.check(now).map_err(Error::Mask)?;
@@ -402,15 +401,6 @@ async fn published(deps: &CaptureDeps, client: &postgres::Client) -> Result<Vec<
         deps.settings.encoder.masks.forget_defaults(&mut table.relation);
     }
     Ok(published)
-}
-
-/// An error where a table cannot have the key that is configured for it.
-fn judge_key(table: &PublishedTable) -> Result<(), Error> {
-    let unfit = |problem: &IdentityProblem| source::Error::KeyColumnsUnfit {
-        table: table.relation.name.clone(),
-        problem: problem.clone(),
-    };
-    table.key_problem().map_or(Ok(()), |problem| Err(unfit(problem).into()))
 }
 
 fn list(tables: &[TableName]) -> String {
