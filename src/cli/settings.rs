@@ -26,6 +26,7 @@ use crate::{
         key_columns::KeyColumns,
         publication::{PublicationSpec, TablePatterns},
         shape::Shapes,
+        unidentified::Unidentified,
     },
     types::{Modes, Salt},
 };
@@ -107,6 +108,11 @@ pub(super) fn publication(config: &Capture) -> Result<PublicationSpec, source::E
         tables: TablePatterns::new(&config.include, &config.exclude)?,
         shapes: Shapes::new(&config.column_lists, &config.row_filters),
         keys: KeyColumns::new(&config.key_columns),
+        unidentified: match config.unidentified {
+            config::OnUnidentified::Refuse => Unidentified::Refuse,
+            config::OnUnidentified::Full => Unidentified::Full,
+            config::OnUnidentified::Publish => Unidentified::Publish,
+        },
         create: config.create_publication,
         signal_table: config
             .signal_table

@@ -39,6 +39,12 @@ pub const KEYS: &[Key] = &[
         "Create the publication, and add tables to it that it lacks, also later.",
     ),
     key(
+        "capture.unidentified",
+        Kind::Choice(&["refuse", "full", "publish"]),
+        Some("\"refuse\""),
+        "What becomes of tables without a primary key, or with REPLICA IDENTITY NOTHING, when capture makes the publication: once they are published the source refuses their updates and deletes. refuse: capture ends and names them. full: they get REPLICA IDENTITY FULL, for which its role must own them. publish: they are only ever inserted into, and published as they are.",
+    ),
+    key(
         "capture.include",
         Kind::List(rule::table_glob),
         Some("[\"*.*\"]"),

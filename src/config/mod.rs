@@ -42,7 +42,8 @@ pub use self::{
     problem::{Error, Origin, Problem},
     sections::{
         Apply, Capture, Delivery, FailoverSlot, FlatRecords, Format, Kafka, Log, LogFormat, OnBadRow, OnGap, OnStop,
-        OnUnlogged, Origins, RecordsKind, Registry, SnapshotGuard, SnapshotMode, SubjectStrategy, Topics,
+        OnUnidentified, OnUnlogged, Origins, RecordsKind, Registry, SnapshotGuard, SnapshotMode, SubjectStrategy,
+        Topics,
     },
     topic_list::{TopicList, bytes, milliseconds},
     value::{Bound, ByteSize, ParseError, Period, Secret},

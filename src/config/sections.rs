@@ -119,6 +119,18 @@ pub enum OnStop {
     Resync,
 }
 
+/// What to do with tables whose updates the source would refuse once they are published.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OnUnidentified {
+    /// Create no publication with them.
+    Refuse,
+    /// Give them REPLICA IDENTITY FULL.
+    Full,
+    /// Publish them.
+    Publish,
+}
+
 /// What to do with a change of one row that cannot be published.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -148,6 +160,7 @@ pub struct Capture {
     pub slot: String,
     pub publication: String,
     pub create_publication: bool,
+    pub unidentified: OnUnidentified,
     pub include: Vec<String>,
     pub exclude: Vec<String>,
     #[serde(default)]

@@ -132,7 +132,8 @@ impl Classify for RegistryError {
                     .into(),
             ),
             Self::Unavailable { address, .. } => Some(format!(
-                "Check that a registry with Confluent's API runs at {address}, path included, and correct registry.urls if not."
+                "Check that a registry with Confluent's API runs at {address}, path included, and correct registry.urls if not.{}",
+                demand(address)
             )),
             Self::UnknownId { id, .. } => Some(format!(
                 "The registry has lost schema {id}, or belongs to another cluster: restore it, or correct registry.urls."
@@ -153,6 +154,15 @@ impl Classify for RegistryError {
 /// Whether a TLS handshake failed over a certificate, the server's or the client's: the HTTP client tells it in words alone.
 fn is_about_certificates(error: &(dyn Error + 'static)) -> bool {
     chain(error).to_lowercase().contains("certificate")
+}
+
+/// What else may be amiss behind TLS: a server that closes at once may reset the connection, and then its alert is never read.
+fn demand(address: &str) -> &'static str {
+    if address.starts_with("https:") {
+        " If it closes the connections of clients that show no certificate, set registry.cert and registry.key."
+    } else {
+        ""
+    }
 }
 
 fn lead(difference: &[String]) -> String {

@@ -2,7 +2,10 @@
 
 use std::{io, time::Duration};
 
-use super::{identity::IdentityProblem, spool::Problem};
+use super::{
+    identity::{Blind, IdentityProblem},
+    spool::Problem,
+};
 use crate::{
     lsn::Lsn,
     pgoutput, postgres,
@@ -147,6 +150,17 @@ pub enum Error {
         missing: Vec<&'static str>,
         /// The statement that sets them.
         sql: String,
+    },
+    /// The publication would make the server refuse updates and deletes of tables.
+    #[error(
+        "publication {publication} is not created, for it would break the applications that write these tables: {}",
+        told(blind)
+    )]
+    Unidentified {
+        /// The publication.
+        publication: String,
+        /// The tables, and partitions.
+        blind: Vec<Blind>,
     },
     /// A column list or a row filter is configured, and the server has none.
     #[error(
@@ -346,6 +360,11 @@ impl Classify for Error {
             Self::PublicationMissing { sql, .. }
             | Self::PublicationLacks { sql, .. }
             | Self::PublicationOptions { sql, .. } => format!("Run on the source, or on its primary where that is a stand-by: {sql}"),
+            Self::Unidentified { blind, .. } => format!(
+                "{} Or leave tables out by capture.exclude; or set capture.unidentified = \"full\" (capture gives them REPLICA IDENTITY FULL, which \
+                 does not go with a column list or an unpublished generated column) or \"publish\" (their rows are only ever inserted).",
+                remedies(blind)
+            ),
             Self::ShapesUnknown { .. } => "Remove them.".to_owned(),
             Self::ShapeBlocks { table, .. } => format!(
                 "Nothing was changed. List all columns of the replica identity and filter by these alone, or, for a filter without a list: \
@@ -372,6 +391,20 @@ impl Classify for Error {
             _ => return None,
         })
     }
+}
+
+/// How many of them a message names.
+const NAMED: usize = 10;
+
+fn told(blind: &[Blind]) -> String {
+    let named: Vec<_> = blind.iter().take(NAMED).map(Blind::describe).collect();
+    let more = blind.len().saturating_sub(NAMED);
+    format!("{}{}", named.join("; "), if more == 0 { String::new() } else { format!("; and {more} more") })
+}
+
+fn remedies(blind: &[Blind]) -> String {
+    let remedies = blind.iter().take(NAMED).map(|blind| blind.problem.remedy(&blind.relation));
+    remedies.map(|remedy| format!("{}.", remedy.trim_end_matches([';', '.']))).collect::<Vec<_>>().join(" ")
 }
 
 fn join(tables: &[TableName]) -> String {

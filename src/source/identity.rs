@@ -9,6 +9,8 @@ pub enum IdentityProblem {
     Nothing,
     /// Identity DEFAULT without a primary key: the source refuses updates and deletes.
     NoPrimaryKey,
+    /// The constraint whose index is the identity is checked late, or its index is not valid: the source refuses updates and deletes.
+    Deferrable,
     /// The identity index was dropped: the source refuses updates and deletes.
     IndexDropped,
     /// A column of the identity is not published: the source refuses updates and deletes.
@@ -70,6 +72,11 @@ impl IdentityProblem {
         match self {
             Self::Nothing => format!("{table} has REPLICA IDENTITY NOTHING: the source refuses UPDATE and DELETE"),
             Self::NoPrimaryKey => format!("{table} has no primary key: the source refuses UPDATE and DELETE"),
+            Self::Deferrable => {
+                format!(
+                    "{table} has a primary key or identity index that is deferrable or not valid, and tells no rows apart: the source refuses UPDATE and DELETE"
+                )
+            }
             Self::IndexDropped => format!("{table} lost its identity index: the source refuses UPDATE and DELETE"),
             Self::Unpublished { column, .. } => {
                 format!("{table}: identity column {column} is not published: the source refuses UPDATE and DELETE")
@@ -109,6 +116,9 @@ impl IdentityProblem {
                 "ALTER TABLE {quoted} REPLICA IDENTITY DEFAULT; or, without a primary key: \
                  ALTER TABLE {quoted} REPLICA IDENTITY FULL;"
             ),
+            Self::Deferrable => format!(
+                "make the constraint NOT DEFERRABLE and its index valid; or: ALTER TABLE {quoted} REPLICA IDENTITY FULL;"
+            ),
             Self::Unpublished { generated: true, .. } => {
                 format!("ALTER TABLE {quoted} REPLICA IDENTITY DEFAULT; or publish the generated column")
             }
@@ -129,5 +139,28 @@ impl IdentityProblem {
             Self::KeyOfPartitioned => "Remove it: the key is that of the primary key, or of a unique index.".to_owned(),
             Self::KeyNotInIdentity { .. } => format!("ALTER TABLE {quoted} REPLICA IDENTITY FULL;"),
         }
+    }
+}
+
+/// A table, or a partition of one, of which the server would refuse updates and deletes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Blind {
+    /// The table that is to be published.
+    pub table: TableName,
+    /// The table that has the rows: the same, or a partition.
+    pub relation: TableName,
+    /// Why.
+    pub problem: IdentityProblem,
+    /// Whether REPLICA IDENTITY FULL would do.
+    pub full_helps: bool,
+}
+
+impl Blind {
+    /// What is wrong, and with which partition.
+    #[must_use]
+    pub fn describe(&self) -> String {
+        let whose =
+            if self.table == self.relation { String::new() } else { format!(" (a partition of {})", self.table) };
+        format!("{}{whose}", self.problem.describe(&self.relation))
     }
 }

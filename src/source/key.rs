@@ -72,6 +72,9 @@ pub fn identity_problems(
         let missing = identity == ReplicaIdentity::Default;
         return vec![if missing { IdentityProblem::NoPrimaryKey } else { IdentityProblem::IndexDropped }];
     };
+    if !index.usable {
+        return vec![IdentityProblem::Deferrable];
+    }
     unpublished(columns, |column| index.attnums.contains(&column.attnum))
 }
 
@@ -146,6 +149,8 @@ mod tests {
         assert_eq!(problems(ReplicaIdentity::Default, std::slice::from_ref(&primary)), []);
         assert_eq!(problems(ReplicaIdentity::Default, &[]), [IdentityProblem::NoPrimaryKey]);
         assert_eq!(problems(ReplicaIdentity::Nothing, std::slice::from_ref(&primary)), [IdentityProblem::Nothing]);
+        let late = CatalogIndex { usable: false, ..primary.clone() };
+        assert_eq!(problems(ReplicaIdentity::Default, &[late]), [IdentityProblem::Deferrable]);
         assert_eq!(problems(ReplicaIdentity::Index, std::slice::from_ref(&primary)), [IdentityProblem::IndexDropped]);
         let unpublished = IdentityProblem::Unpublished { column: "c2".into(), generated: false };
         let full = problems(ReplicaIdentity::Full, &[]);

@@ -46,6 +46,7 @@ pub mod spool;
 pub mod stream;
 mod stream_status;
 pub mod timeline;
+pub mod unidentified;
 pub mod unlogged;
 pub mod version;
 pub mod visible;

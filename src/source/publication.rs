@@ -3,7 +3,16 @@
 use globset::{Glob, GlobSet, GlobSetBuilder};
 use tokio_postgres::{Row, error::SqlState};
 
-use super::{catalog, error::Error, key_columns::KeyColumns, published, recovery, shape::Shapes, writers};
+use super::{
+    catalog,
+    error::Error,
+    identity::Blind,
+    key_columns::KeyColumns,
+    published, recovery,
+    shape::Shapes,
+    unidentified::{self, Settled, Unidentified},
+    writers,
+};
 use crate::{
     postgres::{Client, sqlstate},
     retry::chain,
@@ -103,6 +112,8 @@ pub struct PublicationSpec {
     pub shapes: Shapes,
     /// Key columns of tables by configuration.
     pub keys: KeyColumns,
+    /// What becomes of tables whose updates the server would refuse once they are published.
+    pub unidentified: Unidentified,
     /// Whether it may be created and altered.
     pub create: bool,
     /// The table whose rows are signals; it is captured only if the patterns want it.
@@ -140,8 +151,11 @@ pub struct PublicationReport {
     pub options_set: bool,
     /// Tables that it publishes although no pattern wants them; their events are not ours.
     pub extra: Vec<TableName>,
-    /// The tables that are wanted, all of them published.
+    /// The tables that are wanted, all of them published but for those left out.
     pub tables: Vec<TableName>,
+    /// Tables, or partitions of them, for which a wanted table was not added to a publication that is there: the server would refuse
+    /// their updates.
+    pub left_out: Vec<Blind>,
     /// Why configured row filters were not compared with the publication's.
     pub unjudged: Option<String>,
 }
@@ -149,7 +163,8 @@ pub struct PublicationReport {
 /// Options with which walrelay creates a publication: every operation, partitioned tables under the root's name (trap T33).
 const OPTIONS: &str = "publish = 'insert, update, delete, truncate', publish_via_partition_root = true";
 
-/// Makes sure that the publication holds every table that the patterns want. At a stand-by nothing can be created or altered.
+/// Makes sure that the publication holds every table that the patterns want, but for what the server would refuse updates of, where that is
+/// not wanted. At a stand-by nothing can be created or altered.
 pub async fn ensure(client: &Client, spec: &PublicationSpec) -> Result<PublicationReport, Error> {
     let may_create = spec.create && !recovery::is_stand_by(client).await?;
     let spec = &PublicationSpec { create: may_create, ..spec.clone() };
@@ -165,12 +180,19 @@ pub async fn ensure(client: &Client, spec: &PublicationSpec) -> Result<Publicati
     set_options(client, spec, &missing_options).await?;
     // Behind the options: whether partitions or their root are listed depends on them.
     let published = published(client, &spec.name).await?;
-    let missing: Vec<TableName> = tables.iter().filter(|table| !published.contains(table)).cloned().collect();
+    let mut missing: Vec<TableName> = tables.iter().filter(|table| !published.contains(table)).cloned().collect();
     let is_extra = |table: &TableName| !tables.contains(table) && spec.signal_table.as_ref() != Some(table);
     let extra = published.into_iter().filter(is_extra).collect();
-    add(client, spec, &missing).await?;
+    let Settled { blind: left_out, sql } = settle(client, spec, &missing).await?;
+    missing.retain(|table| !left_out.iter().any(|blind| blind.table == *table));
+    add(client, spec, &missing, &sql).await?;
     let options_set = !missing_options.is_empty();
-    Ok(PublicationReport { created: false, added: missing, options_set, extra, tables, unjudged })
+    Ok(PublicationReport { created: false, added: missing, options_set, extra, tables, left_out, unjudged })
+}
+
+/// What is to become of tables that are to come into the publication and whose updates the server would refuse then.
+async fn settle(client: &Client, spec: &PublicationSpec, tables: &[TableName]) -> Result<Settled, Error> {
+    unidentified::settle(client, tables, &spec.shapes, spec.unidentified).await
 }
 
 /// Errors of column lists and row filters; why filters were not judged, where that would be needed only to be sure: it takes rights that
@@ -196,10 +218,14 @@ async fn create(
     unjudged: Option<String>,
 ) -> Result<PublicationReport, Error> {
     let publication = spec.name.clone();
+    let Settled { blind, sql: before } = settle(client, spec, &tables).await?;
+    if !blind.is_empty() {
+        return Err(Error::Unidentified { publication, blind });
+    }
     let caution =
         unjudged.map_or("", |_| " -- A filter may use columns of the replica identity alone, or updates fail.");
     let sql = format!(
-        "CREATE PUBLICATION {} FOR TABLE {} WITH ({OPTIONS});{caution}",
+        "{before}CREATE PUBLICATION {} FOR TABLE {} WITH ({OPTIONS});{caution}",
         quote_identifier(&publication),
         spec.shapes.list(&tables)
     );
@@ -222,12 +248,14 @@ async fn set_options(client: &Client, spec: &PublicationSpec, missing: &[&'stati
     execute(client, &format!("altering publication {publication}"), &sql).await
 }
 
-async fn add(client: &Client, spec: &PublicationSpec, missing: &[TableName]) -> Result<(), Error> {
+/// Adds tables; `before`: statements that come before it.
+async fn add(client: &Client, spec: &PublicationSpec, missing: &[TableName], before: &str) -> Result<(), Error> {
     if missing.is_empty() {
         return Ok(());
     }
     let publication = spec.name.clone();
-    let sql = format!("ALTER PUBLICATION {} ADD TABLE {};", quote_identifier(&publication), spec.shapes.list(missing));
+    let list = spec.shapes.list(missing);
+    let sql = format!("{before}ALTER PUBLICATION {} ADD TABLE {list};", quote_identifier(&publication));
     if !spec.create {
         return Err(Error::PublicationLacks { publication, tables: missing.to_vec(), sql });
     }

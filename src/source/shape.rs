@@ -55,6 +55,11 @@ impl Shapes {
         tables.iter().map(|table| self.entry(table)).collect::<Vec<_>>().join(", ")
     }
 
+    /// Whether a column list is configured for the table.
+    pub(super) fn has_list(&self, table: &TableName) -> bool {
+        self.0.get(table).is_some_and(|shape| !shape.columns.is_empty())
+    }
+
     fn entry(&self, table: &TableName) -> String {
         let mut entry = format!("ONLY {}", table.quoted());
         let Some(Shape { columns, filter }) = self.0.get(table) else { return entry };

@@ -56,6 +56,7 @@ async fn each_remedy_removes_the_problem_that_it_is_for() {
     scenario.source(&format!("CREATE PUBLICATION {} FOR TABLE things, keyless", scenario.name)).await;
     scenario.target("CREATE TABLE things (id int, name text, extra int NOT NULL)").await;
     scenario.settings.set("capture.create_publication", false);
+    scenario.settings.set("capture.unidentified", "refuse");
 
     let publication = format!("publication {}", scenario.name);
     let (code, findings) = check(&scenario);

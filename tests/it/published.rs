@@ -190,6 +190,101 @@ async fn lists_and_filters_that_would_make_updates_fail_at_the_source_are_refuse
     scenario.await_target("SELECT string_agg(id || ' ' || n, ', ' ORDER BY id) FROM things", "1 2, 2 3").await;
 }
 
+/// Tables that the server lets be updated only while no publication has them, with what is said of each.
+const BLIND: &str = "CREATE TABLE keyless (id int, n int); CREATE TABLE silent (id int PRIMARY KEY, n int);
+    ALTER TABLE silent REPLICA IDENTITY NOTHING; CREATE TABLE late (id int PRIMARY KEY DEFERRABLE, n int);
+    CREATE TABLE chosen (id int NOT NULL, n int); CREATE UNIQUE INDEX of_chosen ON chosen (id);
+    ALTER TABLE chosen REPLICA IDENTITY USING INDEX of_chosen; DROP INDEX of_chosen;
+    CREATE TABLE parts (id int PRIMARY KEY, n int) PARTITION BY RANGE (id);
+    CREATE TABLE leaf PARTITION OF parts FOR VALUES FROM (0) TO (9); ALTER TABLE leaf REPLICA IDENTITY NOTHING";
+const BLINDNESS: [(&str, &str); 5] = [
+    ("keyless", "public.keyless has no primary key"),
+    ("silent", "public.silent has REPLICA IDENTITY NOTHING"),
+    ("late", "public.late has a primary key or identity index that is deferrable or not valid"),
+    ("chosen", "public.chosen lost its identity index"),
+    (
+        "parts",
+        "public.leaf has REPLICA IDENTITY NOTHING: the source refuses UPDATE and DELETE (a partition of public.parts)",
+    ),
+];
+
+/// Trap T31: to be captured must not break the application.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_first_start_publishes_no_table_whose_updates_the_source_would_refuse() {
+    let mut scenario = Scenario::new("blind").await;
+    scenario.source("CREATE TABLE sound (id int PRIMARY KEY, n int); CREATE TABLE whole (id int, n int)").await;
+    scenario.source("ALTER TABLE whole REPLICA IDENTITY FULL").await;
+    scenario.source(BLIND).await;
+    let tables = BLINDNESS.map(|(table, _)| table);
+    for table in tables.iter().chain(&["sound", "whole"]) {
+        scenario.source(&format!("INSERT INTO {table} VALUES (1, 1), (2, 2)")).await;
+    }
+    scenario.settings.set("capture.unidentified", "refuse");
+    let report = check(&scenario);
+    let outcome = scenario.run_to_end("capture").await;
+    assert_eq!(outcome.code, Some(3), "{}", outcome.text);
+    for text in BLINDNESS.iter().map(|(_, text)| *text).chain(["capture.unidentified", "capture.exclude"]) {
+        assert!(outcome.text.contains(text) && report.contains(text), "{text}: {}\n{report}", outcome.text);
+    }
+    for sound in ["public.sound", "public.whole"] {
+        assert!(!outcome.text.contains(sound), "{sound}: {}", outcome.text);
+    }
+    assert_eq!(scenario.source_value("SELECT count(*)::text FROM pg_publication").await.as_deref(), Some("0"));
+
+    // The server agrees on each: it refuses what it did not refuse before.
+    for table in tables {
+        scenario
+            .source(&format!("UPDATE {table} SET n = n + 1 WHERE id = 1; CREATE PUBLICATION one FOR TABLE {table}"))
+            .await;
+        let session = scenario.source_session().await;
+        let error = session.batch_execute(&format!("UPDATE {table} SET n = 9")).await.expect_err(table);
+        assert_eq!(error.code().map(|code| code.code()), Some("55000"), "{table}");
+        scenario.source("DROP PUBLICATION one").await;
+    }
+
+    scenario.settings.set("capture.unidentified", "full");
+    let _capture = scenario.capture().await;
+    let _apply = scenario.apply().await;
+    for table in tables.iter().chain(&["sound", "whole"]) {
+        scenario.source(&format!("UPDATE {table} SET n = 7 WHERE id = 1; DELETE FROM {table} WHERE id = 2")).await;
+        scenario.await_equal(table).await;
+    }
+    // Whatever told rows apart before does it still.
+    let full = "SELECT string_agg(relname::text, ' ' ORDER BY relname::text COLLATE \"C\") FROM pg_class WHERE relreplident = 'f'";
+    assert_eq!(scenario.source_value(full).await.as_deref(), Some("chosen keyless late leaf silent whole"));
+}
+
+/// Nor does a snapshot into a publication that is there, which the others do not have to wait for.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_publication_that_is_there_gets_no_table_whose_updates_the_source_would_refuse() {
+    let mut scenario = Scenario::new("blind").await;
+    scenario
+        .source("CREATE TABLE sound (id int PRIMARY KEY, n int); CREATE TABLE more (id int PRIMARY KEY, n int)")
+        .await;
+    scenario.source("CREATE TABLE keyless (id int, n int)").await;
+    for table in ["sound", "more", "keyless"] {
+        scenario.source(&format!("INSERT INTO {table} VALUES (1, 1)")).await;
+    }
+    let options = "publish_via_partition_root = true";
+    scenario.source(&format!("CREATE PUBLICATION {} FOR TABLE sound WITH ({options})", scenario.name)).await;
+    scenario.settings.set("capture.unidentified", "refuse");
+    let mut capture = scenario.spawn_capture();
+    scenario.await_log(&mut capture, "values are asked for").await;
+    let _apply = scenario.apply().await;
+    for table in ["sound", "more", "keyless"] {
+        scenario.source(&format!("UPDATE {table} SET n = 7")).await;
+    }
+    for table in ["sound", "more"] {
+        scenario.await_equal(table).await;
+    }
+    let (status, text) = scenario.readiness("capture").await;
+    assert!(status == 503 && text.contains("public.keyless") && !text.contains("public.more"), "{status} {text}");
+    // Given a key, it comes as every later table does.
+    scenario.source("ALTER TABLE keyless ADD PRIMARY KEY (id)").await;
+    scenario.await_equal("keyless").await;
+    await_condition("capture is ready", LIMIT, async || scenario.readiness("capture").await.0 == 200).await;
+}
+
 /// What somebody else has made of a publication is told before a secret leaves, whatever rights capture has.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_publication_of_somebody_else_is_compared_with_lists_and_filters() {

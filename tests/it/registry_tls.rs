@@ -16,7 +16,7 @@ use rustls::{
     server::WebPkiClientVerifier,
 };
 use tokio::{
-    io::{AsyncReadExt as _, AsyncWriteExt as _, copy_bidirectional},
+    io::{AsyncReadExt as _, AsyncWriteExt as _, copy, copy_bidirectional, sink},
     net::{TcpListener, TcpStream},
 };
 use tokio_rustls::TlsAcceptor;
@@ -54,8 +54,9 @@ impl Front {
                 let (acceptor, behind, count) = (acceptor.clone(), behind.clone(), Arc::clone(&count));
                 // A client that refuses the certificate, or has none, ends the handshake.
                 tokio::spawn(async move {
-                    if let Ok(stream) = acceptor.accept(stream).await {
-                        let _gone = serve(stream, &behind, &count).await;
+                    match acceptor.accept(stream).into_fallible().await {
+                        Ok(stream) => drop(serve(stream, &behind, &count).await),
+                        Err((_, stream)) => drop(linger(stream).await),
                     }
                 });
             }
@@ -79,6 +80,13 @@ fn tls() -> Arc<ServerConfig> {
     let key = PrivateKeyDer::from_pem_file(authority.with_file_name("server.key")).unwrap();
     let config = ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
     Arc::new(config.with_client_cert_verifier(verifier).with_single_cert(chain, key).unwrap())
+}
+
+/// Reads what a refused client has sent: to close before that resets the connection, and the client may never read the alert that says
+/// why (RFC 1122, 4.2.2.13).
+async fn linger(mut client: TcpStream) -> std::io::Result<()> {
+    client.shutdown().await?;
+    copy(&mut client, &mut sink()).await.map(drop)
 }
 
 /// One request per connection, so that every one shows its credentials.

@@ -51,7 +51,9 @@ pub async fn run(args: Args) -> Result<bool, Error> {
         source,
     })?;
     make_empty(&folder)?;
-    let settings = Settings::new(&parts, shop::NAME, shop::NAME, shop::NAME);
+    let mut settings = Settings::new(&parts, shop::NAME, shop::NAME, shop::NAME);
+    // The shop's audit_log has no key, and is only ever inserted into.
+    settings.set("capture.unidentified", "publish");
     let mut demo = Demo { args, parts, folder, program, settings, screen: Screen::new() };
     let mut terminate = signal(SignalKind::terminate()).map_err(unheard)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(unheard)?;

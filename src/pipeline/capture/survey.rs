@@ -163,8 +163,15 @@ impl Survey {
         for pattern in spec.tables.idle(&report.tables) {
             tracing::warn!(pattern, "no table matches this pattern of capture.include");
         }
-        for table in report.tables.iter().filter(|table| !tables.is_stopped(table)) {
+        let is_left_out = |table: &TableName| report.left_out.iter().any(|blind| blind.table == *table);
+        for table in report.tables.iter().filter(|table| !tables.is_stopped(table) && !is_left_out(table)) {
             deps.health.resume_table(&table.to_string());
+        }
+        for blind in &report.left_out {
+            let reason = format!("it is not taken into the publication: {}", blind.describe());
+            let remedy = blind.problem.remedy(&blind.relation);
+            tracing::error!(table = %blind.table, reason, remedy, "the table is not captured");
+            deps.health.stop_table(blind.table.to_string(), &reason);
         }
         let published = published(deps, client).await?;
         published.iter().try_for_each(PublishedTable::must_have_key)?;

@@ -89,7 +89,7 @@ async fn judge_tables(
     let wanted = publication::wanted(client, &deps.publication).await?;
     let tables = tables::read(client, &deps.publication, &wanted).await?;
     let rights = Rights::read(client, &tables).await?;
-    rights.judge(findings, &tables, &deps.settings.user);
+    rights.judge(findings, &tables, (&deps.settings.user, deps.publication.unidentified));
     tables::judge_masks(findings, &deps.masks, &tables);
     judge_publication(client, findings, deps, tables.iter().all(|table| rights.owns(table)), begun).await?;
     if let Some(table) = &deps.publication.signal_table {
@@ -336,7 +336,7 @@ async fn judge_publication(
     let look = PublicationSpec { create: false, ..deps.publication.clone() };
     let subject = format!("publication {}", look.name);
     let error = match publication::ensure(client, &look).await {
-        Err(error) if error.is_of_shape() => {
+        Err(error) if error.is_of_shape() || matches!(error, source::Error::Unidentified { .. }) => {
             findings.problem(subject, error.to_string(), error.hint().unwrap_or_default());
             return Ok(());
         }
@@ -345,7 +345,16 @@ async fn judge_publication(
             if let Some(reason) = report.unjudged {
                 findings.warning(subject.clone(), reason, "Compare them by hand: SELECT * FROM pg_publication_tables;");
             }
-            findings.ok(subject, format!("holds all {} tables", report.tables.len()));
+            for blind in &report.left_out {
+                findings.problem(
+                    subject.clone(),
+                    format!("lacks {}, and capture does not add it: {}", blind.table, blind.describe()),
+                    blind.problem.remedy(&blind.relation),
+                );
+            }
+            if report.left_out.is_empty() {
+                findings.ok(subject, format!("holds all {} tables", report.tables.len()));
+            }
             return Ok(());
         }
     };

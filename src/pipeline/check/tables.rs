@@ -12,6 +12,7 @@ use crate::{
         catalog::{self, PublishedTable},
         identity::IdentityProblem,
         publication::PublicationSpec,
+        unidentified::Unidentified,
     },
 };
 
@@ -62,14 +63,19 @@ impl Rights {
         !self.foreign.contains(&table.relation.oid)
     }
 
-    pub(super) fn judge(&self, findings: &mut Findings, tables: &[PublishedTable], user: &str) {
+    pub(super) fn judge(
+        &self,
+        findings: &mut Findings,
+        tables: &[PublishedTable],
+        (user, policy): (&str, Unidentified),
+    ) {
         for table in tables {
-            self.judge_table(findings, table, user);
+            self.judge_table(findings, table, (user, policy));
         }
     }
 
     /// Traps T29 and T31.
-    fn judge_table(&self, findings: &mut Findings, table: &PublishedTable, user: &str) {
+    fn judge_table(&self, findings: &mut Findings, table: &PublishedTable, (user, policy): (&str, Unidentified)) {
         let name = &table.relation.name;
         let subject = format!("table {name}");
         if self.unreadable.contains(&table.relation.oid) {
@@ -82,8 +88,9 @@ impl Rights {
         }
         for problem in &table.problems {
             let (message, remedy) = (problem.describe(name), problem.remedy(name));
-            // NOTHING is never a default: somebody wants the table to be append-only
-            let refuses = problem.blocks_changes() && *problem != IdentityProblem::Nothing;
+            // NOTHING is never a default: somebody wants the table to be append-only, unless the publication is yet to be made.
+            let refuses =
+                problem.blocks_changes() && *problem != IdentityProblem::Nothing && policy == Unidentified::Refuse;
             if refuses || problem.is_of_configured_key() {
                 findings.problem(&subject, message, remedy);
             } else {
