@@ -42,7 +42,7 @@ pub const KEYS: &[Key] = &[
         "capture.unidentified",
         Kind::Choice(&["refuse", "full", "publish"]),
         Some("\"refuse\""),
-        "What becomes of tables without a primary key, or with REPLICA IDENTITY NOTHING, when capture makes the publication: once they are published the source refuses their updates and deletes. refuse: capture ends and names them. full: they get REPLICA IDENTITY FULL, for which its role must own them. publish: they are only ever inserted into, and published as they are.",
+        "What becomes of tables without a primary key, or with REPLICA IDENTITY NOTHING, when capture makes the publication: once they are published the source refuses their updates and deletes. refuse: capture ends and names them. full: they get REPLICA IDENTITY FULL (DEFAULT where they have a primary key), for which its role must own them. publish: they are only ever inserted into, and published as they are.",
     ),
     key(
         "capture.include",

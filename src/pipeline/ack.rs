@@ -18,6 +18,19 @@ struct Unit {
     outstanding: u64,
 }
 
+/// What keeps a flush LSN where it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hold {
+    /// A table stopped there.
+    StoppedTables,
+    /// Tables are read again beside the stream.
+    Resync,
+    /// A snapshot is not through.
+    Snapshot,
+    /// Something is open, or not acknowledged.
+    Delivery,
+}
+
 /// The ring of units in flight. Every method is O(1) but for the units that it retires.
 #[derive(Debug)]
 pub struct AckTracker {
@@ -138,6 +151,15 @@ impl AckTracker {
         holds.fold(self.complete(), Lsn::min)
     }
 
+    /// What the flush LSN waits for; `None`: for nothing but the server.
+    #[must_use]
+    pub fn holder(&self) -> Option<Hold> {
+        let flush = Some(self.flush());
+        let holds = [(self.hold, Hold::StoppedTables), (self.resync, Hold::Resync), (self.snapshot, Hold::Snapshot)];
+        let held = holds.into_iter().find(|(at, _)| *at == flush).map(|(_, hold)| hold);
+        held.or_else(|| (!self.units.is_empty()).then_some(Hold::Delivery))
+    }
+
     /// Units that are open or not wholly acknowledged.
     #[must_use]
     pub fn in_flight(&self) -> usize {
@@ -182,13 +204,13 @@ mod tests {
         assert_eq!(tracker.flush(), Lsn(20));
         let open = tracker.open();
         tracker.passed(Lsn(30)); // trap T9
-        assert_eq!(tracker.flush(), Lsn(20));
+        assert_eq!((tracker.flush(), tracker.holder()), (Lsn(20), Some(Hold::Delivery)));
         tracker.sending(open);
         tracker.close(open, Lsn(40));
         tracker.passed(Lsn(50));
         assert_eq!(tracker.flush(), Lsn(20));
         tracker.acknowledge(open);
-        assert_eq!(tracker.flush(), Lsn(50));
+        assert_eq!((tracker.flush(), tracker.holder()), (Lsn(50), None));
     }
 
     #[test]

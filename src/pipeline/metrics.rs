@@ -30,6 +30,15 @@ pub const CAPTURE_SNAPSHOT_CHUNKS: &str = "walrelay_capture_snapshot_chunks";
 pub const CAPTURE_LEFT_OUT: &str = "walrelay_capture_rows_left_out_total";
 /// Positions in the source's WAL in bytes, by `position`: [`POSITIONS`].
 pub const CAPTURE_POSITION: &str = "walrelay_capture_position_bytes";
+/// Bytes of log that the source keeps for the slot.
+pub const CAPTURE_SLOT_RETAINED: &str = "walrelay_capture_slot_retained_bytes";
+/// Bytes of log that may be written before the source invalidates the slot; −1 where nothing limits it.
+pub const CAPTURE_SLOT_SAFE: &str = "walrelay_capture_slot_safe_bytes";
+/// Transactions since the slot's `catalog_xmin`.
+pub const CAPTURE_SLOT_XMIN_AGE: &str = "walrelay_capture_slot_catalog_xmin_age";
+/// Seconds for which something holds the slot back, if that is long, by `kind` and `name` (a process id, a prepared transaction's gid,
+/// tables).
+pub const CAPTURE_SLOT_HOLDERS: &str = "walrelay_capture_slot_holder_seconds";
 /// Bytes that wait in queues between the replication socket and Kafka's acknowledgement.
 pub const CAPTURE_QUEUE: &str = "walrelay_capture_queue_bytes";
 /// Bytes of log that the source keeps while tables are stopped.
@@ -157,6 +166,14 @@ pub struct CaptureMetrics {
     pub confirmed: IntGauge,
     /// The slot's `restart_lsn`.
     pub restart: IntGauge,
+    /// Bytes of log that the source keeps.
+    pub slot_retained: IntGauge,
+    /// Bytes of log until the slot is lost; −1: no limit.
+    pub slot_safe: IntGauge,
+    /// Age of the slot's `catalog_xmin`.
+    pub slot_xmin_age: IntGauge,
+    /// What holds the slot, by `kind` and `name`.
+    pub slot_holders: IntGaugeVec,
     /// Bytes in queues.
     pub queue_bytes: IntGauge,
     /// Records that wait for acknowledgements.
@@ -189,6 +206,7 @@ impl CaptureMetrics {
         )?;
         let chunks = Opts::new(CAPTURE_SNAPSHOT_CHUNKS, "Chunks of the initial snapshot.");
         let [received, flush, confirmed, restart] = POSITIONS.map(|name| position.with_label_values(&[name]));
+        let holders = Opts::new(CAPTURE_SLOT_HOLDERS, "Seconds for which something holds the slot back.");
         let commits = HistogramOpts::new(CAPTURE_COMMITS, "Seconds that commits of Kafka transactions took.")
             .buckets(vec![0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 5.0, 30.0]);
         let spool = Opts::new(CAPTURE_SPOOL, "Bytes kept of transactions in progress.");
@@ -216,6 +234,14 @@ impl CaptureMetrics {
             flush,
             confirmed,
             restart,
+            slot_retained: gauge(registry, CAPTURE_SLOT_RETAINED, "Bytes of log that the source keeps for the slot.")?,
+            slot_safe: gauge(
+                registry,
+                CAPTURE_SLOT_SAFE,
+                "Bytes of log that may be written before the slot is lost; -1 without a limit.",
+            )?,
+            slot_xmin_age: gauge(registry, CAPTURE_SLOT_XMIN_AGE, "Transactions since the slot's catalog_xmin.")?,
+            slot_holders: registered(registry, IntGaugeVec::new(holders, &["kind", "name"])?)?,
             queue_bytes: gauge(registry, CAPTURE_QUEUE, "Bytes between the replication socket and Kafka.")?,
             unacknowledged: gauge(
                 registry,
@@ -427,12 +453,13 @@ mod tests {
         let _ = (capture.table("t"), capture.snapshot_rows("t"), apply.table("t"));
         capture.snapshot_chunks("t", 1, 0);
         capture.transactions("committed").inc();
+        capture.slot_holders.with_label_values(&["transaction", "1"]).set(31);
         capture.left_out("t", "skip").inc();
         capture.errors.count(Severity::Fatal);
         apply.errors.count(Severity::Fatal);
         apply.applied("t", 0, Position::default(), 0);
         let families = registry.gather();
-        assert_eq!(families.len(), 31);
+        assert_eq!(families.len(), 35);
         for family in families {
             assert!(page.contains(&format!("`{}`", family.name())), "{} is not in docs/operations.md", family.name());
         }

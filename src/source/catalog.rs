@@ -156,7 +156,7 @@ const COLUMNS: &str = "SELECT attrelid, attnum, attname::text, atttypid, atttypm
 
 const INDEXES: &str = "SELECT i.indrelid, c.relname::text, i.indisprimary, i.indisreplident, \
     i.indisunique AND i.indimmediate AND i.indisvalid AND i.indpred IS NULL AND i.indexprs IS NULL, \
-    ARRAY(SELECT k FROM unnest(i.indkey::int2[]) WITH ORDINALITY u(k, n) WHERE n <= i.indnkeyatts ORDER BY n) \
+    ARRAY(SELECT k FROM unnest(i.indkey::int2[]) WITH ORDINALITY u(k, n) WHERE n <= i.indnkeyatts ORDER BY n), i.indimmediate \
     FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid \
     WHERE i.indrelid = ANY($1) AND (i.indisunique OR i.indisreplident)";
 
@@ -204,6 +204,7 @@ fn index(row: &Row) -> Result<CatalogIndex, tokio_postgres::Error> {
         identity: row.try_get(3)?,
         usable: row.try_get(4)?,
         attnums: row.try_get(5)?,
+        immediate: row.try_get(6)?,
     })
 }
 

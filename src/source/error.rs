@@ -153,7 +153,7 @@ pub enum Error {
     },
     /// The publication would make the server refuse updates and deletes of tables.
     #[error(
-        "publication {publication} is not created, for it would break the applications that write these tables: {}",
+        "publication {publication} gets no tables whose updates and deletes would fail at the source from then on: {}",
         told(blind)
     )]
     Unidentified {
@@ -361,8 +361,8 @@ impl Classify for Error {
             | Self::PublicationLacks { sql, .. }
             | Self::PublicationOptions { sql, .. } => format!("Run on the source, or on its primary where that is a stand-by: {sql}"),
             Self::Unidentified { blind, .. } => format!(
-                "{} Or leave tables out by capture.exclude; or set capture.unidentified = \"full\" (capture gives them REPLICA IDENTITY FULL, which \
-                 does not go with a column list or an unpublished generated column) or \"publish\" (their rows are only ever inserted).",
+                "{} Or leave tables out by capture.exclude; or set capture.unidentified = \"full\" (where capture makes the publication or takes a \
+                 snapshot it gives them REPLICA IDENTITY FULL, which does not go with a column list or an unpublished generated column) or \"publish\" (their rows are only ever inserted).",
                 remedies(blind)
             ),
             Self::ShapesUnknown { .. } => "Remove them.".to_owned(),

@@ -9,7 +9,7 @@ pub enum IdentityProblem {
     Nothing,
     /// Identity DEFAULT without a primary key: the source refuses updates and deletes.
     NoPrimaryKey,
-    /// The constraint whose index is the identity is checked late, or its index is not valid: the source refuses updates and deletes.
+    /// The constraint whose index is the identity is checked late: the source refuses updates and deletes.
     Deferrable,
     /// The identity index was dropped: the source refuses updates and deletes.
     IndexDropped,
@@ -73,9 +73,7 @@ impl IdentityProblem {
             Self::Nothing => format!("{table} has REPLICA IDENTITY NOTHING: the source refuses UPDATE and DELETE"),
             Self::NoPrimaryKey => format!("{table} has no primary key: the source refuses UPDATE and DELETE"),
             Self::Deferrable => {
-                format!(
-                    "{table} has a primary key or identity index that is deferrable or not valid, and tells no rows apart: the source refuses UPDATE and DELETE"
-                )
+                format!("{table} has a deferrable key, which tells no rows apart: the source refuses UPDATE and DELETE")
             }
             Self::IndexDropped => format!("{table} lost its identity index: the source refuses UPDATE and DELETE"),
             Self::Unpublished { column, .. } => {
@@ -117,7 +115,8 @@ impl IdentityProblem {
                  ALTER TABLE {quoted} REPLICA IDENTITY FULL;"
             ),
             Self::Deferrable => format!(
-                "make the constraint NOT DEFERRABLE and its index valid; or: ALTER TABLE {quoted} REPLICA IDENTITY FULL;"
+                "make the constraint NOT DEFERRABLE (drop it and add it anew); or, which leaves its rows without a key: \
+                 ALTER TABLE {quoted} REPLICA IDENTITY FULL;"
             ),
             Self::Unpublished { generated: true, .. } => {
                 format!("ALTER TABLE {quoted} REPLICA IDENTITY DEFAULT; or publish the generated column")
@@ -147,12 +146,12 @@ impl IdentityProblem {
 pub struct Blind {
     /// The table that is to be published.
     pub table: TableName,
-    /// The table that has the rows: the same, or a partition.
+    /// The table whose replica identity it is: the same, or a partition.
     pub relation: TableName,
     /// Why.
     pub problem: IdentityProblem,
-    /// Whether REPLICA IDENTITY FULL would do.
-    pub full_helps: bool,
+    /// The replica identity that mends it, if one does.
+    pub mend: Option<&'static str>,
 }
 
 impl Blind {

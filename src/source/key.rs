@@ -27,12 +27,14 @@ pub struct CatalogIndex {
     pub identity: bool,
     /// Unique over plain columns and all rows, checked at once, and valid.
     pub usable: bool,
+    /// Its constraint is not deferrable: rows are never alike, not in the midst of a statement either.
+    pub immediate: bool,
     /// Key columns' attnums, in index order.
     pub attnums: Vec<i16>,
 }
 
 /// Indices of the event key among the published columns: the replica identity index, where one was chosen, since updates
-/// and deletes carry its columns and no others; else the primary key; else the usable unique index over NOT NULL columns
+/// and deletes carry its columns and no others; else the primary key that is not deferrable; else the usable unique index over NOT NULL columns
 /// that is first by name; else none.
 ///
 /// An index counts only if all its columns are published.
@@ -45,7 +47,8 @@ pub fn event_key(columns: &[CatalogColumn], indexes: &[CatalogIndex]) -> Vec<usi
     };
     let not_null = |key: &Vec<usize>| key.iter().all(|&at| published.get(at).is_some_and(|c| !c.column.nullable));
     let identity = indexes.iter().filter(|index| index.identity).find_map(key_of);
-    let primary = || indexes.iter().filter(|index| index.primary).find_map(key_of);
+    // One that is checked late lets rows change their keys with each other, and the delete of one would take the other one's row.
+    let primary = || indexes.iter().filter(|index| index.primary && index.immediate).find_map(key_of);
     let unique = || {
         let mut unique: Vec<&CatalogIndex> = indexes.iter().filter(|index| index.usable).collect();
         unique.sort_by(|a, b| a.name.cmp(&b.name));
@@ -72,7 +75,7 @@ pub fn identity_problems(
         let missing = identity == ReplicaIdentity::Default;
         return vec![if missing { IdentityProblem::NoPrimaryKey } else { IdentityProblem::IndexDropped }];
     };
-    if !index.usable {
+    if !index.immediate {
         return vec![IdentityProblem::Deferrable];
     }
     unpublished(columns, |column| index.attnums.contains(&column.attnum))
@@ -121,7 +124,14 @@ mod tests {
     }
 
     fn index(name: &str, attnums: &[i16]) -> CatalogIndex {
-        CatalogIndex { name: name.into(), primary: false, identity: false, usable: true, attnums: attnums.to_vec() }
+        CatalogIndex {
+            name: name.into(),
+            primary: false,
+            identity: false,
+            usable: true,
+            immediate: true,
+            attnums: attnums.to_vec(),
+        }
     }
 
     #[test]
@@ -138,6 +148,10 @@ mod tests {
         assert_eq!(key(&[index("nullable", &[4])]), [0; 0]);
         assert_eq!(key(&[CatalogIndex { primary: true, ..index("unpublished", &[1, 2]) }]), [0; 0]);
         assert_eq!(key(&[CatalogIndex { usable: false, ..index("partial", &[1]) }]), [0; 0]);
+        // Of a partitioned table's, whose partitions do not have it yet, each partition's own counts.
+        let invalid = CatalogIndex { primary: true, usable: false, ..index("pkey", &[1]) };
+        assert_eq!(key(std::slice::from_ref(&invalid)), [0]);
+        assert_eq!(key(&[CatalogIndex { immediate: false, ..invalid }]), [0; 0]);
     }
 
     #[test]
@@ -149,7 +163,7 @@ mod tests {
         assert_eq!(problems(ReplicaIdentity::Default, std::slice::from_ref(&primary)), []);
         assert_eq!(problems(ReplicaIdentity::Default, &[]), [IdentityProblem::NoPrimaryKey]);
         assert_eq!(problems(ReplicaIdentity::Nothing, std::slice::from_ref(&primary)), [IdentityProblem::Nothing]);
-        let late = CatalogIndex { usable: false, ..primary.clone() };
+        let late = CatalogIndex { usable: false, immediate: false, ..primary.clone() };
         assert_eq!(problems(ReplicaIdentity::Default, &[late]), [IdentityProblem::Deferrable]);
         assert_eq!(problems(ReplicaIdentity::Index, std::slice::from_ref(&primary)), [IdentityProblem::IndexDropped]);
         let unpublished = IdentityProblem::Unpublished { column: "c2".into(), generated: false };

@@ -165,7 +165,14 @@ mod tests {
     }
 
     fn index(attnums: &[i16], primary: bool) -> CatalogIndex {
-        CatalogIndex { name: "i".into(), primary, identity: false, usable: true, attnums: attnums.to_vec() }
+        CatalogIndex {
+            name: "i".into(),
+            primary,
+            identity: false,
+            usable: true,
+            immediate: true,
+            attnums: attnums.to_vec(),
+        }
     }
 
     fn names(names: &[&str]) -> BTreeSet<String> {

@@ -62,7 +62,7 @@ const COLUMNS: &str = "WITH RECURSIVE tree AS (SELECT $1::oid AS relid UNION ALL
     FROM pg_attribute a WHERE a.attrelid = $1 AND a.attnum > 0 AND NOT a.attisdropped";
 
 const KEYS: &str = "SELECT ARRAY(SELECT k FROM unnest(i.indkey::int2[]) WITH ORDINALITY u(k, n) WHERE n <= i.indnkeyatts) \
-    FROM pg_index i WHERE i.indrelid = $1 AND (i.indisprimary OR i.indisreplident OR i.indisunique AND i.indimmediate \
+    FROM pg_index i WHERE i.indrelid = $1 AND (i.indisprimary AND i.indimmediate OR i.indisreplident OR i.indisunique AND i.indimmediate \
         AND i.indisvalid AND i.indpred IS NULL AND i.indexprs IS NULL \
         AND NOT EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = i.indrelid AND NOT a.attnotnull \
             AND a.attnum = ANY ((i.indkey::int2[])[0:i.indnkeyatts - 1])))";

@@ -36,6 +36,7 @@ pub mod references;
 mod remark;
 mod replay;
 pub mod request;
+pub mod running;
 #[cfg(test)]
 mod scripted;
 pub mod shape;

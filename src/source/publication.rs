@@ -183,16 +183,20 @@ pub async fn ensure(client: &Client, spec: &PublicationSpec) -> Result<Publicati
     let mut missing: Vec<TableName> = tables.iter().filter(|table| !published.contains(table)).cloned().collect();
     let is_extra = |table: &TableName| !tables.contains(table) && spec.signal_table.as_ref() != Some(table);
     let extra = published.into_iter().filter(is_extra).collect();
-    let Settled { blind: left_out, sql } = settle(client, spec, &missing).await?;
-    missing.retain(|table| !left_out.iter().any(|blind| blind.table == *table));
-    add(client, spec, &missing, &sql).await?;
+    let settled = settle(client, spec, &missing).await?;
+    if !spec.create && !settled.blind.is_empty() {
+        return Err(Error::Unidentified { publication: spec.name.clone(), blind: settled.blind });
+    }
+    missing.retain(|table| !settled.blind.iter().any(|blind| blind.table == *table));
+    add(client, spec, &missing, &settled).await?;
+    let left_out = settled.blind;
     let options_set = !missing_options.is_empty();
     Ok(PublicationReport { created: false, added: missing, options_set, extra, tables, left_out, unjudged })
 }
 
 /// What is to become of tables that are to come into the publication and whose updates the server would refuse then.
 async fn settle(client: &Client, spec: &PublicationSpec, tables: &[TableName]) -> Result<Settled, Error> {
-    unidentified::settle(client, tables, &spec.shapes, spec.unidentified).await
+    unidentified::settle(client, (&spec.name, tables), &spec.shapes, spec.unidentified).await
 }
 
 /// Errors of column lists and row filters; why filters were not judged, where that would be needed only to be sure: it takes rights that
@@ -218,20 +222,21 @@ async fn create(
     unjudged: Option<String>,
 ) -> Result<PublicationReport, Error> {
     let publication = spec.name.clone();
-    let Settled { blind, sql: before } = settle(client, spec, &tables).await?;
-    if !blind.is_empty() {
-        return Err(Error::Unidentified { publication, blind });
+    let settled = settle(client, spec, &tables).await?;
+    if !settled.blind.is_empty() {
+        return Err(Error::Unidentified { publication, blind: settled.blind });
     }
     let caution =
         unjudged.map_or("", |_| " -- A filter may use columns of the replica identity alone, or updates fail.");
     let sql = format!(
-        "{before}CREATE PUBLICATION {} FOR TABLE {} WITH ({OPTIONS});{caution}",
+        "CREATE PUBLICATION {} FOR TABLE {} WITH ({OPTIONS});{caution}",
         quote_identifier(&publication),
         spec.shapes.list(&tables)
     );
     if !spec.create {
-        return Err(Error::PublicationMissing { publication, sql });
+        return Err(Error::PublicationMissing { publication, sql: settled.before(&sql) });
     }
+    settled.mend(client).await?;
     execute(client, &format!("creating publication {publication}"), &sql).await?;
     Ok(PublicationReport { created: true, tables, ..PublicationReport::default() })
 }
@@ -248,17 +253,17 @@ async fn set_options(client: &Client, spec: &PublicationSpec, missing: &[&'stati
     execute(client, &format!("altering publication {publication}"), &sql).await
 }
 
-/// Adds tables; `before`: statements that come before it.
-async fn add(client: &Client, spec: &PublicationSpec, missing: &[TableName], before: &str) -> Result<(), Error> {
+async fn add(client: &Client, spec: &PublicationSpec, missing: &[TableName], settled: &Settled) -> Result<(), Error> {
     if missing.is_empty() {
         return Ok(());
     }
     let publication = spec.name.clone();
     let list = spec.shapes.list(missing);
-    let sql = format!("{before}ALTER PUBLICATION {} ADD TABLE {list};", quote_identifier(&publication));
+    let sql = format!("ALTER PUBLICATION {} ADD TABLE {list};", quote_identifier(&publication));
     if !spec.create {
-        return Err(Error::PublicationLacks { publication, tables: missing.to_vec(), sql });
+        return Err(Error::PublicationLacks { publication, tables: missing.to_vec(), sql: settled.before(&sql) });
     }
+    settled.mend(client).await?;
     execute(client, &format!("adding tables to publication {publication}"), &sql).await
 }
 
@@ -304,14 +309,17 @@ pub async fn look_for_signals(
 }
 
 /// What became of a table that was to come into the publication while it is in use.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Joined {
     /// The publication has it.
     Added,
     /// It is open for writing: what its transactions have changed so far would not be sent.
     Busy,
-    /// Nothing tells its rows apart, and published the source would refuse their updates.
-    Keyless,
+    /// Nothing tells its rows apart: published the source would refuse their updates, or they could not be read beside the stream.
+    Keyless {
+        /// In which way.
+        reason: String,
+    },
 }
 
 /// How long writers may have to wait behind the lock under which a table comes into the publication.
@@ -332,7 +340,12 @@ pub async fn join(client: &Client, spec: &PublicationSpec, table: &TableName) ->
         None => has_identity(client, table).await.map_err(|error| Error::statement(doing.clone(), error))?,
     };
     if !is_told_apart {
-        return Ok(Joined::Keyless);
+        let blind = unidentified::find(client, &publication, std::slice::from_ref(table)).await?;
+        let reason = blind.first().map_or_else(
+            || format!("{table} has no primary key, and no index as its replica identity, without generated columns"),
+            Blind::describe,
+        );
+        return Ok(Joined::Keyless { reason });
     }
     // Who waits for a lock keeps others waiting: it is asked for where it is likely to be there.
     let oid = client.query_one("SELECT to_regclass($1)::oid", &[&table.quoted()]).await;

@@ -26,6 +26,8 @@ pub struct SlotState {
     pub safe_wal_size: Option<i64>,
     /// Bytes of WAL that the slot keeps.
     pub retained_bytes: Option<i64>,
+    /// How many transactions ago its `catalog_xmin` was: rows of the catalogs that were deleted since cannot be vacuumed.
+    pub xmin_age: Option<i32>,
     /// Dropped at the end of its session.
     pub temporary: bool,
     /// Prepared transactions are decoded at PREPARE (trap T39).
@@ -101,6 +103,7 @@ pub async fn read(client: &Client, name: &str) -> Result<Option<SlotState>, Erro
         wal_status: row.try_get("wal_status").map_err(failed)?,
         safe_wal_size: row.try_get("safe_wal_size").map_err(failed)?,
         retained_bytes: row.try_get("retained_bytes").map_err(failed)?,
+        xmin_age: row.try_get("xmin_age").map_err(failed)?,
         temporary: row.try_get("temporary").map_err(failed)?,
         two_phase: row.try_get("two_phase").map_err(failed)?,
         failover: row.try_get("failover").map_err(failed)?,
@@ -123,7 +126,7 @@ pub async fn end_walsender(client: &Client, name: &str, pid: i32) -> Result<(), 
 fn state_query(server_version: u32) -> String {
     let from_17 = |column: &'static str, before: &'static str| if server_version >= 170_000 { column } else { before };
     format!(
-        "SELECT s.plugin::text, s.database::text, s.active_pid, a.application_name, s.temporary, s.wal_status, \
+        "SELECT s.plugin::text, age(s.catalog_xmin) AS xmin_age, s.database::text, s.active_pid, a.application_name, s.temporary, s.wal_status, \
                 s.safe_wal_size, s.confirmed_flush_lsn::text AS confirmed_flush, s.restart_lsn::text AS restart_lsn, \
                 s.two_phase, {} AS failover, {} AS synchronised, {} AS invalidation_reason, \
                 pg_wal_lsn_diff(CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() \
@@ -227,37 +230,6 @@ pub async fn capacity(client: &Client) -> Result<Capacity, Error> {
     })
 }
 
-/// A transaction that keeps the creation of a slot waiting, or `restart_lsn` from moving (traps T12, T25).
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct RunningTransaction {
-    /// Process id of the session; 0 for a prepared transaction.
-    pub pid: i32,
-    /// The role.
-    pub user: Option<String>,
-    /// `application_name`, or the name of a prepared transaction.
-    pub application: Option<String>,
-    /// Age in seconds; 0 where the role may not see it (`pg_read_all_stats`).
-    pub seconds: i64,
-}
-
-/// The oldest transaction that has written something, of any database.
-pub async fn oldest_transaction(client: &Client) -> Result<Option<RunningTransaction>, Error> {
-    let failed = |error| Error::statement("looking for the oldest transaction", error);
-    let sql = "SELECT pid, usename::text AS usename, application_name, \
-                      coalesce(extract(epoch FROM clock_timestamp() - started)::bigint, 0) AS seconds \
-               FROM (SELECT pid, usename, application_name, xact_start AS started FROM pg_stat_activity \
-                     WHERE backend_xid IS NOT NULL AND pid <> pg_backend_pid() \
-                     UNION ALL SELECT 0, owner, 'prepared transaction ' || gid, prepared FROM pg_prepared_xacts) x \
-               ORDER BY started LIMIT 1";
-    let Some(row) = client.query_opt(sql, &[]).await.map_err(failed)? else { return Ok(None) };
-    Ok(Some(RunningTransaction {
-        pid: row.try_get("pid").map_err(failed)?,
-        user: row.try_get("usename").map_err(failed)?,
-        application: row.try_get("application_name").map_err(failed)?,
-        seconds: row.try_get("seconds").map_err(failed)?,
-    }))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -274,6 +246,7 @@ mod tests {
             wal_status: Some("reserved".into()),
             safe_wal_size: None,
             retained_bytes: Some(10),
+            xmin_age: Some(1),
             temporary: false,
             two_phase: false,
             failover: false,

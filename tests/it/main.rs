@@ -73,6 +73,7 @@ mod sink_related;
 mod sink_resync;
 mod sink_resync_related;
 mod sink_support;
+mod slots;
 mod snapshot;
 mod special;
 mod stand_by_source;

@@ -365,7 +365,7 @@ async fn a_time_out_at_the_source_names_the_transaction_that_blocks() {
         let error = pair.verify_with(options).await.unwrap_err();
         assert!(matches!(error, Error::SourceTimeout { .. }), "{error:?}");
         assert_eq!(pair.holds().await, 0);
-        error.to_string().contains(&format!("backend {pid} (month end, "))
+        error.to_string().contains(&format!("process {pid} (month end, "))
     };
     await_condition("the blocker is named", LIMIT, is_named).await;
 }

@@ -346,12 +346,12 @@ async fn take(
             tracing::info!(table = %table, publication = spec.name, "a table came into the publication");
             None
         }
-        Ok(Joined::Busy) => Some("transactions have it open, so that it cannot come into the publication yet".to_owned()),
-        Ok(Joined::Keyless) => Some(
-            "it has no primary key and no index as its replica identity, or a generated column in that: in the publication its updates would \
-             fail; add a primary key"
-                .to_owned(),
-        ),
+        Ok(Joined::Busy) => {
+            Some("transactions have it open, so that it cannot come into the publication yet".to_owned())
+        }
+        Ok(Joined::Keyless { reason }) => Some(format!(
+            "{reason}: in the publication its updates would fail, or its rows could not be read beside the stream; it comes with a primary key"
+        )),
         Err(error) => {
             let hint = error.hint().map_or_else(String::new, |hint| format!("; {hint}"));
             let reason = format!("{}{hint}", chain(&error));

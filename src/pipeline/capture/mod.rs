@@ -58,6 +58,7 @@ mod settings;
 mod signal_table;
 mod signal_topic;
 mod signals;
+mod slot_holders;
 mod slot_watch;
 mod standby;
 mod standing;

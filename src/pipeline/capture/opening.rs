@@ -497,7 +497,7 @@ impl Opening<'_> {
         };
         let copied = tokio::select! {
             copied = copied => copied,
-            lost = slot_watch::until_lost(&session) => return Err(lost),
+            lost = slot_watch::until_lost(&session, &publisher) => return Err(lost),
         };
         if let Err(Error::LittleWal { .. }) = &copied {
             // It would keep log for nobody.

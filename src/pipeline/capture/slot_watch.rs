@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use super::{Error, session::Session, settings::CaptureSettings};
+use super::{Error, publisher::Publisher, session::Session, settings::CaptureSettings, slot_holders};
 use crate::{
     lsn::Lsn,
     pipeline::metrics::lsn_value,
@@ -17,14 +17,24 @@ use crate::{
 
 const INTERVAL: Duration = Duration::from_secs(5);
 
-/// Reads the slot until the server does not have it any longer, has invalidated it, or does not answer.
-pub(super) async fn until_lost(session: &Session) -> Error {
+/// Reads the slot until the server does not have it any longer, has invalidated it, or does not answer; tells what holds it meanwhile.
+pub(super) async fn until_lost(session: &Session, publisher: &Publisher) -> Error {
+    tokio::select! {
+        lost = until_gone(session) => lost,
+        never = slot_holders::watch(session, publisher) => match never {},
+    }
+}
+
+async fn until_gone(session: &Session) -> Error {
     loop {
         tokio::time::sleep(INTERVAL).await;
         match look(&session.client, &session.settings).await {
             Ok(slot) => {
                 session.metrics.confirmed.set(slot.confirmed_flush.map_or(0, lsn_value));
                 session.metrics.restart.set(slot.restart_lsn.map_or(0, lsn_value));
+                session.metrics.slot_retained.set(slot.retained_bytes.unwrap_or(0));
+                session.metrics.slot_safe.set(slot.safe_wal_size.unwrap_or(-1));
+                session.metrics.slot_xmin_age.set(slot.xmin_age.map_or(0, i64::from));
             }
             Err(error) => return error,
         }

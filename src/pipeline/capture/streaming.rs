@@ -154,7 +154,7 @@ async fn follow(
 ) -> Result<Ended, Error> {
     let checkpoints = checkpointer(session, publisher).run(session.settings.checkpoint_interval);
     let mut checkpoints = AbortOnDropHandle::new(tokio::spawn(checkpoints));
-    let slot = watch_slot(Arc::clone(session), handle.status());
+    let slot = watch_slot((Arc::clone(session), Arc::clone(publisher)), handle.status());
     let mut slot = AbortOnDropHandle::new(tokio::spawn(slot));
     let topics = watch_topics(Arc::clone(session), Arc::clone(publisher));
     let mut topics = AbortOnDropHandle::new(tokio::spawn(topics));
@@ -252,9 +252,12 @@ async fn finish(session: &Arc<Session>, publisher: &Arc<Publisher>) -> bool {
 }
 
 /// Watches the slot, and shows what waits to be taken from its stream.
-async fn watch_slot(session: Arc<Session>, status: Arc<StreamStatus>) -> Result<(), Error> {
+async fn watch_slot(
+    (session, publisher): (Arc<Session>, Arc<Publisher>),
+    status: Arc<StreamStatus>,
+) -> Result<(), Error> {
     tokio::select! {
-        lost = slot_watch::until_lost(&session) => Err(lost),
+        lost = slot_watch::until_lost(&session, &publisher) => Err(lost),
         () = show_queue(&session.metrics, &status) => Ok(()),
     }
 }

@@ -11,7 +11,7 @@ use std::{
 use super::{
     Error,
     departed::Departed,
-    settings::CaptureDeps,
+    settings::{CaptureDeps, SnapshotMode},
     state::{FORMER_VERSION, OpenBarrier, SNAPSHOT_VERSION, State, Update},
     tables::Tables,
 };
@@ -25,6 +25,7 @@ use crate::{
     source::{
         self,
         catalog::PublishedTable,
+        identity::Blind,
         membership::{self, Membership},
         publication::{SignalTable, TablePatterns},
     },
@@ -167,12 +168,7 @@ impl Survey {
         for table in report.tables.iter().filter(|table| !tables.is_stopped(table) && !is_left_out(table)) {
             deps.health.resume_table(&table.to_string());
         }
-        for blind in &report.left_out {
-            let reason = format!("it is not taken into the publication: {}", blind.describe());
-            let remedy = blind.problem.remedy(&blind.relation);
-            tracing::error!(table = %blind.table, reason, remedy, "the table is not captured");
-            deps.health.stop_table(blind.table.to_string(), &reason);
-        }
+        leave_out(deps, report.left_out)?;
         let published = published(deps, client).await?;
         published.iter().try_for_each(PublishedTable::must_have_key)?;
         let masks = &deps.settings.encoder.masks;
@@ -371,6 +367,23 @@ pub(super) fn report_withheld(deps: &CaptureDeps, withheld: Vec<Withheld>) {
 
 /// What notes of the status page begin with that tell of the signal table.
 const SIGNALS: &str = "signal table ";
+
+/// Tells of tables that do not come into the publication. They would never come where no stream goes on, or none whose tables may join.
+fn leave_out(deps: &CaptureDeps, mut left_out: Vec<Blind>) -> Result<(), Error> {
+    let comes_later = matches!(deps.settings.snapshot, SnapshotMode::Initial | SnapshotMode::WhenNeeded);
+    if !comes_later && !left_out.is_empty() {
+        let publication = deps.settings.publication.name.clone();
+        return Err(source::Error::Unidentified { publication, blind: left_out }.into());
+    }
+    left_out.dedup_by(|next, first| next.table == first.table);
+    for blind in &left_out {
+        let reason = format!("it is not taken into the publication: {}", blind.describe());
+        let remedy = blind.problem.remedy(&blind.relation);
+        tracing::error!(table = %blind.table, reason, remedy, "the table is not captured: it comes with a primary key, or by a new snapshot");
+        deps.health.stop_table(blind.table.to_string(), &reason);
+    }
+    Ok(())
+}
 
 /// The signal table comes into the publication. That it does not keeps nothing else: it is told.
 async fn take_in_signals(deps: &CaptureDeps, client: &postgres::Client) -> Result<(), Error> {

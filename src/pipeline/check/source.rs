@@ -18,12 +18,15 @@ use crate::{
         self,
         catalog::{self, PublishedTable},
         publication::{self, PublicationSpec, SignalTable},
-        recovery,
+        recovery, running,
         slot::{self, SlotState, SlotVerdict},
+        unidentified::Unidentified,
     },
 };
 
 const OLDEST_VERSION: u32 = 140_000;
+/// From which age on a transaction is told.
+const LONG_TRANSACTION: Duration = Duration::from_mins(10);
 
 /// The findings, and the tables that capture will publish.
 pub(super) async fn check(deps: &SourceDeps) -> (Vec<Finding>, Vec<PublishedTable>) {
@@ -89,7 +92,14 @@ async fn judge_tables(
     let wanted = publication::wanted(client, &deps.publication).await?;
     let tables = tables::read(client, &deps.publication, &wanted).await?;
     let rights = Rights::read(client, &tables).await?;
-    rights.judge(findings, &tables, (&deps.settings.user, deps.publication.unidentified));
+    let published = publication::published(client, &deps.publication.name).await?;
+    let is_chosen = |table: &TableName| match deps.publication.unidentified {
+        Unidentified::Refuse => false,
+        Unidentified::Full => !begun && !published.contains(table),
+        Unidentified::Publish => true,
+    };
+    let chosen = wanted.iter().filter(|table| is_chosen(table)).cloned().collect();
+    rights.judge(findings, &tables, (&deps.settings.user, &chosen));
     tables::judge_masks(findings, &deps.masks, &tables);
     judge_publication(client, findings, deps, tables.iter().all(|table| rights.owns(table)), begun).await?;
     if let Some(table) = &deps.publication.signal_table {
@@ -312,14 +322,14 @@ fn judge_slot(findings: &mut Findings, deps: &SourceDeps, state: Option<&SlotSta
 
 /// Traps T12 and T25: an old transaction keeps the creation of a slot waiting.
 async fn oldest_transaction(client: &Client, findings: &mut Findings, slot_missing: bool) -> Result<(), source::Error> {
-    let oldest = slot::oldest_transaction(client).await?;
-    if let Some(oldest) = oldest.filter(|oldest| oldest.seconds > 600) {
+    let Some(oldest) = running::oldest(client, 1).await?.pop() else { return Ok(()) };
+    if let Some(since) = oldest.since.filter(|since| *since > LONG_TRANSACTION) {
         let effect =
             if slot_missing { "the slot cannot be created before it ends" } else { "the WAL since then is kept" };
         findings.warning(
             "transactions",
-            format!("process {} has been in one for {} s: {effect}", oldest.pid, oldest.seconds),
-            format!("End it, or SELECT pg_terminate_backend({});", oldest.pid),
+            format!("{} has been open for {} s: {effect}", oldest.describe(), since.as_secs()),
+            format!("End it: {}", oldest.remedy()),
         );
     }
     Ok(())
@@ -333,7 +343,9 @@ async fn judge_publication(
     owns_all: bool,
     begun: bool,
 ) -> Result<(), source::Error> {
-    let look = PublicationSpec { create: false, ..deps.publication.clone() };
+    // A stream that goes on takes in tables that can be read beside it, and no others.
+    let unidentified = if begun { Unidentified::Refuse } else { deps.publication.unidentified };
+    let look = PublicationSpec { create: false, unidentified, ..deps.publication.clone() };
     let subject = format!("publication {}", look.name);
     let error = match publication::ensure(client, &look).await {
         Err(error) if error.is_of_shape() || matches!(error, source::Error::Unidentified { .. }) => {
@@ -345,16 +357,7 @@ async fn judge_publication(
             if let Some(reason) = report.unjudged {
                 findings.warning(subject.clone(), reason, "Compare them by hand: SELECT * FROM pg_publication_tables;");
             }
-            for blind in &report.left_out {
-                findings.problem(
-                    subject.clone(),
-                    format!("lacks {}, and capture does not add it: {}", blind.table, blind.describe()),
-                    blind.problem.remedy(&blind.relation),
-                );
-            }
-            if report.left_out.is_empty() {
-                findings.ok(subject, format!("holds all {} tables", report.tables.len()));
-            }
+            findings.ok(subject, format!("holds all {} tables", report.tables.len()));
             return Ok(());
         }
     };
@@ -377,7 +380,9 @@ async fn judge_publication(
     } else if !may || !deps.publication.create {
         findings.problem(subject, error.to_string(), format!("As owner of the tables: {sql}"));
     } else {
-        findings.ok(subject, format!("{error}; capture {done}"));
+        let mended =
+            if sql.starts_with("ALTER TABLE") { ", behind REPLICA IDENTITY FULL of tables without a key" } else { "" };
+        findings.ok(subject, format!("{error}; capture {done}{mended}"));
     }
     Ok(())
 }

@@ -12,7 +12,6 @@ use crate::{
         catalog::{self, PublishedTable},
         identity::IdentityProblem,
         publication::PublicationSpec,
-        unidentified::Unidentified,
     },
 };
 
@@ -63,19 +62,25 @@ impl Rights {
         !self.foreign.contains(&table.relation.oid)
     }
 
+    /// `chosen`: tables whose updates the source may refuse, by the configuration's choice, or does not when capture has taken them in.
     pub(super) fn judge(
         &self,
         findings: &mut Findings,
         tables: &[PublishedTable],
-        (user, policy): (&str, Unidentified),
+        (user, chosen): (&str, &BTreeSet<TableName>),
     ) {
         for table in tables {
-            self.judge_table(findings, table, (user, policy));
+            self.judge_table(findings, table, (user, chosen));
         }
     }
 
     /// Traps T29 and T31.
-    fn judge_table(&self, findings: &mut Findings, table: &PublishedTable, (user, policy): (&str, Unidentified)) {
+    fn judge_table(
+        &self,
+        findings: &mut Findings,
+        table: &PublishedTable,
+        (user, chosen): (&str, &BTreeSet<TableName>),
+    ) {
         let name = &table.relation.name;
         let subject = format!("table {name}");
         if self.unreadable.contains(&table.relation.oid) {
@@ -89,8 +94,7 @@ impl Rights {
         for problem in &table.problems {
             let (message, remedy) = (problem.describe(name), problem.remedy(name));
             // NOTHING is never a default: somebody wants the table to be append-only, unless the publication is yet to be made.
-            let refuses =
-                problem.blocks_changes() && *problem != IdentityProblem::Nothing && policy == Unidentified::Refuse;
+            let refuses = problem.blocks_changes() && *problem != IdentityProblem::Nothing && !chosen.contains(name);
             if refuses || problem.is_of_configured_key() {
                 findings.problem(&subject, message, remedy);
             } else {

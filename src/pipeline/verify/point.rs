@@ -16,6 +16,7 @@ use crate::{
     source::{
         self,
         connection::{CreatedSlot, ReplicationConnection, SlotOptions},
+        running,
     },
 };
 
@@ -63,21 +64,13 @@ fn slot_name() -> String {
 
 /// Names the oldest transaction with an id, prepared ones included: the slot waits for all of the cluster's.
 async fn oldest_transaction(settings: &Settings) -> Result<String, Error> {
-    let doing = "looking for the oldest transaction";
     let client = postgres::connect(settings, "walrelay verify").await?;
-    let row = client.query_opt(OLDEST, &[]).await.map_err(|error| postgres::Error::statement(doing, error))?;
-    let text = row.map(|row| row.try_get::<_, String>(0)).transpose();
-    let text = text.map_err(|error| postgres::Error::statement(doing, error))?;
-    Ok(text.unwrap_or_else(|| "no transaction runs any more".to_owned()))
+    let oldest = running::oldest(&client, 1).await.map_err(Error::Replication)?.pop();
+    Ok(oldest.map_or_else(
+        || "no transaction runs any more".to_owned(),
+        |oldest| {
+            let since = oldest.since.map_or_else(String::new, |since| format!(", open for {} s", since.as_secs()));
+            format!("it waits for {}{since}", oldest.describe())
+        },
+    ))
 }
-
-const OLDEST: &str = "
-    SELECT description FROM (
-        SELECT xact_start, format('backend %s (%s, user %s, database %s) is in transaction %s since %s', pid,
-            coalesce(nullif(application_name, ''), backend_type), usename, datname, backend_xid, xact_start) description
-        FROM pg_stat_activity WHERE backend_xid IS NOT NULL AND pid <> pg_backend_pid()
-        UNION ALL
-        SELECT prepared, format('prepared transaction %L (user %s, database %s) with id %s since %s', gid, owner,
-            database, transaction, prepared)
-        FROM pg_prepared_xacts
-    ) x ORDER BY xact_start LIMIT 1";
