@@ -7,8 +7,8 @@ use crate::{
     kafka::ProducerSettings,
     pipeline::{
         capture::{
-            self, CaptureDeps, CaptureSettings, Delivery, GapPolicy, OriginFilter, SnapshotGuard, SnapshotMode,
-            StopPolicy, UnloggedPolicy,
+            self, CaptureDeps, CaptureSettings, Delivery, GapPolicy, OriginFilter, PartitionPolicy, SnapshotGuard,
+            SnapshotMode, StopPolicy, UnloggedPolicy,
         },
         health::Half,
         metrics::CaptureMetrics,
@@ -94,6 +94,10 @@ fn settings(config: &CaptureConfig) -> Result<CaptureSettings, Error> {
         on_unlogged: match capture.on_unlogged {
             config::OnUnlogged::Stop => UnloggedPolicy::Stop,
             config::OnUnlogged::Continue => UnloggedPolicy::Continue,
+        },
+        on_partitions: match capture.on_partitions {
+            config::OnPartitions::Tell => PartitionPolicy::Tell,
+            config::OnPartitions::Resync => PartitionPolicy::Resync,
         },
         on_stop: match capture.on_stop {
             config::OnStop::Hold => StopPolicy::Hold,

@@ -125,6 +125,7 @@ pub const KEYS: &[Key] = &[
         "When WAL that was not captured is gone: stop, go on without it where the slot was moved ahead (and stop otherwise), or begin anew with a snapshot into the same topics.",
     ),
     stops::ON_UNLOGGED,
+    stops::ON_PARTITIONS,
     stops::ON_STOP,
     stops::HOLD_LIMIT,
     stops::ON_BAD_ROW,

@@ -41,9 +41,9 @@ pub use self::{
     layers::{Entry, Layers},
     problem::{Error, Origin, Problem},
     sections::{
-        Apply, Capture, Delivery, FailoverSlot, FlatRecords, Format, Kafka, Log, LogFormat, OnBadRow, OnGap, OnStop,
-        OnUnidentified, OnUnlogged, Origins, RecordsKind, Registry, SnapshotGuard, SnapshotMode, SubjectStrategy,
-        Topics,
+        Apply, Capture, Delivery, FailoverSlot, FlatRecords, Format, Kafka, Log, LogFormat, OnBadRow, OnGap,
+        OnPartitions, OnStop, OnUnidentified, OnUnlogged, Origins, RecordsKind, Registry, SnapshotGuard, SnapshotMode,
+        SubjectStrategy, Topics,
     },
     topic_list::{TopicList, bytes, milliseconds},
     value::{Bound, ByteSize, ParseError, Period, Secret},

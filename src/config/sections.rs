@@ -109,6 +109,16 @@ pub enum OnUnlogged {
     Continue,
 }
 
+/// What to do when partitions change without an event.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OnPartitions {
+    /// Tell of it.
+    Tell,
+    /// Read the table again.
+    Resync,
+}
+
 /// What to do with the changes of a table that stopped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -189,6 +199,7 @@ pub struct Capture {
     pub failover: FailoverSlot,
     pub on_gap: OnGap,
     pub on_unlogged: OnUnlogged,
+    pub on_partitions: OnPartitions,
     pub on_stop: OnStop,
     pub hold_limit: ByteSize,
     pub on_bad_row: OnBadRow,

@@ -13,6 +13,14 @@ pub(super) const ON_UNLOGGED: Key = Key {
     doc: "When rows of a table changed in a way that no event tells (a column or a label renamed, a column retyped with a rewrite): stop the table, or go on.",
 };
 
+/// When partitions change and no event tells.
+pub(super) const ON_PARTITIONS: Key = Key {
+    path: "capture.on_partitions",
+    kind: Kind::Choice(&["tell", "resync"]),
+    default: Some("\"tell\""),
+    doc: "When a partition is attached with rows, detached, dropped, or truncated by itself, of whose rows no event tells: tell of it in the log and at /readyz, or read the whole table again beside the stream, too, so that the targets get these rows, or lose them.",
+};
+
 /// When a table stops.
 pub(super) const ON_STOP: Key = Key {
     path: "capture.on_stop",

@@ -27,6 +27,7 @@ mod item;
 pub mod key;
 pub mod key_columns;
 pub mod layout;
+pub mod leaves;
 pub mod lock;
 pub mod membership;
 pub mod publication;

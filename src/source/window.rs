@@ -22,6 +22,7 @@ use super::{
     copy_text::decode_row,
     error::Error,
     key_columns::KeyColumns,
+    leaves::{self, Leaf},
     membership,
     snapshot::{CopyFormat, Select},
     visible::Visible,
@@ -297,22 +298,9 @@ pub type Leaves = BTreeMap<u32, BTreeMap<u32, String>>;
 /// The leaves of tables (`pg_class.oid`), without a lock; a table without partitions is its own. How one came is told by the transactions that
 /// attached it and what is above it, so one that was detached and attached again is told from one that stayed.
 pub async fn leaves(client: &Client, tables: &[u32]) -> Result<Leaves, Error> {
-    let sql = "WITH RECURSIVE tree(root, oid, came) AS ( \
-                   SELECT t, t, coalesce((SELECT string_agg(i.xmin::text, ',' ORDER BY i.inhseqno) \
-                                          FROM pg_inherits i WHERE i.inhrelid = t), '') \
-                   FROM unnest($1::oid[]) t \
-                   UNION ALL \
-                   SELECT t.root, i.inhrelid, t.came || ',' || i.xmin::text \
-                   FROM tree t JOIN pg_class p ON p.oid = t.oid AND p.relkind = 'p' JOIN pg_inherits i ON i.inhparent = t.oid \
-                   WHERE NOT coalesce((to_jsonb(i) ->> 'inhdetachpending')::bool, false)) \
-               SELECT t.root, t.oid, t.came FROM tree t JOIN pg_class c ON c.oid = t.oid WHERE c.relkind <> 'p'";
-    let failed = |error| Error::statement("looking for the partitions of tables", error);
-    let mut leaves = Leaves::new();
-    for row in client.query(sql, &[&tables]).await.map_err(failed)? {
-        let (root, leaf) = (row.try_get(0).map_err(failed)?, row.try_get(1).map_err(failed)?);
-        leaves.entry(root).or_default().insert(leaf, row.try_get(2).map_err(failed)?);
-    }
-    Ok(leaves)
+    let trees = leaves::read(client, tables).await?;
+    let came = |leaves: BTreeMap<u32, Leaf>| leaves.into_iter().map(|(leaf, found)| (leaf, found.came)).collect();
+    Ok(trees.into_iter().map(|(root, leaves)| (root, came(leaves))).collect())
 }
 
 /// Whether the server takes markers of this role: one that replays another's WAL writes none.

@@ -82,6 +82,7 @@ mod stopped;
 mod streamed;
 mod streamed_same;
 mod support;
+mod table_partitions;
 mod target;
 mod tombstones;
 mod topic_names;

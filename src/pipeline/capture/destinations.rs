@@ -72,6 +72,7 @@ impl Destinations<'_> {
         }
         let captured = |rows: &&BadRows| self.survey.topics.contains_key(&rows.table);
         self.tables.lacking.take_up(state.bad_rows.values().filter(captured), &self.deps.health);
+        self.tables.partitions.take_up(state.leaves.values());
         if let Some(lowest) = self.tables.lowest_stop() {
             // What lay before the stop may have been given up with the session in which it came, and is not sent until the table
             // goes on.

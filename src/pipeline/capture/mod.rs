@@ -43,6 +43,8 @@ mod joining;
 mod messages;
 mod opening;
 mod options;
+mod partition_watch;
+mod partitions;
 mod position;
 mod progress;
 mod publisher;
@@ -85,7 +87,7 @@ mod windows;
 pub use error::Error;
 pub use failover::SINCE as FAILOVER_SLOTS_SINCE;
 pub use settings::{
-    BadRowPolicy, CaptureDeps, CaptureSettings, Delivery, FailoverSlot, GapPolicy, OriginFilter, SnapshotGuard,
-    SnapshotMode, StopPolicy, UnloggedPolicy, transactional_id,
+    BadRowPolicy, CaptureDeps, CaptureSettings, Delivery, FailoverSlot, GapPolicy, OriginFilter, PartitionPolicy,
+    SnapshotGuard, SnapshotMode, StopPolicy, UnloggedPolicy, transactional_id,
 };
 pub use supervisor::run;

@@ -410,6 +410,9 @@ impl Session {
     /// What was left out of tables before they were read again as a whole is there now, or gone at the source.
     async fn forget_bad_rows(&self, ended: &Run) -> Result<(), Error> {
         let whole = ended.tables.iter().filter(|member| member.is_in() && member.conditions.is_empty());
+        for member in whole.clone() {
+            self.tables.partitions.read_again(member.oid, &member.leaves);
+        }
         let there = whole.filter(|member| self.tables.lacking.read_again(&member.name, ended.begin, &self.health));
         let updates: Vec<_> = there.map(|member| Update::ForgetBadRows { table: member.name.to_string() }).collect();
         self.position.record(&updates).await

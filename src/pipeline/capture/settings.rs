@@ -84,6 +84,16 @@ pub enum UnloggedPolicy {
     Continue,
 }
 
+/// What to do when partitions with rows come or go, or are emptied by themselves, which no event tells.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum PartitionPolicy {
+    /// Tell of it.
+    #[default]
+    Tell,
+    /// Read the table again, too.
+    Resync,
+}
+
 /// What to do with the changes of a table that stopped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub enum StopPolicy {
@@ -182,6 +192,8 @@ pub struct CaptureSettings {
     pub on_gap: GapPolicy,
     /// What to do when rows changed without an event.
     pub on_unlogged: UnloggedPolicy,
+    /// When partitions with rows come or go.
+    pub on_partitions: PartitionPolicy,
     /// What to do with the changes of a table that stopped.
     pub on_stop: StopPolicy,
     /// Bytes of log that the source may keep for stopped tables.

@@ -15,6 +15,7 @@ use super::{
     chunks::{SnapshotPlan, TableChunks},
     followed::Followed,
     options::OptionHistory,
+    partitions::KnownLeaves,
     resync::Run,
 };
 use crate::{
@@ -141,6 +142,8 @@ pub(super) struct State {
     pub(super) stopped: BTreeMap<String, StoppedTable>,
     /// What the tables' topics lack by choice.
     pub(super) bad_rows: BTreeMap<String, BadRows>,
+    /// Partitions, by `pg_class.oid` of their tables.
+    pub(super) leaves: BTreeMap<u32, KnownLeaves>,
     /// How the publication had the tables, by topic.
     pub(super) members: BTreeMap<String, Membership>,
     /// The snapshot that is under way, once its begin is acknowledged.
@@ -213,6 +216,12 @@ pub(super) enum Update {
     },
     /// How far the signal topic was followed; `None`: none is configured any more.
     Followed(Option<Followed>),
+    /// The partitions of a table by now.
+    Leaves(KnownLeaves),
+    /// The partitions of a table whose rows are all read anew.
+    ForgetLeaves {
+        oid: u32,
+    },
     /// What was left out of a table by now.
     BadRows(BadRows),
     /// The table has been read again since.
@@ -242,6 +251,8 @@ impl Update {
             Self::Followed(followed) => ("signals".into(), followed.as_ref().map(serde_json::to_vec).transpose()?),
             Self::Stopped { table, stopped } => (format!("table/{table}"), Some(serde_json::to_vec(stopped)?)),
             Self::Resumed { table } => (format!("table/{table}"), None),
+            Self::Leaves(known) => (format!("leaves/{}", known.oid), Some(serde_json::to_vec(known)?)),
+            Self::ForgetLeaves { oid } => (format!("leaves/{oid}"), None),
             Self::BadRows(rows) => (format!("bad/{}", rows.table), Some(serde_json::to_vec(rows)?)),
             Self::ForgetBadRows { table } => (format!("bad/{table}"), None),
         })
@@ -294,6 +305,10 @@ impl State {
                 Some(("chunks", oid)) => {
                     let oid = oid.parse().map_err(|_| (key.clone(), serde::de::Error::custom("no OID")))?;
                     state.chunks.insert(oid, serde_json::from_slice(value).map_err(wrong)?);
+                }
+                Some(("leaves", oid)) => {
+                    let oid = oid.parse().map_err(|_| (key.clone(), serde::de::Error::custom("no OID")))?;
+                    state.leaves.insert(oid, serde_json::from_slice(value).map_err(wrong)?);
                 }
                 Some(("barrier", _)) => state.barriers.push(serde_json::from_slice(value).map_err(wrong)?),
                 Some(("resync", _)) => state.resyncs.push(serde_json::from_slice(value).map_err(wrong)?),

@@ -13,6 +13,7 @@ use super::{
     heartbeat, held, in_progress, joining,
     messages::Messages,
     opening::{self, Opened},
+    partition_watch,
     progress::Checkpointer,
     publisher::Publisher,
     reading,
@@ -164,6 +165,8 @@ async fn follow(
     let mut again = AbortOnDropHandle::new(tokio::spawn(until_another(Arc::clone(session), below)));
     let read = reading::run(Arc::clone(session), Arc::clone(publisher), (rest, below));
     let mut read = AbortOnDropHandle::new(tokio::spawn(read));
+    let partitions = watch_partitions(Arc::clone(session), Arc::clone(publisher), below);
+    let mut partitions = AbortOnDropHandle::new(tokio::spawn(partitions));
     let mut another = false;
     loop {
         if another && streamer.is_between() {
@@ -177,6 +180,7 @@ async fn follow(
             ended = &mut topics => return Err(end_of(ended)),
             ended = &mut heartbeats => return Err(end_of(ended)),
             ended = &mut signals => return Err(end_of(ended)),
+            ended = &mut partitions => return Err(end_of(ended)),
             ended = &mut read => return Err(end_of(ended)),
             asked = &mut again, if !another => match asked {
                 Ok(Ok(())) => {
@@ -249,6 +253,14 @@ async fn finish(session: &Arc<Session>, publisher: &Arc<Publisher>) -> bool {
         }
     }
     matches!(settled, Ok(Ok(())))
+}
+
+/// A session that ends at a bound leaves it to the one behind it, whose tables are the configured ones.
+async fn watch_partitions(session: Arc<Session>, publisher: Arc<Publisher>, below: Option<Lsn>) -> Result<(), Error> {
+    match below {
+        None => partition_watch::watch(&session, &publisher).await,
+        Some(_) => std::future::pending().await,
+    }
 }
 
 /// Watches the slot, and shows what waits to be taken from its stream.

@@ -5,7 +5,7 @@ use std::{
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
-use super::{bad_rows::Lacking, state::StoppedTable};
+use super::{bad_rows::Lacking, partitions::Partitions, state::StoppedTable};
 use crate::{
     lsn::{Lsn, Position},
     schema::TableName,
@@ -18,6 +18,8 @@ pub(super) struct Tables {
     register: Mutex<Register>,
     /// What was left out of them.
     pub(super) lacking: Lacking,
+    /// What is known of their partitions.
+    pub(super) partitions: Partitions,
 }
 
 #[derive(Debug, Default)]

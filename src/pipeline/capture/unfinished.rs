@@ -56,5 +56,6 @@ pub(super) fn forget_read(state: &mut State) -> Vec<Update> {
     let tables = state.chunks.keys().map(|oid| Update::ForgetChunks { oid: *oid });
     let resyncs = std::mem::take(&mut state.resyncs).into_iter().map(|run| Update::ForgetResync(run.begin));
     let bad_rows = std::mem::take(&mut state.bad_rows).into_keys().map(|table| Update::ForgetBadRows { table });
-    state.plan.iter().map(|_| Update::Plan(None)).chain(tables).chain(resyncs).chain(bad_rows).collect()
+    let leaves = std::mem::take(&mut state.leaves).into_keys().map(|oid| Update::ForgetLeaves { oid });
+    state.plan.iter().map(|_| Update::Plan(None)).chain(tables).chain(resyncs).chain(bad_rows).chain(leaves).collect()
 }

@@ -1,0 +1,94 @@
+//! Partitions that come with rows, go, or are emptied by themselves: no event tells, so capture does (trap T33).
+
+use walrelay::cli::demo::process::Process;
+
+use crate::support::{LIMIT, Scenario, await_condition};
+
+const TABLES: &str = "CREATE TABLE parts (id int, part int, PRIMARY KEY (id, part)) PARTITION BY LIST (part);
+    CREATE TABLE p_1 PARTITION OF parts FOR VALUES IN (1); CREATE TABLE p_2 PARTITION OF parts FOR VALUES IN (2);
+    CREATE TABLE p_3 PARTITION OF parts FOR VALUES IN (3); INSERT INTO parts SELECT i, 1 + i % 3 FROM generate_series(1, 300) i";
+
+/// Both halves, and the target equal.
+async fn halves(name: &str, policy: &str) -> (Scenario, Process, Process) {
+    let mut scenario = Scenario::new(name).await;
+    // What is detached is a table of its own.
+    scenario.settings.set("capture.include", vec!["public.parts".to_owned()]);
+    scenario.settings.set("capture.on_partitions", policy);
+    scenario.source(TABLES).await;
+    let (capture, apply) = (scenario.capture().await, scenario.apply().await);
+    scenario.await_equal("parts").await;
+    (scenario, capture, apply)
+}
+
+/// Waits until capture has recorded the file that a partition has by now.
+async fn await_known(scenario: &Scenario, partition: &str) {
+    let sql = format!("SELECT '\"file\":' || relfilenode FROM pg_class WHERE relname = '{partition}'");
+    let file = scenario.source_value(&sql).await.expect("a file");
+    let is_known = async || {
+        let records = scenario.state_topics().read(&scenario.name);
+        let last = records.iter().rfind(|record| record.key.as_ref().is_some_and(|key| key.starts_with(b"leaves/")));
+        last.is_some_and(|record| record.holds(&file))
+    };
+    await_condition("the file is known", LIMIT, is_known).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn partitions_of_whose_rows_no_event_tells_are_told_until_the_table_is_read_again() {
+    let (scenario, mut capture, _apply) = halves("parts_told", "tell").await;
+    await_known(&scenario, "p_1").await;
+    // All of this is told by events, or changes no rows.
+    scenario.source("TRUNCATE parts; INSERT INTO parts SELECT i, 1 + i % 3 FROM generate_series(1, 600) i").await;
+    await_known(&scenario, "p_1").await;
+    scenario.source("CREATE TABLE p_4 PARTITION OF parts FOR VALUES IN (4); INSERT INTO parts VALUES (1, 4)").await;
+    scenario.source("CREATE TABLE p_5 (id int NOT NULL, part int NOT NULL)").await;
+    scenario.source("ALTER TABLE parts ATTACH PARTITION p_5 FOR VALUES IN (5)").await;
+    await_known(&scenario, "p_5").await;
+    scenario.source("INSERT INTO parts VALUES (1, 5)").await;
+    scenario.source("VACUUM FULL p_3").await;
+    await_known(&scenario, "p_3").await;
+    scenario.await_equal("parts").await;
+    let (status, text) = scenario.readiness("capture").await;
+    assert!(status == 200 && !text.contains("partitions of"), "{status} {text}");
+
+    scenario
+        .source("CREATE TABLE p_6 (id int NOT NULL, part int NOT NULL); INSERT INTO p_6 VALUES (1, 6), (2, 6)")
+        .await;
+    scenario.source("ALTER TABLE parts ATTACH PARTITION p_6 FOR VALUES IN (6)").await;
+    scenario.source("ALTER TABLE parts DETACH PARTITION p_1").await;
+    scenario.source("TRUNCATE p_2").await;
+    let told = "partitions of public.parts: public.p_1 was detached or dropped, public.p_2 was truncated, or rewritten by ALTER TABLE, \
+        public.p_6 was attached with rows;";
+    let is_told = async || scenario.readiness("capture").await.1.contains(told);
+    await_condition("all three are told", LIMIT, is_told).await;
+    // The statistics say no more what became of it.
+    scenario.source("INSERT INTO parts VALUES (2, 2); ANALYZE p_2").await;
+    capture.kill_9().expect("capture can be killed");
+    let mut capture = scenario.capture().await;
+    await_condition("they are told after a restart", LIMIT, is_told).await;
+    let outcome = tokio::task::block_in_place(|| scenario.run(&["resync", "public.parts"]));
+    assert_eq!(outcome.code, Some(0), "{}", outcome.text);
+    scenario.await_log(&mut capture, "the resync ends").await;
+    scenario.await_equal("parts").await;
+    let is_over = async || !scenario.readiness("capture").await.1.contains("partitions of");
+    await_condition("nothing is told any more", LIMIT, is_over).await;
+    scenario.verify();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn partitions_of_whose_rows_no_event_tells_are_read_again_where_that_is_wanted() {
+    let (scenario, mut capture, _apply) = halves("parts_read", "resync").await;
+    await_known(&scenario, "p_1").await;
+    scenario.source("TRUNCATE p_2").await;
+    scenario.await_equal("parts").await;
+    // While nobody looks.
+    capture.kill_9().expect("capture can be killed");
+    scenario
+        .source("CREATE TABLE p_6 (id int NOT NULL, part int NOT NULL); INSERT INTO p_6 VALUES (1, 6), (2, 6)")
+        .await;
+    scenario.source("ALTER TABLE parts ATTACH PARTITION p_6 FOR VALUES IN (6); DROP TABLE p_3").await;
+    let _capture = scenario.capture().await;
+    scenario.await_equal("parts").await;
+    let is_over = async || !scenario.readiness("capture").await.1.contains("partitions of");
+    await_condition("nothing is told any more", LIMIT, is_over).await;
+    scenario.verify();
+}
