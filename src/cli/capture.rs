@@ -125,6 +125,7 @@ fn settings(config: &CaptureConfig) -> Result<CaptureSettings, Error> {
         streaming: capture.streaming,
         checkpoint_interval: capture.checkpoint_interval.0,
         heartbeat_interval: capture.heartbeat_interval.0,
+        source_heartbeat_interval: capture.source_heartbeat_interval.0,
         transactions: capture.transactions.then(|| names.transactions().to_owned()),
     })
 }

@@ -156,6 +156,12 @@ pub const KEYS: &[Key] = &[
         "How often a record is sent to the topic __debezium-heartbeat.<prefix>, by which consumers see that capture lives (Debezium's heartbeat.interval.ms).",
     ),
     key(
+        "capture.source_heartbeat_interval",
+        Kind::Text(rule::period_or_off),
+        Some("\"off\""),
+        "How often a logical message is written into the source's log (pg_logical_emit_message, prefix walrelay.heartbeat; no table is needed), which capture reads and publishes nowhere: a source without changes then shows that the whole way from its log works, and how long it takes. Not at a stand-by.",
+    ),
+    key(
         "capture.transactions",
         Kind::Bool,
         Some("false"),

@@ -207,6 +207,7 @@ pub struct Capture {
     pub receive_timeout: Period,
     pub checkpoint_interval: Period,
     pub heartbeat_interval: Heartbeats,
+    pub source_heartbeat_interval: Heartbeats,
     pub transactions: bool,
     pub spool: Spool,
 }

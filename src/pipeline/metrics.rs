@@ -30,6 +30,8 @@ pub const CAPTURE_SNAPSHOT_CHUNKS: &str = "walrelay_capture_snapshot_chunks";
 pub const CAPTURE_LEFT_OUT: &str = "walrelay_capture_rows_left_out_total";
 /// Positions in the source's WAL in bytes, by `position`: [`POSITIONS`].
 pub const CAPTURE_POSITION: &str = "walrelay_capture_position_bytes";
+/// Heartbeats that were written into the source's log and have come back by it.
+pub const CAPTURE_SOURCE_HEARTBEATS: &str = "walrelay_capture_source_heartbeats_total";
 /// Bytes of log that the source keeps for the slot.
 pub const CAPTURE_SLOT_RETAINED: &str = "walrelay_capture_slot_retained_bytes";
 /// Bytes of log that may be written before the source invalidates the slot; −1 where nothing limits it.
@@ -166,6 +168,8 @@ pub struct CaptureMetrics {
     pub confirmed: IntGauge,
     /// The slot's `restart_lsn`.
     pub restart: IntGauge,
+    /// Heartbeats that came back by the source's log.
+    pub source_heartbeats: IntCounter,
     /// Bytes of log that the source keeps.
     pub slot_retained: IntGauge,
     /// Bytes of log until the slot is lost; −1: no limit.
@@ -234,6 +238,10 @@ impl CaptureMetrics {
             flush,
             confirmed,
             restart,
+            source_heartbeats: registered(
+                registry,
+                IntCounter::new(CAPTURE_SOURCE_HEARTBEATS, "Heartbeats that came back by the source's log.")?,
+            )?,
             slot_retained: gauge(registry, CAPTURE_SLOT_RETAINED, "Bytes of log that the source keeps for the slot.")?,
             slot_safe: gauge(
                 registry,
@@ -459,7 +467,7 @@ mod tests {
         apply.errors.count(Severity::Fatal);
         apply.applied("t", 0, Position::default(), 0);
         let families = registry.gather();
-        assert_eq!(families.len(), 35);
+        assert_eq!(families.len(), 36);
         for family in families {
             assert!(page.contains(&format!("`{}`", family.name())), "{} is not in docs/operations.md", family.name());
         }

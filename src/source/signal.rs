@@ -26,6 +26,9 @@ pub const PREFIX: &str = "walrelay.signal";
 /// The prefix of messages that hand records of the signal topic on.
 pub const RECORD_PREFIX: &str = "walrelay.signal-record";
 
+/// The prefix of heartbeats: their content is the slot of the capture that wrote them.
+pub const HEARTBEAT_PREFIX: &str = "walrelay.heartbeat";
+
 /// What is asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -218,6 +221,14 @@ pub async fn send(client: &Client, signal: &Signal) -> Result<Lsn, SignalError> 
 /// The source's.
 pub async fn hand_on(client: &Client, record: &SignalRecord) -> Result<Lsn, SignalError> {
     emit(client, RECORD_PREFIX, record).await
+}
+
+/// Writes a heartbeat of the capture with this slot into the log, in a transaction of its own: it is flushed with that, and has a commit time.
+///
+/// # Errors
+/// The source's.
+pub async fn beat(client: &Client, slot: &str) -> Result<Lsn, SignalError> {
+    emit(client, HEARTBEAT_PREFIX, &slot).await
 }
 
 async fn emit(client: &Client, prefix: &str, content: &impl Serialize) -> Result<Lsn, SignalError> {

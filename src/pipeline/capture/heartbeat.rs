@@ -1,4 +1,5 @@
-//! Heartbeats at an interval, where they are configured. They belong to no transaction, and no position waits for them.
+//! Heartbeats at an interval, where they are configured: in a topic, where they belong to no transaction, and no position waits for them; and in
+//! the source's log, which needs no table (trap T11).
 
 use std::{sync::Arc, time::Duration};
 
@@ -10,6 +11,7 @@ use crate::{
     pipeline::health::Health,
     record::Heartbeat,
     retry::{Backoff, Classify as _, Severity, chain},
+    source::signal,
 };
 
 /// Sends heartbeats until it fails or is dropped. A topic or schemas that are refused for good are no reason to end a capture.
@@ -27,6 +29,31 @@ pub(super) async fn run(session: Arc<Session>, publisher: Arc<Publisher>) -> Res
         }
     }
 }
+
+/// Writes heartbeats into the source's log until it is dropped. Who needs the connection tells of its errors.
+pub(super) async fn run_at_source(session: Arc<Session>) -> Result<(), Error> {
+    let Some(interval) = session.settings.source_heartbeat_interval else { return std::future::pending().await };
+    session.health.forget_notes(UNWRITTEN);
+    if let Err(error) = signal::must_be_taken(&session.client).await {
+        if error.severity() != Severity::Transient {
+            let reason = chain(&error);
+            tracing::error!(error = %reason, hint = error.hint(), "no heartbeats are written at the source");
+            session.health.note(format!("{UNWRITTEN}{reason}"));
+        }
+        return std::future::pending().await;
+    }
+    let mut ticker = tokio::time::interval(interval);
+    ticker.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        ticker.tick().await;
+        if let Err(error) = signal::beat(&session.client, &session.settings.slot).await {
+            tracing::debug!(error = %chain(&error), "no heartbeat is written at the source");
+        }
+    }
+}
+
+/// How a note begins where there are none at the source.
+const UNWRITTEN: &str = "no heartbeats are written at the source: ";
 
 /// The sessions of this process send no heartbeats from now on.
 pub(super) fn give_up(tables: &Tables, health: &Health, error: &Error) {

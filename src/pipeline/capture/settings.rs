@@ -214,6 +214,8 @@ pub struct CaptureSettings {
     pub checkpoint_interval: Duration,
     /// How often heartbeats are sent, if at all.
     pub heartbeat_interval: Option<Duration>,
+    /// How often heartbeats are written into the source's log, if at all.
+    pub source_heartbeat_interval: Option<Duration>,
     /// The topic in which begins and ends of transactions are told, if they are.
     pub transactions: Option<String>,
 }

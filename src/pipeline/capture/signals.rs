@@ -43,6 +43,8 @@ pub(super) enum Said<'a> {
     Message(&'a [u8]),
     /// What a message has of a record of the signal topic.
     Record(&'a [u8]),
+    /// A heartbeat of some capture.
+    Heartbeat(&'a [u8]),
     /// A row of the signal table; inside, why it cannot be followed.
     Row(Result<Request, String>),
 }
@@ -53,6 +55,7 @@ impl<'a> Said<'a> {
         match &*message.prefix {
             signal::PREFIX => Some(Self::Message(&message.content)),
             signal::RECORD_PREFIX => Some(Self::Record(&message.content)),
+            signal::HEARTBEAT_PREFIX => Some(Self::Heartbeat(&message.content)),
             _ => None,
         }
     }
@@ -68,6 +71,11 @@ pub(super) async fn take(
     let request = match said {
         Said::Message(content) => read(session, content, at),
         Said::Record(content) => return take_record(session, way, content, at).await,
+        Said::Heartbeat(content) => {
+            let is_own = parsed::<&str>(content).is_ok_and(|slot| slot == session.settings.slot);
+            session.metrics.source_heartbeats.inc_by(u64::from(is_own));
+            return Ok(());
+        }
         Said::Row(request) => request.map(Some),
     };
     follow_or_refuse(session, way, request, at).await

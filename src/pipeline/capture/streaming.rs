@@ -161,6 +161,7 @@ async fn follow(
     let mut topics = AbortOnDropHandle::new(tokio::spawn(topics));
     let heartbeats = heartbeat::run(Arc::clone(session), Arc::clone(publisher));
     let mut heartbeats = AbortOnDropHandle::new(tokio::spawn(heartbeats));
+    let mut beats = AbortOnDropHandle::new(tokio::spawn(heartbeat::run_at_source(Arc::clone(session))));
     let mut signals = AbortOnDropHandle::new(tokio::spawn(signal_topic::run(Arc::clone(session))));
     let mut again = AbortOnDropHandle::new(tokio::spawn(until_another(Arc::clone(session), below)));
     let read = reading::run(Arc::clone(session), Arc::clone(publisher), (rest, below));
@@ -179,6 +180,7 @@ async fn follow(
             ended = &mut slot => return Err(end_of(ended)),
             ended = &mut topics => return Err(end_of(ended)),
             ended = &mut heartbeats => return Err(end_of(ended)),
+            ended = &mut beats => return Err(end_of(ended)),
             ended = &mut signals => return Err(end_of(ended)),
             ended = &mut partitions => return Err(end_of(ended)),
             ended = &mut read => return Err(end_of(ended)),
