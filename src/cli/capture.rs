@@ -98,6 +98,7 @@ fn settings(config: &CaptureConfig) -> Result<CaptureSettings, Error> {
         on_partitions: match capture.on_partitions {
             config::OnPartitions::Tell => PartitionPolicy::Tell,
             config::OnPartitions::Resync => PartitionPolicy::Resync,
+            config::OnPartitions::Accept => PartitionPolicy::Accept,
         },
         on_stop: match capture.on_stop {
             config::OnStop::Hold => StopPolicy::Hold,

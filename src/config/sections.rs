@@ -117,6 +117,8 @@ pub enum OnPartitions {
     Tell,
     /// Read the table again.
     Resync,
+    /// Take them for known.
+    Accept,
 }
 
 /// What to do with the changes of a table that stopped.

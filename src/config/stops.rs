@@ -16,9 +16,9 @@ pub(super) const ON_UNLOGGED: Key = Key {
 /// When partitions change and no event tells.
 pub(super) const ON_PARTITIONS: Key = Key {
     path: "capture.on_partitions",
-    kind: Kind::Choice(&["tell", "resync"]),
+    kind: Kind::Choice(&["tell", "resync", "accept"]),
     default: Some("\"tell\""),
-    doc: "When a partition is attached with rows, detached, dropped, or truncated by itself, of whose rows no event tells: tell of it in the log and at /readyz, or read the whole table again beside the stream, too, so that the targets get these rows, or lose them.",
+    doc: "When a partition is attached with rows, detached, dropped, or truncated by itself, of whose rows no event tells: tell of it in the log and at /readyz until the table has been read again (tell), have it read again, so that the targets get these rows, or lose them (resync), or leave it so (accept).",
 };
 
 /// When a table stops.

@@ -34,7 +34,7 @@ pub const CAPTURE_POSITION: &str = "walrelay_capture_position_bytes";
 pub const CAPTURE_SOURCE_HEARTBEATS: &str = "walrelay_capture_source_heartbeats_total";
 /// Bytes of log that the source keeps for the slot.
 pub const CAPTURE_SLOT_RETAINED: &str = "walrelay_capture_slot_retained_bytes";
-/// Bytes of log that may be written before the source invalidates the slot; −1 where nothing limits it.
+/// Bytes of log that may be written before the source invalidates the slot; −1 where nothing limits it, and before that is known.
 pub const CAPTURE_SLOT_SAFE: &str = "walrelay_capture_slot_safe_bytes";
 /// Transactions since the slot's `catalog_xmin`.
 pub const CAPTURE_SLOT_XMIN_AGE: &str = "walrelay_capture_slot_catalog_xmin_age";
@@ -247,7 +247,8 @@ impl CaptureMetrics {
                 registry,
                 CAPTURE_SLOT_SAFE,
                 "Bytes of log that may be written before the slot is lost; -1 without a limit.",
-            )?,
+            )
+            .inspect(|gauge| gauge.set(-1))?,
             slot_xmin_age: gauge(registry, CAPTURE_SLOT_XMIN_AGE, "Transactions since the slot's catalog_xmin.")?,
             slot_holders: registered(registry, IntGaugeVec::new(holders, &["kind", "name"])?)?,
             queue_bytes: gauge(registry, CAPTURE_QUEUE, "Bytes between the replication socket and Kafka.")?,

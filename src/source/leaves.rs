@@ -6,6 +6,8 @@
 
 use std::collections::BTreeMap;
 
+use tokio_postgres::SimpleQueryMessage;
+
 use super::error::Error;
 use crate::{postgres::Client, schema::TableName};
 
@@ -47,27 +49,29 @@ pub async fn read(client: &Client, tables: &[u32]) -> Result<Trees, Error> {
     Ok(trees)
 }
 
-/// Ages of transactions grow as they lie further back: a partition is born as one if nothing above it was attached later than it was made.
+/// Ages of transactions grow as they lie further back, and are negative where they lie further than can be told: a partition is born as one if
+/// nothing above it was attached later than it was made, which the entry of a system column tells: no statement alters that.
 const LEAVES: &str = "
     WITH RECURSIVE tree(root, oid, came, youngest) AS (
         SELECT t, t, coalesce((SELECT string_agg(i.xmin::text, ',' ORDER BY i.inhseqno)
                                FROM pg_inherits i WHERE i.inhrelid = t), ''), 2147483647
         FROM unnest($1::oid[]) t
         UNION ALL
-        SELECT t.root, i.inhrelid, t.came || ',' || i.xmin::text, least(t.youngest, age(i.xmin))
+        SELECT t.root, i.inhrelid, t.came || ',' || i.xmin::text,
+               least(t.youngest, CASE WHEN age(i.xmin) < 0 THEN 2147483647 ELSE age(i.xmin) END)
         FROM tree t JOIN pg_class p ON p.oid = t.oid AND p.relkind = 'p' JOIN pg_inherits i ON i.inhparent = t.oid
         WHERE NOT i.inhdetachpending)
     SELECT t.root, t.oid, t.came, n.nspname::text, c.relname::text, c.relfilenode, c.reltuples < 0,
-           coalesce(t.youngest >= age(y.xmin), false)
+           coalesce(t.youngest >= age(m.xmin), false)
     FROM tree t JOIN pg_class c ON c.oid = t.oid JOIN pg_namespace n ON n.oid = c.relnamespace
-    LEFT JOIN pg_type y ON y.oid = c.reltype WHERE c.relkind <> 'p'";
+    LEFT JOIN pg_attribute m ON m.attrelid = c.oid AND m.attnum = -1 WHERE c.relkind <> 'p'";
 
-/// Whether a leaf has no rows, so far as can be told at once: where somebody has it for himself, it is taken to have some.
-pub async fn is_empty(client: &Client, leaf: u32) -> bool {
+/// Whether a leaf has no rows; `None` where that cannot be told at once, as somebody has it for himself.
+pub async fn is_empty(client: &Client, leaf: u32) -> Option<bool> {
     let sql = format!("SET LOCAL lock_timeout = '100ms'; SELECT pg_relation_size({leaf}::regclass) = 0");
-    let answer = client.simple_query(&sql).await.unwrap_or_default();
-    answer.iter().any(|message| match message {
-        tokio_postgres::SimpleQueryMessage::Row(row) => row.get(0) == Some("t"),
-        _ => false,
+    let answer = client.simple_query(&sql).await.ok()?;
+    answer.iter().find_map(|message| match message {
+        SimpleQueryMessage::Row(row) => row.get(0).map(|empty| empty == "t"),
+        _ => None,
     })
 }

@@ -11,6 +11,8 @@ use crate::{postgres::Client, schema::quote_literal};
 /// A transaction that has changed something and has not ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Running {
+    /// Its id.
+    pub xid: String,
     /// Who has it.
     pub by: Owner,
     /// The database that it runs in.
@@ -61,7 +63,7 @@ impl Running {
     }
 }
 
-/// The oldest transactions that run, the oldest first; at a stand-by the prepared ones alone. Nothing is opened.
+/// The oldest transactions that run, the oldest first; a stand-by does not show those of its primary. Nothing is opened.
 pub async fn oldest(client: &Client, limit: i64) -> Result<Vec<Running>, Error> {
     let failed = |error| Error::statement("looking for transactions that hold the slot", error);
     let rows = client.query(OLDEST, &[&limit]).await.map_err(failed)?;
@@ -78,6 +80,7 @@ fn running(row: &Row) -> Result<Running, tokio_postgres::Error> {
     };
     let seconds: Option<f64> = row.try_get(4)?;
     Ok(Running {
+        xid: row.try_get(7)?,
         by,
         database: row.try_get::<_, Option<String>>(3)?.unwrap_or_default(),
         user: row.try_get::<_, Option<String>>(6)?.unwrap_or_default(),
@@ -88,8 +91,9 @@ fn running(row: &Row) -> Result<Running, tokio_postgres::Error> {
 
 const OLDEST: &str = "
     SELECT pid, NULL::text, application_name::text, datname::text,
-           extract(epoch FROM clock_timestamp() - xact_start)::float8, age(backend_xid), usename::text
+           extract(epoch FROM clock_timestamp() - xact_start)::float8, age(backend_xid), usename::text,
+           backend_xid::text
     FROM pg_stat_activity WHERE backend_xid IS NOT NULL AND pid <> pg_backend_pid()
     UNION ALL
-    SELECT 0, gid::text, NULL, database::text, extract(epoch FROM clock_timestamp() - prepared)::float8, age(transaction), owner::text
+    SELECT 0, gid::text, NULL, database::text, extract(epoch FROM clock_timestamp() - prepared)::float8, age(transaction), owner::text, transaction::text
     FROM pg_prepared_xacts ORDER BY 6 DESC LIMIT $1";

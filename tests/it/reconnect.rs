@@ -83,7 +83,7 @@ async fn things(scenario: &Scenario) -> (Process, Process) {
     halves
 }
 
-/// The server has lost the connections and nobody says so to capture, which notices the silence.
+/// Trap T15: the server has lost the connections and nobody says so to capture, which notices the silence.
 #[tokio::test(flavor = "multi_thread")]
 async fn connections_that_fall_silent_are_given_up() {
     let mut scenario = Scenario::new("silent").await;

@@ -1,6 +1,11 @@
 //! What holds the slot back is named, and a slot that is not what it was is an outcome of its own.
 
-use std::collections::BTreeMap;
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
+
+use walrelay::lsn::Lsn;
 
 use crate::support::{LIMIT, PrivateParts, Scenario, await_condition};
 
@@ -10,7 +15,7 @@ async fn holders(scenario: &Scenario) -> BTreeMap<String, f64> {
     scenario.metrics("capture").await.sum_by(HOLDERS, "name")
 }
 
-/// Trap T12: a transaction of whatever database, and a prepared one, hold the slot while the stream goes on.
+/// Traps T12 and T18: a transaction of whatever database, and a prepared one, hold the slot while the stream goes on.
 #[tokio::test(flavor = "multi_thread")]
 async fn transactions_that_hold_the_slot_are_named_until_they_end() {
     let parts = PrivateParts::with_source_settings("max_prepared_transactions=10");
@@ -56,3 +61,149 @@ async fn transactions_that_hold_the_slot_are_named_until_they_end() {
 }
 
 const POSITION: &str = "walrelay_capture_position_bytes";
+
+/// The ids of the inserts in the topic of `things`, in order.
+fn created(scenario: &Scenario) -> Vec<String> {
+    let mut ids: Vec<_> =
+        scenario.topics().read("public.things").iter().map(|record| format!("{:?}", record.key)).collect();
+    ids.sort();
+    ids
+}
+
+fn lsn(text: Option<String>) -> Lsn {
+    text.and_then(|text| text.parse().ok()).expect("a position")
+}
+
+/// Trap T4: a crash takes the slot back to what it had on disk. What the server sends again from there is not published again.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_crashed_server_sends_again_is_published_once() {
+    let private = tokio::task::block_in_place(|| PrivateParts::with_source_settings("checkpoint_timeout = 1h"));
+    let mut scenario = Scenario::on(&private.parts, "crashed").await;
+    scenario.settings.set("capture.delivery", "exactly-once");
+    scenario.source("CREATE TABLE things (id int PRIMARY KEY)").await;
+    let (mut capture, _apply) = (scenario.capture().await, scenario.apply().await);
+    scenario.source("INSERT INTO things VALUES (1)").await;
+    scenario.await_equal("things").await;
+    scenario.source_value_as_superuser("CHECKPOINT").await;
+    scenario.source("INSERT INTO things SELECT generate_series(2, 50)").await;
+    let end = lsn(scenario.source_value("SELECT pg_current_wal_lsn()::text").await);
+    let is_confirmed = async || lsn(scenario.confirmed_flush().await) >= end;
+    await_condition("the slot is past the rows", LIMIT, is_confirmed).await;
+    capture.kill_9().expect("capture can be killed");
+    tokio::task::block_in_place(|| private.kill().heal());
+    scenario.reconnect_source().await;
+    assert!(lsn(scenario.confirmed_flush().await) < end, "the slot was taken back");
+    let _capture = scenario.capture().await;
+    scenario.source("INSERT INTO things VALUES (51)").await;
+    scenario.await_equal("things").await;
+    let ids = created(&scenario);
+    assert_eq!(ids.len(), 51, "each row is in the topic once");
+    scenario.verify();
+}
+
+/// Traps T2 and T3: a transaction that began before others were published and confirmed, and commits behind them.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_transaction_that_was_open_when_others_were_confirmed_comes_whole_after_a_kill() {
+    let scenario = Scenario::new("open").await;
+    scenario.source("CREATE TABLE things (id int PRIMARY KEY)").await;
+    let (mut capture, _apply) = (scenario.capture().await, scenario.apply().await);
+    let early = scenario.source_session().await;
+    early.batch_execute("BEGIN; INSERT INTO things SELECT generate_series(1, 20)").await.unwrap();
+    scenario.source("INSERT INTO things SELECT generate_series(101, 120)").await;
+    let end = lsn(scenario.source_value("SELECT pg_current_wal_lsn()::text").await);
+    let is_confirmed = async || lsn(scenario.confirmed_flush().await) >= end;
+    await_condition("the slot is past the later transaction", LIMIT, is_confirmed).await;
+    early.batch_execute("INSERT INTO things SELECT generate_series(21, 40)").await.unwrap();
+    capture.kill_9().expect("capture can be killed");
+    early.batch_execute("COMMIT").await.unwrap();
+    let _capture = scenario.capture().await;
+    scenario.await_equal("things").await;
+    assert_eq!(created(&scenario).len(), 60, "each row is in the topic once");
+    scenario.verify();
+}
+
+/// Traps T5 and T8: a cluster that is busy elsewhere moves the slot, and no restart takes it back.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_slot_follows_a_busy_cluster_and_never_goes_back() {
+    let mut scenario = Scenario::new("busy").await;
+    scenario.settings.set("capture.include", vec!["public.things".to_owned()]);
+    scenario.source("CREATE TABLE things (id int PRIMARY KEY); CREATE TABLE busy (id int)").await;
+    let mut capture = scenario.capture().await;
+    let mut highest = lsn(scenario.confirmed_flush().await);
+    for restart in [false, true, true] {
+        if restart {
+            capture.kill_9().expect("capture can be killed");
+            capture = scenario.capture().await;
+            let begun = Instant::now();
+            // As long as it takes to stream, and to send status updates.
+            await_condition("the slot is looked at for a while", LIMIT, async || {
+                let confirmed = lsn(scenario.confirmed_flush().await);
+                assert!(confirmed >= highest, "{confirmed} is below {highest}");
+                begun.elapsed() > Duration::from_secs(2)
+            })
+            .await;
+        }
+        scenario.source("INSERT INTO busy SELECT generate_series(1, 1000)").await;
+        let end = lsn(scenario.source_value("SELECT pg_current_wal_lsn()::text").await);
+        await_condition("the slot follows", LIMIT, async || lsn(scenario.confirmed_flush().await) >= end).await;
+        highest = end;
+    }
+    assert!(scenario.topics().read("public.things").is_empty());
+}
+
+/// Trap T7: a slot of the same name that somebody made anew lacks what was committed in between.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_slot_that_was_made_anew_is_a_gap() {
+    let mut scenario = Scenario::new("anew").await;
+    scenario.source("CREATE TABLE things (id int PRIMARY KEY); INSERT INTO things VALUES (1)").await;
+    let (mut capture, _apply) = (scenario.capture().await, scenario.apply().await);
+    scenario.await_equal("things").await;
+    capture.stop(LIMIT).await.unwrap_or_else(|error| panic!("{error}"));
+    scenario.source("INSERT INTO things VALUES (2)").await;
+    scenario.lose_slot().await;
+    scenario.source(&format!("SELECT pg_create_logical_replication_slot('{}', 'pgoutput')", scenario.name)).await;
+    scenario.source("INSERT INTO things VALUES (3)").await;
+    let outcome = scenario.run_to_end("capture").await;
+    assert_eq!(outcome.code, Some(3), "{}", outcome.text);
+    assert!(outcome.text.contains("ahead of the recorded"), "{}", outcome.text);
+    scenario.settings.set("capture.on_gap", "resnapshot");
+    let _capture = scenario.capture().await;
+    scenario.await_equal("things").await;
+    scenario.verify();
+}
+
+/// Slots of this name that are no place to go on from, each by its own reason.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_slot_of_somebody_else_is_refused_by_its_reason() {
+    let scenario = Scenario::new("foreign").await;
+    scenario.source("CREATE TABLE things (id int PRIMARY KEY)").await;
+    let name = scenario.name.clone();
+    let elsewhere = scenario.parts.source.connect("postgres", "postgres", "").await.unwrap();
+    for (create, reason) in [
+        (format!("SELECT pg_create_physical_replication_slot('{name}')"), "it is a physical slot"),
+        (
+            format!("SELECT pg_create_logical_replication_slot('{name}', 'test_decoding')"),
+            "its output plug-in is test_decoding",
+        ),
+        (format!("SELECT pg_create_logical_replication_slot('{name}', 'pgoutput')"), "it belongs to database postgres"),
+    ] {
+        elsewhere.batch_execute(&create).await.unwrap();
+        let outcome = scenario.run_to_end("capture").await;
+        assert!(outcome.code == Some(3) && outcome.text.contains(reason), "{reason}: {}", outcome.text);
+        elsewhere.batch_execute(&format!("SELECT pg_drop_replication_slot('{name}')")).await.unwrap();
+    }
+    let _capture = scenario.capture().await;
+}
+
+/// Another cluster under the same address is no source to go on with.
+#[tokio::test(flavor = "multi_thread")]
+async fn another_cluster_is_not_taken_for_the_source() {
+    let mut scenario = Scenario::new("cluster").await;
+    scenario.both("CREATE TABLE things (id int PRIMARY KEY)").await;
+    let mut capture = scenario.capture().await;
+    capture.stop(LIMIT).await.unwrap_or_else(|error| panic!("{error}"));
+    scenario.settings.set("source.port", i64::from(scenario.parts.target.port));
+    let outcome = scenario.run_to_end("capture").await;
+    assert_eq!(outcome.code, Some(3), "{}", outcome.text);
+    assert!(outcome.text.contains("another database cluster (system identifier"), "{}", outcome.text);
+}

@@ -6,7 +6,8 @@ use crate::support::{LIMIT, Scenario, await_condition};
 
 const TABLES: &str = "CREATE TABLE parts (id int, part int, PRIMARY KEY (id, part)) PARTITION BY LIST (part);
     CREATE TABLE p_1 PARTITION OF parts FOR VALUES IN (1); CREATE TABLE p_2 PARTITION OF parts FOR VALUES IN (2);
-    CREATE TABLE p_3 PARTITION OF parts FOR VALUES IN (3); INSERT INTO parts SELECT i, 1 + i % 3 FROM generate_series(1, 300) i";
+    CREATE TABLE p_3 PARTITION OF parts FOR VALUES IN (3); ALTER TABLE p_1 SET (autovacuum_enabled = off);
+    ALTER TABLE p_2 SET (autovacuum_enabled = off); ALTER TABLE p_3 SET (autovacuum_enabled = off); INSERT INTO parts SELECT i, 1 + i % 3 FROM generate_series(1, 300) i";
 
 /// Both halves, and the target equal.
 async fn halves(name: &str, policy: &str) -> (Scenario, Process, Process) {
@@ -38,6 +39,10 @@ async fn partitions_of_whose_rows_no_event_tells_are_told_until_the_table_is_rea
     await_known(&scenario, "p_1").await;
     // All of this is told by events, or changes no rows.
     scenario.source("TRUNCATE parts; INSERT INTO parts SELECT i, 1 + i % 3 FROM generate_series(1, 600) i").await;
+    scenario.await_target("SELECT count(*) FROM parts", "600").await;
+    // Also where another process looks at it first.
+    capture.kill_9().expect("capture can be killed");
+    let mut capture = scenario.capture().await;
     await_known(&scenario, "p_1").await;
     scenario.source("CREATE TABLE p_4 PARTITION OF parts FOR VALUES IN (4); INSERT INTO parts VALUES (1, 4)").await;
     scenario.source("CREATE TABLE p_5 (id int NOT NULL, part int NOT NULL)").await;
@@ -53,11 +58,13 @@ async fn partitions_of_whose_rows_no_event_tells_are_told_until_the_table_is_rea
     scenario
         .source("CREATE TABLE p_6 (id int NOT NULL, part int NOT NULL); INSERT INTO p_6 VALUES (1, 6), (2, 6)")
         .await;
-    scenario.source("ALTER TABLE parts ATTACH PARTITION p_6 FOR VALUES IN (6)").await;
+    let attach =
+        "BEGIN; ALTER TABLE p_6 RENAME TO p_7; ALTER TABLE parts ATTACH PARTITION p_7 FOR VALUES IN (6); COMMIT";
+    scenario.source(attach).await;
     scenario.source("ALTER TABLE parts DETACH PARTITION p_1").await;
     scenario.source("TRUNCATE p_2").await;
     let told = "partitions of public.parts: public.p_1 was detached or dropped, public.p_2 was truncated, or rewritten by ALTER TABLE, \
-        public.p_6 was attached with rows;";
+        public.p_7 was attached with rows;";
     let is_told = async || scenario.readiness("capture").await.1.contains(told);
     await_condition("all three are told", LIMIT, is_told).await;
     // The statistics say no more what became of it.
@@ -91,4 +98,35 @@ async fn partitions_of_whose_rows_no_event_tells_are_read_again_where_that_is_wa
     let is_over = async || !scenario.readiness("capture").await.1.contains("partitions of");
     await_condition("nothing is told any more", LIMIT, is_over).await;
     scenario.verify();
+}
+
+/// What went while nobody looked is told, until it is accepted: the targets are to keep it.
+#[tokio::test(flavor = "multi_thread")]
+async fn partitions_that_went_are_accepted_where_that_is_wanted() {
+    let (mut scenario, mut capture, _apply) = halves("parts_kept", "tell").await;
+    capture.kill_9().expect("capture can be killed");
+    scenario.source("ALTER TABLE parts DETACH PARTITION p_1").await;
+    capture = scenario.capture().await;
+    let is_told = async || scenario.readiness("capture").await.1.contains("public.p_1 was detached or dropped;");
+    await_condition("it is told", LIMIT, is_told).await;
+    capture.stop(LIMIT).await.unwrap_or_else(|error| panic!("{error}"));
+    scenario.settings.set("capture.on_partitions", "accept");
+    let mut capture = scenario.capture().await;
+    let is_known = async || {
+        let records = scenario.state_topics().read(&scenario.name);
+        let last = records.iter().rfind(|record| record.key.as_ref().is_some_and(|key| key.starts_with(b"leaves/")));
+        last.is_some_and(|record| !record.holds("p_1"))
+    };
+    await_condition("the others are all that is known", LIMIT, is_known).await;
+    capture.stop(LIMIT).await.unwrap_or_else(|error| panic!("{error}"));
+    scenario.settings.set("capture.on_partitions", "tell");
+    let _capture = scenario.capture().await;
+    scenario.source("TRUNCATE p_2").await;
+    let is_told = async || {
+        let text = scenario.readiness("capture").await.1;
+        text.contains("public.p_2 was truncated") && !text.contains("public.p_1")
+    };
+    await_condition("only the other one is told", LIMIT, is_told).await;
+    // The targets have kept what was detached.
+    scenario.await_target("SELECT count(*) FROM parts WHERE part = 1", "100").await;
 }

@@ -350,7 +350,7 @@ async fn take(
             Some("transactions have it open, so that it cannot come into the publication yet".to_owned())
         }
         Ok(Joined::Keyless { reason }) => Some(format!(
-            "{reason}: in the publication its updates would fail, or its rows could not be read beside the stream; it comes with a primary key"
+            "{reason}: in the publication its updates would fail, or its rows could not be read beside the stream; add a primary key"
         )),
         Err(error) => {
             let hint = error.hint().map_or_else(String::new, |hint| format!("; {hint}"));

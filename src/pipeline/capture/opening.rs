@@ -16,6 +16,7 @@ use super::{
     initial::{Beginning, Copy},
     joining,
     options::{EventOptions, OptionHistory},
+    partition_watch,
     position::PositionRecord,
     progress::topic_update,
     publisher::Publisher,
@@ -482,6 +483,7 @@ impl Opening<'_> {
         let (flush, confirmed) = watch::channel(at);
         let session = Arc::new(self.session(store, &state, checkpoint, flush).await?);
         session.forget_topics(&state, false).await?;
+        session.position.record(&partition_watch::begin_anew(&session).await?).await?;
         session.health.set_started();
         session.health.set_phase("snapshot");
         let snapshot = slot.snapshot_name.filter(|_| copying);
@@ -497,7 +499,7 @@ impl Opening<'_> {
         };
         let copied = tokio::select! {
             copied = copied => copied,
-            lost = slot_watch::until_lost(&session, &publisher) => return Err(lost),
+            lost = slot_watch::until_lost(&session, None) => return Err(lost),
         };
         if let Err(Error::LittleWal { .. }) = &copied {
             // It would keep log for nobody.

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use super::{
     Error,
-    partitions::{Verdict, describe},
+    partitions::{Changes, Judged, Verdict, are_too_many, describe},
     publisher::Publisher,
     session::Session,
     settings::PartitionPolicy,
@@ -17,7 +17,7 @@ use crate::{
     schema::TableName,
     source::{
         catalog,
-        leaves::{self, Leaf, Trees},
+        leaves::{self, Trees},
         publication::PublicationSpec,
         signal::{self, Signal, SignalError},
     },
@@ -27,80 +27,101 @@ const INTERVAL: Duration = Duration::from_secs(5);
 /// What notes begin with.
 const NOTE: &str = "partitions of ";
 
+/// The partitioned tables that are captured, by `pg_class.oid`.
+type Roots = BTreeMap<u32, TableName>;
+
 /// A look at the catalog, and the end of the log behind it.
 struct Look {
     trees: Trees,
+    /// Of leaves that came since the last one: whether they have no rows; `None` where that cannot be told at once.
+    emptiness: BTreeMap<u32, Option<bool>>,
     end: Lsn,
+}
+
+fn roots(session: &Session) -> Roots {
+    let roots = session.published.iter().filter(|table| table.partitioned);
+    roots.map(|table| (table.relation.oid, table.relation.name.clone())).collect()
+}
+
+/// What a snapshot is about to read. What comes from here on until it is exported, the snapshot itself finds.
+pub(super) async fn begin_anew(session: &Session) -> Result<Vec<Update>, Error> {
+    let roots = roots(session);
+    let oids: Vec<u32> = roots.keys().copied().collect();
+    let trees = leaves::read(&session.client, &oids).await?;
+    let tables = trees.iter().filter(|(_, leaves)| !are_too_many(leaves));
+    let named = tables.filter_map(|(oid, leaves)| Some((*oid, roots.get(oid)?, leaves)));
+    let known = named.map(|(oid, name, leaves)| session.tables.partitions.begin_anew(oid, name, leaves));
+    Ok(known.map(Update::Leaves).collect())
 }
 
 /// Looks after partitions until it fails or is dropped. Who needs the connection tells of it.
 pub(super) async fn watch(session: &Session, publisher: &Publisher) -> Result<(), Error> {
-    let roots = session.published.iter().filter(|table| table.partitioned);
-    let roots: BTreeMap<u32, TableName> =
-        roots.map(|table| (table.relation.oid, table.relation.name.clone())).collect();
+    let roots = roots(session);
     // Of tables that are not captured any more nothing is told.
     session.health.forget_notes(NOTE);
     if roots.is_empty() {
         return std::future::pending().await;
     }
-    let oids: Vec<u32> = roots.keys().copied().collect();
+    if session.settings.on_partitions != PartitionPolicy::Accept {
+        for (oid, untold) in session.tables.partitions.untold() {
+            roots.get(&oid).into_iter().for_each(|name| show(session, name, &untold));
+        }
+    }
     // A TRUNCATE may be committed between a look and the end of the log that is read behind it: then it excuses the next look.
     let (mut ends, mut next) = ([Lsn::ZERO; 2], None::<Look>);
     loop {
         let passed = publisher.deliveries().tracker(|tracker: &mut AckTracker| tracker.acknowledged());
         if let Some(look) = next.take_if(|look| look.end <= passed) {
             for (oid, name) in &roots {
-                // A table that is gone has nothing to compare.
-                let Some(now) = look.trees.get(oid) else { continue };
-                judge(session, (*oid, name), now, (ends[0], look.end)).await?;
+                judge(session, (*oid, name), &look, ends[0]).await?;
             }
             ends = [ends[1], look.end];
-            session.tables.partitions.forget_truncated(ends[0]);
         }
         if next.is_none() {
-            next = take_look(session, &oids).await;
+            next = take_look(session, &roots).await;
         }
         tokio::time::sleep(INTERVAL).await;
     }
 }
 
-async fn take_look(session: &Session, oids: &[u32]) -> Option<Look> {
-    let trees = leaves::read(&session.client, oids).await.ok()?;
-    let end = catalog::current_wal_lsn(&session.client).await.ok()?;
-    Some(Look { trees, end })
-}
-
-async fn judge(
-    session: &Session,
-    table: (u32, &TableName),
-    now: &BTreeMap<u32, Leaf>,
-    between: (Lsn, Lsn),
-) -> Result<(), Error> {
-    let partitions = &session.tables.partitions;
-    let mut empty = Vec::new();
-    for leaf in partitions.strangers(table.0, now) {
-        if leaves::is_empty(&session.client, leaf).await {
-            empty.push(leaf);
+async fn take_look(session: &Session, roots: &Roots) -> Option<Look> {
+    let oids: Vec<u32> = roots.keys().copied().collect();
+    let trees = leaves::read(&session.client, &oids).await.ok()?;
+    let mut emptiness = BTreeMap::new();
+    for (oid, now) in &trees {
+        for leaf in session.tables.partitions.strangers(*oid, now) {
+            emptiness.insert(leaf, leaves::is_empty(&session.client, leaf).await);
         }
     }
-    let Verdict { record, untold, is_news } = partitions.judge(table, (now, &empty), between);
+    let end = catalog::current_wal_lsn(&session.client).await.ok()?;
+    Some(Look { trees, emptiness, end })
+}
+
+async fn judge(session: &Session, (oid, name): (u32, &TableName), look: &Look, since: Lsn) -> Result<(), Error> {
+    let Look { trees, emptiness, end } = look;
+    // A table that is gone has nothing to compare.
+    let Some(now) = trees.get(&oid) else { return Ok(()) };
+    if are_too_many(now) {
+        session.health.note(format!("{}they are too many to be looked after ({})", begin(name), now.len()));
+        return Ok(());
+    }
+    let (partitions, policy) = (&session.tables.partitions, session.settings.on_partitions);
+    let judged = Judged { now, emptiness, since, end: *end };
+    let Verdict { record, untold, is_news } = partitions.judge((oid, name), &judged, policy == PartitionPolicy::Accept);
     if let Some(known) = record {
         session.position.record(&[Update::Leaves(known)]).await?;
     }
-    let name = table.1;
-    session.health.forget_notes(&begin(name));
+    show(session, name, &untold);
     if untold.is_empty() {
         return Ok(());
     }
-    let what = describe(&untold);
-    session.health.note(note(name, &what));
     if is_news {
+        let what = describe(&untold);
         tracing::error!(table = %name, what, "rows of partitions came or went, and no event tells of them");
     }
     // One that is being read leaves that, where its partitions are others than when it began.
-    let is_read = || session.resyncs.members(..).iter().any(|(_, oid)| *oid == table.0);
-    let is_wanted = session.settings.on_partitions == PartitionPolicy::Resync && !is_read();
-    if is_wanted && partitions.must_ask(table.0, &untold) {
+    let is_read = || session.resyncs.members(..).iter().any(|(_, read)| *read == oid);
+    if policy == PartitionPolicy::Resync && !is_read() && partitions.must_ask(oid, &untold) {
         ask(session, name).await;
     }
     Ok(())
@@ -109,7 +130,7 @@ async fn judge(
 /// Asks this capture for the table's rows, as an operator would.
 async fn ask(session: &Session, table: &TableName) {
     if let Err(error) = send(session, table).await {
-        tracing::error!(table = %table, error = chain(&error), hint = error.hint(), "the table is not read again");
+        tracing::error!(table = %table, error = chain(&error), hint = error.hint(), "the table is not read again yet");
     }
 }
 
@@ -124,9 +145,14 @@ fn begin(table: &TableName) -> String {
     format!("{NOTE}{table}: ")
 }
 
-fn note(table: &TableName, what: &str) -> String {
-    format!(
-        "{}{what}; no event tells of these rows: `walrelay resync {table}` brings the targets to what the source has",
-        begin(table)
-    )
+fn show(session: &Session, table: &TableName, untold: &Changes) {
+    session.health.forget_notes(&begin(table));
+    if !untold.is_empty() {
+        session.health.note(format!(
+            "{}{}; no event tells of these rows: `walrelay resync {table}` brings the targets to what the source has, \
+             and one start with capture.on_partitions = \"accept\" leaves them as they are",
+            begin(table),
+            describe(untold)
+        ));
+    }
 }

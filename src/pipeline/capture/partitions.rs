@@ -1,5 +1,5 @@
-//! Partitions that came with rows, went, or were emptied by themselves: no event tells of their rows (`capture.on_partitions`). It outlasts
-//! sessions and processes, for the targets differ until the table has been read again.
+//! What is known of the partitions that captured tables have: of the rows of one that came with rows, went, or was emptied by itself no event
+//! tells (`capture.on_partitions`). It is recorded, for the targets differ until the table has been read again.
 //!
 //! The catalog shows the present, and the stream the past. So a look at the catalog is judged once the stream has come to where the log ended
 //! by then: a TRUNCATE of the whole table, which gives all partitions new files, has been delivered.
@@ -7,6 +7,7 @@
 use std::{
     collections::BTreeMap,
     sync::{Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
 };
 
 use serde::{Deserialize, Serialize};
@@ -15,8 +16,14 @@ use crate::{lsn::Lsn, schema::TableName, source::leaves::Leaf};
 
 /// How many partitions a note names.
 const NAMED: usize = 5;
+/// Partitions of one table: they are recorded together, in one record of the state topic, which takes about 1 MB.
+const MOST_LEAVES: usize = 3000;
+/// How many of those that went are remembered by name where there are too many.
+const MOST_GONE: usize = 100;
+/// How often a table is asked for again that is not read.
+const PATIENCE: Duration = Duration::from_mins(10);
 
-/// The partitions whose rows the topic has, or is told of.
+/// The partitions of a table, and what became of them.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct KnownLeaves {
     /// `pg_class.oid` of the partitioned table.
@@ -25,30 +32,147 @@ pub(super) struct KnownLeaves {
     table: TableName,
     /// By `pg_class.oid`.
     leaves: BTreeMap<u32, KnownLeaf>,
+    /// Where the whole table was truncated, as far as that may not be seen yet.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    truncated: Vec<Lsn>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct KnownLeaf {
     name: String,
     came: String,
-    file: u32,
-    /// It lost its rows, and no event tells; who counts its rows later does not change that.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    emptied: bool,
+    /// `None` where only its rows are known, which have been read.
+    file: Option<u32>,
+    /// What became of it, and no event tells.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    untold: Option<Untold>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Untold {
+    change: Change,
+    /// The end of the log when it was seen.
+    seen: Lsn,
 }
 
 impl From<&Leaf> for KnownLeaf {
     fn from(leaf: &Leaf) -> Self {
-        Self { name: leaf.name.to_string(), came: leaf.came.clone(), file: leaf.file, emptied: false }
+        Self { name: leaf.name.to_string(), came: leaf.came.clone(), file: Some(leaf.file), untold: None }
     }
 }
 
 /// What became of a partition.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub(super) enum Change {
     Attached,
     Gone,
     Emptied,
+}
+
+/// Partitions, and what became of each.
+pub(super) type Changes = Vec<(String, Change)>;
+
+impl KnownLeaves {
+    fn new(oid: u32, table: &TableName, now: &BTreeMap<u32, Leaf>) -> Self {
+        let leaves = now.iter().map(|(leaf, found)| (*leaf, KnownLeaf::from(found))).collect();
+        Self { oid, table: table.clone(), leaves, truncated: Vec::new() }
+    }
+
+    fn untold(&self) -> Changes {
+        let untold = self.leaves.values().filter_map(|leaf| Some((leaf.name.clone(), leaf.untold?.change)));
+        let mut untold: Vec<_> = untold.collect();
+        untold.sort();
+        untold
+    }
+
+    /// All rows of these leaves were read, and no others stay at the targets, from this place in the log on.
+    fn read(&mut self, read: &BTreeMap<u32, String>, begin: Lsn) {
+        self.leaves.retain(|leaf, known| match known.untold {
+            Some(Untold { change: Change::Gone, .. }) => read.contains_key(leaf),
+            _ => true,
+        });
+        for (leaf, came) in read {
+            let placeholder = || KnownLeaf { name: String::new(), came: came.clone(), file: None, untold: None };
+            let known = self.leaves.entry(*leaf).or_insert_with(placeholder);
+            // What was emptied after it was read has its rows at the targets.
+            let is_over = match known.untold {
+                Some(Untold { change: Change::Attached, .. }) => true,
+                Some(Untold { change: Change::Emptied, seen }) => seen <= begin,
+                Some(Untold { change: Change::Gone, .. }) | None => false,
+            };
+            if is_over && known.came == *came {
+                known.untold = None;
+            }
+        }
+    }
+
+    fn judge(&mut self, look: &Judged<'_>, was_truncated: bool) {
+        let untold = |change| Some(Untold { change, seen: look.end });
+        for (leaf, found) in look.now {
+            let Some(before) = self.leaves.get_mut(leaf) else {
+                let came_with_rows = match look.emptiness.get(leaf) {
+                    _ if found.born => false,
+                    Some(None) => continue,
+                    Some(Some(empty)) => !empty,
+                    None => true,
+                };
+                let change = came_with_rows.then_some(Change::Attached).and_then(untold);
+                self.leaves.insert(*leaf, KnownLeaf { untold: change, ..found.into() });
+                continue;
+            };
+            let change = match before.untold {
+                _ if before.came != found.came => untold(Change::Attached),
+                // Behind a TRUNCATE of the whole table nothing is missing.
+                Some(Untold { change: Change::Emptied, .. }) if was_truncated => None,
+                Some(known) => Some(known),
+                None => {
+                    let is_moved = before.file.is_some_and(|file| file != found.file);
+                    (is_moved && found.uncounted && !was_truncated).then_some(Change::Emptied).and_then(untold)
+                }
+            };
+            *before = KnownLeaf { untold: change, ..found.into() };
+        }
+        for (_, known) in self.leaves.iter_mut().filter(|(leaf, _)| !look.now.contains_key(leaf)) {
+            if known.untold.is_none_or(|untold| untold.change != Change::Gone) {
+                known.untold = untold(Change::Gone);
+            }
+        }
+        self.shrink(look.now);
+    }
+
+    fn shrink(&mut self, now: &BTreeMap<u32, Leaf>) {
+        let mut left = MOST_GONE;
+        if self.leaves.len() > MOST_LEAVES {
+            self.leaves.retain(|leaf, _| {
+                let stays = now.contains_key(leaf) || left > 0;
+                left = left.saturating_sub(usize::from(!now.contains_key(leaf)));
+                stays
+            });
+        }
+    }
+}
+
+/// A look at a table's partitions.
+pub(super) struct Judged<'a> {
+    pub(super) now: &'a BTreeMap<u32, Leaf>,
+    /// Whether strangers among them had no rows by then; `None` where that could not be told yet.
+    pub(super) emptiness: &'a BTreeMap<u32, Option<bool>>,
+    /// A TRUNCATE that commits from here on is not known to have been seen by an earlier look.
+    pub(super) since: Lsn,
+    /// The end of the log behind the look.
+    pub(super) end: Lsn,
+}
+
+/// What a look gives.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Verdict {
+    /// To be recorded.
+    pub(super) record: Option<KnownLeaves>,
+    /// Partitions of whose rows no event tells.
+    pub(super) untold: Changes,
+    /// They are others than were told before.
+    pub(super) is_news: bool,
 }
 
 /// A table's partitions as this process knows them.
@@ -56,35 +180,20 @@ pub(super) enum Change {
 struct Table {
     known: KnownLeaves,
     /// What was told last.
-    told: Vec<(String, Change)>,
-    /// For what the table was to be read again last.
-    asked: Vec<(String, Change)>,
-    /// Where the whole table was truncated, as far as that may not be judged yet.
-    truncated: Vec<Lsn>,
-    /// How the leaves came whose rows have been read since.
-    read: Option<BTreeMap<u32, String>>,
+    told: Changes,
+    /// For what, and when, the table was to be read again last.
+    asked: Option<(Changes, Instant)>,
 }
 
 impl Table {
     const fn new(known: KnownLeaves) -> Self {
-        Self { known, told: Vec::new(), asked: Vec::new(), truncated: Vec::new(), read: None }
+        Self { known, told: Vec::new(), asked: None }
     }
 }
 
 /// See the module.
 #[derive(Debug, Default)]
 pub(super) struct Partitions(Mutex<BTreeMap<u32, Table>>);
-
-/// What a look at a table gives.
-#[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Verdict {
-    /// To be recorded.
-    pub(super) record: Option<KnownLeaves>,
-    /// Partitions of whose rows no event tells.
-    pub(super) untold: Vec<(String, Change)>,
-    /// They are others than were told before.
-    pub(super) is_news: bool,
-}
 
 impl Partitions {
     fn lock(&self) -> MutexGuard<'_, BTreeMap<u32, Table>> {
@@ -97,100 +206,93 @@ impl Partitions {
         let mut before = std::mem::take(&mut *tables);
         for known in recorded {
             let (told, asked) = before.remove(&known.oid).map(|table| (table.told, table.asked)).unwrap_or_default();
-            tables.insert(known.oid, Table { told, asked, ..Table::new(known.clone()) });
+            tables.insert(known.oid, Table { known: known.clone(), told, asked });
         }
     }
 
-    /// The stream has come to a TRUNCATE of the table.
-    pub(super) fn truncated(&self, oid: u32, commit: Lsn) {
-        if let Some(table) = self.lock().get_mut(&oid) {
-            table.truncated.push(commit);
-        }
+    /// A snapshot is about to read these partitions. Gives what is to be recorded.
+    pub(super) fn begin_anew(&self, oid: u32, table: &TableName, now: &BTreeMap<u32, Leaf>) -> KnownLeaves {
+        let known = KnownLeaves::new(oid, table, now);
+        self.lock().insert(oid, Table::new(known.clone()));
+        known
     }
 
-    /// All rows of these leaves have been read.
-    pub(super) fn read_again(&self, oid: u32, leaves: &BTreeMap<u32, String>) {
-        if let Some(table) = self.lock().get_mut(&oid) {
-            table.read = Some(leaves.clone());
+    /// The stream has come to a TRUNCATE of the table. Gives what is to be recorded before that is confirmed.
+    pub(super) fn truncated(&self, oid: u32, commit: Lsn) -> Option<KnownLeaves> {
+        let mut tables = self.lock();
+        let known = &mut tables.get_mut(&oid)?.known;
+        if known.truncated.contains(&commit) {
+            return None;
         }
+        known.truncated.push(commit);
+        Some(known.clone())
     }
 
-    /// The leaves that came and whose rows nothing tells of, so far as the catalog says.
+    /// All rows of these leaves have been read since `begin`. Gives what is to be recorded.
+    pub(super) fn read_again(&self, oid: u32, read: &BTreeMap<u32, String>, begin: Lsn) -> Option<KnownLeaves> {
+        let mut tables = self.lock();
+        let known = &mut tables.get_mut(&oid)?.known;
+        known.read(read, begin);
+        Some(known.clone())
+    }
+
+    /// The leaves of a look that are not known, and were not made as partitions.
     pub(super) fn strangers(&self, oid: u32, now: &BTreeMap<u32, Leaf>) -> Vec<u32> {
         let tables = self.lock();
         let Some(table) = tables.get(&oid) else { return Vec::new() };
-        let is_strange = |(leaf, found): &(&u32, &Leaf)| {
-            !found.born && table.known.leaves.get(leaf).is_none_or(|known| known.came != found.came)
-        };
+        let is_strange = |(leaf, found): &(&u32, &Leaf)| !found.born && !table.known.leaves.contains_key(leaf);
         now.iter().filter(is_strange).map(|(leaf, _)| *leaf).collect()
     }
 
-    /// Judges a look; `empty`: leaves that came without rows. A TRUNCATE that commits between two places in the log is why files are others.
-    pub(super) fn judge(
-        &self,
-        (oid, name): (u32, &TableName),
-        (now, empty): (&BTreeMap<u32, Leaf>, &[u32]),
-        (since, end): (Lsn, Lsn),
-    ) -> Verdict {
+    /// Judges a look, or takes what it shows as known where that is wanted (`accept`).
+    pub(super) fn judge(&self, (oid, name): (u32, &TableName), look: &Judged<'_>, accept: bool) -> Verdict {
         let mut tables = self.lock();
-        let Some(table) = tables.get_mut(&oid) else {
-            let leaves = now.iter().map(|(leaf, found)| (*leaf, KnownLeaf::from(found))).collect();
-            let known = KnownLeaves { oid, table: name.clone(), leaves };
-            tables.insert(oid, Table::new(known.clone()));
-            return Verdict { record: Some(known), ..Verdict::default() };
-        };
-        let was_truncated = table.truncated.iter().any(|at| (since..=end).contains(at));
-        let is_seen = |(leaf, known): (&u32, &KnownLeaf)| now.get(leaf).is_some_and(|found| found.file != known.file);
-        if was_truncated && table.known.leaves.iter().any(is_seen) {
-            table.truncated.retain(|at| *at > end);
-        }
-        let mut known = KnownLeaves { table: name.clone(), ..table.known.clone() };
-        if let Some(read) = table.read.take() {
-            known.leaves.retain(|leaf, _| now.contains_key(leaf) || read.contains_key(leaf));
-            let is_read = |(leaf, found): &(&u32, &Leaf)| read.get(leaf) == Some(&found.came);
-            known.leaves.extend(now.iter().filter(is_read).map(|(leaf, found)| (*leaf, found.into())));
-        }
-        let mut untold = Vec::new();
-        for (leaf, found) in now {
-            let is_complete = found.born || empty.contains(leaf);
-            match known.leaves.get_mut(leaf) {
-                Some(before) if before.came == found.came => {
-                    let is_emptied = before.file != found.file && found.uncounted && !was_truncated;
-                    // Behind a TRUNCATE of the whole table nothing is missing.
-                    let emptied = is_emptied || before.emptied && !was_truncated;
-                    *before = KnownLeaf { emptied, ..found.into() };
-                    if emptied {
-                        untold.push((found.name.to_string(), Change::Emptied));
-                    }
-                }
-                None if is_complete => drop(known.leaves.insert(*leaf, found.into())),
-                _ => untold.push((found.name.to_string(), Change::Attached)),
+        let table = match tables.get_mut(&oid) {
+            Some(table) if !accept => table,
+            found => {
+                let known = KnownLeaves::new(oid, name, look.now);
+                let is_news = found.is_none_or(|table| table.known != known);
+                tables.insert(oid, Table::new(known.clone()));
+                return Verdict { record: is_news.then_some(known), ..Verdict::default() };
             }
+        };
+        let mut known = KnownLeaves { table: name.clone(), ..table.known.clone() };
+        known.truncated.retain(|at| *at >= look.since);
+        let was_truncated = known.truncated.iter().any(|at| *at <= look.end);
+        let is_moved = |(leaf, known): (&u32, &KnownLeaf)| {
+            look.now.get(leaf).is_some_and(|found| known.file.is_some_and(|file| file != found.file))
+        };
+        if was_truncated && known.leaves.iter().any(is_moved) {
+            known.truncated.retain(|at| *at > look.end);
         }
-        let gone = known.leaves.iter().filter(|(leaf, _)| !now.contains_key(leaf));
-        untold.extend(gone.map(|(_, known)| (known.name.clone(), Change::Gone)));
-        untold.sort();
-        let record = (known != table.known).then(|| known.clone());
+        known.judge(look, was_truncated);
+        let (record, untold) = ((known != table.known).then(|| known.clone()), known.untold());
         let is_news = untold != table.told;
         (table.known, table.told) = (known, untold.clone());
         Verdict { record, untold, is_news }
     }
 
-    /// Whether the table is to be read again for these, which was not asked for yet.
-    pub(super) fn must_ask(&self, oid: u32, untold: &[(String, Change)]) -> bool {
-        self.lock().get_mut(&oid).is_some_and(|table| {
-            let is_news = table.asked != untold;
-            table.asked = untold.to_vec();
-            is_news
-        })
+    /// What is known and was not told by events, by table.
+    pub(super) fn untold(&self) -> BTreeMap<u32, Changes> {
+        self.lock().iter().map(|(oid, table)| (*oid, table.known.untold())).collect()
     }
 
-    /// TRUNCATEs up to there have been judged.
-    pub(super) fn forget_truncated(&self, up_to: Lsn) {
-        for table in self.lock().values_mut() {
-            table.truncated.retain(|at| *at > up_to);
-        }
+    /// Whether the table is to be read again for these by now.
+    pub(super) fn must_ask(&self, oid: u32, untold: &Changes) -> bool {
+        self.lock().get_mut(&oid).is_some_and(|table| {
+            let is_due = |(asked, at): &(Changes, Instant)| asked != untold || at.elapsed() > PATIENCE;
+            let is_due = table.asked.as_ref().is_none_or(is_due);
+            if is_due {
+                table.asked = Some((untold.clone(), Instant::now()));
+            }
+            is_due
+        })
     }
+}
+
+/// Whether there are more partitions than can be recorded.
+pub(super) fn are_too_many(now: &BTreeMap<u32, Leaf>) -> bool {
+    now.len() > MOST_LEAVES
 }
 
 /// For people.
@@ -211,7 +313,6 @@ mod tests {
     use super::*;
 
     const ROOT: u32 = 1;
-    const ALL: (Lsn, Lsn) = (Lsn(0), Lsn(9));
 
     fn leaf(came: &str, file: u32) -> Leaf {
         Leaf {
@@ -223,8 +324,8 @@ mod tests {
         }
     }
 
-    fn look(leaves: &[(u32, Leaf)]) -> BTreeMap<u32, Leaf> {
-        leaves.iter().cloned().collect()
+    fn read(leaves: &[(u32, &str)]) -> BTreeMap<u32, String> {
+        leaves.iter().map(|(leaf, came)| (*leaf, (*came).to_owned())).collect()
     }
 
     struct World(Partitions, TableName);
@@ -232,63 +333,99 @@ mod tests {
     impl World {
         fn new() -> Self {
             let world = Self(Partitions::default(), TableName::new("public", "t"));
-            let first =
-                world.0.judge((ROOT, &world.1), (&look(&[(11, leaf(",1", 11)), (12, leaf(",2", 12))]), &[]), ALL);
-            assert!(first.record.is_some() && first.untold.is_empty());
+            assert_eq!(world.judge(&[(11, leaf(",1", 11)), (12, leaf(",2", 12))], &[], 1), []);
             world
         }
 
-        fn judge(&self, leaves: &[(u32, Leaf)], empty: &[u32]) -> Vec<Change> {
-            let verdict = self.0.judge((ROOT, &self.1), (&look(leaves), empty), ALL);
-            verdict.untold.into_iter().map(|(_, change)| change).collect()
+        fn look(&self, leaves: &[(u32, Leaf)], emptiness: &[(u32, Option<bool>)], end: u64, accept: bool) -> Verdict {
+            let (now, emptiness) = (leaves.iter().cloned().collect(), emptiness.iter().copied().collect());
+            let look = Judged { now: &now, emptiness: &emptiness, since: Lsn(0), end: Lsn(end) };
+            self.0.judge((ROOT, &self.1), &look, accept)
+        }
+
+        fn judge(&self, leaves: &[(u32, Leaf)], emptiness: &[(u32, Option<bool>)], end: u64) -> Vec<Change> {
+            self.look(leaves, emptiness, end, false).untold.into_iter().map(|(_, change)| change).collect()
         }
     }
 
     #[test]
     fn what_came_with_rows_went_or_was_emptied_is_told_until_it_is_read() {
         let (world, stays) = (World::new(), (11, leaf(",1", 11)));
-        assert_eq!(world.judge(&[stays.clone(), (12, leaf(",2", 12))], &[]), []);
         let born = (13, Leaf { born: true, ..leaf(",3", 13) });
         let emptied = (12, Leaf { uncounted: true, ..leaf(",2", 99) });
-        assert_eq!(world.judge(&[stays.clone(), emptied, born.clone()], &[]), [Change::Emptied]);
+        assert_eq!(world.judge(&[stays.clone(), emptied, born.clone()], &[], 2), [Change::Emptied]);
         // It stays so, whoever counts its rows later.
-        assert_eq!(world.judge(&[stays.clone(), (12, leaf(",2", 99)), born.clone()], &[]), [Change::Emptied]);
-        let now = [stays.clone(), born.clone(), (14, leaf(",4", 14)), (15, leaf(",5", 15))];
-        assert_eq!(world.judge(&now, &[15]), [Change::Gone, Change::Attached]);
-        world.0.read_again(ROOT, &BTreeMap::from([(11, ",1".to_owned()), (13, ",3".into()), (14, ",4".into())]));
-        assert_eq!(world.judge(&now, &[]), []);
-        // Away for a while.
-        assert_eq!(
-            world.judge(&[(11, leaf(",7", 11)), now[1].clone(), now[2].clone(), now[3].clone()], &[]),
-            [Change::Attached]
-        );
+        assert_eq!(world.judge(&[stays.clone(), (12, leaf(",2", 99)), born.clone()], &[], 3), [Change::Emptied]);
+        let now = [stays.clone(), born.clone(), (14, leaf(",4", 14)), (15, leaf(",5", 15)), (16, leaf(",6", 16))];
+        let emptiness = [(15, Some(true)), (16, None)];
+        assert_eq!(world.judge(&now, &emptiness, 4), [Change::Gone, Change::Attached]);
+        assert_eq!(world.judge(&now, &[(16, Some(false))], 5), [Change::Gone, Change::Attached, Change::Attached]);
+        world.0.read_again(ROOT, &read(&[(11, ",1"), (13, ",3"), (14, ",4"), (15, ",5"), (16, ",6")]), Lsn(6));
+        assert_eq!(world.judge(&now, &[], 7), []);
+        // Away for a while; and an attached one that leaves again.
+        let back = [(11, leaf(",7", 11)), now[1].clone(), now[3].clone(), now[4].clone()];
+        assert_eq!(world.judge(&back, &[], 8), [Change::Gone, Change::Attached]);
+        assert_eq!(world.judge(&back[1..], &[], 9), [Change::Gone, Change::Gone]);
+        assert!(world.look(&back, &[], 10, true).untold.is_empty());
+        assert_eq!(world.judge(&back, &[], 11), []);
+    }
+
+    #[test]
+    fn what_changes_while_a_table_is_read_stays_told() {
+        let (world, stays) = (World::new(), (11, leaf(",1", 11)));
+        let emptied = (12, Leaf { uncounted: true, ..leaf(",2", 99) });
+        assert_eq!(world.judge(&[stays.clone(), emptied.clone()], &[], 5), [Change::Emptied]);
+        world.0.read_again(ROOT, &read(&[(11, ",1"), (12, ",2")]), Lsn(4));
+        assert_eq!(world.judge(&[stays.clone(), emptied.clone()], &[], 6), [Change::Emptied]);
+        world.0.read_again(ROOT, &read(&[(11, ",1"), (12, ",2")]), Lsn(6));
+        assert_eq!(world.judge(&[stays.clone(), emptied], &[], 7), []);
+        assert_eq!(world.judge(std::slice::from_ref(&stays), &[], 8), [Change::Gone]);
+        // Its rows were read before it went, and so stay at the targets.
+        world.0.read_again(ROOT, &read(&[(11, ",1"), (12, ",2")]), Lsn(7));
+        assert_eq!(world.judge(std::slice::from_ref(&stays), &[], 9), [Change::Gone]);
+        // One that came and was read between two looks.
+        world.0.read_again(ROOT, &read(&[(11, ",1"), (14, ",4")]), Lsn(9));
+        assert_eq!(world.judge(&[stays, (14, Leaf { uncounted: true, ..leaf(",4", 14) })], &[], 10), []);
     }
 
     #[test]
     fn a_truncate_of_the_whole_table_and_a_rewrite_that_keeps_rows_change_files_alone() {
         let (world, stays) = (World::new(), (11, leaf(",1", 11)));
-        assert_eq!(world.judge(&[stays.clone(), (12, leaf(",2", 77))], &[]), []);
-        world.0.truncated(ROOT, Lsn(5));
+        assert_eq!(world.judge(&[stays, (12, leaf(",2", 77))], &[], 2), []);
+        let known = world.0.truncated(ROOT, Lsn(5)).expect("it is to be recorded");
+        assert_eq!(world.0.truncated(ROOT, Lsn(5)), None);
+        // Also by another process.
+        world.0.take_up([&known].into_iter());
         let all = [(11, Leaf { uncounted: true, ..leaf(",1", 91) }), (12, Leaf { uncounted: true, ..leaf(",2", 92) })];
-        assert_eq!(world.judge(&all, &[]), []);
+        assert_eq!(world.judge(&all, &[], 6), []);
         // It has been seen.
         let again = [all[0].clone(), (12, Leaf { uncounted: true, ..leaf(",2", 93) })];
-        assert_eq!(world.judge(&again, &[]), [Change::Emptied]);
+        assert_eq!(world.judge(&again, &[], 7), [Change::Emptied]);
     }
 
     #[test]
     fn what_is_recorded_is_compared_with_and_news_are_told_once() {
         let world = World::new();
         let recorded = world.0.lock()[&ROOT].known.clone();
-        let later = Partitions::default();
-        later.take_up([&recorded].into_iter());
-        let now = look(&[(11, leaf(",1", 11))]);
-        let verdict = later.judge((ROOT, &world.1), (&now, &[]), ALL);
+        let json = serde_json::to_vec(&recorded).unwrap();
+        assert_eq!(serde_json::from_slice::<KnownLeaves>(&json).unwrap(), recorded);
+        let now = [(11, leaf(",1", 11))];
+        let verdict = world.look(&now, &[], 2, false);
         assert_eq!(
-            (verdict.record, verdict.is_news, describe(&verdict.untold)),
-            (None, true, "public.p_2 was detached or dropped".to_owned())
+            (verdict.is_news, describe(&verdict.untold)),
+            (true, "public.p_2 was detached or dropped".to_owned())
         );
-        later.take_up([&recorded].into_iter());
-        assert!(!later.judge((ROOT, &world.1), (&now, &[]), ALL).is_news);
+        assert!(!world.look(&now, &[], 3, false).is_news);
+        assert!(world.0.must_ask(ROOT, &verdict.untold) && !world.0.must_ask(ROOT, &verdict.untold));
+    }
+
+    #[test]
+    fn what_went_does_not_grow_for_ever() {
+        let world = World::new();
+        let many = |from: u32| {
+            (from..from + 2500).map(|n| (n, Leaf { born: true, ..leaf(&format!(",{n}"), n) })).collect::<Vec<_>>()
+        };
+        assert_eq!(world.judge(&many(1000), &[], 2).len(), 2);
+        assert_eq!(world.judge(&many(5000), &[], 3).len(), MOST_GONE);
     }
 }

@@ -407,14 +407,23 @@ impl Session {
         self.position.record_current(|| self.resyncs.updates(&healed)).await
     }
 
-    /// What was left out of tables before they were read again as a whole is there now, or gone at the source.
+    /// The stream has come to a TRUNCATE of these tables. It is recorded before it can be confirmed: it tells why partitions have new files.
+    pub(super) async fn note_truncated(&self, relations: &[u32], commit: Lsn) -> Result<(), Error> {
+        let known = relations.iter().filter_map(|relation| self.tables.partitions.truncated(*relation, commit));
+        self.position.record(&known.map(Update::Leaves).collect::<Vec<_>>()).await
+    }
+
+    /// What was left out of tables before they were read again as a whole is there now, or gone at the source; and so are rows of partitions of
+    /// which no event told.
     async fn forget_bad_rows(&self, ended: &Run) -> Result<(), Error> {
-        let whole = ended.tables.iter().filter(|member| member.is_in() && member.conditions.is_empty());
-        for member in whole.clone() {
-            self.tables.partitions.read_again(member.oid, &member.leaves);
+        let mut updates = Vec::new();
+        for member in ended.tables.iter().filter(|member| member.is_in() && member.conditions.is_empty()) {
+            let known = self.tables.partitions.read_again(member.oid, &member.leaves, ended.begin.commit);
+            updates.extend(known.map(Update::Leaves));
+            if self.tables.lacking.read_again(&member.name, ended.begin, &self.health) {
+                updates.push(Update::ForgetBadRows { table: member.name.to_string() });
+            }
         }
-        let there = whole.filter(|member| self.tables.lacking.read_again(&member.name, ended.begin, &self.health));
-        let updates: Vec<_> = there.map(|member| Update::ForgetBadRows { table: member.name.to_string() }).collect();
         self.position.record(&updates).await
     }
 

@@ -92,6 +92,8 @@ pub enum PartitionPolicy {
     Tell,
     /// Read the table again, too.
     Resync,
+    /// Take them for known.
+    Accept,
 }
 
 /// What to do with the changes of a table that stopped.

@@ -27,17 +27,19 @@ const NOTE: &str = "the slot is held back: ";
 struct Holder {
     kind: &'static str,
     name: String,
-    /// Of what changes all the time, the position at which it is: it holds the slot only where that stays.
-    at: Option<Lsn>,
+    /// Of what changes all the time, which one it is, or at which position: it holds the slot only where that stays.
+    at: String,
 }
 
-/// Tells what holds the slot, until it is dropped. Who needs the connection ends the session.
-pub(super) async fn watch(session: &Session, publisher: &Publisher) -> Infallible {
+/// Tells what holds the slot, until it is dropped; without a publisher, while a snapshot is read. Who needs the connection ends the session.
+pub(super) async fn watch(session: &Session, publisher: Option<&Publisher>) -> Infallible {
     let mut seen = BTreeMap::<Holder, Instant>::new();
     loop {
         tokio::time::sleep(INTERVAL).await;
         let Ok(running) = running::oldest(&session.client, NAMED).await else { continue };
-        let (hold, flush) = publisher.deliveries().tracker(|tracker| (tracker.holder(), tracker.flush()));
+        let (hold, flush) = publisher.map_or((Some(Hold::Snapshot), Lsn::ZERO), |publisher| {
+            publisher.deliveries().tracker(|tracker| (tracker.holder(), tracker.flush()))
+        });
         let found = running.into_iter().map(of_source).chain(hold.map(|hold| of_capture(session, hold, flush)));
         let found: Vec<_> = found.collect();
         seen.retain(|holder, _| found.iter().any(|(found, ..)| found == holder));
@@ -46,7 +48,7 @@ pub(super) async fn watch(session: &Session, publisher: &Publisher) -> Infallibl
         let mut notes = Vec::new();
         for (holder, since, described) in found {
             let first = *seen.entry(holder.clone()).or_insert_with(Instant::now);
-            let lasts = since.unwrap_or_default().max(first.elapsed());
+            let lasts = since.unwrap_or_else(|| first.elapsed());
             if lasts < LASTING {
                 continue;
             }
@@ -69,7 +71,7 @@ fn of_source(running: Running) -> Found {
         Owner::Session { pid, .. } => ("transaction", pid.to_string()),
         Owner::Prepared { gid } => ("prepared_transaction", gid),
     };
-    (Holder { kind, name, at: None }, running.since, described)
+    (Holder { kind, name, at: running.xid }, running.since, described)
 }
 
 fn of_capture(session: &Session, hold: Hold, flush: Lsn) -> Found {
@@ -87,6 +89,6 @@ fn of_capture(session: &Session, hold: Hold, flush: Lsn) -> Found {
             "by events that Kafka has not acknowledged, or a transaction that is sent".to_owned(),
         ),
     };
-    let at = matches!(hold, Hold::Delivery).then_some(flush);
+    let at = if hold == Hold::Delivery { flush.to_string() } else { String::new() };
     (Holder { kind, name, at }, None, described)
 }

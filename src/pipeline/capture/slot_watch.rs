@@ -18,7 +18,7 @@ use crate::{
 const INTERVAL: Duration = Duration::from_secs(5);
 
 /// Reads the slot until the server does not have it any longer, has invalidated it, or does not answer; tells what holds it meanwhile.
-pub(super) async fn until_lost(session: &Session, publisher: &Publisher) -> Error {
+pub(super) async fn until_lost(session: &Session, publisher: Option<&Publisher>) -> Error {
     tokio::select! {
         lost = until_gone(session) => lost,
         never = slot_holders::watch(session, publisher) => match never {},

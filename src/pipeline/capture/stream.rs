@@ -348,9 +348,7 @@ impl Streamer {
             self.join(*relation).await?;
         }
         let open = self.open.as_mut().ok_or(Error::Protocol { what: "truncate outside of a transaction", lsn })?;
-        for relation in relations {
-            self.session.tables.partitions.truncated(*relation, open.meta.commit);
-        }
+        self.session.note_truncated(relations, open.meta.commit).await?;
         let (ordinal, orders) = open.took_together(relations);
         let (position, processed_ns) = (open.position(ordinal), now_ns());
         let mut scope = self.publisher.enter(Some(position)).await;

@@ -271,7 +271,7 @@ async fn watch_slot(
     status: Arc<StreamStatus>,
 ) -> Result<(), Error> {
     tokio::select! {
-        lost = slot_watch::until_lost(&session, &publisher) => Err(lost),
+        lost = slot_watch::until_lost(&session, Some(&publisher)) => Err(lost),
         () = show_queue(&session.metrics, &status) => Ok(()),
     }
 }
