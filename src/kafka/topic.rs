@@ -129,24 +129,8 @@ impl Admin {
     /// Partitions and configuration of one topic; `None` if it does not exist.
     pub async fn describe(&self, topic: &str) -> Result<Option<TopicDescription>, Error> {
         let Some(outline) = self.outline(topic).await? else { return Ok(None) };
-        Ok(Some(TopicDescription { config: self.config(topic).await?, ..outline }))
-    }
-
-    /// A topic's configuration. A broker that has not heard of a topic yet, which another one has just created, gives none at all.
-    async fn config(&self, topic: &str) -> Result<BTreeMap<String, String>, Error> {
-        let mut backoff = Backoff::new();
-        let deadline = Instant::now() + REQUEST_TIMEOUT;
-        loop {
-            let config = self.answers(&[topic]).await?.remove(topic).transpose()?.unwrap_or_default();
-            if !config.is_empty() {
-                return Ok(config);
-            }
-            if Instant::now() >= deadline {
-                let source = KafkaError::AdminOp(RDKafkaErrorCode::OperationTimedOut);
-                return Err(Error::Topic { operation: "read the configuration of", topic: topic.to_owned(), source });
-            }
-            tokio::time::sleep(backoff.next_delay()).await;
-        }
+        let config = self.answers(&[topic]).await?.remove(topic).transpose()?.unwrap_or_default();
+        Ok(Some(TopicDescription { config, ..outline }))
     }
 
     /// The same without the configuration, which takes a right of its own.

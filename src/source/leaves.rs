@@ -71,7 +71,7 @@ pub async fn is_empty(client: &Client, leaf: u32) -> Option<bool> {
     let sql = format!("SET LOCAL lock_timeout = '100ms'; SELECT pg_relation_size({leaf}::regclass) = 0");
     let answer = client.simple_query(&sql).await.ok()?;
     answer.iter().find_map(|message| match message {
-        SimpleQueryMessage::Row(row) => row.get(0).map(|empty| empty == "t"),
+        SimpleQueryMessage::Row(row) => Some(row.get(0) == Some("t")),
         _ => None,
     })
 }

@@ -441,6 +441,7 @@ impl Opening<'_> {
         if server.stands_by {
             server::tell_wait(&self.deps.health);
         }
+        let trees = partition_watch::before_snapshot(&self.client, &self.survey.published).await?;
         let slot = replication.create_logical_slot(&settings.slot, options, SLOT_LIMIT).await?;
         let at = slot.consistent_point;
         if let Some(timeline) = &self.timeline {
@@ -483,7 +484,7 @@ impl Opening<'_> {
         let (flush, confirmed) = watch::channel(at);
         let session = Arc::new(self.session(store, &state, checkpoint, flush).await?);
         session.forget_topics(&state, false).await?;
-        session.position.record(&partition_watch::begin_anew(&session).await?).await?;
+        partition_watch::learn(&session, &trees, false).await?;
         session.health.set_started();
         session.health.set_phase("snapshot");
         let snapshot = slot.snapshot_name.filter(|_| copying);

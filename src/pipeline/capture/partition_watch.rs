@@ -13,10 +13,11 @@ use super::{
 use crate::{
     lsn::Lsn,
     pipeline::ack::AckTracker,
+    postgres::Client,
     retry::{Classify as _, chain},
     schema::TableName,
     source::{
-        catalog,
+        catalog::{self, PublishedTable},
         leaves::{self, Trees},
         publication::PublicationSpec,
         signal::{self, Signal, SignalError},
@@ -43,15 +44,28 @@ fn roots(session: &Session) -> Roots {
     roots.map(|table| (table.relation.oid, table.relation.name.clone())).collect()
 }
 
-/// What a snapshot is about to read. What comes from here on until it is exported, the snapshot itself finds.
-pub(super) async fn begin_anew(session: &Session) -> Result<Vec<Update>, Error> {
-    let roots = roots(session);
-    let oids: Vec<u32> = roots.keys().copied().collect();
-    let trees = leaves::read(&session.client, &oids).await?;
-    let tables = trees.iter().filter(|(_, leaves)| !are_too_many(leaves));
-    let named = tables.filter_map(|(oid, leaves)| Some((*oid, roots.get(oid)?, leaves)));
-    let known = named.map(|(oid, name, leaves)| session.tables.partitions.begin_anew(oid, name, leaves));
-    Ok(known.map(Update::Leaves).collect())
+/// The partitions that a snapshot will read, as they are before its slot is there: what comes between is told, though the snapshot may have it.
+pub(super) async fn before_snapshot(client: &Client, published: &[PublishedTable]) -> Result<Trees, Error> {
+    let roots: Vec<u32> = published.iter().filter(|table| table.partitioned).map(|table| table.relation.oid).collect();
+    if roots.is_empty() { Ok(Trees::new()) } else { Ok(leaves::read(client, &roots).await?) }
+}
+
+/// Records partitions as known, of tables of which nothing is known if only these are wanted (`unknown`).
+pub(super) async fn learn(session: &Session, trees: &Trees, unknown: bool) -> Result<(), Error> {
+    let (roots, partitions) = (roots(session), &session.tables.partitions);
+    let is_wanted = |oid: &u32, now| !(are_too_many(now) || unknown && partitions.knows(*oid));
+    for (oid, now) in trees.iter().filter(|(oid, now)| is_wanted(oid, now)) {
+        if let Some(name) = roots.get(oid) {
+            partitions.begin_anew(*oid, name, now);
+            record(session, *oid).await?;
+        }
+    }
+    Ok(())
+}
+
+async fn record(session: &Session, oid: u32) -> Result<(), Error> {
+    let current = || session.tables.partitions.current(oid).map(Update::Leaves).into_iter().collect();
+    session.position.record_current(current).await
 }
 
 /// Looks after partitions until it fails or is dropped. Who needs the connection tells of it.
@@ -79,6 +93,10 @@ pub(super) async fn watch(session: &Session, publisher: &Publisher) -> Result<()
         }
         if next.is_none() {
             next = take_look(session, &roots).await;
+            if let Some(look) = &next {
+                // A TRUNCATE that is delivered from here on is one of a table that is known.
+                learn(session, &look.trees, true).await?;
+            }
         }
         tokio::time::sleep(INTERVAL).await;
     }
@@ -102,14 +120,22 @@ async fn judge(session: &Session, (oid, name): (u32, &TableName), look: &Look, s
     // A table that is gone has nothing to compare.
     let Some(now) = trees.get(&oid) else { return Ok(()) };
     if are_too_many(now) {
+        if session.tables.partitions.forget(oid) {
+            session.position.record(&[Update::ForgetLeaves { oid }]).await?;
+        }
+        session.health.forget_notes(&begin(name));
         session.health.note(format!("{}they are too many to be looked after ({})", begin(name), now.len()));
         return Ok(());
     }
     let (partitions, policy) = (&session.tables.partitions, session.settings.on_partitions);
     let judged = Judged { now, emptiness, since, end: *end };
-    let Verdict { record, untold, is_news } = partitions.judge((oid, name), &judged, policy == PartitionPolicy::Accept);
-    if let Some(known) = record {
-        session.position.record(&[Update::Leaves(known)]).await?;
+    let Verdict { is_changed, untold, is_news } =
+        partitions.judge((oid, name), &judged, policy == PartitionPolicy::Accept);
+    if is_changed {
+        record(session, oid).await?;
+    }
+    if is_changed && policy == PartitionPolicy::Accept {
+        tracing::info!(table = %name, "the partitions are taken for known as they are (capture.on_partitions)");
     }
     show(session, name, &untold);
     if untold.is_empty() {

@@ -20,6 +20,8 @@ const NAMED: usize = 5;
 const MOST_LEAVES: usize = 3000;
 /// How many of those that went are remembered by name where there are too many.
 const MOST_GONE: usize = 100;
+/// TRUNCATEs of a table that are remembered until a look has seen them.
+const MOST_TRUNCATED: usize = 16;
 /// How often a table is asked for again that is not read.
 const PATIENCE: Duration = Duration::from_mins(10);
 
@@ -35,6 +37,9 @@ pub(super) struct KnownLeaves {
     /// Where the whole table was truncated, as far as that may not be seen yet.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     truncated: Vec<Lsn>,
+    /// The last of those that were seen: it comes again where the stream does.
+    #[serde(default)]
+    truncated_before: Lsn,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -76,7 +81,7 @@ pub(super) type Changes = Vec<(String, Change)>;
 impl KnownLeaves {
     fn new(oid: u32, table: &TableName, now: &BTreeMap<u32, Leaf>) -> Self {
         let leaves = now.iter().map(|(leaf, found)| (*leaf, KnownLeaf::from(found))).collect();
-        Self { oid, table: table.clone(), leaves, truncated: Vec::new() }
+        Self { oid, table: table.clone(), leaves, truncated: Vec::new(), truncated_before: Lsn::ZERO }
     }
 
     fn untold(&self) -> Changes {
@@ -93,7 +98,8 @@ impl KnownLeaves {
             _ => true,
         });
         for (leaf, came) in read {
-            let placeholder = || KnownLeaf { name: String::new(), came: came.clone(), file: None, untold: None };
+            let placeholder =
+                || KnownLeaf { name: format!("partition {leaf}"), came: came.clone(), file: None, untold: None };
             let known = self.leaves.entry(*leaf).or_insert_with(placeholder);
             // What was emptied after it was read has its rows at the targets.
             let is_over = match known.untold {
@@ -107,8 +113,14 @@ impl KnownLeaves {
         }
     }
 
-    fn judge(&mut self, look: &Judged<'_>, was_truncated: bool) {
+    /// `truncated`: where the whole table was truncated, as far as that explains this look.
+    fn judge(&mut self, look: &Judged<'_>, truncated: &[Lsn]) {
         let untold = |change| Some(Untold { change, seen: look.end });
+        // Behind a TRUNCATE of the whole table nothing is missing, and nothing too much.
+        let is_over = |untold: &Untold| truncated.iter().any(|at| *at > untold.seen);
+        let is_gone =
+            |known: &KnownLeaf| known.untold.is_some_and(|untold| untold.change == Change::Gone && is_over(&untold));
+        self.leaves.retain(|leaf, known| look.now.contains_key(leaf) || !is_gone(known));
         for (leaf, found) in look.now {
             let Some(before) = self.leaves.get_mut(leaf) else {
                 let came_with_rows = match look.emptiness.get(leaf) {
@@ -121,15 +133,13 @@ impl KnownLeaves {
                 self.leaves.insert(*leaf, KnownLeaf { untold: change, ..found.into() });
                 continue;
             };
-            let change = match before.untold {
-                _ if before.came != found.came => untold(Change::Attached),
-                // Behind a TRUNCATE of the whole table nothing is missing.
-                Some(Untold { change: Change::Emptied, .. }) if was_truncated => None,
-                Some(known) => Some(known),
-                None => {
-                    let is_moved = before.file.is_some_and(|file| file != found.file);
-                    (is_moved && found.uncounted && !was_truncated).then_some(Change::Emptied).and_then(untold)
-                }
+            let is_moved = before.file.is_some_and(|file| file != found.file);
+            let change = if before.came != found.came {
+                untold(Change::Attached)
+            } else if is_moved && found.uncounted && truncated.is_empty() {
+                untold(Change::Emptied)
+            } else {
+                before.untold.filter(|known| !is_over(known))
             };
             *before = KnownLeaf { untold: change, ..found.into() };
         }
@@ -167,8 +177,8 @@ pub(super) struct Judged<'a> {
 /// What a look gives.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Verdict {
-    /// To be recorded.
-    pub(super) record: Option<KnownLeaves>,
+    /// There is something to be recorded.
+    pub(super) is_changed: bool,
     /// Partitions of whose rows no event tells.
     pub(super) untold: Changes,
     /// They are others than were told before.
@@ -210,30 +220,47 @@ impl Partitions {
         }
     }
 
-    /// A snapshot is about to read these partitions. Gives what is to be recorded.
-    pub(super) fn begin_anew(&self, oid: u32, table: &TableName, now: &BTreeMap<u32, Leaf>) -> KnownLeaves {
-        let known = KnownLeaves::new(oid, table, now);
-        self.lock().insert(oid, Table::new(known.clone()));
-        known
+    /// Takes these partitions for known: a snapshot reads them, or nothing else is known.
+    pub(super) fn begin_anew(&self, oid: u32, table: &TableName, now: &BTreeMap<u32, Leaf>) {
+        self.lock().insert(oid, Table::new(KnownLeaves::new(oid, table, now)));
     }
 
-    /// The stream has come to a TRUNCATE of the table. Gives what is to be recorded before that is confirmed.
-    pub(super) fn truncated(&self, oid: u32, commit: Lsn) -> Option<KnownLeaves> {
+    /// Whether something is known of a table.
+    pub(super) fn knows(&self, oid: u32) -> bool {
+        self.lock().contains_key(&oid)
+    }
+
+    /// Nothing more is known of a table; whether something was.
+    pub(super) fn forget(&self, oid: u32) -> bool {
+        self.lock().remove(&oid).is_some()
+    }
+
+    /// What is known of a table at present.
+    pub(super) fn current(&self, oid: u32) -> Option<KnownLeaves> {
+        self.lock().get(&oid).map(|table| table.known.clone())
+    }
+
+    /// The stream has come to a TRUNCATE of the table. Gives whether that is to be recorded before it is confirmed.
+    pub(super) fn truncated(&self, oid: u32, commit: Lsn) -> bool {
         let mut tables = self.lock();
-        let known = &mut tables.get_mut(&oid)?.known;
-        if known.truncated.contains(&commit) {
-            return None;
+        let Some(Table { known, .. }) = tables.get_mut(&oid) else { return false };
+        if commit <= known.truncated_before || known.truncated.contains(&commit) {
+            return false;
+        }
+        if known.truncated.len() >= MOST_TRUNCATED {
+            known.truncated.remove(0);
         }
         known.truncated.push(commit);
-        Some(known.clone())
+        true
     }
 
-    /// All rows of these leaves have been read since `begin`. Gives what is to be recorded.
-    pub(super) fn read_again(&self, oid: u32, read: &BTreeMap<u32, String>, begin: Lsn) -> Option<KnownLeaves> {
+    /// All rows of these leaves have been read since `begin`. Gives whether something is to be recorded.
+    pub(super) fn read_again(&self, oid: u32, read: &BTreeMap<u32, String>, begin: Lsn) -> bool {
         let mut tables = self.lock();
-        let known = &mut tables.get_mut(&oid)?.known;
-        known.read(read, begin);
-        Some(known.clone())
+        tables.get_mut(&oid).is_some_and(|table| {
+            table.known.read(read, begin);
+            true
+        })
     }
 
     /// The leaves of a look that are not known, and were not made as partitions.
@@ -252,24 +279,29 @@ impl Partitions {
             found => {
                 let known = KnownLeaves::new(oid, name, look.now);
                 let is_news = found.is_none_or(|table| table.known != known);
-                tables.insert(oid, Table::new(known.clone()));
-                return Verdict { record: is_news.then_some(known), ..Verdict::default() };
+                tables.insert(oid, Table::new(known));
+                return Verdict { is_changed: is_news, ..Verdict::default() };
             }
         };
         let mut known = KnownLeaves { table: name.clone(), ..table.known.clone() };
+        known.truncated_before =
+            known.truncated.iter().copied().filter(|at| *at <= look.end).fold(known.truncated_before, Lsn::max);
         known.truncated.retain(|at| *at >= look.since);
-        let was_truncated = known.truncated.iter().any(|at| *at <= look.end);
+        let truncated: Vec<Lsn> = known.truncated.iter().copied().filter(|at| *at <= look.end).collect();
         let is_moved = |(leaf, known): (&u32, &KnownLeaf)| {
             look.now.get(leaf).is_some_and(|found| known.file.is_some_and(|file| file != found.file))
         };
-        if was_truncated && known.leaves.iter().any(is_moved) {
+        if known.leaves.iter().any(is_moved) {
             known.truncated.retain(|at| *at > look.end);
         }
-        known.judge(look, was_truncated);
-        let (record, untold) = ((known != table.known).then(|| known.clone()), known.untold());
+        known.judge(look, &truncated);
+        let (is_changed, untold) = (known != table.known, known.untold());
         let is_news = untold != table.told;
+        if untold.is_empty() {
+            table.asked = None;
+        }
         (table.known, table.told) = (known, untold.clone());
-        Verdict { record, untold, is_news }
+        Verdict { is_changed, untold, is_news }
     }
 
     /// What is known and was not told by events, by table.
@@ -377,7 +409,12 @@ mod tests {
         assert_eq!(world.judge(&[stays.clone(), emptied.clone()], &[], 5), [Change::Emptied]);
         world.0.read_again(ROOT, &read(&[(11, ",1"), (12, ",2")]), Lsn(4));
         assert_eq!(world.judge(&[stays.clone(), emptied.clone()], &[], 6), [Change::Emptied]);
+        // Once more.
+        let emptied = (12, Leaf { uncounted: true, ..leaf(",2", 100) });
+        assert_eq!(world.judge(&[stays.clone(), emptied.clone()], &[], 7), [Change::Emptied]);
         world.0.read_again(ROOT, &read(&[(11, ",1"), (12, ",2")]), Lsn(6));
+        assert_eq!(world.judge(&[stays.clone(), emptied.clone()], &[], 7), [Change::Emptied]);
+        world.0.read_again(ROOT, &read(&[(11, ",1"), (12, ",2")]), Lsn(7));
         assert_eq!(world.judge(&[stays.clone(), emptied], &[], 7), []);
         assert_eq!(world.judge(std::slice::from_ref(&stays), &[], 8), [Change::Gone]);
         // Its rows were read before it went, and so stay at the targets.
@@ -392,8 +429,8 @@ mod tests {
     fn a_truncate_of_the_whole_table_and_a_rewrite_that_keeps_rows_change_files_alone() {
         let (world, stays) = (World::new(), (11, leaf(",1", 11)));
         assert_eq!(world.judge(&[stays, (12, leaf(",2", 77))], &[], 2), []);
-        let known = world.0.truncated(ROOT, Lsn(5)).expect("it is to be recorded");
-        assert_eq!(world.0.truncated(ROOT, Lsn(5)), None);
+        assert!(world.0.truncated(ROOT, Lsn(5)) && !world.0.truncated(ROOT, Lsn(5)));
+        let known = world.0.current(ROOT).unwrap();
         // Also by another process.
         world.0.take_up([&known].into_iter());
         let all = [(11, Leaf { uncounted: true, ..leaf(",1", 91) }), (12, Leaf { uncounted: true, ..leaf(",2", 92) })];
@@ -401,6 +438,13 @@ mod tests {
         // It has been seen.
         let again = [all[0].clone(), (12, Leaf { uncounted: true, ..leaf(",2", 93) })];
         assert_eq!(world.judge(&again, &[], 7), [Change::Emptied]);
+        // It comes again, and is older.
+        assert!(!world.0.truncated(ROOT, Lsn(5)));
+        assert_eq!(world.judge(&again, &[], 8), [Change::Emptied]);
+        // What is told is over behind another one, also of a partition that went.
+        assert_eq!(world.judge(&again[1..], &[], 8), [Change::Gone, Change::Emptied]);
+        assert!(world.0.truncated(ROOT, Lsn(9)));
+        assert_eq!(world.judge(&[(12, Leaf { uncounted: true, ..leaf(",2", 94) })], &[], 9), []);
     }
 
     #[test]

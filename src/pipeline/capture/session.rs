@@ -409,21 +409,34 @@ impl Session {
 
     /// The stream has come to a TRUNCATE of these tables. It is recorded before it can be confirmed: it tells why partitions have new files.
     pub(super) async fn note_truncated(&self, relations: &[u32], commit: Lsn) -> Result<(), Error> {
-        let known = relations.iter().filter_map(|relation| self.tables.partitions.truncated(*relation, commit));
-        self.position.record(&known.map(Update::Leaves).collect::<Vec<_>>()).await
+        let roots = self.published.iter().filter(|table| table.partitioned).map(|table| table.relation.oid);
+        let truncated = roots.filter(|oid| relations.contains(oid));
+        let truncated: Vec<u32> = truncated.filter(|oid| self.tables.partitions.truncated(*oid, commit)).collect();
+        if truncated.is_empty() {
+            return Ok(());
+        }
+        self.record_leaves(&truncated).await
+    }
+
+    async fn record_leaves(&self, tables: &[u32]) -> Result<(), Error> {
+        let current =
+            || tables.iter().filter_map(|oid| self.tables.partitions.current(*oid)).map(Update::Leaves).collect();
+        self.position.record_current(current).await
     }
 
     /// What was left out of tables before they were read again as a whole is there now, or gone at the source; and so are rows of partitions of
     /// which no event told.
     async fn forget_bad_rows(&self, ended: &Run) -> Result<(), Error> {
-        let mut updates = Vec::new();
+        let (mut updates, mut read) = (Vec::new(), Vec::new());
         for member in ended.tables.iter().filter(|member| member.is_in() && member.conditions.is_empty()) {
-            let known = self.tables.partitions.read_again(member.oid, &member.leaves, ended.begin.commit);
-            updates.extend(known.map(Update::Leaves));
+            if self.tables.partitions.read_again(member.oid, &member.leaves, ended.begin.commit) {
+                read.push(member.oid);
+            }
             if self.tables.lacking.read_again(&member.name, ended.begin, &self.health) {
                 updates.push(Update::ForgetBadRows { table: member.name.to_string() });
             }
         }
+        self.record_leaves(&read).await?;
         self.position.record(&updates).await
     }
 

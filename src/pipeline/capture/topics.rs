@@ -1,6 +1,9 @@
 //! The topics of a capture: created when missing, checked against what was recorded when they were first used.
 
-use std::collections::BTreeMap;
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
 
 use super::{
     Error,
@@ -47,6 +50,9 @@ pub(super) struct DataTopic {
     pub(super) max_message_bytes: usize,
 }
 
+/// How long the settings of a topic are waited for that was just created.
+const SETTINGS_LIMIT: Duration = Duration::from_secs(5);
+
 impl Topics {
     pub(super) fn new(kafka: &kafka::Settings, plan: &TopicPlan, create: bool) -> Result<Self, Error> {
         Ok(Self { admin: Admin::new(kafka)?, plan: plan.clone(), create })
@@ -71,7 +77,7 @@ impl Topics {
 
     /// Whether it is there: deliveries were exactly once, now or before.
     pub(super) async fn has_position(&self, prefix: &str) -> Result<bool, Error> {
-        Ok(self.admin.describe(&position_topic(prefix)).await?.is_some())
+        Ok(self.admin.outline(&position_topic(prefix)).await?.is_some())
     }
 
     async fn ensure_compacted(&self, topic: String) -> Result<(), Error> {
@@ -174,12 +180,12 @@ impl Topics {
 
     /// Whether there is a topic of this name.
     pub(super) async fn exists(&self, name: &str) -> Result<bool, Error> {
-        Ok(self.admin.describe(name).await?.is_some())
+        Ok(self.admin.outline(name).await?.is_some())
     }
 
     /// Whether records were ever written into a topic.
     pub(super) async fn has_held_records(&self, name: &str) -> Result<bool, Error> {
-        let Some(found) = self.admin.describe(name).await? else { return Ok(false) };
+        let Some(found) = self.admin.outline(name).await? else { return Ok(false) };
         Ok(self.ends(name, found.partitions).await?.iter().any(|end| *end > 0))
     }
 
@@ -205,16 +211,21 @@ impl Topics {
         Err(kafka::Error::PartitionCount { topic: name.to_owned(), found, expected }.into())
     }
 
-    /// A topic that was just created, once the brokers' metadata show it.
+    /// A topic that was just created, once the brokers' metadata show it. One that has not heard of it yet gives no settings, as brokers do that
+    /// show them to nobody: these are waited for, but not for ever.
     async fn described(&self, name: &str) -> Result<TopicDescription, Error> {
-        let mut backoff = crate::retry::Backoff::new();
+        let (mut backoff, begun, mut last) = (crate::retry::Backoff::new(), Instant::now(), None);
         for _ in 0..10 {
-            if let Some(found) = self.admin.describe(name).await?.filter(|found| found.partitions > 0) {
-                return Ok(found);
+            match self.admin.describe(name).await?.filter(|found| found.partitions > 0) {
+                Some(found) if !found.config.is_empty() => return Ok(found),
+                found => last = found.or(last),
+            }
+            if last.is_some() && begun.elapsed() > SETTINGS_LIMIT {
+                break;
             }
             tokio::time::sleep(backoff.next_delay()).await;
         }
-        Err(kafka::Error::MissingTopic { topic: name.to_owned() }.into())
+        last.ok_or_else(|| kafka::Error::MissingTopic { topic: name.to_owned() }.into())
     }
 
     async fn ends(&self, name: &str, partitions: i32) -> Result<Vec<i64>, Error> {
