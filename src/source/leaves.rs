@@ -29,12 +29,17 @@ pub struct Leaf {
 /// The leaves of tables, by `pg_class.oid` of both.
 pub type Trees = BTreeMap<u32, BTreeMap<u32, Leaf>>;
 
-/// Reads the leaves of tables (`pg_class.oid`); one without partitions is its own. Nothing is opened, so no lock is waited for.
+/// Reads the leaves of tables (`pg_class.oid`); one that is not partitioned is its own, and a partitioned one may have none. Nothing is opened,
+/// so no lock is waited for.
 pub async fn read(client: &Client, tables: &[u32]) -> Result<Trees, Error> {
     let failed = |error| Error::statement("looking for the partitions of tables", error);
     let mut trees = Trees::new();
     for row in client.query(LEAVES, &[&tables]).await.map_err(failed)? {
         let (root, leaf) = (row.try_get(0).map_err(failed)?, row.try_get(1).map_err(failed)?);
+        let leaves = trees.entry(root).or_default();
+        if !row.try_get::<_, bool>(8).map_err(failed)? {
+            continue;
+        }
         let name =
             TableName::new(row.try_get::<_, &str>(3).map_err(failed)?, row.try_get::<_, &str>(4).map_err(failed)?);
         let found = Leaf {
@@ -44,7 +49,7 @@ pub async fn read(client: &Client, tables: &[u32]) -> Result<Trees, Error> {
             uncounted: row.try_get(6).map_err(failed)?,
             born: row.try_get(7).map_err(failed)?,
         };
-        trees.entry(root).or_default().insert(leaf, found);
+        leaves.insert(leaf, found);
     }
     Ok(trees)
 }
@@ -62,9 +67,10 @@ const LEAVES: &str = "
         FROM tree t JOIN pg_class p ON p.oid = t.oid AND p.relkind = 'p' JOIN pg_inherits i ON i.inhparent = t.oid
         WHERE NOT i.inhdetachpending)
     SELECT t.root, t.oid, t.came, n.nspname::text, c.relname::text, c.relfilenode, c.reltuples < 0,
-           coalesce(t.youngest >= age(m.xmin), false)
+           coalesce(t.youngest >= age(m.xmin), false), c.relkind <> 'p'
     FROM tree t JOIN pg_class c ON c.oid = t.oid JOIN pg_namespace n ON n.oid = c.relnamespace
-    LEFT JOIN pg_attribute m ON m.attrelid = c.oid AND m.attnum = -1 WHERE c.relkind <> 'p'";
+    LEFT JOIN pg_attribute m ON m.attrelid = c.oid AND m.attnum = -1
+    WHERE c.relkind <> 'p' OR t.oid = t.root";
 
 /// Whether a leaf has no rows; `None` where that cannot be told at once, as somebody has it for himself.
 pub async fn is_empty(client: &Client, leaf: u32) -> Option<bool> {

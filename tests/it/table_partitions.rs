@@ -4,7 +4,8 @@ use walrelay::cli::demo::process::Process;
 
 use crate::support::{LIMIT, Scenario, await_condition};
 
-const TABLES: &str = "CREATE TABLE parts (id int, part int, PRIMARY KEY (id, part)) PARTITION BY LIST (part);
+const TABLES: &str = "CREATE TABLE bare (id int PRIMARY KEY) PARTITION BY RANGE (id);
+    CREATE TABLE parts (id int, part int, PRIMARY KEY (id, part)) PARTITION BY LIST (part);
     CREATE TABLE p_1 PARTITION OF parts FOR VALUES IN (1); CREATE TABLE p_2 PARTITION OF parts FOR VALUES IN (2);
     CREATE TABLE p_3 PARTITION OF parts FOR VALUES IN (3); ALTER TABLE p_1 SET (autovacuum_enabled = off);
     ALTER TABLE p_2 SET (autovacuum_enabled = off); ALTER TABLE p_3 SET (autovacuum_enabled = off); INSERT INTO parts SELECT i, 1 + i % 3 FROM generate_series(1, 300) i";
@@ -13,7 +14,7 @@ const TABLES: &str = "CREATE TABLE parts (id int, part int, PRIMARY KEY (id, par
 async fn halves(name: &str, policy: &str) -> (Scenario, Process, Process) {
     let mut scenario = Scenario::new(name).await;
     // What is detached is a table of its own.
-    scenario.settings.set("capture.include", vec!["public.parts".to_owned()]);
+    scenario.settings.set("capture.include", vec!["public.parts".to_owned(), "public.bare".to_owned()]);
     scenario.settings.set("capture.on_partitions", policy);
     scenario.source(TABLES).await;
     let (capture, apply) = (scenario.capture().await, scenario.apply().await);
@@ -87,6 +88,10 @@ async fn partitions_of_whose_rows_no_event_tells_are_read_again_where_that_is_wa
     await_known(&scenario, "p_1").await;
     scenario.source("TRUNCATE p_2").await;
     scenario.await_equal("parts").await;
+    // The first partition of a table that had none.
+    scenario.source("CREATE TABLE whole (id int NOT NULL); INSERT INTO whole VALUES (1), (2)").await;
+    scenario.source("ALTER TABLE bare ATTACH PARTITION whole FOR VALUES FROM (0) TO (10)").await;
+    scenario.await_equal("bare").await;
     // While nobody looks.
     capture.kill_9().expect("capture can be killed");
     scenario

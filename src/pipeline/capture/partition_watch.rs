@@ -54,11 +54,14 @@ pub(super) async fn before_snapshot(client: &Client, published: &[PublishedTable
 pub(super) async fn learn(session: &Session, trees: &Trees, unknown: bool) -> Result<(), Error> {
     let (roots, partitions) = (roots(session), &session.tables.partitions);
     let is_wanted = |oid: &u32, now| !(are_too_many(now) || unknown && partitions.knows(*oid));
-    for (oid, now) in trees.iter().filter(|(oid, now)| is_wanted(oid, now)) {
-        if let Some(name) = roots.get(oid) {
-            partitions.begin_anew(*oid, name, now);
-            record(session, *oid).await?;
-        }
+    let wanted = trees.iter().filter(|(oid, now)| is_wanted(oid, now));
+    let wanted: Vec<_> = wanted.filter_map(|(oid, now)| Some((*oid, roots.get(oid)?, now))).collect();
+    // A TRUNCATE of one may be delivered while another one is recorded.
+    for (oid, name, now) in &wanted {
+        partitions.begin_anew(*oid, name, now);
+    }
+    for (oid, ..) in wanted {
+        record(session, oid).await?;
     }
     Ok(())
 }
@@ -120,7 +123,10 @@ async fn judge(session: &Session, (oid, name): (u32, &TableName), look: &Look, s
     // A table that is gone has nothing to compare.
     let Some(now) = trees.get(&oid) else { return Ok(()) };
     if are_too_many(now) {
+        let untold = session.tables.partitions.untold().remove(&oid).unwrap_or_default();
         if session.tables.partitions.forget(oid) {
+            let what = describe(&untold);
+            tracing::error!(table = %name, partitions = now.len(), what, "its partitions are too many to be looked after, and what was told of them is forgotten");
             session.position.record(&[Update::ForgetLeaves { oid }]).await?;
         }
         session.health.forget_notes(&begin(name));

@@ -247,8 +247,9 @@ impl Partitions {
         if commit <= known.truncated_before || known.truncated.contains(&commit) {
             return false;
         }
+        // The first ones explain the look that is judged next, and the last one the look behind that.
         if known.truncated.len() >= MOST_TRUNCATED {
-            known.truncated.remove(0);
+            known.truncated.pop();
         }
         known.truncated.push(commit);
         true
@@ -259,6 +260,7 @@ impl Partitions {
         let mut tables = self.lock();
         tables.get_mut(&oid).is_some_and(|table| {
             table.known.read(read, begin);
+            table.asked = None;
             true
         })
     }
@@ -277,7 +279,11 @@ impl Partitions {
         let table = match tables.get_mut(&oid) {
             Some(table) if !accept => table,
             found => {
-                let known = KnownLeaves::new(oid, name, look.now);
+                let mut known = KnownLeaves::new(oid, name, look.now);
+                if let Some(table) = &found {
+                    let seen = table.known.truncated.iter().copied().filter(|at| *at <= look.end);
+                    known.truncated_before = seen.fold(table.known.truncated_before, Lsn::max);
+                }
                 let is_news = found.is_none_or(|table| table.known != known);
                 tables.insert(oid, Table::new(known));
                 return Verdict { is_changed: is_news, ..Verdict::default() };
