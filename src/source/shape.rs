@@ -292,7 +292,8 @@ async fn filters(client: &Client, publication: &str) -> Result<BTreeMap<TableNam
     rows.iter().map(|row| Ok((name_at(row, 0)?, row.try_get(2)?))).collect::<Result<_, _>>().map_err(failed)
 }
 
-fn name_at(row: &Row, index: usize) -> Result<TableName, tokio_postgres::Error> {
+/// Schema and table from two columns.
+pub(super) fn name_at(row: &Row, index: usize) -> Result<TableName, tokio_postgres::Error> {
     let (schema, table): (String, String) = (row.try_get(index)?, row.try_get(index + 1)?);
     Ok(TableName::new(schema, table))
 }

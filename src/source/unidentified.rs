@@ -6,7 +6,7 @@ use tokio_postgres::Row;
 use super::{
     error::Error,
     identity::{Blind, IdentityProblem},
-    shape::Shapes,
+    shape::{Shapes, name_at},
 };
 use crate::{postgres::Client, schema::TableName};
 
@@ -95,7 +95,6 @@ pub(super) async fn find(client: &Client, publication: &str, tables: &[TableName
 }
 
 fn blind(row: &Row) -> Result<Option<Blind>, tokio_postgres::Error> {
-    let name = |at: usize| Ok(TableName::new(row.try_get::<_, &str>(at)?, row.try_get::<_, &str>(at + 1)?));
     let identity: &str = row.try_get(4)?;
     let (is_there, is_told): (bool, bool) = (row.try_get(5)?, row.try_get(6)?);
     let (generated, of_identity): (Option<String>, Option<String>) = (row.try_get(7)?, row.try_get(8)?);
@@ -110,7 +109,7 @@ fn blind(row: &Row) -> Result<Option<Blind>, tokio_postgres::Error> {
         _ => Some(IdentityProblem::IndexDropped),
     };
     let mend = if has_primary_key { Some("DEFAULT") } else { generated.is_none().then_some(FULL) };
-    let named = |problem| Ok(Blind { table: name(0)?, relation: name(2)?, problem, mend });
+    let named = |problem| Ok(Blind { table: name_at(row, 0)?, relation: name_at(row, 2)?, problem, mend });
     problem.map(named).transpose()
 }
 

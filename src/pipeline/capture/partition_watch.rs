@@ -12,7 +12,6 @@ use super::{
 };
 use crate::{
     lsn::Lsn,
-    pipeline::ack::AckTracker,
     postgres::Client,
     retry::{Classify as _, chain},
     schema::TableName,
@@ -87,7 +86,7 @@ pub(super) async fn watch(session: &Session, publisher: &Publisher) -> Result<()
     // A TRUNCATE may be committed between a look and the end of the log that is read behind it: then it excuses the next look.
     let (mut ends, mut next) = ([Lsn::ZERO; 2], None::<Look>);
     loop {
-        let passed = publisher.deliveries().tracker(|tracker: &mut AckTracker| tracker.acknowledged());
+        let passed = publisher.deliveries().tracker(|tracker| tracker.acknowledged());
         if let Some(look) = next.take_if(|look| look.end <= passed) {
             for (oid, name) in &roots {
                 judge(session, (*oid, name), &look, ends[0]).await?;

@@ -84,6 +84,11 @@ impl KnownLeaves {
         Self { oid, table: table.clone(), leaves, truncated: Vec::new(), truncated_before: Lsn::ZERO }
     }
 
+    /// The last TRUNCATE of the whole table up to a place in the log.
+    fn truncated_up_to(&self, end: Lsn) -> Lsn {
+        self.truncated.iter().copied().filter(|at| *at <= end).fold(self.truncated_before, Lsn::max)
+    }
+
     fn untold(&self) -> Changes {
         let untold = self.leaves.values().filter_map(|leaf| Some((leaf.name.clone(), leaf.untold?.change)));
         let mut untold: Vec<_> = untold.collect();
@@ -280,18 +285,15 @@ impl Partitions {
             Some(table) if !accept => table,
             found => {
                 let mut known = KnownLeaves::new(oid, name, look.now);
-                if let Some(table) = &found {
-                    let seen = table.known.truncated.iter().copied().filter(|at| *at <= look.end);
-                    known.truncated_before = seen.fold(table.known.truncated_before, Lsn::max);
-                }
+                known.truncated_before =
+                    found.as_ref().map_or(Lsn::ZERO, |table| table.known.truncated_up_to(look.end));
                 let is_news = found.is_none_or(|table| table.known != known);
                 tables.insert(oid, Table::new(known));
                 return Verdict { is_changed: is_news, ..Verdict::default() };
             }
         };
         let mut known = KnownLeaves { table: name.clone(), ..table.known.clone() };
-        known.truncated_before =
-            known.truncated.iter().copied().filter(|at| *at <= look.end).fold(known.truncated_before, Lsn::max);
+        known.truncated_before = known.truncated_up_to(look.end);
         known.truncated.retain(|at| *at >= look.since);
         let truncated: Vec<Lsn> = known.truncated.iter().copied().filter(|at| *at <= look.end).collect();
         let is_moved = |(leaf, known): (&u32, &KnownLeaf)| {
