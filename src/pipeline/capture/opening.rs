@@ -247,7 +247,8 @@ impl Opening<'_> {
                 "going on at the slot's position: what was committed between is not published");
         }
         let published = recorded.published.max(flush);
-        let from = self.tables.begin(at);
+        // What lies below is acknowledged: a server that crashed, whose slot has gone back, need not send it again (trap T4).
+        let from = self.tables.begin(flush);
         let configured = EventOptions::of(settings);
         let history = recorded.options.unwrap_or_else(|| OptionHistory::new(configured.clone()));
         let options = history.change(configured, recorded.ceiling, self.restart.min(at));
