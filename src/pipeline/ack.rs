@@ -3,12 +3,15 @@
 //! The server may forget everything below the flush LSN, so it moves only past transactions whose every record all in-sync
 //! replicas have acknowledged, in commit order and without a gap (traps T1, T2, T9). Reports come in any order.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 
 use crate::lsn::Lsn;
 
 /// Names a unit of work (a transaction, a snapshot, a keepalive position) in the order in which units were opened.
 pub type Sequence = u64;
+
+/// Numbers from here on are of units beside the ring.
+const BESIDE: Sequence = 1 << 47;
 
 #[derive(Debug)]
 struct Unit {
@@ -37,6 +40,10 @@ pub struct AckTracker {
     units: VecDeque<Unit>,
     /// Sequence of the first unit in the ring.
     first: Sequence,
+    /// Units that nothing in the ring waits for.
+    beside: BTreeMap<Sequence, Unit>,
+    /// How many there have been.
+    all_beside: u64,
     /// End of the last unit of the unbroken run of acknowledged ones.
     acknowledged: Lsn,
     /// The flush LSN stays at or below it while a table is stopped.
@@ -51,13 +58,30 @@ impl AckTracker {
     /// Everything below `start` is confirmed already.
     #[must_use]
     pub const fn new(start: Lsn) -> Self {
-        Self { units: VecDeque::new(), first: 0, acknowledged: start, hold: None, snapshot: None, resync: None }
+        Self {
+            units: VecDeque::new(),
+            first: 0,
+            beside: BTreeMap::new(),
+            all_beside: 0,
+            acknowledged: start,
+            hold: None,
+            snapshot: None,
+            resync: None,
+        }
     }
 
     /// Opens the next unit. Units may close in any order; they are through in the order in which they were opened.
     pub fn open(&mut self) -> Sequence {
         self.units.push_back(Unit { end: None, outstanding: 0 });
         self.first + self.units.len() as u64 - 1
+    }
+
+    /// Opens a unit that the flush LSN does not wait for: what it is about is held otherwise.
+    pub fn open_beside(&mut self) -> Sequence {
+        let sequence = BESIDE + self.all_beside;
+        self.all_beside += 1;
+        self.beside.insert(sequence, Unit { end: None, outstanding: 0 });
+        sequence
     }
 
     /// A record of an open unit is about to be handed to the producer.
@@ -71,6 +95,9 @@ impl AckTracker {
     pub fn close(&mut self, sequence: Sequence, end: Lsn) {
         if let Some(unit) = self.unit(sequence) {
             unit.end = Some(end);
+        }
+        if sequence >= BESIDE {
+            return self.retire_beside(sequence);
         }
         self.merge_empty();
         self.retire();
@@ -86,7 +113,7 @@ impl AckTracker {
         let Some(unit) = self.unit(sequence) else { return };
         unit.outstanding = unit.outstanding.saturating_sub(records);
         if unit.outstanding == 0 && unit.end.is_some() {
-            self.retire();
+            if sequence >= BESIDE { self.retire_beside(sequence) } else { self.retire() }
         }
     }
 
@@ -94,6 +121,9 @@ impl AckTracker {
     /// are given again, so this holds as long as no unit is opened after one that was asked for is closed.
     #[must_use]
     pub fn is_through(&self, sequence: Sequence) -> bool {
+        if sequence >= BESIDE {
+            return !self.beside.contains_key(&sequence);
+        }
         let Some(index) = sequence.checked_sub(self.first) else { return true };
         let unit = usize::try_from(index).ok().and_then(|index| self.units.get(index));
         unit.is_none_or(|unit| unit.end.is_some() && unit.outstanding == 0)
@@ -178,8 +208,18 @@ impl AckTracker {
     }
 
     fn unit(&mut self, sequence: Sequence) -> Option<&mut Unit> {
+        if sequence >= BESIDE {
+            return self.beside.get_mut(&sequence);
+        }
         let index = usize::try_from(sequence.checked_sub(self.first)?).ok()?;
         self.units.get_mut(index)
+    }
+
+    fn retire_beside(&mut self, sequence: Sequence) {
+        let is_through = |unit: &Unit| unit.end.is_some() && unit.outstanding == 0;
+        if self.beside.get(&sequence).is_some_and(is_through) {
+            self.beside.remove(&sequence);
+        }
     }
 
     fn retire(&mut self) {
@@ -211,6 +251,22 @@ mod tests {
         assert_eq!(tracker.flush(), Lsn(20));
         tracker.acknowledge(open);
         assert_eq!((tracker.flush(), tracker.holder()), (Lsn(50), None));
+    }
+
+    #[test]
+    fn a_unit_beside_the_ring_holds_nothing_and_is_through_when_all_of_it_is_acknowledged() {
+        let mut tracker = AckTracker::new(Lsn(10));
+        let beside = [tracker.open_beside(), tracker.open_beside()];
+        tracker.sending(beside[0]);
+        let open = tracker.open();
+        tracker.close(open, Lsn(20));
+        assert_eq!((tracker.flush(), tracker.in_flight()), (Lsn(20), 0));
+        tracker.close(beside[0], Lsn(5));
+        assert!(!tracker.is_through(beside[0]) && !tracker.is_through(beside[1]));
+        tracker.acknowledge(beside[0]);
+        tracker.close(beside[1], Lsn(5));
+        assert!(tracker.is_through(beside[0]) && tracker.is_through(beside[1]));
+        assert_eq!(tracker.acknowledged(), Lsn(20));
     }
 
     #[test]

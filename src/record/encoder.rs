@@ -19,7 +19,7 @@ use crate::{
         error::EncodeError,
         flat::{Envelope, Written},
         header, key,
-        key_form::{KeyDraft, KeyForm},
+        key_form::{self, KeyDraft, KeyForm},
         mask::Masks,
         plan::{MessagePlan, Plan, PlanColumn, RegisteredSchema, codecs, read_columns},
         row::{self, RowSource},
@@ -173,6 +173,14 @@ impl Encoder {
         let forms = (self.settings.modes, self.settings.content);
         let Ok((relation, masks)) = self.settings.masks.plan(relation) else { return true };
         topic.is_ok_and(|topic| KeyDraft::new(&topic, &relation, forms, Some(kept)).masked(&masks).keeps(kept))
+    }
+
+    /// Whether the rows of this relation version are not told apart by bytes of their keys, where its topic has keys of this form, if any: they lie in
+    /// one partition.
+    #[must_use]
+    pub fn tells_no_rows_apart(&self, relation: &Relation, kept: Option<&KeyForm>) -> bool {
+        let Ok((relation, _)) = self.settings.masks.plan(relation) else { return relation.key.is_empty() };
+        kept.is_some_and(|kept| kept.one_partition) || key_form::lies_in_one_partition(&relation, self.settings.modes)
     }
 
     /// Registers the schemas of logical messages.

@@ -137,6 +137,11 @@ fn key_digits(relation: &Relation, key: &[KeyColumn]) -> Vec<Option<i32>> {
     key.iter().map(digits).collect()
 }
 
+/// Whether the events of a table lie in one partition, with keys in these forms: its rows are not told apart by bytes.
+pub(super) fn lies_in_one_partition(relation: &Relation, modes: Modes) -> bool {
+    needs_one_partition(relation, &key_columns(relation, modes))
+}
+
 /// Whether key bytes do not decide which rows are the same: without a key, or with a type of another equality.
 fn needs_one_partition(relation: &Relation, key: &[KeyColumn]) -> bool {
     let is_nondeterministic = |index: usize| relation.columns.get(index).is_none_or(|column| column.nondeterministic);

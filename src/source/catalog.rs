@@ -44,7 +44,20 @@ impl PublishedTable {
         self.problems.iter().find(|problem| problem.is_of_configured_key())
     }
 
-    /// The same as an error.
+    /// What keeps its rows from being read beside the stream. That nothing tells them apart does not: they are read at one point.
+    #[must_use]
+    pub fn unreadable(&self) -> Option<&IdentityProblem> {
+        let tells_none_apart = |problem: &IdentityProblem| {
+            self.relation.key.is_empty()
+                && matches!(
+                    problem,
+                    IdentityProblem::FullWithoutKey | IdentityProblem::NoPrimaryKey | IdentityProblem::Nothing
+                )
+        };
+        self.problems.iter().find(|problem| !tells_none_apart(problem))
+    }
+
+    /// An error where it cannot have the key that is configured for it.
     pub fn must_have_key(&self) -> Result<(), Error> {
         let unfit = |problem: &IdentityProblem| Error::KeyColumnsUnfit {
             table: self.relation.name.clone(),

@@ -341,11 +341,9 @@ pub async fn join(client: &Client, spec: &PublicationSpec, table: &TableName) ->
     };
     if !is_told_apart {
         let blind = unidentified::find(client, &publication, std::slice::from_ref(table)).await?;
-        let reason = blind.first().map_or_else(
-            || format!("{table} has no primary key, and no index as its replica identity, without generated columns"),
-            Blind::describe,
-        );
-        return Ok(Joined::Keyless { reason });
+        if let Some(blind) = blind.first() {
+            return Ok(Joined::Keyless { reason: blind.describe() });
+        }
     }
     // Who waits for a lock keeps others waiting: it is asked for where it is likely to be there.
     let oid = client.query_one("SELECT to_regclass($1)::oid", &[&table.quoted()]).await;

@@ -159,6 +159,14 @@ pub async fn resync(
     let mut all = Vec::new();
     for table in tables {
         let found = look(client, &published, publication, table).await?;
+        if found.relation.key.is_empty() && !conditions.is_empty() {
+            let (table, reason) = (table.clone(), "has no key, by which rows could be chosen");
+            return Err(SignalError::Table {
+                table,
+                reason,
+                hint: "Leave --where out: all of its rows are read.".to_owned(),
+            });
+        }
         let settled = condition::settle(client, &found.relation, conditions).await?;
         all.push(settled.map_err(SignalError::Condition)?);
     }
@@ -167,7 +175,7 @@ pub async fn resync(
     Ok(Signal { kind: Kind::Resync, slot: None, tables: tables.iter().map(ToString::to_string).collect(), conditions })
 }
 
-/// The published table with a key.
+/// The published table.
 async fn look<'a>(
     client: &Client,
     published: &'a catalog::Catalog,
@@ -191,10 +199,6 @@ async fn look<'a>(
     };
     if let Some(problem) = found.key_problem() {
         return Err(refused("cannot have the key that is configured for it", problem.remedy(table)));
-    }
-    if found.relation.key.is_empty() {
-        let hint = "Rows without a key cannot be told from those that are there: give it a primary key, or take a new snapshot.";
-        return Err(refused("has no key", hint.to_owned()));
     }
     Ok(found)
 }

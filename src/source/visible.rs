@@ -2,7 +2,8 @@
 
 /// A snapshot: transactions below `xmin` are visible, unless they were rolled back; those from `xmax` on are not, nor are those in between
 /// that were running.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub struct Visible {
     xmin: u64,
     xmax: u64,
@@ -38,6 +39,21 @@ impl Visible {
     }
 }
 
+impl From<Visible> for String {
+    fn from(Visible { xmin, xmax, running }: Visible) -> Self {
+        let running: Vec<_> = running.iter().map(u64::to_string).collect();
+        format!("{xmin}:{xmax}:{}", running.join(","))
+    }
+}
+
+impl TryFrom<String> for Visible {
+    type Error = &'static str;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        Self::parse(&text).ok_or("no snapshot is written like this")
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -45,6 +61,7 @@ mod tests {
     #[test]
     fn what_was_running_or_came_later_is_not_seen() {
         let visible = Visible::parse("10:20:10,15").unwrap();
+        assert_eq!(String::from(visible.clone()), "10:20:10,15");
         let seen: Vec<u32> = (8..22).filter(|xid| visible.sees(*xid)).collect();
         assert_eq!(seen, [8, 9, 11, 12, 13, 14, 16, 17, 18, 19]);
         assert!(Visible::parse("20:20:").unwrap().sees(19));

@@ -29,6 +29,7 @@ use super::{
 };
 use crate::{
     event::{Datum, Tuple},
+    lsn::Lsn,
     postgres::{Client, Settings, session},
     schema::{Column, TableName, quote_identifier, quote_literal},
 };
@@ -127,6 +128,16 @@ impl WindowReader {
         };
         self.cancel().await?;
         Ok(begun)
+    }
+
+    /// Lets other connections see what the transaction sees, until it ends. Gives the snapshot's name, and where the WAL ends: what the
+    /// transaction sees has its commit below.
+    pub async fn export(&self) -> Result<(String, Lsn), Error> {
+        let failed = |error| Error::statement("exporting a snapshot", error);
+        let sql = "SELECT pg_export_snapshot(), pg_current_wal_insert_lsn()::text";
+        let row = self.client.query_one(sql, &[]).await.map_err(failed)?;
+        let end: String = row.try_get(1).map_err(failed)?;
+        Ok((row.try_get(0).map_err(failed)?, end.parse().unwrap_or(Lsn(u64::MAX))))
     }
 
     /// Ends a transaction without its marker.

@@ -20,6 +20,7 @@ mod check;
 mod column_defaults;
 mod consumer;
 mod contract;
+mod copied;
 mod crash;
 mod dead_letter;
 mod debezium;

@@ -323,7 +323,11 @@ async fn what_cannot_be_read_again_is_refused() {
     scenario.settings.set("capture.exclude", vec!["public.apart".to_owned()]);
     let _capture = scenario.capture().await;
     for (arguments, code, text) in [
-        (&["public.keyless"][..], 3, "table public.keyless has no key"),
+        (
+            &["public.keyless", "--where", "n = 1"][..],
+            3,
+            "table public.keyless has no key, by which rows could be chosen",
+        ),
         (&["public.missing"], 3, "table public.missing does not exist"),
         (&["public.apart"], 2, "table public.apart is excluded"),
         (&["public.keyed", "--where", "name = 'a'"], 3, "column name is not part of the key"),
@@ -341,7 +345,8 @@ async fn what_cannot_be_read_again_is_refused() {
     let by_hand = r#"{"type": "resync", "tables": ["public.keyless", "public.keyed"], "where": [["id", "<", "now"]]}"#;
     scenario.source(&format!("SELECT pg_logical_emit_message(true, 'walrelay.signal', '{by_hand}')")).await;
     let page = async || scenario.page("capture", "/").await;
-    await_condition("capture tells", LIMIT, async || page().await.contains("table public.keyless has no key")).await;
+    let told = async || page().await.contains("the rows of table public.keyless are not told apart by a key");
+    await_condition("capture tells", LIMIT, told).await;
     await_condition("capture tells", LIMIT, async || page().await.contains("is none of type integer")).await;
     scenario.settings.set("format.own_headers", false);
     scenario.settings.set("format.parameters", "source-type");

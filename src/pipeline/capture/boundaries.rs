@@ -20,6 +20,7 @@ use crate::{
     event::{EventMeta, Op, RecordBuf, RowChange},
     lsn::{Lsn, Position},
     record::{EventCounts, TransactionRecords},
+    retry::Backoff,
     schema::TableName,
 };
 
@@ -138,9 +139,14 @@ impl Boundaries {
     pub(super) async fn make_ready(&mut self, open: &Open) -> Result<(), Error> {
         let (Some(topic), None) = (&self.topic, &self.writer) else { return Ok(()) };
         let (settings, name) = (&self.session.settings.encoder, &topic.name);
-        let prepared =
-            self.session.patiently(async |registry| TransactionRecords::prepare(settings, name, registry).await);
-        match prepared.await {
+        let mut backoff = Backoff::new();
+        let prepared = loop {
+            let prepared = TransactionRecords::prepare(settings, name, &self.session.registry).await;
+            if let Some(writer) = self.session.patiently(prepared, &mut backoff).await.transpose() {
+                break writer;
+            }
+        };
+        match prepared {
             Ok(writer) => {
                 self.writer = Some(writer);
                 Ok(())

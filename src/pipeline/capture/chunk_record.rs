@@ -45,6 +45,16 @@ impl ChunkRecord {
         Self { tables, pending: Vec::new() }
     }
 
+    /// What is read and recorded as a whole alone.
+    pub(super) const fn of_none() -> Self {
+        Self { tables: BTreeMap::new(), pending: Vec::new() }
+    }
+
+    /// Whether every chunk has come to its end.
+    pub(super) const fn is_through(&self) -> bool {
+        self.pending.is_empty()
+    }
+
     /// The unit of work that a chunk of a table is done with; `place` is that of the table among those that are copied.
     pub(super) fn watch(&mut self, table: u32, place: usize, chunk: &Chunk, unit: Sequence) {
         self.pending.push(Pending { chunk: chunk.clone(), table, place, unit });

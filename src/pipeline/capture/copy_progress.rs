@@ -21,6 +21,7 @@ const BARS_INTERVAL: Duration = Duration::from_millis(500);
 
 /// Tells of one snapshot.
 pub(super) struct CopyProgress {
+    what: &'static str,
     since: Instant,
     ticks: tokio::time::Interval,
     last: (Instant, u64),
@@ -28,13 +29,14 @@ pub(super) struct CopyProgress {
 }
 
 impl CopyProgress {
-    pub(super) fn new() -> Self {
+    pub(super) fn new(beside: bool) -> Self {
         let now = Instant::now();
         let bars = CopyBars::new(bars());
         let interval = if bars.is_some() { BARS_INTERVAL } else { INTERVAL };
         let mut ticks = tokio::time::interval_at(tokio::time::Instant::now() + interval, interval);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        Self { since: now, ticks, last: (now, 0), bars }
+        let what = if beside { "streaming, and copying a table" } else { "snapshot" };
+        Self { what, since: now, ticks, last: (now, 0), bars }
     }
 
     /// Waits until it is time to tell again.
@@ -60,7 +62,7 @@ impl CopyProgress {
         }
         let ([of, chunks], percent) = (all.chunks, all.percent());
         let left = left.map_or_else(String::new, |left| format!(", about {} s left", left.as_secs()));
-        session.health.set_phase(format!("snapshot: {percent} %, {chunks} of {of} chunks{left}"));
+        session.health.set_phase(format!("{}: {percent} %, {chunks} of {of} chunks{left}", self.what));
     }
 }
 

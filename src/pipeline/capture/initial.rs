@@ -59,6 +59,8 @@ pub(super) struct Copy<'a> {
     meta: TransactionMeta,
     /// Of the begin; it stays open until the end.
     unit: Sequence,
+    /// The stream goes on meanwhile.
+    beside: bool,
     /// Versions that rows have shown to differ from the catalog, by keys of the state.
     admitted: BTreeMap<String, Arc<Relation>>,
 }
@@ -72,7 +74,31 @@ impl<'a> Copy<'a> {
             ..TransactionMeta::default()
         };
         let unit = publisher.deliveries().tracker(AckTracker::open);
-        Self { session, publisher, encoder: session.encoder(), meta, unit, admitted: BTreeMap::new() }
+        let encoder = session.encoder();
+        Self { session, publisher, encoder, meta, unit, beside: false, admitted: BTreeMap::new() }
+    }
+
+    /// Of one table, while the stream of the others goes on. Its rows have the position of this commit.
+    pub(super) fn beside(session: &'a Arc<Session>, publisher: &'a Arc<Publisher>, at: Lsn) -> Self {
+        let meta = TransactionMeta { epoch: session.epoch, commit: at, ..TransactionMeta::default() };
+        let unit = publisher.deliveries().tracker(AckTracker::open_beside);
+        let encoder = session.encoder();
+        Self { session, publisher, encoder, meta, unit, beside: true, admitted: BTreeMap::new() }
+    }
+
+    /// Empties the table at the sinks, publishes its rows, and waits until they are acknowledged. `false` where it stopped.
+    pub(super) async fn table(mut self, readers: Readers, table: &PublishedTable) -> Result<bool, Error> {
+        self.meta.commit_us = readers.info.read_us;
+        let Some(running) = self.prepare(table, true).await? else { return Ok(false) };
+        self.begin(vec![Arc::clone(&running)]).await?;
+        let copied = self.rows(readers, std::slice::from_ref(table), vec![(running, 0)], None).await?;
+        self.publisher.deliveries().tracker(|tracker| tracker.close(self.unit, self.meta.commit));
+        while !self.publisher.deliveries().tracker(|tracker| tracker.is_through(self.unit)) {
+            self.publisher.check()?;
+            tokio::time::sleep(chunk_record::INTERVAL).await;
+        }
+        measure(&copied, self.session, self.publisher);
+        Ok(!copied.tables.iter().any(CopiedTable::is_stopped))
     }
 
     fn position(&self) -> Position {
@@ -103,7 +129,7 @@ impl<'a> Copy<'a> {
             self.begin(members.collect()).await?;
         }
         let copied = match readers {
-            Some(readers) => Some(self.rows(readers, tables, running, beginning).await?),
+            Some(readers) => Some(self.rows(readers, tables, running, Some(beginning)).await?),
             None => None,
         };
         self.publisher.deliveries().tracker(|tracker| tracker.close(self.unit, self.meta.commit));
@@ -120,10 +146,11 @@ impl<'a> Copy<'a> {
         readers: Readers,
         tables: &[PublishedTable],
         running: Vec<(Arc<Running>, usize)>,
-        beginning: Beginning,
+        beginning: Option<Beginning>,
     ) -> Result<Arc<Copied>, Error> {
         let Readers { readers, chunks, info, .. } = readers;
-        let mut record = ChunkRecord::new(&chunks, tables);
+        let mut record = if beginning.is_some() { ChunkRecord::new(&chunks, tables) } else { ChunkRecord::of_none() };
+        let open = if self.beside { AckTracker::open_beside } else { AckTracker::open };
         self.meta.commit_us = info.read_us;
         self.meta.xid = info.newest();
         let meta = Arc::new(self.meta.clone());
@@ -137,14 +164,16 @@ impl<'a> Copy<'a> {
             copied.push(CopiedTable::new(place, (table.clone(), format), running, counter));
             for chunk in chunks.iter().filter(|chunk| chunk.table == index) {
                 // All at once, so that a number means one chunk for ever.
-                let unit = self.publisher.deliveries().tracker(AckTracker::open);
+                let unit = self.publisher.deliveries().tracker(open);
                 record.watch(table.relation.oid, place, chunk, unit);
                 tasks.push(Task { chunk: chunk.clone(), table: place, unit });
             }
         }
         let copied = Arc::new(Copied::new(copied, tasks));
         measure(&copied, self.session, self.publisher);
-        self.record_begin(&record, beginning).await?;
+        if let Some(beginning) = beginning {
+            self.record_begin(&record, beginning).await?;
+        }
         let (wider, mut requests) = Wider::new();
         let (session, publisher) = (self.session, self.publisher);
         let sender = || RowSender::new(session, publisher, &copied, &meta, &wider);
@@ -156,6 +185,11 @@ impl<'a> Copy<'a> {
         let mut ending = JoinSet::new();
         ending.spawn(sender().last_of_all());
         self.join(ending, (&copied, &mut record), &mut requests).await?;
+        while self.beside && !record.is_through() {
+            self.publisher.check()?;
+            tokio::time::sleep(chunk_record::INTERVAL).await;
+            record.advance(&copied, self.session, self.publisher).await?;
+        }
         Ok(copied)
     }
 
@@ -178,7 +212,7 @@ impl<'a> Copy<'a> {
         (copied, record): (&Copied, &mut ChunkRecord),
         requests: &mut mpsc::Receiver<Request>,
     ) -> Result<(), Error> {
-        let mut progress = CopyProgress::new();
+        let mut progress = CopyProgress::new(self.beside);
         let mut recording = tokio::time::interval(chunk_record::INTERVAL);
         recording.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -218,7 +252,8 @@ impl<'a> Copy<'a> {
     /// The barrier that a new snapshot begins with.
     async fn begin(&mut self, mut members: Vec<Arc<Running>>) -> Result<(), Error> {
         let mut stopped = Vec::new();
-        for (topic, relation) in self.session.departed.tables() {
+        let departed: Vec<_> = if self.beside { Vec::new() } else { self.session.departed.tables().collect() };
+        for (topic, relation) in departed {
             let departed = Running::departed(self.session, &mut self.encoder, self.publisher, relation, topic).await?;
             match departed {
                 Some(departed) => members.push(departed),

@@ -32,6 +32,7 @@ use crate::{
     lsn::{Lsn, Position},
     pipeline::health::Health,
     postgres,
+    record::Encoder,
     retry::{Classify as _, Severity, chain},
     schema::{Relation, TableName},
     source::{
@@ -104,7 +105,10 @@ impl Candidates<'_> {
                 None => {
                     let member =
                         Member::new(published.relation.oid, table.name.clone(), table.topic.clone(), Vec::new());
-                    members.push(member.joining(seen));
+                    let encoder = Encoder::new(self.deps.settings.encoder.clone());
+                    let kept = self.state.keys.get(&member.topic);
+                    let copies = encoder.tells_no_rows_apart(&published.relation, kept);
+                    members.push(member.joining(seen).copied_if(copies));
                     self.deps.health.resume_table(&table.name.to_string());
                     survey.topics.insert(table.name, table.topic);
                 }
@@ -133,19 +137,13 @@ impl Candidates<'_> {
         if let Some(reason) = hindrance {
             return Ok(Some(reason.to_owned()));
         }
-        if let Some(problem) = published.problems.first() {
+        if let Some(problem) = published.unreadable() {
             return Ok(Some(problem.describe(&published.relation.name)));
-        }
-        if published.relation.key.is_empty() {
-            return Ok(Some("it has no key, so its rows cannot be told from those that the stream brings".to_owned()));
         }
         if let Err(error) = self.deps.settings.encoder.masks.check(&published.relation) {
             return Ok(Some(chain(&error)));
         }
         let kept = self.state.keys.get(topic);
-        if kept.is_some_and(|form| form.one_partition) {
-            return Ok(Some("its keys are not told apart by their bytes".to_owned()));
-        }
         let ready = async {
             // Nobody knows what records mean that this capture has not written.
             let unfit = match kept {

@@ -8,6 +8,7 @@ use crate::{
     lsn::Position,
     pipeline::ack::Sequence,
     record::{Encoder, LogicalMessage, MessagePlan},
+    retry::Backoff,
 };
 
 /// Publishes logical messages.
@@ -70,7 +71,13 @@ impl Messages {
         if let Some(plan) = &self.plan {
             return Ok(Arc::clone(plan));
         }
-        let plan = self.session.patiently(async |registry| encoder.prepare_messages(registry).await).await?;
+        let mut backoff = Backoff::new();
+        let plan = loop {
+            let prepared = encoder.prepare_messages(&self.session.registry).await;
+            if let Some(plan) = self.session.patiently(prepared, &mut backoff).await? {
+                break plan;
+            }
+        };
         let kept = self.session.key_form(plan.topic()).await;
         let name = beside::messages(&self.session.settings.prefix);
         self.session.keep_key_form(&name, plan.topic(), plan.key_form(), kept).await?;

@@ -23,6 +23,7 @@ mod clock;
 mod copied;
 mod copy_bars;
 mod copy_progress;
+mod copying;
 mod delivered;
 mod deliveries;
 mod departed;
@@ -82,6 +83,7 @@ mod unlogged;
 mod unread;
 mod versions;
 mod wider;
+mod window_rows;
 mod windows;
 
 pub use error::Error;

@@ -370,7 +370,7 @@ impl Opening<'_> {
         let session = Arc::new(self.session(store, &state, checkpoint, flush).await?);
         session.position.record(&members).await?;
         session.forget_topics(&state, below.is_some()).await?;
-        reading::take_up(&session, (from, below, gap), unread.as_ref()).await?;
+        reading::take_up((&session, &publisher), (from, below, gap), unread.as_ref()).await?;
         let rest = match unread {
             Some(unread) => {
                 publisher.deliveries().tracker(|tracker| tracker.hold_for_snapshot(consistent_point));

@@ -38,6 +38,28 @@ impl Readers {
     ) -> Result<Self, Error> {
         let first = SnapshotReader::open(&settings.source, snapshot, BATCH_BYTES).await?;
         first.lock(tables).await?;
+        Self::of(settings, (snapshot, first), tables).await
+    }
+
+    /// The same of a table that another connection has locked, for which a statement may wait: nobody waits for that here. `None` where one does.
+    pub(super) async fn beside(
+        settings: &CaptureSettings,
+        snapshot: &str,
+        table: &PublishedTable,
+    ) -> Result<Option<Self>, Error> {
+        let tables = std::slice::from_ref(table);
+        let first = SnapshotReader::open(&settings.source, snapshot, BATCH_BYTES).await?;
+        if !first.try_lock(tables).await? {
+            return Ok(None);
+        }
+        Self::of(settings, (snapshot, first), tables).await.map(Some)
+    }
+
+    async fn of(
+        settings: &CaptureSettings,
+        (snapshot, first): (&str, SnapshotReader),
+        tables: &[PublishedTable],
+    ) -> Result<Self, Error> {
         first.check_unaltered(&settings.publication.name, tables).await?;
         let chunks = first.plan(tables, settings.snapshot_chunk_bytes.div_ceil(PARTS)).await?;
         let bytes = first.size(tables).await?;

@@ -9,6 +9,7 @@ use std::{
 use super::{
     Error,
     backfill::Backfill,
+    copying,
     goal::{Goal, Rest},
     joining,
     publisher::Publisher,
@@ -43,6 +44,9 @@ pub(super) async fn run(
     loop {
         let begin = session.resyncs.next().await;
         let reader = WindowReader::connect(&session.settings.source).await?;
+        if copying::run(&session, &publisher, &reader, begin).await? {
+            return std::future::pending().await;
+        }
         let rest = rest_of(&session, &reader, begin).await?;
         Backfill::new(&session, &publisher, reader, rest).run().await?;
         session.resyncs.read(Reads::Nothing);
@@ -52,7 +56,7 @@ pub(super) async fn run(
 /// What a session finds recorded of resyncs, before its stream begins at `from`: a table that cannot be read leaves, and the rows that
 /// are owed are noted for the resync that is read first. Behind a `gap` nothing can be swept: changes that were skipped are in no record. Behind the rest of a snapshot (`unread`) none has begun to be read.
 pub(super) async fn take_up(
-    session: &Session,
+    (session, publisher): (&Session, &Publisher),
     (from, below, gap): (Lsn, Option<Lsn>, bool),
     unread: Option<&Vec<Unread>>,
 ) -> Result<(), Error> {
@@ -67,10 +71,14 @@ pub(super) async fn take_up(
         // Under options that hold no longer other tables may be captured.
         let is_captured = below.is_some() || session.topics.contains_key(&table);
         let Some(reason) = why_not((gap, hindrance), session.tables.is_stopped(&table), is_captured) else { continue };
+        session.resyncs.let_go(&table);
         changed.extend(session.resyncs.leave(&table, .., Position::default(), reason));
         session.tell_left(&table, reason);
     }
     session.position.record_current(|| session.resyncs.updates(&changed)).await?;
+    for (topic, behind) in session.resyncs.kept_back() {
+        publisher.stop(&topic, behind);
+    }
     if unread.is_some() {
         session.resyncs.read(Reads::Snapshot);
     } else if let Some(begin) = session.resyncs.first() {
@@ -113,7 +121,7 @@ async fn rest_of(session: &Arc<Session>, reader: &WindowReader, begin: Position)
     let oids: Vec<_> = members.iter().map(|member| member.oid).collect();
     let publication = &session.settings.publication.name;
     let found = (reader.leaves_now(&oids).await?, reader.memberships(publication, &oids).await?);
-    let crowded = session.resyncs.note_leaves(begin, found, session.place());
+    let crowded = session.resyncs.note_leaves(begin, found, (false, session.place()));
     session.position.record_current(|| session.resyncs.updates(&[begin])).await?;
     for (member, reason) in crowded {
         give_up(session, &member, &reason);

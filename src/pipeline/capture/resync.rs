@@ -13,6 +13,7 @@ use crate::{
     event::{Condition, Resync},
     lsn::{Lsn, Position},
     schema::TableName,
+    source::visible::Visible,
 };
 
 /// Partitions of a table, and of all tables of a resync: they are recorded together, and the state topic takes about 1 MB.
@@ -64,9 +65,36 @@ pub(super) struct Member {
     /// from before.
     #[serde(default)]
     pub(super) seen: Lsn,
+    /// Its rows cannot be told from each other: all of them are read at one point, and its changes are published from there on alone.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(super) copies: bool,
+    /// That point, once Kafka has all of them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) copied: Option<CopyPoint>,
+    /// They came in this session, which does not publish what is behind the point: the next one does.
+    #[serde(skip)]
+    pub(super) is_fresh: bool,
     /// It is in the resync no longer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) left: Option<Left>,
+}
+
+/// What a copy of a table shows.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct CopyPoint {
+    /// The commit whose position its rows have. They show what commits up to here.
+    pub(super) at: Lsn,
+    /// They show nothing that commits from here on.
+    pub(super) until: Lsn,
+    /// Which transactions in between they show.
+    pub(super) visible: Visible,
+}
+
+impl CopyPoint {
+    /// Whether the rows show what a transaction did that commits here.
+    pub(super) fn shows(&self, commit: Lsn, xid: u32) -> bool {
+        commit <= self.at || commit < self.until && self.visible.sees(xid)
+    }
 }
 
 /// What Kafka has by now of a table that is read.
@@ -103,6 +131,9 @@ impl Member {
             membership: String::new(),
             joins: false,
             seen: Lsn::ZERO,
+            copies: false,
+            copied: None,
+            is_fresh: false,
             left: None,
         }
     }
@@ -112,6 +143,11 @@ impl Member {
         Self { joins: true, seen, ..self }
     }
 
+    /// It is read at one point, or not.
+    pub(super) fn copied_if(self, copies: bool) -> Self {
+        Self { copies, ..self }
+    }
+
     /// It has joined, and not all of its rows are read, nor will be.
     pub(super) const fn is_cut(&self) -> bool {
         self.joins && self.left.is_some()
@@ -119,6 +155,9 @@ impl Member {
 
     /// Whether Kafka has all rows that the resync has to read.
     pub(super) fn is_whole(&self) -> bool {
+        if self.copies {
+            return self.copied.is_some() && !self.is_fresh;
+        }
         self.chunks.as_ref().is_some_and(TableChunks::is_whole)
     }
 
@@ -230,7 +269,17 @@ impl Run {
 
     /// Whether the table is captured only from a later position on.
     pub(super) fn joins_behind(&self, oid: u32, at: Position) -> bool {
-        at <= self.begin && self.tables.iter().any(|table| table.joins && table.oid == oid)
+        let mut tables = self.tables.iter().filter(|table| table.oid == oid);
+        if at <= self.begin {
+            return tables.any(|table| table.joins);
+        }
+        tables.filter_map(|table| table.copied.as_ref()).any(|point| at.commit <= point.at)
+    }
+
+    /// Whether rows of the table that were read at one point show what a transaction did here.
+    pub(super) fn shows(&self, oid: u32, at: Position, xid: u32) -> bool {
+        let mut points = self.tables.iter().filter(|table| table.oid == oid).filter_map(|table| table.copied.as_ref());
+        at > self.begin && points.any(|point| point.shows(at.commit, xid))
     }
 
     /// Whether a table has joined under this name, and what commits here may be from before it had it.
@@ -241,7 +290,7 @@ impl Run {
 
     /// The first commit that an event of it can have; the begin of tables that join is that of none, and lies right below one.
     const fn first(&self) -> Lsn {
-        Lsn(self.begin.commit.0.saturating_add(1) & !7)
+        first_behind(self.begin)
     }
 
     /// Where the flush LSN has to stay, when everything below `acknowledged` is in Kafka: rows that are owed are told again by the stream
@@ -266,10 +315,15 @@ impl Run {
         }
         let mut begun = false;
         for table in &mut self.tables {
-            begun |= table.chunks.take().is_some();
+            begun |= table.chunks.take().is_some() | table.copied.take().is_some();
         }
         begun
     }
+}
+
+/// The first commit that an event behind this position can have.
+pub(super) const fn first_behind(begin: Position) -> Lsn {
+    Lsn(begin.commit.0.saturating_add(1) & !7)
 }
 
 /// The content of the message at which a resync of the capture with this slot ends. Captures of one database see each other's messages, and

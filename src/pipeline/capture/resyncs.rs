@@ -17,7 +17,7 @@ use tokio::sync::Notify;
 
 use super::{
     chunks::TableChunks,
-    resync::{Came, Member, Run},
+    resync::{Came, CopyPoint, Member, Run, first_behind},
     state::Update,
 };
 use crate::{
@@ -68,6 +68,20 @@ struct Inner {
     runs: Vec<Run>,
     paused: bool,
     reads: Reads,
+    /// Tables that are read at one point, or were to be: this session publishes nothing of them behind these positions, and the next one does.
+    kept_back: BTreeMap<u32, Position>,
+}
+
+impl Inner {
+    fn is_kept_back(&self, relation: u32, at: Position) -> bool {
+        self.kept_back.get(&relation).is_some_and(|from| at > *from)
+    }
+
+    fn keep_back(&mut self, run: &Run) {
+        let copying = run.tables.iter().filter(|member| run.goes_on() && member.copies && member.is_in());
+        let unread = copying.filter(|member| member.copied.is_none());
+        self.kept_back.extend(unread.map(|member| (member.oid, run.begin)));
+    }
 }
 
 /// What is read beside the stream.
@@ -85,7 +99,10 @@ impl Resyncs {
     /// Those that are recorded.
     pub(super) fn new(runs: Vec<Run>) -> Self {
         let any = AtomicBool::new(!runs.is_empty());
-        Self { any, inner: Mutex::new(Inner { runs, ..Inner::default() }), changed: Notify::new() }
+        let mut inner = Inner::default();
+        runs.iter().for_each(|run| inner.keep_back(run));
+        inner.runs = runs;
+        Self { any, inner: Mutex::new(inner), changed: Notify::new() }
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -98,7 +115,7 @@ impl Resyncs {
         if !inner.runs.iter().any(Run::goes_on) {
             inner.paused = false;
         }
-        self.any.store(!inner.runs.is_empty(), Ordering::Relaxed);
+        self.any.store(!inner.runs.is_empty() || !inner.kept_back.is_empty(), Ordering::Relaxed);
         drop(inner);
         self.changed.notify_waiters();
         changed
@@ -111,12 +128,57 @@ impl Resyncs {
         if !self.any.load(Ordering::Relaxed) {
             return None;
         }
-        self.lock().runs.iter().rev().find_map(|run| Some(Labelled::of(run, run.covers(relation, at)?)))
+        let labelled =
+            |run: &Run| run.covers(relation, at).map(|member| (!member.copies).then(|| Labelled::of(run, member)));
+        self.lock().runs.iter().rev().find_map(labelled).flatten()
     }
 
     /// Whether a table is captured only from a later position on.
     pub(super) fn joins_behind(&self, relation: u32, at: Position) -> bool {
-        self.any.load(Ordering::Relaxed) && self.lock().runs.iter().any(|run| run.joins_behind(relation, at))
+        if !self.any.load(Ordering::Relaxed) {
+            return false;
+        }
+        let inner = self.lock();
+        inner.is_kept_back(relation, at) || inner.runs.iter().any(|run| run.joins_behind(relation, at))
+    }
+
+    /// Whether nothing of a table is published here: its rows are read at one point, and the next session publishes what they do not show.
+    pub(super) fn is_kept_back(&self, relation: u32, at: Position) -> bool {
+        self.any.load(Ordering::Relaxed) && self.lock().is_kept_back(relation, at)
+    }
+
+    /// The same, or the rows that were read show what this transaction did.
+    pub(super) fn keeps_back(&self, relation: u32, at: Position, xid: u32) -> bool {
+        if !self.any.load(Ordering::Relaxed) {
+            return false;
+        }
+        let inner = self.lock();
+        inner.is_kept_back(relation, at) || inner.runs.iter().any(|run| run.shows(relation, at, xid))
+    }
+
+    /// Topics of tables that are kept back, and behind which position.
+    pub(super) fn kept_back(&self) -> Vec<(String, Position)> {
+        let inner = self.lock();
+        let members = inner.runs.iter().flat_map(|run| &run.tables);
+        members.filter_map(|member| Some((member.topic.clone(), *inner.kept_back.get(&member.oid)?))).collect()
+    }
+
+    /// Whether something of a table may have been kept back.
+    pub(super) fn has_kept_back(&self, table: &TableName) -> bool {
+        let inner = self.lock();
+        let mut members = inner.runs.iter().flat_map(|run| &run.tables);
+        members.any(|member| member.name == *table && inner.kept_back.contains_key(&member.oid))
+    }
+
+    /// Nothing of a table has been kept back, and nothing is.
+    pub(super) fn let_go(&self, table: &TableName) {
+        self.change(|inner| {
+            let Inner { runs, kept_back, .. } = inner;
+            let members = runs.iter().flat_map(|run| &run.tables).filter(|member| member.name == *table);
+            for member in members {
+                kept_back.remove(&member.oid);
+            }
+        });
     }
 
     /// Whether a table has joined under this name, and what commits here may be from before it had it: its rows are read behind that, and
@@ -160,7 +222,7 @@ impl Resyncs {
         }
         let mut inner = self.lock();
         let run = inner.runs.iter_mut().rev().find(|run| run.covers(relation, at).is_some())?;
-        let member = run.tables.iter_mut().find(|table| table.oid == relation)?;
+        let member = run.tables.iter_mut().find(|table| table.oid == relation).filter(|member| !member.copies)?;
         member.streamed = true;
         run.covers(relation, at).map(|member| Labelled::of(run, member))
     }
@@ -183,7 +245,10 @@ impl Resyncs {
 
     /// Begins one.
     pub(super) fn begin(&self, run: Run) {
-        self.change(|inner| inner.runs.push(run));
+        self.change(|inner| {
+            inner.keep_back(&run);
+            inner.runs.push(run);
+        });
     }
 
     /// A table leaves the resync that it is in, if that has one of these begins: nothing of it will be swept. Gives its begin.
@@ -306,13 +371,14 @@ impl Resyncs {
         &self,
         begin: Position,
         (mut leaves, mut memberships): (Leaves, BTreeMap<u32, String>),
-        at: Position,
+        (copies, at): (bool, Position),
     ) -> Vec<(Member, String)> {
         self.change(|inner| {
             let Some(run) = inner.runs.iter_mut().find(|run| run.begin == begin && run.goes_on()) else {
                 return Vec::new();
             };
-            for member in run.tables.iter_mut().filter(|member| member.chunks.is_none() && member.is_in()) {
+            let begins = |member: &&mut Member| member.chunks.is_none() && member.copied.is_none() && member.is_in();
+            for member in run.tables.iter_mut().filter(|member| member.copies == copies).filter(begins) {
                 member.leaves = leaves.remove(&member.oid).unwrap_or_default();
                 member.membership = memberships.remove(&member.oid).unwrap_or_default();
             }
@@ -327,11 +393,39 @@ impl Resyncs {
         runs.find(|run| run.resync() == resync).map(|run| run.begin)
     }
 
-    /// The tables of a resync that are not whole.
+    /// The tables of a resync that are not whole, but for those that are read at one point.
     pub(super) fn unread(&self, begin: Position) -> Vec<Member> {
+        self.not_whole(begin, false)
+    }
+
+    /// The tables of a resync that are to be read at one point, each.
+    pub(super) fn uncopied(&self, begin: Position) -> Vec<Member> {
+        self.not_whole(begin, true)
+    }
+
+    fn not_whole(&self, begin: Position, copies: bool) -> Vec<Member> {
         let inner = self.lock();
         let tables = inner.runs.iter().filter(|run| run.begin == begin && run.goes_on()).flat_map(|run| &run.tables);
-        tables.filter(|table| table.is_in() && !table.is_whole()).cloned().collect()
+        let not_whole = |table: &&Member| table.copies == copies && table.is_in() && !table.is_whole();
+        tables.filter(not_whole).cloned().collect()
+    }
+
+    /// A table is about to be emptied at the sinks, for the rows that are read at one point: where they do not come, it lacks them.
+    pub(super) fn empties(&self, begin: Position, oid: u32) {
+        self.change(|inner| {
+            let Some(run) = inner.runs.iter_mut().find(|run| run.begin == begin) else { return };
+            run.tables.iter_mut().filter(|member| member.oid == oid).for_each(|member| member.joins = true);
+        });
+    }
+
+    /// Kafka has all rows of a table that were read at this point.
+    pub(super) fn copied(&self, begin: Position, oid: u32, point: &CopyPoint) {
+        self.change(|inner| {
+            let Some(run) = inner.runs.iter_mut().find(|run| run.begin == begin) else { return };
+            for member in run.tables.iter_mut().filter(|member| member.oid == oid) {
+                (member.copied, member.is_fresh) = (Some(point.clone()), true);
+            }
+        });
     }
 
     /// Kafka has these rows of tables of a resync.
@@ -390,7 +484,9 @@ impl Resyncs {
         if !self.any.load(Ordering::Relaxed) {
             return None;
         }
-        self.lock().runs.iter().filter_map(|run| run.hold(acknowledged)).min()
+        let inner = self.lock();
+        let kept_back = inner.kept_back.values().map(|from| first_behind(*from));
+        inner.runs.iter().filter_map(|run| run.hold(acknowledged)).chain(kept_back).min()
     }
 
     /// The begins of those of which nothing comes again from `flush` on.

@@ -13,7 +13,7 @@ use crate::{
     pgoutput::message::{RelationBody, TypeBody},
     pipeline::metrics::TableMetrics,
     record::{Beyond, Encoder, EncoderSettings, KeyForm, Masks, Plan},
-    retry::{Classify, Severity, chain},
+    retry::{Backoff, Classify, Severity, chain},
     schema::{Relation, TableName},
     source,
 };
@@ -129,7 +129,13 @@ impl Running {
         topic: Arc<Topic>,
         kept: Option<&KeyForm>,
     ) -> Result<Self, Error> {
-        let plan = session.patiently(async |registry| encoder.prepare(&relation, kept, registry).await).await?;
+        let mut backoff = Backoff::new();
+        let plan = loop {
+            let prepared = encoder.prepare(&relation, kept, &session.registry).await;
+            if let Some(plan) = session.patiently(prepared, &mut backoff).await? {
+                break plan;
+            }
+        };
         let metrics = session.metrics.table(&relation.name.to_string());
         Ok(Self { relation, plan, topic, metrics })
     }

@@ -236,27 +236,26 @@ impl Session {
         }))
     }
 
-    /// Asks the registry until it answers: while it is down, nothing is lost by waiting.
+    /// What the registry answers is taken from a try; `None`, after a while, where it is to be asked again. While it is down, nothing is lost
+    /// by waiting.
     pub(super) async fn patiently<T>(
         &self,
-        mut ask: impl AsyncFnMut(&Registry) -> Result<T, EncodeError>,
-    ) -> Result<T, Error> {
-        let mut backoff = Backoff::new();
-        loop {
-            match ask(&self.registry).await {
-                Ok(answer) => {
-                    self.health.recovered();
-                    return Ok(answer);
-                }
-                Err(error) if error.severity() == Severity::Transient => {
-                    let delay = backoff.next_delay();
-                    self.metrics.errors.count(Severity::Transient);
-                    self.health.retrying(chain(&error));
-                    tracing::warn!(error = %chain(&error), hint = error.hint(), "waiting for the schema registry");
-                    tokio::time::sleep(delay).await;
-                }
-                Err(error) => return Err(error.into()),
+        tried: Result<T, EncodeError>,
+        backoff: &mut Backoff,
+    ) -> Result<Option<T>, Error> {
+        match tried {
+            Ok(answer) => {
+                self.health.recovered();
+                Ok(Some(answer))
             }
+            Err(error) if error.severity() == Severity::Transient => {
+                self.metrics.errors.count(Severity::Transient);
+                self.health.retrying(chain(&error));
+                tracing::warn!(error = %chain(&error), hint = error.hint(), "waiting for the schema registry");
+                tokio::time::sleep(backoff.next_delay()).await;
+                Ok(None)
+            }
+            Err(error) => Err(error.into()),
         }
     }
 
@@ -308,15 +307,22 @@ impl Session {
         Ok(())
     }
 
+    /// Whether the rows of a table cannot be told from each other, so that all of them are to be read at one point.
+    pub(super) async fn is_read_at_one_point(&self, relation: &Relation) -> bool {
+        let Ok(topic) = self.settings.encoder.topics.of_table(&relation.name) else { return false };
+        self.encoder().tells_no_rows_apart(relation, self.key_form(&topic).await.as_ref())
+    }
+
     /// Whether a table can be read again as a whole when it goes on.
     pub(super) async fn may_join_again(&self, table: &TableName) -> bool {
         let Some(found) = self.published.iter().find(|published| published.relation.name == *table) else {
             return false;
         };
-        let is_told_apart = found.problems.is_empty() && !found.relation.key.is_empty();
-        let Ok(topic) = self.settings.encoder.topics.of_table(table) else { return false };
-        if !self.reads_again || !is_told_apart || self.key_form(&topic).await.is_some_and(|form| form.one_partition) {
+        if !self.reads_again || found.unreadable().is_some() {
             return false;
+        }
+        if self.is_read_at_one_point(&found.relation).await {
+            return true;
         }
         // One that cannot be looked at now is held.
         match source::chunk::leaves_in_ranges(&self.client, found).await {
@@ -388,6 +394,11 @@ impl Session {
         let Some(begin) = self.resyncs.leave(table, begins, at, reason) else { return Ok(()) };
         self.position.record_current(|| self.resyncs.updates(&[begin])).await?;
         self.tell_left(table, reason);
+        if self.resyncs.has_kept_back(table) {
+            // The next session publishes what this one did not.
+            self.tables.republished(Lsn::ZERO);
+            self.another.notify_one();
+        }
         Ok(())
     }
 

@@ -230,6 +230,9 @@ async fn begin(
     let (resync, goes_on) = (run.name(), run.goes_on());
     let names = run.tables.iter().map(|member| member.name.to_string()).collect::<Vec<_>>().join(", ");
     session.resyncs.begin(run);
+    for (topic, behind) in session.resyncs.kept_back() {
+        way.0.stop(&topic, behind);
+    }
     session.position.record_current(|| session.resyncs.updates(&[at])).await?;
     if goes_on {
         tracing::info!(resync, tables = names, "a resync begins");
@@ -292,11 +295,11 @@ async fn member(
     let Some(relation) = relation(session, routes, name) else {
         return Ok(Err(format!("table {table} is not published")));
     };
-    if relation.key.is_empty() {
-        return Ok(Err(format!("table {table} has no key: its rows cannot be told from those that are there")));
-    }
-    if session.key_form(topic).await.is_some_and(|form| form.one_partition) {
-        return Ok(Err(format!("the keys of table {table} are not told apart by their bytes")));
+    let copies = session.is_read_at_one_point(&relation).await;
+    if copies && !conditions.is_empty() {
+        return Ok(Err(format!(
+            "the rows of table {table} are not told apart by a key: it can only be read as a whole"
+        )));
     }
     if session.resyncs.is_covered(relation.oid, at) {
         return Ok(Err(format!("table {table} is in a resync already")));
@@ -307,7 +310,8 @@ async fn member(
         return Ok(Err(format!("column {} of table {table} is masked: rows cannot be chosen by it", hidden.column)));
     }
     let settled = condition::settle(&session.client, &relation, conditions).await?;
-    Ok(settled.map(|conditions| Member::new(relation.oid, name.clone(), topic.clone(), conditions)))
+    let member = |conditions| Member::new(relation.oid, name.clone(), topic.clone(), conditions).copied_if(copies);
+    Ok(settled.map(member))
 }
 
 /// The table as the stream has described it, or as it was when the session began.

@@ -12,7 +12,6 @@ use super::{
     barrier::Broadcast,
     boundaries::Boundaries,
     clock::now_ns,
-    described::{body_of, has_columns},
     extent::Extent,
     messages::Messages,
     publisher::Publisher,
@@ -24,16 +23,15 @@ use super::{
     signals::{self, Said},
     standing, sweep,
     transaction::{MESSAGES, Open},
-    windows::{BroughtUp, Closed, Fate, Outcome},
 };
 use crate::{
-    event::{EventMeta, RecordBuf, Resync, RowChange, SnapshotMark, TransactionMeta, Tuple},
+    event::{EventMeta, RecordBuf, Resync, RowChange, TransactionMeta, Tuple},
     lsn::{Lsn, Position},
     pgoutput::message::{self, Message},
     pipeline::ack::AckTracker,
-    record::{ChangedRow, EncodeError, Encoder, LogicalMessage, ordinals},
+    record::{ChangedRow, Encoder, LogicalMessage, ordinals},
     retry::{Classify as _, Severity},
-    schema::{Relation, TableName},
+    schema::TableName,
     source::{
         stream::{StreamItem, StreamStatus},
         window,
@@ -42,15 +40,15 @@ use crate::{
 
 /// Follows the stream of one session.
 pub(super) struct Streamer {
-    session: Arc<Session>,
-    encoder: Encoder,
-    routes: Routes,
+    pub(super) session: Arc<Session>,
+    pub(super) encoder: Encoder,
+    pub(super) routes: Routes,
     signal_table: SignalTable,
-    publisher: Arc<Publisher>,
-    records: RecordBuf,
+    pub(super) publisher: Arc<Publisher>,
+    pub(super) records: RecordBuf,
     messages: Messages,
-    boundaries: Boundaries,
-    open: Option<Open>,
+    pub(super) boundaries: Boundaries,
+    pub(super) open: Option<Open>,
     /// End and commit time of the last transaction, or of what counts as one.
     last: Option<(Lsn, i64)>,
     /// Below it events may be published.
@@ -247,8 +245,15 @@ impl Streamer {
         self.admit(relation, &change, false).await?;
         let open = self.open.as_mut().ok_or(Error::Protocol { what: "row change outside of a transaction", lsn })?;
         let mut scope = self.publisher.enter(Some(open.position(open.ordinal + 1))).await;
+        let (at, xid) = (open.position(open.ordinal + 1), open.meta.xid.unwrap_or_default());
         let running = match self.routes.find(relation) {
-            Some(Route::Running(running)) => running,
+            Some(Route::Running(running)) if !self.session.resyncs.keeps_back(relation, at, xid) => running,
+            Some(Route::Running(running)) => {
+                let taken = ordinals(&running.plan, &change)?;
+                self.boundaries.took((open, &mut scope), relation, &change, taken).await?;
+                scope.done(open.ordinal);
+                return Ok(());
+            }
             Some(Route::Stopped { plan, .. } | Route::Ignored { plan, .. } | Route::Early { plan, .. }) => {
                 let taken = plan.as_ref().map_or(Ok(1), |plan| ordinals(plan, &change))?;
                 self.boundaries.took((open, &mut scope), relation, &change, taken).await?;
@@ -309,7 +314,7 @@ impl Streamer {
 
     /// What the relation's version has no room for goes on under one that has it; if the registry refuses that, the table stops
     /// before the event.
-    async fn admit(&mut self, relation: u32, change: &RowChange, resync: bool) -> Result<(), Error> {
+    pub(super) async fn admit(&mut self, relation: u32, change: &RowChange, resync: bool) -> Result<(), Error> {
         let (Some(Route::Running(running)), Some(open)) = (self.routes.find(relation), &self.open) else {
             return Ok(());
         };
@@ -334,7 +339,13 @@ impl Streamer {
     }
 
     /// A row cannot be published. One that is read for a `resync` keeps nobody's changes: its table leaves that.
-    async fn give_up(&mut self, relation: u32, position: Position, error: &Error, resync: bool) -> Result<(), Error> {
+    pub(super) async fn give_up(
+        &mut self,
+        relation: u32,
+        position: Position,
+        error: &Error,
+        resync: bool,
+    ) -> Result<(), Error> {
         let Some(Route::Running(running)) = self.routes.find(relation).filter(|_| resync) else {
             return self.stop(relation, position, error).await;
         };
@@ -349,6 +360,7 @@ impl Streamer {
         }
         let open = self.open.as_mut().ok_or(Error::Protocol { what: "truncate outside of a transaction", lsn })?;
         self.session.note_truncated(relations, open.meta.commit).await?;
+        let xid = open.meta.xid.unwrap_or_default();
         let (ordinal, orders) = open.took_together(relations);
         let (position, processed_ns) = (open.position(ordinal), now_ns());
         let mut scope = self.publisher.enter(Some(position)).await;
@@ -358,6 +370,13 @@ impl Streamer {
             let event = EventMeta { lsn, processed_ns, ..self.boundaries.numbered(own, *relation) };
             self.boundaries.truncated((open, &mut scope), *relation).await?;
             match self.routes.find(*relation) {
+                // It comes behind what is read at one point, or that shows it.
+                Some(_) if self.session.resyncs.is_kept_back(*relation, position) => {
+                    let name = self.session.known(*relation);
+                    let topic = name.and_then(|name| self.session.topic_of(name, &self.publisher));
+                    stopped.extend(topic.map(|topic| topic.label()));
+                }
+                Some(Route::Running(_)) if self.session.resyncs.keeps_back(*relation, position, xid) => {}
                 Some(Route::Running(running)) => members.push((Arc::clone(running), event)),
                 // Of one whose changes are dropped nothing comes later that others could wait for.
                 Some(Route::Stopped { topic, .. }) => {
@@ -439,132 +458,6 @@ impl Streamer {
         self.session.heal(&run).await?;
         scope.done(position.ordinal);
         Ok(())
-    }
-
-    /// Publishes the rows of a window, as they are here. The server may not describe the table again, so what the stream goes by is as before.
-    async fn window(&mut self, lsn: Lsn, closed: Closed) -> Result<Outcome, Error> {
-        let table = Arc::clone(&closed.rows.table);
-        let former = match self.routes.find(table.relation.oid) {
-            Some(Route::Running(running)) if !has_columns(&running.relation, &table.relation) => Arc::clone(running),
-            _ => return self.rows(lsn, closed).await,
-        };
-        let outcome = self.rows(lsn, closed).await;
-        self.routes.put_back(former);
-        outcome
-    }
-
-    async fn rows(&mut self, lsn: Lsn, closed: Closed) -> Result<Outcome, Error> {
-        let windows = Arc::clone(&self.session.windows);
-        let table = Arc::clone(&closed.rows.table);
-        let (relation, oid, resync) = (&table.relation, table.relation.oid, closed.rows.resync);
-        let Some(commit) = self.open.as_ref().map(|open| open.meta.commit) else { return Ok(Outcome::Void) };
-        if !windows.is_open(oid) {
-            return Ok(Outcome::Stopped);
-        }
-        if !matches!(self.routes.find(oid), Some(Route::Running(running)) if has_columns(&running.relation, relation)) {
-            self.announce(relation).await?;
-        }
-        let running = match self.routes.find(oid) {
-            Some(Route::Running(running)) if has_columns(&running.relation, relation) => Arc::clone(running),
-            // Its description in the stream is another: the catalog of the next window's time tells more.
-            Some(Route::Running(_)) => return Ok(Outcome::Void),
-            _ => {
-                windows.stop(oid, "its changes cannot be published");
-                return Ok(Outcome::Stopped);
-            }
-        };
-        let keys =
-            closed.rows.rows.iter().map(|row| ChangedRow::key(&running.plan, row)).collect::<Result<Vec<_>, _>>();
-        let keys = match keys {
-            Ok(keys) if Closed::are_told_apart(&keys) => keys,
-            Ok(_) => return self.stop_window(oid, &Error::SameKeys { table: relation.name.to_string() }, resync).await,
-            Err(error @ EncodeError::Binary { .. }) => return Err(error.into()),
-            Err(error) => return self.stop_window(oid, &error.into(), resync).await,
-        };
-        let Some(BroughtUp { rows, gone }) = closed.bring_up(keys) else { return Ok(Outcome::Void) };
-        let counter = self.session.metrics.snapshot_rows(&relation.name.to_string());
-        let mut count = 0;
-        for (number, (key, row)) in rows.into_iter().enumerate() {
-            match self.row((lsn, resync), oid, RowChange::Read(row)).await? {
-                Fate::Published => {
-                    counter.inc();
-                    count += 1;
-                }
-                Fate::LeftOut => {}
-                Fate::Stopped => return Ok(Outcome::Stopped),
-            }
-            windows.paid(oid, std::iter::once(&*key));
-            if number % 256 == 255 {
-                self.session.health.heard();
-                tokio::task::yield_now().await;
-            }
-        }
-        windows.paid(oid, gone.iter().map(|key| &**key));
-        Ok(Outcome::Published(commit, count))
-    }
-
-    async fn stop_window(&mut self, relation: u32, error: &Error, resync: bool) -> Result<Outcome, Error> {
-        let position = self.open.as_ref().map(|open| open.position(open.ordinal + 1)).unwrap_or_default();
-        self.give_up(relation, position, error, resync).await?;
-        Ok(Outcome::Stopped)
-    }
-
-    /// Rows may come before the stream has told of their table: it is announced as the server would do it.
-    async fn announce(&mut self, relation: &Relation) -> Result<(), Error> {
-        let Some(open) = &self.open else { return Ok(()) };
-        let position = open.position(open.ordinal + 1);
-        self.boundaries.announce(relation.oid, &relation.name);
-        self.routes.announce(body_of(relation), position, &mut self.encoder, &self.publisher).await
-    }
-
-    /// Publishes a row of a window.
-    async fn row(&mut self, (lsn, for_resync): (Lsn, bool), relation: u32, change: RowChange) -> Result<Fate, Error> {
-        self.admit(relation, &change, for_resync).await?;
-        if !self.session.windows.is_open(relation) {
-            return Ok(Fate::Stopped);
-        }
-        let (Some(Route::Running(running)), Some(open)) = (self.routes.find(relation), &mut self.open) else {
-            return Ok(Fate::Stopped);
-        };
-        let ordinal = open.ordinal + 1;
-        let numbers = EventMeta {
-            ordinal,
-            total_order: ordinal,
-            collection_order: open.next(relation).1,
-            ..EventMeta::default()
-        };
-        let resync = self.session.resyncs.of(relation, open.position(ordinal)).map(|labelled| labelled.resync);
-        let event = EventMeta { lsn, processed_ns: now_ns(), snapshot: SnapshotMark::Incremental, resync, ..numbers };
-        self.records.clear();
-        let encoded = self.encoder.encode(&running.plan, &open.meta, event, &change, &mut self.records);
-        open.took(relation, 1);
-        let position = open.position(ordinal);
-        let mut scope = self.publisher.enter(Some(position)).await;
-        let sent = match encoded {
-            Ok(_) => self.publisher.send(&mut scope, &running.topic, &self.records, open.unit).await,
-            Err(error) => Err(error.into()),
-        };
-        let fate = match sent {
-            Ok(_) => {
-                running.count(&change, &self.records);
-                Fate::Published
-            }
-            Err(error) if error.is_of_one_row() => {
-                // The row may be larger than all others.
-                self.records = RecordBuf::default();
-                let row = BadRow { running, transaction: &open.meta, event, change: &change, unit: open.unit };
-                let way = (&*self.session, &*self.publisher);
-                if row.leave_out(way, (&mut scope, &mut self.encoder), &error).await? {
-                    Fate::LeftOut
-                } else {
-                    self.give_up(relation, position, &error, for_resync).await?;
-                    Fate::Stopped
-                }
-            }
-            Err(error) => return Err(error),
-        };
-        scope.done(ordinal);
-        Ok(fate)
     }
 
     /// Another message has no position, and the flush LSN waits for it. Its place in the WAL is that of no commit, and the stream comes

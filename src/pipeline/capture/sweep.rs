@@ -22,6 +22,10 @@ pub(super) async fn broadcast(
 ) -> Result<(), Error> {
     session.position.record_current(|| session.resyncs.updates(&[run.begin])).await?;
     let sweep = sweep(session, publisher, run).await?;
+    if sweep.barrier.topics.is_empty() && sweep.barrier.stopped.is_empty() {
+        tracing::info!(resync = run.name(), %position, "the resync ends");
+        return Ok(());
+    }
     let topics = sweep.barrier.topics.clone();
     session.open_barrier(OpenBarrier { position, topics: topics.clone() }, BTreeMap::new()).await?;
     let mut records = RecordBuf::default();
@@ -41,7 +45,7 @@ pub(super) async fn broadcast(
 async fn sweep(session: &Session, publisher: &Publisher, run: &Run) -> Result<Sweep, Error> {
     let mut sweep =
         Sweep { resync: run.resync(), barrier: Barrier::default(), rows: BTreeMap::new(), conditions: BTreeMap::new() };
-    for member in run.tables.iter().filter(|member| member.is_in()) {
+    for member in run.tables.iter().filter(|member| member.is_in() && !member.copies) {
         let topic = &member.topic;
         if session.tables.is_stopped(&member.name) {
             sweep.barrier.stopped.extend(session.tables.topic_of(&member.name));

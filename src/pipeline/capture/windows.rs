@@ -145,6 +145,8 @@ struct Inner {
     rows: Option<Rows>,
     /// The last low marker that was delivered.
     low: u64,
+    /// The commit that it came with.
+    low_at: Lsn,
     closed: BTreeMap<u64, Outcome>,
 }
 
@@ -275,6 +277,7 @@ impl Windows {
                 let table = if inner.wanted.0 == number { inner.wanted.1 } else { 0 };
                 inner.window = Some(Window { number, table, before, changes: Some(Vec::new()), bytes: 0 });
                 inner.low = number;
+                inner.low_at = self.at();
                 drop(inner);
                 self.changed.notify_waiters();
                 None
@@ -323,6 +326,11 @@ impl Windows {
     /// Waits until the stream has delivered the low marker.
     pub(super) async fn delivered(&self, number: u64) {
         self.until(|inner| (inner.low >= number).then_some(())).await;
+    }
+
+    /// The commit of the last low marker that was delivered.
+    pub(super) fn low_at(&self) -> Lsn {
+        self.lock().low_at
     }
 
     /// Something else is visible by now; whether that is everything that the stream had delivered at the low marker.
