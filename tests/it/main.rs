@@ -49,6 +49,7 @@ mod options;
 mod oracle;
 mod origins;
 mod padding;
+mod partitioner;
 mod partitions;
 mod promotion;
 mod published;
