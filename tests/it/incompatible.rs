@@ -2,7 +2,7 @@
 
 use serde_json::Value as Json;
 
-use crate::support::{LIMIT, Scenario, await_condition, set_compatibility};
+use crate::support::{LIMIT, Scenario, await_condition, set_compatibility, versions};
 
 async fn has_confirmed(scenario: &Scenario, position: &str) -> bool {
     let confirmed = scenario.confirmed_flush().await.expect("the slot exists");
@@ -84,5 +84,54 @@ async fn an_incompatible_schema_stops_its_table_alone_until_the_level_is_lowered
     let _capture = scenario.capture().await;
     scenario.await_equal("things").await;
     await_condition("the rows are confirmed", LIMIT, || has_confirmed(&scenario, &withheld)).await;
+    scenario.verify();
+}
+
+/// Traps T56, T58, T83: what the level allows goes on, and a column that comes back as another type does not, until the level is lowered and
+/// the running capture is told to try again.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_column_that_comes_back_as_another_type_stops_its_table_until_it_is_resumed() {
+    let mut scenario = Scenario::new("comes_back").await;
+    scenario.settings.set("capture.on_unlogged", "continue");
+    scenario
+        .source(
+            "CREATE TABLE things (id int PRIMARY KEY, t text, extra text); INSERT INTO things VALUES (1, 'one', 'text');
+             CREATE TABLE others (id int PRIMARY KEY); INSERT INTO others VALUES (1)",
+        )
+        .await;
+    let (mut capture, mut apply) = (scenario.capture().await, scenario.apply().await);
+    scenario.await_equal("things").await;
+    let subject = format!("{}-value", scenario.topics().name("public.things"));
+    set_compatibility(&scenario, &subject, "BACKWARD").await;
+    scenario.source("ALTER TABLE things ADD COLUMN n int; INSERT INTO things VALUES (2, 'two', 'text', 2)").await;
+    scenario.await_equal("things").await;
+    scenario
+        .source("ALTER TABLE things DROP COLUMN extra, DROP COLUMN n; INSERT INTO things VALUES (3, 'three')")
+        .await;
+    scenario.await_target("SELECT string_agg(t, ' ' ORDER BY id) FROM things", "one two three").await;
+    assert_eq!(versions(&scenario, &subject).await, 3);
+    assert_eq!(scenario.readiness("capture").await.0, 200);
+
+    // It is compatible with the newest schema, and with none that had the column before.
+    set_compatibility(&scenario, &subject, "BACKWARD_TRANSITIVE").await;
+    scenario.source("ALTER TABLE things ADD COLUMN extra int; INSERT INTO things VALUES (4, 'four', 4)").await;
+    let told = async || {
+        let (status, body) = scenario.readiness("capture").await;
+        status == 503 && ["public.things", &subject, "not compatible"].iter().all(|text| body.contains(text))
+    };
+    await_condition("capture names the table and the subject", LIMIT, told).await;
+    scenario.source("UPDATE things SET extra = 1 WHERE id = 1; INSERT INTO others VALUES (2)").await;
+    scenario.await_equal("others").await;
+    assert!(!scenario.topics().read("public.things").iter().any(|record| record.holds("four")));
+
+    apply.stop(LIMIT).await.unwrap_or_else(|error| panic!("{error}"));
+    scenario.target("ALTER TABLE things DROP COLUMN n, ALTER extra TYPE int USING NULL").await;
+    set_compatibility(&scenario, &subject, "BACKWARD").await;
+    let outcome = tokio::task::block_in_place(|| scenario.run(&["resume", "public.things"]));
+    assert_eq!(outcome.code, Some(0), "{}", outcome.text);
+    let _apply = scenario.apply().await;
+    scenario.await_equal("things").await;
+    assert_eq!(versions(&scenario, &subject).await, 4);
+    capture.check_alive().unwrap_or_else(|error| panic!("{error}"));
     scenario.verify();
 }
