@@ -3,6 +3,9 @@
 use super::error::Error;
 use crate::{lsn::Lsn, postgres::Client};
 
+/// The reason of servers that give none.
+const WAL_REMOVED: &str = "WAL that it needs was removed";
+
 /// A row of `pg_replication_slots`; columns that the server's version lacks are `None` or false.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SlotState {
@@ -190,7 +193,21 @@ fn lost(slot: &SlotState) -> Option<String> {
     if let Some(reason) = &slot.invalidation_reason {
         return Some(reason.clone());
     }
-    (slot.wal_status.as_deref() == Some("lost")).then(|| "WAL that it needs was removed".to_owned())
+    (slot.wal_status.as_deref() == Some("lost")).then(|| WAL_REMOVED.to_owned())
+}
+
+/// What keeps the server from invalidating another slot by the same reason, as a sentence behind others; nothing where no setting does.
+#[must_use]
+pub fn remedy(reason: &str) -> &'static str {
+    match reason {
+        "idle_timeout" => {
+            " The slot was out of use for longer than the server allows: ALTER SYSTEM SET idle_replication_slot_timeout = 0; SELECT pg_reload_conf();"
+        }
+        "wal_removed" | WAL_REMOVED => {
+            " The slot kept more log than the server allows: raise max_slot_wal_keep_size there."
+        }
+        _ => "",
+    }
 }
 
 /// What the server has for logical replication.

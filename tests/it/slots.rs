@@ -216,3 +216,39 @@ async fn another_cluster_is_not_taken_for_the_source() {
     assert_eq!(outcome.code, Some(3), "{}", outcome.text);
     assert!(outcome.text.contains("another database cluster (system identifier"), "{}", outcome.text);
 }
+
+/// Trap T13: PostgreSQL 18 invalidates a slot that nobody has used for a while, at its next checkpoint.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_slot_that_was_idle_for_too_long_is_a_gap_with_its_reason() {
+    let settings = "idle_replication_slot_timeout = '1s'; checkpoint_timeout = 1h";
+    let private = tokio::task::block_in_place(|| PrivateParts::with_source_of(18, settings));
+    let mut scenario = Scenario::on(&private.parts, "idle_slot").await;
+    scenario.source("CREATE TABLE things (id int PRIMARY KEY); INSERT INTO things VALUES (1)").await;
+    let report = tokio::task::block_in_place(|| scenario.run(&["check"]));
+    assert!(report.text.contains("idle_replication_slot_timeout"), "{}", report.text);
+    let (mut capture, _apply) = (scenario.capture().await, scenario.apply().await);
+    scenario.await_equal("things").await;
+    // One that is in use is not idle.
+    scenario.source_value_as_superuser("CHECKPOINT").await;
+    scenario.source("INSERT INTO things VALUES (2)").await;
+    scenario.await_equal("things").await;
+    capture.stop(LIMIT).await.unwrap_or_else(|error| panic!("{error}"));
+    scenario.source("INSERT INTO things VALUES (3); DELETE FROM things WHERE id = 1").await;
+    let reason = format!("SELECT invalidation_reason FROM pg_replication_slots WHERE slot_name = '{}'", scenario.name);
+    let is_lost = async || {
+        scenario.source_value_as_superuser("CHECKPOINT").await;
+        scenario.source_value(&reason).await.as_deref() == Some("idle_timeout")
+    };
+    await_condition("a checkpoint invalidates the slot", LIMIT, is_lost).await;
+
+    let outcome = scenario.run_to_end("capture").await;
+    assert_eq!(outcome.code, Some(3), "{}", outcome.text);
+    let told = ["was invalidated by the server (idle_timeout)", "SET idle_replication_slot_timeout = 0", "resnapshot"];
+    for text in told {
+        assert!(outcome.text.contains(text), "{text:?} is not in\n{}", outcome.text);
+    }
+    scenario.settings.set("capture.on_gap", "resnapshot");
+    let _capture = scenario.capture().await;
+    scenario.await_equal("things").await;
+    scenario.verify();
+}

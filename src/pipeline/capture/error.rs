@@ -6,8 +6,11 @@ use crate::{
     postgres, record, registry,
     retry::{Classify, Severity},
     selection::Contradiction,
-    source,
+    source::{self, slot},
 };
+
+/// What closes a gap.
+const RESNAPSHOT: &str = "Set [capture] on_gap = \"resnapshot\", or snapshot = \"when-needed\", to take a new snapshot into the same topics; the sinks empty their tables first.";
 
 /// What has to be done before other topics are applied in the place of earlier ones: else rows that are deleted by now stay.
 const AT_THE_TARGETS: &str = "Then empty the tables at the targets and remove the lines of the former topics from the tables topic, position and moved of [apply] bookkeeping_schema, while apply is stopped.";
@@ -129,12 +132,14 @@ pub enum Error {
         flush: Lsn,
     },
     /// The server invalidated the slot.
-    #[error("replication slot {slot} was invalidated by the server; changes behind {flush} are lost")]
+    #[error("replication slot {slot} was invalidated by the server ({reason}); changes behind {flush} are lost")]
     SlotLost {
         /// The slot.
         slot: String,
         /// The recorded position.
         flush: Lsn,
+        /// What the server gives as the reason.
+        reason: String,
     },
     /// Somebody else moved the slot.
     #[error(
@@ -481,7 +486,7 @@ impl Classify for Error {
                 "If nothing uses the slot, drop it (SELECT pg_drop_replication_slot('{slot}');) and start again; if something does, configure another name in [capture] slot. If capture has used the slot under this [kafka] prefix, its state topic was lost: the topics then hold events of which nothing is known, and the next start says what to do about them."
             ),
             Self::UnknownTopics { .. } => format!("Publish under a new [kafka] prefix, or delete these topics. {AT_THE_TARGETS}"),
-            Self::SlotGone { .. } => "A snapshot starts over; a stream goes on as [capture] on_gap says. If the server gave the slot up, raise max_slot_wal_keep_size.".into(),
+            Self::SlotGone { reason, .. } => format!("A snapshot starts over; a stream goes on as [capture] on_gap says.{}", slot::remedy(reason)),
             Self::StateNotCompacted { topic, .. } => format!(
                 "kafka-configs.sh --alter --entity-type topics --entity-name {topic} --add-config cleanup.policy=compact"
             ),
@@ -495,9 +500,8 @@ impl Classify for Error {
                 format!("Set [format] own_headers = {written} as it was (compatibility = \"debezium\" sets false), or publish under a new [kafka] prefix with a new slot, and drop the old slot: sinks stop at a topic with both. {AT_THE_TARGETS}")
             }
             Self::SlotAhead { .. } => "Set [capture] on_gap = \"resnapshot\" to take a new snapshot into the same topics; the sinks empty their tables first. Where the targets have those changes from elsewhere, or may lack them, on_gap = \"trust-slot\" goes on without them.".into(),
-            Self::OtherSystem { .. } | Self::Forked { .. } | Self::SlotMissing { .. } | Self::SlotLost { .. } => {
-                "Set [capture] on_gap = \"resnapshot\", or snapshot = \"when-needed\", to take a new snapshot into the same topics; the sinks empty their tables first.".into()
-            }
+            Self::OtherSystem { .. } | Self::Forked { .. } | Self::SlotMissing { .. } => RESNAPSHOT.into(),
+            Self::SlotLost { reason, .. } => format!("{RESNAPSHOT}{}", slot::remedy(reason)),
             Self::SlotUnusable { slot, .. } => format!("Before the first start configure another name in [capture] slot. If capture has used the slot before, or nothing else does, drop it (SELECT pg_drop_replication_slot('{slot}');), with [capture] on_gap = \"resnapshot\" in the first case."),
             Self::SlotSynchronised { .. } => "It is tried again until the server is promoted (SELECT pg_promote();). If its primary works, let [source] host lead there.".into(),
             Self::StandByBehind { .. } => "It is tried again until the stand-by has caught up: see that it receives from its primary (pg_stat_wal_receiver). One whose primary is lost goes on when it is promoted, if it has all of that.".into(),

@@ -30,10 +30,11 @@ pub(super) struct Server {
 }
 
 /// What the server says of the slot, as far as the decision needs it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Slot {
     pub(super) confirmed_flush: Lsn,
-    pub(super) lost: bool,
+    /// Why the server has invalidated it.
+    pub(super) lost: Option<String>,
 }
 
 /// What the decision needs of a slot; an error if it cannot be used, or not yet.
@@ -43,9 +44,9 @@ pub(super) fn usable(found: Option<&SlotState>, name: &str, database: &str) -> R
     match slot::assess(found, database, None) {
         SlotVerdict::Missing => Ok(None),
         SlotVerdict::Ready { confirmed_flush } | SlotVerdict::Ahead { confirmed_flush, .. } => {
-            Ok(Some(Slot { confirmed_flush, lost: false }))
+            Ok(Some(Slot { confirmed_flush, lost: None }))
         }
-        SlotVerdict::Lost { .. } => Ok(Some(Slot { confirmed_flush: Lsn::ZERO, lost: true })),
+        SlotVerdict::Lost { reason } => Ok(Some(Slot { confirmed_flush: Lsn::ZERO, lost: Some(reason) })),
         SlotVerdict::InUse { pid, application } => {
             Err(Error::SlotInUse { slot, pid, application: application.unwrap_or_default() })
         }
@@ -134,10 +135,10 @@ pub(super) fn decide(
     if checkpoint.phase == Phase::Intent {
         return Ok(Start::Fresh { drop_slot });
     }
-    let (trouble, epoch) = match gap(name, checkpoint, server, slot) {
+    let (trouble, epoch) = match gap(name, checkpoint, server, slot.as_ref()) {
         Ok(at) => return Ok(Start::Resume { at, timeline: server.timeline }),
         Err(Trouble::Snapshot) => {
-            let (at, epoch) = (place_of_snapshot(checkpoint, slot), checkpoint.epoch);
+            let (at, epoch) = (place_of_snapshot(checkpoint, slot.as_ref()), checkpoint.epoch);
             return Ok(Start::Unfinished { at, timeline: server.timeline, drop_slot, epoch });
         }
         Err(Trouble::Behind(error)) => return Err(error),
@@ -155,10 +156,10 @@ pub(super) fn decide(
 }
 
 /// Where the stream of a cut snapshot begins: at its point, which the slot must not have left.
-fn place_of_snapshot(checkpoint: &Checkpoint, slot: Option<Slot>) -> Result<Lsn, &'static str> {
+fn place_of_snapshot(checkpoint: &Checkpoint, slot: Option<&Slot>) -> Result<Lsn, &'static str> {
     match slot {
         None => Err("its slot is gone"),
-        Some(slot) if slot.lost => Err("its slot was lost"),
+        Some(slot) if slot.lost.is_some() => Err("its slot was lost"),
         Some(slot) if slot.confirmed_flush != checkpoint.consistent_point => Err("its slot is at another position"),
         Some(slot) => Ok(slot.confirmed_flush),
     }
@@ -175,7 +176,7 @@ enum Trouble {
     Fork(Error),
 }
 
-fn gap(name: &str, checkpoint: &Checkpoint, server: Server, slot: Option<Slot>) -> Result<Lsn, Trouble> {
+fn gap(name: &str, checkpoint: &Checkpoint, server: Server, slot: Option<&Slot>) -> Result<Lsn, Trouble> {
     if server.system_id != checkpoint.system_id {
         return Err(Trouble::Fork(Error::OtherSystem { recorded: checkpoint.system_id, found: server.system_id }));
     }
@@ -204,8 +205,8 @@ fn gap(name: &str, checkpoint: &Checkpoint, server: Server, slot: Option<Slot>) 
     let Some(slot) = slot else {
         return Err(Trouble::Gap(Error::SlotMissing { slot: name.to_owned(), flush: checkpoint.flush }));
     };
-    if slot.lost {
-        return Err(Trouble::Gap(Error::SlotLost { slot: name.to_owned(), flush: checkpoint.flush }));
+    if let Some(reason) = slot.lost.clone() {
+        return Err(Trouble::Gap(Error::SlotLost { slot: name.to_owned(), flush: checkpoint.flush, reason }));
     }
     if slot.confirmed_flush > checkpoint.flush {
         return Err(Trouble::Gap(Error::SlotAhead {
@@ -220,6 +221,7 @@ fn gap(name: &str, checkpoint: &Checkpoint, server: Server, slot: Option<Slot>) 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::retry::Classify as _;
 
     fn checkpoint(phase: Phase) -> Checkpoint {
         Checkpoint {
@@ -242,7 +244,11 @@ mod tests {
 
     #[expect(clippy::unnecessary_wraps, reason = "what `decide` takes")]
     fn slot(confirmed: u64) -> Option<Slot> {
-        Some(Slot { confirmed_flush: Lsn(confirmed), lost: false })
+        Some(Slot { confirmed_flush: Lsn(confirmed), lost: None })
+    }
+
+    fn lost(confirmed: u64) -> Option<Slot> {
+        slot(confirmed).map(|slot| Slot { lost: Some("idle_timeout".into()), ..slot })
     }
 
     fn streaming(server: Server, slot: Option<Slot>, policy: GapPolicy) -> Result<Start, Error> {
@@ -282,8 +288,7 @@ mod tests {
         assert_eq!(cut(slot(99)), unfinished(Err("its slot is at another position"), true));
         assert_eq!(cut(slot(101)), unfinished(Err("its slot is at another position"), true));
         assert_eq!(cut(None), unfinished(Err("its slot is gone"), false));
-        let lost = Some(Slot { confirmed_flush: Lsn(100), lost: true });
-        assert_eq!(cut(lost), unfinished(Err("its slot was lost"), true));
+        assert_eq!(cut(lost(100)), unfinished(Err("its slot was lost"), true));
         let behind = Server { wal_end: Lsn(299), ..SERVER };
         assert!(matches!(decide("s", Some(&state), behind, slot(100), GapPolicy::Stop), Err(Error::Forked { .. })));
     }
@@ -299,8 +304,9 @@ mod tests {
     fn a_slot_ahead_missing_or_lost_is_a_gap() {
         assert!(matches!(streaming(SERVER, slot(201), GapPolicy::Stop), Err(Error::SlotAhead { .. })));
         assert!(matches!(streaming(SERVER, None, GapPolicy::Stop), Err(Error::SlotMissing { .. })));
-        let lost = Some(Slot { confirmed_flush: Lsn(200), lost: true });
-        assert!(matches!(streaming(SERVER, lost, GapPolicy::Stop), Err(Error::SlotLost { .. })));
+        let error = streaming(SERVER, lost(200), GapPolicy::Stop).unwrap_err();
+        assert!(matches!(&error, Error::SlotLost { reason, .. } if reason == "idle_timeout"), "{error:?}");
+        assert!(error.hint().is_some_and(|hint| hint.contains("SET idle_replication_slot_timeout = 0")));
         let again = streaming(SERVER, None, GapPolicy::Resnapshot).unwrap();
         assert_eq!(again, Start::Again { drop_slot: false, epoch: 3 });
     }
@@ -312,8 +318,7 @@ mod tests {
         assert_eq!(trusting(SERVER, slot(201)).unwrap(), Start::Resume { at: Lsn(201), timeline: 1 });
         assert_eq!(trusting(SERVER, slot(150)).unwrap(), Start::Resume { at: Lsn(150), timeline: 1 });
         assert!(matches!(trusting(SERVER, None), Err(Error::SlotMissing { .. })));
-        let lost = Some(Slot { confirmed_flush: Lsn(201), lost: true });
-        assert!(matches!(trusting(SERVER, lost), Err(Error::SlotLost { .. })));
+        assert!(matches!(trusting(SERVER, lost(201)), Err(Error::SlotLost { .. })));
         let behind = Server { wal_end: Lsn(299), ..SERVER };
         assert!(matches!(trusting(behind, slot(201)), Err(Error::Forked { .. })));
     }

@@ -252,7 +252,7 @@ impl Server {
         if let Some(timeout) = self.idle_slot_timeout.as_deref().filter(|timeout| *timeout != "0") {
             findings.warning(
                 "idle_replication_slot_timeout",
-                format!("is {timeout}: the slot is lost when capture is down for longer"),
+                format!("is {timeout}: the slot is lost when capture is down, or its first snapshot takes, longer"),
                 "ALTER SYSTEM SET idle_replication_slot_timeout = 0; SELECT pg_reload_conf();",
             );
         }
