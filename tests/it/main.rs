@@ -81,6 +81,7 @@ mod special;
 mod stand_by_source;
 mod standby;
 mod stopped;
+mod stopping;
 mod streamed;
 mod streamed_same;
 mod support;
