@@ -3,6 +3,7 @@
 use std::{
     future::Future,
     io,
+    net::SocketAddr,
     pin::Pin,
     task::{Context, Poll},
     time::Duration,
@@ -14,7 +15,7 @@ use rustls::pki_types::ServerName;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf},
-    net::TcpStream,
+    net::{TcpStream, lookup_host},
 };
 use tokio_rustls::{TlsConnector, client::TlsStream};
 
@@ -96,12 +97,28 @@ pub async fn within_connect_timeout<T, E: From<Error>>(
 
 async fn open_socket(settings: &Settings, address: String) -> Result<TcpStream, Error> {
     let open = async {
-        let socket = TcpStream::connect((settings.host.as_str(), settings.port)).await?;
+        // Asked for each time: a name may lead elsewhere by now.
+        let found: Vec<_> = lookup_host((settings.host.as_str(), settings.port)).await?.collect();
+        let socket = first_that_answers(&found, Duration::from_secs(settings.connect_timeout_seconds)).await?;
         socket.set_nodelay(true)?;
         keep_alive(&socket)?;
         Ok(socket)
     };
     open.await.map_err(|source| Error::Connect { address, source })
+}
+
+/// Tries one address of a name after the other. Each has its share of the time: one that does not answer leaves some to those behind it.
+async fn first_that_answers(found: &[SocketAddr], limit: Duration) -> io::Result<TcpStream> {
+    let share = limit / u32::try_from(found.len()).unwrap_or(u32::MAX).max(1);
+    let mut failed = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
+    for address in found {
+        failed = match tokio::time::timeout(share, TcpStream::connect(address)).await {
+            Ok(Ok(socket)) => return Ok(socket),
+            Ok(Err(error)) => error,
+            Err(_) => io::Error::new(io::ErrorKind::TimedOut, format!("{address} does not answer")),
+        };
+    }
+    Err(failed)
 }
 
 /// Notices a dead peer within about a minute instead of two hours (traps T14, T15).
@@ -215,6 +232,35 @@ mod tests {
         assert_eq!(connections, 1);
         let (transport, _) = negotiate(SslMode::Prefer, &[b"Sthis is no handshake"]).await;
         assert!(!transport.unwrap().is_tls());
+    }
+
+    /// An address that neither takes nor refuses a connection: nobody takes the one that it has room for.
+    async fn silent_address() -> (SocketAddr, Vec<TcpStream>, socket2::Socket) {
+        let listener = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+        listener.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
+        listener.listen(0).unwrap();
+        let address = listener.local_addr().unwrap().as_socket().unwrap();
+        let mut taken = Vec::new();
+        while let Ok(Ok(socket)) = tokio::time::timeout(Duration::from_millis(100), TcpStream::connect(address)).await {
+            taken.push(socket);
+        }
+        (address, taken, listener)
+    }
+
+    #[tokio::test]
+    async fn an_address_that_does_not_answer_leaves_time_for_the_others_of_the_name() {
+        let (silent, _taken, _listener) = silent_address().await;
+        let live = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = live.local_addr().unwrap();
+        let refused = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+        let limit = Duration::from_millis(300);
+        let found = [silent, refused, address];
+        let attempt = first_that_answers(&found, limit);
+        let socket = tokio::time::timeout(limit, attempt).await.expect("there is time for all of them").unwrap();
+        assert_eq!(socket.peer_addr().unwrap(), address);
+        let error = first_that_answers(&[refused, silent], limit).await.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut, "{error}");
+        assert!(first_that_answers(&[], limit).await.is_err());
     }
 
     #[tokio::test]

@@ -43,6 +43,7 @@ mod keys;
 mod login;
 mod masks;
 mod model;
+mod moved_name;
 mod nullability;
 mod odd_types;
 mod options;

@@ -19,6 +19,7 @@ pub struct Network {
     allowed: Arc<Semaphore>,
     behind: watch::Sender<Server>,
     fault: watch::Sender<Fault>,
+    port: u16,
 }
 
 /// What becomes of the connections that there are. Later ones are new.
@@ -34,7 +35,12 @@ impl Network {
     /// Puts itself between capture and the source of a scenario, before capture is started. Nothing that the server sends comes
     /// through until it is allowed.
     pub async fn before_source(scenario: &mut Scenario) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        Self::at(scenario, "127.0.0.1", 0).await
+    }
+
+    /// The same at this address; port 0 is any that is free.
+    pub async fn at(scenario: &mut Scenario, host: &str, port: u16) -> Self {
+        let listener = TcpListener::bind((host, port)).await.expect("a free port");
         let address = listener.local_addr().expect("an address");
         let allowed = Arc::new(Semaphore::new(0));
         let fault = watch::Sender::new(Fault::Cut);
@@ -42,7 +48,12 @@ impl Network {
         tokio::spawn(accept(listener, server, Arc::clone(&allowed), fault.clone()));
         scenario.settings.set("source.host", address.ip().to_string());
         scenario.settings.set("source.port", i64::from(address.port()));
-        Self { allowed, behind, fault }
+        Self { allowed, behind, fault, port: address.port() }
+    }
+
+    /// Where it listens.
+    pub const fn port(&self) -> u16 {
+        self.port
     }
 
     /// New connections lead to another server, as an address does that a failover moves.

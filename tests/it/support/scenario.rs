@@ -45,6 +45,8 @@ pub struct Scenario {
     pub target: Client,
     /// What both halves are configured with; change it before starting them.
     pub settings: Settings,
+    /// What both halves are run by.
+    pub program: PathBuf,
     folder: TempDir,
 }
 
@@ -71,6 +73,7 @@ impl Scenario {
             source: ok(source.connect(&name, &parts.user, &parts.password).await),
             target: ok(target.connect(&name, &parts.user, &parts.password).await),
             settings,
+            program: PathBuf::from(env!("CARGO_BIN_EXE_walrelay")),
             folder: tempfile::Builder::new().prefix("walrelay-it-").tempdir().expect("a folder for the test"),
             parts: parts.clone(),
             name,
@@ -176,7 +179,7 @@ impl Scenario {
         let config = self.folder.path().join(format!("{name}.toml"));
         ok(settings.write(&config));
         let http = settings.text(&format!("http.{half}")).to_owned();
-        ok(Half { name: half, program: program(), config, log: self.log(name), http }.spawn())
+        ok(Half { name: half, program: self.program.clone(), config, log: self.log(name), http }.spawn())
     }
 
     /// Starts another capture beside the scenario's, with settings and a log of its own, and waits until it streams.
@@ -184,7 +187,8 @@ impl Scenario {
         let config = self.folder.path().join(format!("{name}.toml"));
         ok(settings.write(&config));
         let http = settings.text("http.capture").to_owned();
-        let mut process = ok(Half { name: "capture", program: program(), config, log: self.log(name), http }.spawn());
+        let mut process =
+            ok(Half { name: "capture", program: self.program.clone(), config, log: self.log(name), http }.spawn());
         Self::await_streaming(&mut process).await;
         process
     }
@@ -230,7 +234,7 @@ impl Scenario {
     fn spawn(&self, name: &'static str) -> Process {
         let half = Half {
             name,
-            program: program(),
+            program: self.program.clone(),
             config: self.write_settings(),
             log: self.log(name),
             http: self.settings.text(&format!("http.{name}")).to_owned(),
@@ -247,7 +251,7 @@ impl Scenario {
 
     /// Runs another subcommand to its end.
     pub fn run(&self, arguments: &[&str]) -> Outcome {
-        let output = Command::new(program())
+        let output = Command::new(&self.program)
             .args(arguments)
             .arg("--config")
             .arg(self.write_settings())
@@ -406,10 +410,6 @@ async fn value(client: &Client, sql: &str) -> Option<String> {
         tokio_postgres::SimpleQueryMessage::Row(row) => Some(row.get(0).map(str::to_owned)),
         _ => None,
     })?
-}
-
-fn program() -> PathBuf {
-    PathBuf::from(env!("CARGO_BIN_EXE_walrelay"))
 }
 
 fn print_tail(log: &Path) {
