@@ -10,7 +10,7 @@ use std::{
     fmt,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, AtomicI64, Ordering},
+        atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering},
     },
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
@@ -51,8 +51,8 @@ struct Inner {
     silence: Duration,
     born: Instant,
     started: AtomicBool,
-    /// Milliseconds since the Unix epoch; 0: never.
-    heard_ms: AtomicI64,
+    /// Milliseconds since `born`, and one more; 0: never. Not by the wall clock, which may be set.
+    heard_ms: AtomicU64,
     /// Commit time of the oldest event that is not through yet, in milliseconds since the Unix epoch; `CAUGHT_UP`: none.
     behind_ms: AtomicI64,
     /// Set and read rarely.
@@ -114,7 +114,7 @@ impl Health {
             silence,
             born: Instant::now(),
             started: AtomicBool::new(false),
-            heard_ms: AtomicI64::new(0),
+            heard_ms: AtomicU64::new(0),
             behind_ms: AtomicI64::new(CAUGHT_UP),
             text: Mutex::new(text),
         }))
@@ -128,7 +128,8 @@ impl Health {
 
     /// A sign of life from the server came now.
     pub fn heard(&self) {
-        self.0.heard_ms.store(unix_ms(), Ordering::Relaxed);
+        let now = u64::try_from(self.0.born.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.0.heard_ms.store(now.saturating_add(1), Ordering::Relaxed);
     }
 
     /// The oldest event that is not through yet was committed at this time (milliseconds since the Unix epoch).
@@ -202,12 +203,13 @@ impl Health {
     /// The present state.
     #[must_use]
     pub fn snapshot(&self) -> Snapshot {
-        self.snapshot_at(unix_ms())
+        self.snapshot_at(self.0.born.elapsed(), unix_ms())
     }
 
-    fn snapshot_at(&self, now_ms: i64) -> Snapshot {
-        let heard_ms = self.0.heard_ms.load(Ordering::Relaxed);
-        let silent_for = (heard_ms != 0).then(|| since(heard_ms, now_ms));
+    /// The state at a time since the half was born, which is a moment of the wall clock.
+    fn snapshot_at(&self, uptime: Duration, now_ms: i64) -> Snapshot {
+        let heard = self.0.heard_ms.load(Ordering::Relaxed).checked_sub(1).map(Duration::from_millis);
+        let silent_for = heard.map(|heard| uptime.saturating_sub(heard));
         let (phase, retrying, stopped, waiting, notes) = {
             let text = self.text();
             let waiting = text.waiting.iter().map(|(reason, since)| (reason.clone(), since.elapsed())).collect();
@@ -223,7 +225,7 @@ impl Health {
             notes,
             silent_for,
             lag: silent_for.map(|silent| self.lag(silent, now_ms)),
-            uptime: self.0.born.elapsed(),
+            uptime,
             unready: Vec::new(),
         };
         snapshot.unready = self.unready(&snapshot);
@@ -276,11 +278,15 @@ mod tests {
 
     const SILENCE: Duration = Duration::from_mins(1);
 
-    fn started() -> (Health, i64) {
+    /// A moment of the wall clock.
+    const NOW: i64 = 1_700_000_000_000;
+
+    /// A half that has started, and when.
+    fn started() -> (Health, Duration) {
         let health = Health::new(Half::Capture, SILENCE);
         health.set_started();
         let heard = health.0.heard_ms.load(Ordering::Relaxed);
-        (health, heard)
+        (health, Duration::from_millis(heard - 1))
     }
 
     #[test]
@@ -296,23 +302,35 @@ mod tests {
     #[test]
     fn silence_makes_it_unready_and_counts_as_lag() {
         let (health, heard) = started();
-        let at_limit = health.snapshot_at(heard + 60_000);
+        let at_limit = health.snapshot_at(heard + SILENCE, NOW);
         assert!(at_limit.is_ready());
         assert_eq!(at_limit.lag, Some(Duration::ZERO));
-        let after = health.snapshot_at(heard + 61_000);
+        let after = health.snapshot_at(heard + Duration::from_secs(61), NOW);
         assert_eq!(after.unready, ["nothing heard for 61 s"]);
         assert_eq!(after.lag, Some(Duration::from_secs(61)));
     }
 
     #[test]
+    fn a_wall_clock_that_is_set_makes_no_silence_and_hides_none() {
+        let (health, heard) = started();
+        for now in [NOW, NOW + 86_400_000, NOW - 86_400_000, 0] {
+            let soon = health.snapshot_at(heard + Duration::from_secs(1), now);
+            assert!(soon.is_ready() && soon.lag == Some(Duration::ZERO), "{soon:?}");
+            let late = health.snapshot_at(heard + Duration::from_secs(61), now);
+            assert_eq!(late.silent_for, Some(Duration::from_secs(61)), "at {now}");
+            assert!(!late.is_ready());
+        }
+    }
+
+    #[test]
     fn lag_is_measured_from_the_commit_time() {
         let (health, heard) = started();
-        health.behind_since(heard - 5_000);
-        assert_eq!(health.snapshot_at(heard).lag, Some(Duration::from_secs(5)));
-        health.behind_since(heard + 5_000);
-        assert_eq!(health.snapshot_at(heard).lag, Some(Duration::ZERO), "the source's clock is ahead");
+        health.behind_since(NOW - 5_000);
+        assert_eq!(health.snapshot_at(heard, NOW).lag, Some(Duration::from_secs(5)));
+        health.behind_since(NOW + 5_000);
+        assert_eq!(health.snapshot_at(heard, NOW).lag, Some(Duration::ZERO), "the source's clock is ahead");
         health.caught_up();
-        assert_eq!(health.snapshot_at(heard).lag, Some(Duration::ZERO));
+        assert_eq!(health.snapshot_at(heard, NOW).lag, Some(Duration::ZERO));
     }
 
     #[test]

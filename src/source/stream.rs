@@ -128,7 +128,7 @@ pub fn spawn(
 ) -> (mpsc::Receiver<Result<Batch, Error>>, StreamHandle) {
     let (batches, receiver) = mpsc::channel(CHANNEL_SLOTS);
     let buffer_bytes = settings.buffer_bytes.clamp(1, u32::MAX as usize);
-    let status = Arc::new(StreamStatus::new(stream.start, unix_us() / 1000, buffer_bytes));
+    let status = Arc::new(StreamStatus::new(stream.start, buffer_bytes));
     let stop = CancellationToken::new();
     let confirmed = *flush.borrow();
     let now = Instant::now();
@@ -544,7 +544,6 @@ impl Task {
     fn heard(&mut self) {
         self.listening_since = Instant::now();
         self.asked = false;
-        self.status.last_heard_ms.store(unix_us() / 1000, Ordering::Relaxed);
     }
 
     fn heard_positions(&mut self, received: Lsn, wal_end: Lsn) {

@@ -2,7 +2,7 @@
 
 use std::sync::{
     Arc, Mutex, PoisonError,
-    atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering},
+    atomic::{AtomicBool, AtomicU64, Ordering},
 };
 
 use tokio::sync::Semaphore;
@@ -13,7 +13,6 @@ use crate::lsn::Lsn;
 /// The stream's task writes it, others read.
 #[derive(Debug)]
 pub struct StreamStatus {
-    pub(super) last_heard_ms: AtomicI64,
     pub(super) received: AtomicU64,
     pub(super) server_wal_end: AtomicU64,
     pub(super) confirmed: AtomicU64,
@@ -24,10 +23,9 @@ pub struct StreamStatus {
 }
 
 impl StreamStatus {
-    /// A stream that begins at `start`, at this time in milliseconds since the Unix epoch.
-    pub(super) fn new(start: Lsn, now_ms: i64, buffer_bytes: usize) -> Self {
+    /// A stream that begins at `start`.
+    pub(super) fn new(start: Lsn, buffer_bytes: usize) -> Self {
         Self {
-            last_heard_ms: AtomicI64::new(now_ms),
             received: AtomicU64::new(start.0),
             server_wal_end: AtomicU64::new(start.0),
             confirmed: AtomicU64::new(start.0),
@@ -46,12 +44,6 @@ impl StreamStatus {
 
     pub(super) fn spools(&self, held: Held) {
         *self.spooled.lock().unwrap_or_else(PoisonError::into_inner) = held;
-    }
-
-    /// When the server last sent anything, in milliseconds since the Unix epoch.
-    #[must_use]
-    pub fn last_heard_ms(&self) -> i64 {
-        self.last_heard_ms.load(Ordering::Relaxed)
     }
 
     /// Highest WAL position received.
