@@ -276,10 +276,14 @@ impl<'a> Record<'a> {
     }
 }
 
+/// Bytes that an empty [`RecordBuf`] keeps at most.
+const KEPT: usize = 8 << 20;
+
 impl RecordBuf {
-    /// Empties it, keeping its memory.
+    /// Empties it, keeping its memory, but for what a huge record took.
     pub fn clear(&mut self) {
         self.bytes.clear();
+        self.bytes.shrink_to(KEPT);
         self.records.clear();
         self.headers.clear();
     }

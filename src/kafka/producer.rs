@@ -4,7 +4,14 @@
 //! `enable.gapless.guarantee` are on, nothing expires, and any failed delivery ends the producer. A time-out means
 //! "unknown", not "not written", so the wiring starts again from its recorded position.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 
 use rdkafka::{
     ClientContext, Message,
@@ -66,6 +73,29 @@ pub trait DeliveryObserver: Send + Sync + 'static {
 pub(super) struct Context<O> {
     pub(super) log: ClientLog,
     observer: O,
+    queued: Queued,
+}
+
+/// Bytes of records that are not reported yet. librdkafka's own bound takes no record that is larger than the bound, ever.
+#[derive(Debug)]
+struct Queued {
+    bytes: AtomicUsize,
+    limit: usize,
+}
+
+impl Queued {
+    /// Whether there is room; one record that is larger than all of it takes all of it.
+    fn take(&self, size: usize) -> bool {
+        let more = |bytes: usize| {
+            let more = bytes.saturating_add(size);
+            (bytes == 0 || more <= self.limit).then_some(more)
+        };
+        self.bytes.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).is_ok()
+    }
+
+    fn give_back(&self, size: usize) {
+        self.bytes.fetch_sub(size, Ordering::Relaxed);
+    }
 }
 
 impl<O: DeliveryObserver> ClientContext for Context<O> {
@@ -87,6 +117,7 @@ impl<O: DeliveryObserver> ProducerContext for Context<O> {
             Err((error, message)) => (message, Some(error)),
         };
         let (topic, partition, offset) = (message.topic(), message.partition(), message.offset());
+        self.queued.give_back(message.key_len() + message.payload_len());
         let error = error.map(|source| Error::Delivery { topic: topic.to_owned(), partition, source: source.clone() });
         self.observer.delivered(Delivery { token, topic, partition, offset, error });
     }
@@ -94,6 +125,9 @@ impl<O: DeliveryObserver> ProducerContext for Context<O> {
 
 /// Bytes of the queue per record at least: small records are bounded by their number.
 const RECORD_SHARE: usize = 512;
+
+/// The largest bound in KiB that librdkafka knows: the bytes are bounded here.
+const UNBOUNDED: &str = "2147483647";
 
 /// Sends records; reports go to the [`DeliveryObserver`].
 pub struct Producer<O: DeliveryObserver> {
@@ -113,7 +147,7 @@ impl<O: DeliveryObserver> Producer<O> {
             .set("compression.type", &own.compression)
             // librdkafka keeps some 200 bytes besides each record, which its bound in bytes leaves out.
             .set("queue.buffering.max.messages", (own.queue_bytes / RECORD_SHARE).max(1000).to_string())
-            .set("queue.buffering.max.kbytes", (own.queue_bytes / 1024).max(1024).to_string())
+            .set("queue.buffering.max.kbytes", UNBOUNDED)
             // The topic's own limit is checked before a record gets here.
             .set("message.max.bytes", "1000000000")
             .set("partitioner", "murmur2_random");
@@ -129,7 +163,8 @@ impl<O: DeliveryObserver> Producer<O> {
         if let Some(transactional) = &own.transactional {
             transactional.set(&mut config);
         }
-        let context = Context { log: ClientLog::default(), observer };
+        let queued = Queued { bytes: AtomicUsize::new(0), limit: own.queue_bytes.max(1 << 20) };
+        let context = Context { log: ClientLog::default(), observer, queued };
         let inner = config
             .create_with_context(context)
             .map_err(|source| Error::Configuration { reason: source.to_string() })?;
@@ -138,6 +173,11 @@ impl<O: DeliveryObserver> Producer<O> {
 
     /// Hands a record over; `false` when the queue is full and the caller has to wait for deliveries (trap T76).
     pub fn try_send(&self, topic: &str, record: &Record<'_>, token: usize) -> Result<bool, Error> {
+        let size = record.key.map_or(0, <[u8]>::len) + record.value.map_or(0, <[u8]>::len);
+        let queued = &self.inner.context().queued;
+        if !queued.take(size) {
+            return Ok(false);
+        }
         let mut base: BaseRecord<'_, [u8], [u8], usize> = BaseRecord::with_opaque_to(topic, token);
         base.key = record.key;
         base.payload = record.value;
@@ -150,10 +190,15 @@ impl<O: DeliveryObserver> Producer<O> {
             }
             base.headers = Some(owned);
         }
-        match self.inner.send(base) {
+        let sent = self.inner.send(base).map_err(|(error, _)| error);
+        if sent.is_err() {
+            // Of this one nothing will be reported.
+            queued.give_back(size);
+        }
+        match sent {
             Ok(()) => Ok(true),
-            Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), _)) => Ok(false),
-            Err((source, _)) => Err(Error::Produce { topic: topic.to_owned(), source }),
+            Err(KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull)) => Ok(false),
+            Err(source) => Err(Error::Produce { topic: topic.to_owned(), source }),
         }
     }
 
@@ -185,5 +230,23 @@ impl<O: DeliveryObserver> Producer<O> {
     #[must_use]
     pub fn observer(&self) -> &O {
         &self.inner.context().observer
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_record_that_is_larger_than_the_queue_passes_alone() {
+        let queued = Queued { bytes: AtomicUsize::new(0), limit: 100 };
+        assert!(queued.take(60) && queued.take(40) && !queued.take(1));
+        queued.give_back(60);
+        assert!(!queued.take(1000) && queued.take(60));
+        queued.give_back(60);
+        queued.give_back(40);
+        assert!(queued.take(1000) && !queued.take(1));
+        queued.give_back(1000);
+        assert!(queued.take(1));
     }
 }

@@ -11,6 +11,8 @@ use crate::postgres::{ServerError, transport::Transport};
 const READ_CHUNK: usize = 256 * 1024;
 /// Below this much room a new buffer is taken, so that reads do not become tiny at the end of one.
 const LEAST_READ: usize = READ_CHUNK / 8;
+/// A message beyond this has a buffer that goes with it.
+const LARGE: usize = 4 * READ_CHUNK;
 /// PostgreSQL builds no message above its allocation limit of 1 GB; a longer one is a broken length.
 const MAX_LENGTH: usize = 0x4000_0000;
 /// Type byte and length.
@@ -70,6 +72,10 @@ impl Wire {
             return Ok(None);
         }
         let whole = self.inbox.split_to(total);
+        if total > LARGE {
+            // Else the buffer would be read into again, and never be as small as before.
+            self.inbox = BytesMut::from(&self.inbox[..]);
+        }
         Ok(whole.first().copied().map(|tag| RawFrame { tag, whole }))
     }
 

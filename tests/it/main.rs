@@ -40,6 +40,7 @@ mod incompatible;
 mod joining;
 mod key_columns;
 mod keys;
+mod large_messages;
 mod login;
 mod masks;
 mod model;

@@ -41,7 +41,10 @@ impl Messages {
         let (Some(topic), Some(plan)) = (self.topic.clone(), self.plan.clone()) else { return Ok(()) };
         self.records.clear();
         encoder.encode_message(&plan, meta, event, message, &mut self.records);
-        match self.publisher.send(scope, &topic, &self.records, unit).await {
+        let sent = self.publisher.send(scope, &topic, &self.records, unit).await;
+        // The next one may never come.
+        self.records.clear();
+        match sent {
             Err(error) if error.is_of_one_row() => {
                 let position = Position { epoch: meta.epoch, commit: meta.commit, ordinal: event.ordinal };
                 self.stop(position, &error).await
