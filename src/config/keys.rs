@@ -29,7 +29,12 @@ pub const KEYS: &[Key] = &[
     key("source.ssl_root_cert", Kind::File, None, "PEM file of trusted authorities; else the system's."),
     key("source.ssl_cert", Kind::File, None, "PEM file of the client certificate."),
     key("source.ssl_key", Kind::File, None, "PEM file of the client certificate's key."),
-    key("source.connect_timeout", Kind::Period, Some("\"10s\""), "Time limit of a connection attempt."),
+    key(
+        "source.connect_timeout",
+        Kind::Period,
+        Some("\"10s\""),
+        "Time limit of a connection attempt; also the silence after which the server is asked, on another connection, whether it works on an answer still.",
+    ),
     key("capture.slot", Kind::Text(rule::slot), Some("\"walrelay\""), "Replication slot; created when missing."),
     key("capture.publication", Kind::Text(rule::identifier), Some("\"walrelay\""), "Publication that has the tables."),
     key(
@@ -497,7 +502,12 @@ pub const KEYS: &[Key] = &[
     key("target.ssl_root_cert", Kind::File, None, "PEM file of trusted authorities; else the system's."),
     key("target.ssl_cert", Kind::File, None, "PEM file of the client certificate."),
     key("target.ssl_key", Kind::File, None, "PEM file of the client certificate's key."),
-    key("target.connect_timeout", Kind::Period, Some("\"10s\""), "Time limit of a connection attempt."),
+    key(
+        "target.connect_timeout",
+        Kind::Period,
+        Some("\"10s\""),
+        "Time limit of a connection attempt; also the silence after which the server is asked, on another connection, whether it works on an answer still.",
+    ),
     key(
         "apply.group",
         Kind::Text(rule::text),

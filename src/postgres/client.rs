@@ -4,12 +4,23 @@ use std::{
     error::Error as _,
     io,
     ops::{Deref, DerefMut},
+    sync::Arc,
+    time::Duration,
 };
 
-use tokio_postgres::{Config, NoTls};
+use tokio_postgres::{Config, Connection, NoTls, tls::NoTlsStream};
 use tokio_util::task::AbortOnDropHandle;
 
-use super::{error::Error, session, settings::Settings, transport};
+use super::{
+    error::Error,
+    session,
+    settings::Settings,
+    transport::{self, Transport},
+    watched::{Finding, Pulse, Watched},
+};
+
+/// `application_name` of the connections that ask after another one.
+const ASKS: &str = "walrelay asks";
 
 /// A session with pinned settings; derefs to the client of tokio-postgres.
 ///
@@ -45,23 +56,87 @@ pub async fn connect_with(
 }
 
 async fn log_in(settings: &Settings, application_name: &str, extra: &[(&str, &str)]) -> Result<Client, Error> {
-    let transport = transport::Transport::connect(settings).await?;
+    let (client, connection, pulse) = open(settings, application_name, extra).await?;
+    // Left to itself it would read what is left of an answer to its end.
+    let connection = AbortOnDropHandle::new(tokio::spawn(connection));
+    let (server_version, pid) = identity(&client).await?;
+    let address = settings.address();
+    let connection = AbortOnDropHandle::new(tokio::spawn(attend(connection, pulse, settings.clone(), pid)));
+    Ok(Client { session: client, connection, server_version, address })
+}
+
+type Driver = Connection<Watched<Transport>, NoTlsStream>;
+
+async fn open(
+    settings: &Settings,
+    application_name: &str,
+    extra: &[(&str, &str)],
+) -> Result<(tokio_postgres::Client, Driver, Arc<Pulse>), Error> {
+    let transport = Transport::connect(settings).await?;
     let mut config = Config::new();
     config.user(&settings.user).dbname(&settings.database).application_name(application_name);
     config.options(session::options(extra)).ssl_mode(tokio_postgres::config::SslMode::Disable);
     if let Some(password) = &settings.password {
         config.password(password.read()?);
     }
+    let (transport, pulse) = Watched::new(transport);
     let connected = config.connect_raw(transport, NoTls).await;
     let (client, connection) = connected.map_err(|error| login_error(settings, error))?;
-    // Left to itself it would read what is left of an answer to its end.
-    let connection = AbortOnDropHandle::new(tokio::spawn(async move {
-        if let Err(error) = connection.await {
+    Ok((client, connection, pulse))
+}
+
+/// Lets the connection work until it ends, or nothing is to be expected of it any longer.
+async fn attend(
+    connection: AbortOnDropHandle<Result<(), tokio_postgres::Error>>,
+    pulse: Arc<Pulse>,
+    settings: Settings,
+    pid: i32,
+) {
+    let least = Duration::from_secs(settings.connect_timeout_seconds);
+    tokio::select! {
+        ended = connection => if let Ok(Err(error)) = ended {
             tracing::debug!(%error, "connection ended");
+        },
+        reason = pulse.until_lost(least, || ask_after(&settings, pid)) => {
+            tracing::warn!(address = settings.address(), pid, reason, "an answer does not come: the connection is given up");
         }
-    }));
-    let server_version = server_version(&client).await?;
-    Ok(Client { session: client, connection, server_version, address: settings.address() })
+    }
+}
+
+/// What becomes of the session of this process.
+async fn ask_after(settings: &Settings, pid: i32) -> Finding {
+    match state_of(settings, pid).await {
+        Ok(None) => Finding::Doubtful("the server has no such session any more"),
+        Ok(Some(State { state: Some(state), .. })) if state.starts_with("idle") => {
+            Finding::Doubtful("the server has answered, or was never asked")
+        }
+        Ok(Some(State { waits_for: Some(event), .. })) if event == "ClientWrite" => {
+            Finding::Doubtful("what the server sends does not get here")
+        }
+        Ok(Some(_)) => Finding::Works,
+        Err(error) if error.server_error().is_some() => Finding::Unknown,
+        Err(_) => Finding::Doubtful("the server is not to be reached either"),
+    }
+}
+
+/// What the server shows of a session.
+struct State {
+    state: Option<String>,
+    waits_for: Option<String>,
+}
+
+/// Asked by a connection of its own.
+async fn state_of(settings: &Settings, pid: i32) -> Result<Option<State>, Error> {
+    let failed = |error| Error::statement("asking after a session", error);
+    let attempt = async {
+        let (client, connection, _) = open(settings, ASKS, &[]).await?;
+        let _connection = AbortOnDropHandle::new(tokio::spawn(connection));
+        let sql = "SELECT state, wait_event FROM pg_catalog.pg_stat_activity WHERE pid = $1";
+        let Some(row) = client.query_opt(sql, &[&pid]).await.map_err(failed)? else { return Ok(None) };
+        let state = State { state: row.try_get(0).map_err(failed)?, waits_for: row.try_get(1).map_err(failed)? };
+        Ok(Some(state))
+    };
+    transport::within_connect_timeout(settings, attempt).await
 }
 
 impl Client {
@@ -99,11 +174,13 @@ impl DerefMut for Client {
     }
 }
 
-async fn server_version(client: &tokio_postgres::Client) -> Result<u32, Error> {
-    let doing = "reading the server version";
-    let row = client.query_one("SELECT current_setting('server_version_num')::int", &[]).await;
-    let version: i32 = row.and_then(|row| row.try_get(0)).map_err(|error| Error::statement(doing, error))?;
-    Ok(version.unsigned_abs())
+/// The server's version, and the process id of the session there.
+async fn identity(client: &tokio_postgres::Client) -> Result<(u32, i32), Error> {
+    let failed = |error| Error::statement("reading the server version", error);
+    let sql = "SELECT current_setting('server_version_num')::int, pg_backend_pid()";
+    let row = client.query_one(sql, &[]).await.map_err(failed)?;
+    let version: i32 = row.try_get(0).map_err(failed)?;
+    Ok((version.unsigned_abs(), row.try_get(1).map_err(failed)?))
 }
 
 fn login_error(settings: &Settings, error: tokio_postgres::Error) -> Error {

@@ -1,7 +1,7 @@
 //! How to reach a PostgreSQL server: settings, TLS, an ordinary connection, and what its errors mean. Both ends use it.
 //!
 //! ```text
-//! settings ─► transport (TCP, keep-alive, SSLRequest, rustls by tls) ─► client    tokio-postgres on that transport
+//! settings ─► transport (TCP, keep-alive, SSLRequest, rustls by tls) ─► client    tokio-postgres on that transport, watched
 //!                                                                   └─► source's replication client
 //! sqlstate ─► server_error ─► error      what the server said, and whether another attempt can help
 //! ```
@@ -16,6 +16,7 @@ pub mod settings;
 pub mod sqlstate;
 pub mod tls;
 pub mod transport;
+mod watched;
 
 pub use client::{Client, connect};
 pub use error::Error;

@@ -24,6 +24,9 @@ use crate::{
 /// `application_name` of the replication connection, by which a predecessor's walsender is known (trap T14).
 pub const APPLICATION_NAME: &str = "walrelay capture";
 
+/// How long a command may take that waits for no transaction.
+const ANSWER_LIMIT: Duration = Duration::from_mins(1);
+
 /// The first server version that sends nothing of a transaction without events.
 const TELLS_NO_EMPTY: u32 = 150_000;
 
@@ -123,12 +126,10 @@ impl ReplicationConnection {
     ) -> Result<CreatedSlot, Error> {
         let sql = command::create_slot(slot, options, self.server_version);
         let doing = format!("creating slot {slot}");
-        let creation = self.query(&doing, &sql);
-        let Ok(rows) = tokio::time::timeout(limit, creation).await else {
-            self.cancel().await;
-            return Err(Error::SlotCreationTimeout { slot: slot.to_owned(), limit });
+        let rows = match self.query_within(&doing, &sql, limit).await {
+            Err(Error::Unanswered { .. }) => return Err(Error::SlotCreationTimeout { slot: slot.to_owned(), limit }),
+            rows => rows?,
         };
-        let rows = rows?;
         let consistent_point = rows.first("consistent_point").and_then(|text| text.parse().ok());
         let consistent_point = consistent_point
             .ok_or_else(|| self.wire.protocol("CREATE_REPLICATION_SLOT returned no consistent point"))?;
@@ -174,25 +175,34 @@ impl ReplicationConnection {
     ) -> Result<ReplicationStream, Error> {
         let sender_timeout = self.sender_timeout().await?;
         let sql = command::start_replication(slot, start, publications, options);
-        self.send_query(&sql).await?;
+        let doing = format!("starting replication from slot {slot}");
+        let Ok(begun) = tokio::time::timeout(ANSWER_LIMIT, self.begin_copy(&doing, &sql)).await else {
+            return Err(self.unanswered(&doing, ANSWER_LIMIT));
+        };
+        begun?;
+        Ok(ReplicationStream {
+            wire: self.wire,
+            settings: self.settings,
+            slot: slot.to_owned(),
+            start,
+            sender_timeout,
+            streams: options.streaming != Streaming::Off,
+            tells_empty: self.server_version < TELLS_NO_EMPTY,
+        })
+    }
+
+    /// Runs a command that is answered by the begin of a copy in both directions.
+    async fn begin_copy(&mut self, doing: &str, sql: &str) -> Result<(), Error> {
+        self.send_query(sql).await?;
         loop {
             let frame = self.wire.next().await?;
             if frame.tag == b'W' {
-                return Ok(ReplicationStream {
-                    wire: self.wire,
-                    settings: self.settings,
-                    slot: slot.to_owned(),
-                    start,
-                    sender_timeout,
-                    streams: options.streaming != Streaming::Off,
-                    tells_empty: self.server_version < TELLS_NO_EMPTY,
-                });
+                return Ok(());
             }
             match self.wire.decode(frame)? {
                 Message::ErrorResponse(body) => {
                     let source = Box::new(ServerError::from_fields(body.fields()));
-                    let doing = format!("starting replication from slot {slot}");
-                    return Err(postgres::Error::Statement { doing, source }.into());
+                    return Err(postgres::Error::Statement { doing: doing.to_owned(), source }.into());
                 }
                 Message::NoticeResponse(_) | Message::ParameterStatus(_) => {}
                 _ => return Err(self.wire.protocol("START_REPLICATION was not answered by a copy")),
@@ -241,17 +251,33 @@ impl ReplicationConnection {
         if self.abandoned {
             return Err(self.wire.protocol("the command before was abandoned"));
         }
+        self.abandoned = true;
         let mut out = BytesMut::new();
         frontend::query(sql, &mut out).map_err(|error| self.wire.protocol(error.to_string()))?;
         self.wire.send(&out).await
     }
 
     async fn query(&mut self, doing: &str, sql: &str) -> Result<SimpleRows, Error> {
-        self.send_query(sql).await?;
-        self.abandoned = true;
-        let result = self.answer(doing).await?;
-        self.abandoned = false;
-        result.map_err(Into::into)
+        self.query_within(doing, sql, ANSWER_LIMIT).await
+    }
+
+    /// When the limit is over the command is cancelled, so that the server does not do later what nobody waits for.
+    async fn query_within(&mut self, doing: &str, sql: &str, limit: Duration) -> Result<SimpleRows, Error> {
+        let answered = async {
+            self.send_query(sql).await?;
+            let result = self.answer(doing).await?;
+            self.abandoned = false;
+            result.map_err(Into::into)
+        };
+        if let Ok(answer) = tokio::time::timeout(limit, answered).await {
+            return answer;
+        }
+        self.cancel().await;
+        Err(self.unanswered(doing, limit))
+    }
+
+    fn unanswered(&self, doing: &str, limit: Duration) -> Error {
+        Error::Unanswered { address: self.wire.address().to_owned(), doing: doing.to_owned(), limit }
     }
 
     /// Reads up to ReadyForQuery; the inner error is the server's, after which the connection can go on.

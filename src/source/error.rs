@@ -51,6 +51,16 @@ pub enum Error {
         /// The limit.
         limit: Duration,
     },
+    /// A command was not answered.
+    #[error("{doing} was not answered by {address} within {} s", limit.as_secs())]
+    Unanswered {
+        /// `host:port`.
+        address: String,
+        /// What was tried, as a noun phrase.
+        doing: String,
+        /// The limit.
+        limit: Duration,
+    },
     /// The server does not take what we send.
     #[error("{address} did not take a status update for slot {slot} within {} s", limit.as_secs())]
     Stuck {
@@ -316,6 +326,7 @@ impl Classify for Error {
             | Self::Closed { .. }
             | Self::Ended { .. }
             | Self::Silent { .. }
+            | Self::Unanswered { .. }
             | Self::Stuck { .. }
             | Self::Spool { .. }
             | Self::SlotCreationTimeout { .. }

@@ -157,3 +157,31 @@ async fn a_password_that_is_replaced_in_its_file_lets_the_same_process_in() {
     assert!(!scenario.log_text("capture").contains("hunter"), "the password is in the log");
     capture.check_alive().unwrap_or_else(|error| panic!("{error}"));
 }
+
+/// Trap T15: while a snapshot is read nothing streams, and no statement has a limit. The server is asked whether it has the session still.
+#[tokio::test(flavor = "multi_thread")]
+async fn connections_that_fall_silent_while_a_snapshot_is_read_are_given_up() {
+    let mut scenario = Scenario::new("silent_snapshot").await;
+    scenario.settings.set("source.connect_timeout", "1s");
+    let fill = "CREATE TABLE things (id int PRIMARY KEY, body text);
+                INSERT INTO things SELECT i, repeat('x', 500) FROM generate_series(1, 40000) i";
+    scenario.source(fill).await;
+    let network = Network::before_source(&mut scenario).await;
+    network.allow(2_000_000);
+    let (mut capture, _apply) = (scenario.spawn_capture(), scenario.spawn_apply());
+    let copies = format!(
+        "SELECT count(*) FROM pg_stat_activity WHERE datname = '{}' AND query LIKE 'COPY%' AND wait_event = 'ClientWrite'",
+        scenario.name
+    );
+    let is_cut = async || scenario.source_value_as_superuser(&copies).await.is_some_and(|count| count != "0");
+    await_condition("a copy is under way", LIMIT, is_cut).await;
+    network.fall_silent();
+    network.open();
+    scenario.await_log(&mut capture, "an answer does not come").await;
+    scenario.source("DELETE FROM things WHERE id % 3 = 0; INSERT INTO things VALUES (0, 'new')").await;
+    scenario.await_equal("things").await;
+    let log = scenario.log_text("capture");
+    assert!(log.contains("the server has no such session any more"), "{log}");
+    capture.check_alive().unwrap_or_else(|error| panic!("{error}"));
+    scenario.verify();
+}
