@@ -12,8 +12,9 @@ const PUBLISHABLE: &str = "c.relkind IN ('r', 'p') AND c.relpersistence = 'p' AN
 #[must_use]
 pub fn tables(server_version: u32) -> String {
     if server_version < 150_000 {
-        // It knows neither schemas nor lists nor filters, and opens nothing for the view.
-        return "(SELECT c.oid AS relid, p.schemaname, p.tablename, NULL::text[] AS attnames, NULL::text AS rowfilter \
+        // It knows neither schemas nor lists nor filters, and opens nothing for the view. That has a partition twice which is listed beside
+        // its root.
+        return "(SELECT DISTINCT c.oid AS relid, p.schemaname, p.tablename, NULL::text[] AS attnames, NULL::text AS rowfilter \
                  FROM pg_publication_tables p JOIN pg_namespace n ON n.nspname = p.schemaname \
                  JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = p.tablename WHERE p.pubname = $1)"
             .to_owned();

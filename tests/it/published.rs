@@ -81,11 +81,14 @@ async fn a_publication_has_the_tables_that_the_server_says() {
             found.sort();
             let mut sorted = expected.clone();
             sorted.sort();
+            // Before 15 the view has a partition twice that is listed beside its root.
+            sorted.dedup();
             assert_eq!(found, sorted, "{what}, publish_via_partition_root = {root}");
             tables += found.len();
         }
     }
-    assert!(tables > 40, "{tables} tables were compared");
+    let least = if client.server_version() < 150_000 { 30 } else { 40 };
+    assert!(tables > least, "{tables} tables were compared");
 }
 
 /// Trap T34: columns and rows that are not wanted never come to Kafka, neither by the snapshot nor by the stream, and an update brings a row
@@ -107,6 +110,9 @@ async fn column_lists_and_row_filters_of_the_configuration_are_the_publications(
     scenario.source(&rows(1)).await;
     scenario.settings.set("capture.column_lists", table("public.users", "id, country, E-mail"));
     scenario.settings.set("capture.row_filters", table("public.orders", "region = 'eu' -- not the others"));
+    if are_refused_before_15(&scenario).await {
+        return;
+    }
     let mut capture = scenario.capture().await;
     let _apply = scenario.apply().await;
     scenario.source(&rows(11)).await;
@@ -160,6 +166,10 @@ async fn lists_and_filters_that_would_make_updates_fail_at_the_source_are_refuse
     let parts = "CREATE TABLE parts (id int, n int, PRIMARY KEY (id)) PARTITION BY RANGE (id);
         CREATE TABLE leaf PARTITION OF parts FOR VALUES FROM (0) TO (9); ALTER TABLE parts REPLICA IDENTITY FULL";
     scenario.source(parts).await;
+    scenario.settings.set("capture.row_filters", table("public.things", "id > 0"));
+    if are_refused_before_15(&scenario).await {
+        return;
+    }
     let none = toml::Table::new;
     for (lists, filters, reason) in [
         (table("public.things", "n, body"), none(), "lacks id of the replica identity"),
@@ -306,6 +316,9 @@ async fn a_publication_of_somebody_else_is_compared_with_lists_and_filters() {
     scenario.source(tables).await;
     let name = scenario.name.clone();
     scenario.settings.set("capture.column_lists", table("public.root", "id"));
+    if are_refused_before_15(&scenario).await {
+        return;
+    }
     let refused = async |scenario: &Scenario, reason: &str| {
         let report = check(scenario);
         assert!(report.contains(reason), "{reason}: {report}");
@@ -333,6 +346,20 @@ async fn a_publication_of_somebody_else_is_compared_with_lists_and_filters() {
     let _capture = scenario.spawn_capture();
     let told = async || scenario.page("capture", "/").await.contains("public.user");
     await_condition("the name is told", LIMIT, told).await;
+}
+
+/// Whether the server knows neither column lists nor row filters: then nothing is published without them, and `check` tells what to do.
+async fn are_refused_before_15(scenario: &Scenario) -> bool {
+    if !scenario.is_source_before(150_000).await {
+        return false;
+    }
+    let reason = "and the server knows neither before PostgreSQL 15";
+    let report = check(scenario);
+    let outcome = scenario.run_to_end("capture").await;
+    assert!(report.contains(reason), "{report}");
+    assert!(outcome.code == Some(3) && outcome.text.contains(reason), "{:?}: {}", outcome.code, outcome.text);
+    assert_eq!(scenario.source_value("SELECT count(*)::text FROM pg_publication").await.as_deref(), Some("0"));
+    true
 }
 
 /// What `walrelay check` says.

@@ -148,8 +148,8 @@ pub async fn published(session: &Session, publication: &str, only: &[TableName])
         return Err(Error::NoPublication(publication.to_owned()));
     }
     // Column lists and row filters exist from 15; through jsonb one statement serves every version. The list of a table
-    // without columns is null.
-    let sql = "SELECT schemaname::text, tablename::text,
+    // without columns is null. Before 15 the view has a partition twice that the publication lists beside its root.
+    let sql = "SELECT DISTINCT schemaname::text, tablename::text,
             ARRAY(SELECT jsonb_array_elements_text(nullif(to_jsonb(p) -> 'attnames', 'null'))), to_jsonb(p) ->> 'rowfilter'
         FROM pg_publication_tables p WHERE pubname = $1 ORDER BY 1, 2";
     let rows = client.query(sql, &[&publication]).await.map_err(session.failed(doing))?;

@@ -118,6 +118,12 @@ impl Scenario {
         self.target(sql).await;
     }
 
+    /// Whether the source is older than this version, as `server_version_num` has it.
+    pub async fn is_source_before(&self, version: u32) -> bool {
+        let known = self.source_value("SHOW server_version_num").await.and_then(|text| text.parse::<u32>().ok());
+        known.expect("a version") < version
+    }
+
     /// Waits until a table holds the same rows at both ends, compared here and not by walrelay.
     pub async fn await_equal(&self, table: &str) {
         let equal = self.becomes_equal(table).await;
