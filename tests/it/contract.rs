@@ -113,11 +113,12 @@ impl Comparison {
         await_confirmed(&scenario).await;
         capture.stop(LIMIT).await.unwrap_or_else(|error| panic!("{error}"));
         let written = Written::read(configuration, &scenario.name);
+        let tells_empty = scenario.is_source_before(150_000).await;
         let comparison = Self {
             scenario,
             lossless: configuration == "lossless",
             schemas: BTreeMap::new(),
-            places: Places::new(begun, milliseconds()),
+            places: Places::new(begun, milliseconds(), tells_empty),
             problems: Vec::new(),
         };
         comparison.compare(written).await;

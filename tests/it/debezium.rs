@@ -188,7 +188,11 @@ fn publish(scenario: &Scenario, written: &Written, ids: [u32; 2], partition: i32
 async fn debezium_s_own_topics_are_applied() {
     let scenario = Scenario::new("debezium").await;
     scenario.target(TYPES).await;
-    let written: Vec<Written> = data("debezium");
+    let mut written: Vec<Written> = data("debezium");
+    if scenario.is_source_before(150_000).await {
+        // The target's intervals end earlier.
+        written.retain(|written| written.table != "t_interval");
+    }
     let tables: Vec<Table> = written.iter().map(|written| data(&written.table)).collect();
     for table in &tables {
         scenario.target(&table.create()).await;

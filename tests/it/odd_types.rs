@@ -39,7 +39,7 @@ async fn arrives(name: &str, settings: &[(&str, &str)]) {
     // Debezium's forms lose what they have; the others have them anyway.
     scenario.settings.set("format.own_headers", true);
     scenario.both(TYPES).await;
-    let create = format!("CREATE TABLE odd ({TABLE})");
+    let create = scenario.spelt(&format!("CREATE TABLE odd ({TABLE})")).await;
     if settings.is_empty() {
         scenario.source(&create).await;
     } else {

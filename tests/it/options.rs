@@ -393,7 +393,8 @@ async fn ends_without_its_publication(scenario: &Scenario) {
     }
 }
 
-/// The publication that was there has what its predecessor lacks, above what may have been published under that.
+/// The publication that was there has what its predecessor lacks, above what may have been published under that. Before 15 the server begins
+/// the transaction before it looks for the publication, so that transaction may have been published already.
 #[tokio::test(flavor = "multi_thread")]
 async fn changes_that_were_made_without_the_publication_are_read_by_another_one_that_was_there() {
     let mut scenario = scenario("there", LOG).await;
@@ -401,6 +402,9 @@ async fn changes_that_were_made_without_the_publication_are_read_by_another_one_
     ends_without_its_publication(&scenario).await;
     scenario.settings.set("capture.publication", format!("{}_other", scenario.name));
     scenario.settings.set("capture.checkpoint_interval", "100ms");
+    if scenario.is_source_before(150_000).await {
+        return ends_without_its_publication(&scenario).await;
+    }
     let _capture = scenario.capture().await;
     scenario.source("INSERT INTO log VALUES ('d')").await;
     scenario.await_target(NOTES, "a b c d").await;

@@ -192,6 +192,9 @@ async fn judge_all(
     let mut generator = Generator::new(seed);
     generator.add_arrays();
     generator.add_nested(NESTED);
+    if scenario.is_source_before(150_000).await {
+        generator = generator.before_15();
+    }
     println!("{}", generator.definitions);
     scenario.both(&generator.definitions).await;
     scenario.source(&generator.functions).await;

@@ -218,6 +218,7 @@ async fn what_becomes_of_tables_while_their_snapshot_is_cut_is_seen() {
     let (mut scenario, network) = scenario("meanwhile", 1, 15_000_000).await;
     scenario.settings.set("capture.binary", false);
     let name = scenario.name.clone();
+    let shape = if scenario.is_source_before(150_000).await { "" } else { "(id, part, body) WHERE (id % 5 <> 0)" };
     let fill = format!(
         "CREATE TABLE a_rewritten (id int PRIMARY KEY, n int, body text);
          INSERT INTO a_rewritten SELECT i, 0, {LARGE_TEXT} FROM generate_series(1, 10000) i;
@@ -235,7 +236,7 @@ async fn what_becomes_of_tables_while_their_snapshot_is_cut_is_seen() {
          CREATE TABLE f_changed_and_cleared (id int PRIMARY KEY, n int, body text);
          INSERT INTO f_changed_and_cleared SELECT i, 0, {LARGE_TEXT} FROM generate_series(1, 200) i;
          CREATE PUBLICATION {name} FOR TABLE a_rewritten, b_cleared, c_altered, d_dropped, f_changed_and_cleared,
-            e_parts (id, part, body) WHERE (id % 5 <> 0) WITH (publish_via_partition_root = true)"
+            e_parts {shape} WITH (publish_via_partition_root = true)"
     );
     scenario.source(&fill).await;
     let mut capture = scenario.spawn_capture();
@@ -258,9 +259,10 @@ async fn what_becomes_of_tables_while_their_snapshot_is_cut_is_seen() {
     let mut apply = scenario.spawn_apply();
     settle(&scenario, &mut capture, &mut apply, &["a_rewritten", "b_cleared", "c_altered", "f_changed_and_cleared"])
         .await;
-    let digest = "SELECT count(*) || md5(string_agg(id || ' ' || part || ' ' || body, ',' ORDER BY id)) FROM e_parts WHERE id % 5 <> 0";
-    let expected = scenario.source_value(digest).await.expect("rows");
-    scenario.await_target(digest, &expected).await;
+    let digest = "SELECT count(*) || md5(string_agg(id || ' ' || part || ' ' || body, ',' ORDER BY id)) FROM e_parts";
+    let digest = if shape.is_empty() { digest.to_owned() } else { format!("{digest} WHERE id % 5 <> 0") };
+    let expected = scenario.source_value(&digest).await.expect("rows");
+    scenario.await_target(&digest, &expected).await;
 }
 
 /// Rows without a key cannot be told from those that are there: such tables are read first, and a cut among them starts over.

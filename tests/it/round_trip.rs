@@ -10,7 +10,7 @@ const LARGE_TEXT: &str = "(SELECT string_agg(md5(i::text || random()::text), '')
 async fn create_wide_tables(scenario: &Scenario) {
     scenario.both(values::TYPES).await;
     for (table, identity) in IDENTITIES {
-        let columns = values::definitions();
+        let columns = scenario.spelt(&values::definitions()).await;
         scenario.source(&format!("CREATE TABLE {table} (id int PRIMARY KEY, code text NOT NULL, {columns})")).await;
         scenario.source(&format!("CREATE UNIQUE INDEX {table}_code ON {table} (code)")).await;
         let identity = if identity == "INDEX" { format!("USING INDEX {table}_code") } else { identity.to_owned() };
@@ -22,13 +22,14 @@ async fn insert_wide_rows(scenario: &Scenario, table: &str, first_id: usize) {
     let tuple =
         |number| format!("({}, 'c{}', {})", first_id + number, first_id + number, values::row(number).join(", "));
     let tuples: Vec<String> = (0..values::rows()).map(tuple).collect();
-    scenario.source(&format!("INSERT INTO {table} VALUES {}", tuples.join(", "))).await;
+    let insert = format!("INSERT INTO {table} VALUES {}", tuples.join(", "));
+    scenario.source(&scenario.spelt(&insert).await).await;
 }
 
 /// Every row takes the next row's values; one moves its key, one the identity's column, two go.
 async fn change_wide_rows(scenario: &Scenario, table: &str, first_id: usize) {
     for number in 0..values::rows() {
-        let values = values::assignments((number + 1) % values::rows());
+        let values = scenario.spelt(&values::assignments((number + 1) % values::rows())).await;
         scenario.source(&format!("UPDATE {table} SET {values} WHERE id = {}", first_id + number)).await;
     }
     let sql = format!(

@@ -139,6 +139,10 @@ async fn a_table_that_grows_and_changes_while_it_is_read_is_equal_in_the_end() {
 #[tokio::test(flavor = "multi_thread")]
 async fn row_filter_and_column_list_of_a_root_hold_for_its_leaves() {
     let mut scenario = scenario("filtered", 2).await;
+    if scenario.is_source_before(150_000).await {
+        // It knows neither.
+        return;
+    }
     let sql = format!(
         r#"CREATE TABLE "Parts" (id int, n int, body text, secret text, PRIMARY KEY (id)) PARTITION BY RANGE (id);
            CREATE TABLE low PARTITION OF "Parts" FOR VALUES FROM (0) TO (3000);

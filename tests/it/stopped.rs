@@ -299,6 +299,10 @@ async fn tables_come_back_into_publications_of_all_tables_and_of_schemas_and_are
         ("in_schema", "FOR TABLES IN SCHEMA public", Some("DROP TABLES IN SCHEMA public")),
     ] {
         let mut scenario = Scenario::new(name).await;
+        if leave.is_some() && scenario.is_source_before(150_000).await {
+            // It knows no publications of schemas.
+            continue;
+        }
         scenario.source("CREATE TABLE things (id int PRIMARY KEY); INSERT INTO things VALUES (1)").await;
         scenario
             .source_value_as_superuser(&format!(

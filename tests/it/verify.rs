@@ -176,7 +176,7 @@ async fn odd_identifiers_composite_keys_and_other_schemas_work() {
 #[tokio::test]
 async fn shape_filters_partitions_and_generated_columns_are_as_published() {
     let pair = Pair::new("shape").await;
-    pair.source("DROP PUBLICATION walrelay;
+    let mut source = "DROP PUBLICATION walrelay;
         CREATE TABLE listed (id int PRIMARY KEY, a int, secret int); INSERT INTO listed VALUES (1, 1, 1);
         CREATE TABLE filtered (id int PRIMARY KEY, ok boolean); INSERT INTO filtered VALUES (1, true), (2, false);
         CREATE TABLE computed (id int PRIMARY KEY, g int GENERATED ALWAYS AS (id * 2) STORED); INSERT INTO computed VALUES (1);
@@ -186,7 +186,19 @@ async fn shape_filters_partitions_and_generated_columns_are_as_published() {
         INSERT INTO absent VALUES (1); CREATE TABLE unborn (id int PRIMARY KEY);
         CREATE TABLE bare (); INSERT INTO bare DEFAULT VALUES;
         CREATE PUBLICATION walrelay FOR TABLE listed (id, a), filtered WHERE (ok), computed, parted, wider, absent, unborn, bare
-            WITH (publish_via_partition_root = true)").await;
+            WITH (publish_via_partition_root = true)".to_owned();
+    if pair.source.server_version() < 150_000 {
+        // It knows neither column lists nor row filters.
+        for (since_15, before) in [
+            (" (id, a), filtered WHERE (ok)", ", filtered"),
+            (", secret int", ""),
+            ("1, 1, 1", "1, 1"),
+            (", (2, false)", ""),
+        ] {
+            source = source.replace(since_15, before);
+        }
+    }
+    pair.source(&source).await;
     pair.target(
         "CREATE TABLE listed (id int PRIMARY KEY, a int); INSERT INTO listed VALUES (1, 1);
         CREATE TABLE filtered (id int PRIMARY KEY, ok boolean); INSERT INTO filtered VALUES (1, true);

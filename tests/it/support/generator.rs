@@ -265,6 +265,14 @@ impl Generator {
         generator
     }
 
+    /// The same for a server before 15.
+    pub fn before_15(mut self) -> Self {
+        for sql in self.types.iter_mut().map(|ty| &mut ty.sql).chain([&mut self.definitions, &mut self.functions]) {
+            *sql = super::before_15(sql);
+        }
+        self
+    }
+
     /// Names of the built-in types that have a case.
     pub fn built_in() -> impl Iterator<Item = &'static str> {
         BUILT_IN.iter().map(|(name, ..)| *name)

@@ -38,6 +38,12 @@ pub fn parts() -> Parts {
     Parts::from_file(&PathBuf::from(file)).unwrap_or_else(|error| panic!("{}", chain(&error)))
 }
 
+/// SQL as servers before 15 take it: there a numeric's scale is from 0 to its precision, and intervals end earlier.
+pub fn before_15(sql: &str) -> String {
+    let sql = sql.replace("numeric(5,-2)", "numeric(7,0)").replace("numeric(3,5)", "numeric(5,5)");
+    sql.replace("2562047788", "2147483647")
+}
+
 /// Polls a condition until it holds; fails when it does not within the limit.
 pub async fn await_condition<F, T>(what: &str, limit: Duration, mut condition: F)
 where

@@ -22,7 +22,7 @@ use walrelay::{
     progress::Progress,
 };
 
-use super::{LIMIT, Topics, chain, holds_within, parts};
+use super::{LIMIT, Topics, before_15, chain, holds_within, parts};
 
 /// How a run of the program ended.
 #[derive(Debug)]
@@ -122,6 +122,11 @@ impl Scenario {
     pub async fn is_source_before(&self, version: u32) -> bool {
         let known = self.source_value("SHOW server_version_num").await.and_then(|text| text.parse::<u32>().ok());
         known.expect("a version") < version
+    }
+
+    /// SQL with values of all types as this source takes it.
+    pub async fn spelt(&self, sql: &str) -> String {
+        if self.is_source_before(150_000).await { before_15(sql) } else { sql.to_owned() }
     }
 
     /// Waits until a table holds the same rows at both ends, compared here and not by walrelay.
