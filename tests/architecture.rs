@@ -6,6 +6,9 @@
 
 #![allow(clippy::panic, clippy::unwrap_used, reason = "a test says with a panic what is wrong")]
 
+#[path = "architecture/traps.rs"]
+mod traps;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs,

@@ -187,6 +187,7 @@ mod tests {
 
     #[test]
     fn a_descriptor_agrees_only_when_every_column_does() {
+        // trap T35
         let columns = [("id", 23), ("a", 25)];
         assert!(agrees(&message(&columns), &relation(&columns, &[0])));
         for other in [&[("id", 23)][..], &[("a", 25), ("id", 23)], &[("id", 23), ("a", 1043)], &[("id", 23), ("b", 25)]]

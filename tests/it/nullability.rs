@@ -81,7 +81,7 @@ async fn a_snapshot_publishes_null_whatever_the_catalog_says() {
     assert_no_value_is_invented(&scenario.topics());
 }
 
-/// Old records lack the column: a reader of the new schema has to be told what it is there.
+/// Old records lack the column: a reader of the new schema has to be told what it is there. Trap T58.
 #[tokio::test(flavor = "multi_thread")]
 async fn columns_that_are_added_or_renamed_are_compatible_with_earlier_records() {
     let mut scenario = scenario("compatible").await;

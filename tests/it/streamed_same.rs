@@ -159,7 +159,6 @@ async fn streamed(scenario: &Scenario, slot: &str) -> u32 {
     scenario.source_value(&sql).await.and_then(|text| text.parse().ok()).unwrap_or(0)
 }
 
-/// Traps T32, T36, T38, T40.
 async fn give_the_same(name: &str, binary: bool) {
     let mut scenario = Scenario::new(name).await;
     scenario.settings.set("capture.streaming", true);
@@ -213,6 +212,7 @@ async fn give_the_same(name: &str, binary: bool) {
     crate::support::Topics::new(&scenario.parts.kafka, &slots[1]).delete_all().await;
 }
 
+// traps T32, T36, T38, T40
 #[tokio::test(flavor = "multi_thread")]
 async fn transactions_in_progress_give_the_records_that_they_give_at_their_commit() {
     give_the_same("same_text", false).await;

@@ -58,6 +58,7 @@ async fn images(scenario: &Scenario, table: &str) -> Images {
     images
 }
 
+// traps T35, T36
 #[tokio::test(flavor = "multi_thread")]
 async fn each_record_around_an_alter_within_a_transaction_has_the_schema_of_its_row() {
     let scenario = Scenario::new("images").await;
