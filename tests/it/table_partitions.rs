@@ -135,3 +135,25 @@ async fn partitions_that_went_are_accepted_where_that_is_wanted() {
     // The targets have kept what was detached.
     scenario.await_target("SELECT count(*) FROM parts WHERE part = 1", "100").await;
 }
+
+/// Trap T33: what the stream told of its rows meanwhile counts as shown, and so none of them goes at the end of that.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_partition_that_goes_while_its_table_is_read_again_has_it_read_once_more() {
+    let (scenario, mut capture, _apply) = halves("parts_going", "resync").await;
+    await_known(&scenario, "p_1").await;
+    let ask = |arguments: &[&str]| {
+        let outcome = tokio::task::block_in_place(|| scenario.run(&[&["resync"], arguments].concat()));
+        assert_eq!(outcome.code, Some(0), "{}", outcome.text);
+    };
+    ask(&["--pause"]);
+    ask(&["public.parts"]);
+    scenario.await_log(&mut capture, "a resync begins").await;
+    scenario.source("INSERT INTO parts VALUES (1000, 1)").await;
+    scenario.await_target("SELECT count(*) FROM parts WHERE id = 1000", "1").await;
+    scenario.source("ALTER TABLE parts DETACH PARTITION p_1").await;
+    let is_told = async || scenario.readiness("capture").await.1.contains("p_1 was detached or dropped");
+    await_condition("it is told", LIMIT, is_told).await;
+    ask(&["--resume"]);
+    scenario.await_equal("parts").await;
+    scenario.verify();
+}

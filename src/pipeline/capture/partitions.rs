@@ -96,10 +96,11 @@ impl KnownLeaves {
         untold
     }
 
-    /// All rows of these leaves were read, and no others stay at the targets, from this place in the log on.
+    /// All rows of these leaves were read, and no others stay at the targets but those that changed from this place in the log on.
     fn read(&mut self, read: &BTreeMap<u32, String>, begin: Lsn) {
         self.leaves.retain(|leaf, known| match known.untold {
-            Some(Untold { change: Change::Gone, .. }) => read.contains_key(leaf),
+            // Rows of one that went meanwhile may have been read, or have changed, before it did: those stay.
+            Some(Untold { change: Change::Gone, seen }) => read.contains_key(leaf) || seen > begin,
             _ => true,
         });
         for (leaf, came) in read {
@@ -427,6 +428,9 @@ mod tests {
         assert_eq!(world.judge(std::slice::from_ref(&stays), &[], 8), [Change::Gone]);
         // Its rows were read before it went, and so stay at the targets.
         world.0.read_again(ROOT, &read(&[(11, ",1"), (12, ",2")]), Lsn(7));
+        assert_eq!(world.judge(std::slice::from_ref(&stays), &[], 9), [Change::Gone]);
+        // Nor does one end it that began before: rows that the stream told of meanwhile stay.
+        world.0.read_again(ROOT, &read(&[(11, ",1")]), Lsn(7));
         assert_eq!(world.judge(std::slice::from_ref(&stays), &[], 9), [Change::Gone]);
         // One that came and was read between two looks.
         world.0.read_again(ROOT, &read(&[(11, ",1"), (14, ",4")]), Lsn(9));
