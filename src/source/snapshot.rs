@@ -102,9 +102,7 @@ impl SnapshotReader {
     /// (trap T79). Taken for all at once, right after the snapshot, so that a table that is truncated again and again does
     /// not keep the snapshot from ever ending. Reading and writing rows goes on.
     pub async fn lock(&self, tables: &[PublishedTable]) -> Result<(), Error> {
-        self.lock_tables(tables, "")
-            .await
-            .map_err(|error| Error::statement("locking the tables of the snapshot", error))
+        self.lock_tables(tables, "").await.map_err(|error| locking_error(tables, error))
     }
 
     /// The same for a second connection, without waiting; `false` if it would have to: it can only be closed then. A statement
@@ -113,7 +111,7 @@ impl SnapshotReader {
         match self.lock_tables(tables, " NOWAIT").await {
             Ok(()) => Ok(true),
             Err(error) if error.code() == Some(&SqlState::LOCK_NOT_AVAILABLE) => Ok(false),
-            Err(error) => Err(Error::statement("locking the tables of the snapshot", error)),
+            Err(error) => Err(locking_error(tables, error)),
         }
     }
 
@@ -322,6 +320,23 @@ async fn read_info(client: &Client) -> Result<SnapshotInfo, tokio_postgres::Erro
         visible: row.try_get(1)?,
         xmax: u32::try_from(xmax).unwrap_or_default(),
     })
+}
+
+/// A table that is not there any more was dropped or renamed since the publication was read.
+fn locking_error(tables: &[PublishedTable], error: tokio_postgres::Error) -> Error {
+    let of_missing = match error.code() {
+        Some(&SqlState::UNDEFINED_TABLE | &SqlState::INVALID_SCHEMA_NAME) => error.as_db_error(),
+        _ => None,
+    };
+    let is_missing = |table: &&PublishedTable| {
+        let TableName { schema, table } = &table.relation.name;
+        let says = |name: String| of_missing.is_some_and(|error| error.message().contains(&name));
+        says(format!("\"{schema}.{table}\"")) || says(format!("\"{schema}\""))
+    };
+    match tables.iter().find(is_missing) {
+        Some(table) => Error::Altered { table: table.relation.name.clone() },
+        None => Error::statement("locking the tables of the snapshot", error),
+    }
 }
 
 /// The codes of a snapshot whose exporting session is gone (22023 up to 16, then 42704; 55000).
