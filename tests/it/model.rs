@@ -1,5 +1,5 @@
-//! The model test: sessions write at random, capture and apply are killed at random, tables are read again; then a
-//! checker that shares no code with walrelay reads the topics and holds them against the source and against what the
+//! The model test: sessions write at random; capture, apply, the source and the broker are killed at random, tables are
+//! read again; then a checker that shares no code with walrelay reads the topics and holds them against the source and against what the
 //! writers counted.
 //!
 //! It wants a machine of its own (`make model`): beside other tests capture cannot follow its writers.
@@ -80,7 +80,7 @@ async fn whatever_happens_each_change_is_delivered_once() {
 }
 
 async fn run(delivery: Delivery) {
-    let private = PrivateParts::with_source_settings(SOURCE);
+    let private = PrivateParts::with_source_settings_and_kafka(SOURCE);
     let drawn = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| u64::from(since.subsec_nanos()));
     let first = number(SEED).unwrap_or(drawn);
     let (seconds, begun) = (number(SECONDS).unwrap_or(ROUND), Instant::now());
@@ -123,7 +123,7 @@ async fn round(private: &PrivateParts, delivery: Delivery, seed: u64, period: Du
     let mut scenario = scenario(private, delivery, &mut random).await;
     let writers = Writers::start(&scenario, &mut random).await;
     let begun = Instant::now();
-    let mut adversary = Adversary::start(&mut scenario, &mut random).await;
+    let mut adversary = Adversary::start(private, &mut scenario, &mut random).await;
     println!("the snapshot was over after {:?}", begun.elapsed());
     // A slow snapshot must not take the time of all the rest.
     adversary.rage(&writers, (begun + period).max(Instant::now() + period / 2)).await;

@@ -1,6 +1,8 @@
-//! What befalls capture and apply while there is work: kills, ended connections, restarts, resyncs, silence.
+//! What befalls capture and apply while there is work: kills, ended connections, restarts, resyncs, silence, and crashes
+//! of what they work with.
 
 use std::{
+    cmp::Reverse,
     collections::BTreeMap,
     time::{Duration, Instant},
 };
@@ -8,10 +10,11 @@ use std::{
 use walrelay::cli::demo::{process::Process, random::Random};
 
 use super::{statements::TABLES, writers::Writers};
-use crate::support::{LIMIT, Scenario};
+use crate::support::{LIMIT, PrivateParts, Scenario};
 
 /// Both halves and what befell them.
 pub struct Adversary<'a> {
+    private: &'a PrivateParts,
     pub scenario: &'a mut Scenario,
     pub random: &'a mut Random,
     pub capture: Process,
@@ -25,9 +28,9 @@ impl<'a> Adversary<'a> {
     /// Starts both halves. Capture is killed while it reads the snapshot, and while this goes on beside the stream;
     /// then it is let alone until the snapshot is over, for each start publishes again everything since the snapshot's
     /// point.
-    pub async fn start(scenario: &'a mut Scenario, random: &'a mut Random) -> Self {
+    pub async fn start(private: &'a PrivateParts, scenario: &'a mut Scenario, random: &'a mut Random) -> Self {
         let (capture, apply) = (scenario.spawn_capture(), scenario.spawn_apply());
-        let mut adversary = Self { scenario, random, capture, apply, done: BTreeMap::new(), snapshot_end: 0 };
+        let mut adversary = Self { private, scenario, random, capture, apply, done: BTreeMap::new(), snapshot_end: 0 };
         for _ in 0..3 {
             adversary.await_rows_of_snapshot().await;
             if is_snapshot_over(adversary.scenario) {
@@ -73,6 +76,7 @@ impl<'a> Adversary<'a> {
 
     /// Does its work until then.
     pub async fn rage(&mut self, writers: &Writers, until: Instant) {
+        let mut crashes = self.crashes(until);
         while Instant::now() < until {
             // The random moment of the fault; nothing is expected to have happened by then.
             tokio::time::sleep(Duration::from_millis(100 + self.random.below(3500))).await;
@@ -88,6 +92,32 @@ impl<'a> Adversary<'a> {
                 96..98 => self.ask("given up", &["--stop"]),
                 _ => self.silence(writers).await,
             }
+            if let Some(part) = crashes.pop_if(|(_, at)| Instant::now() > *at) {
+                self.crash(part.0).await;
+            }
+        }
+        for (part, _) in crashes {
+            self.crash(part).await;
+        }
+    }
+
+    /// What crashes, and when, the last one first: the source and the broker, each once or twice.
+    fn crashes(&mut self, until: Instant) -> Vec<(&'static str, Instant)> {
+        let (now, mut parts) = (Instant::now(), vec!["source", "kafka"]);
+        parts.push(if self.random.below(2) == 0 { "source" } else { "kafka" });
+        let period = u64::try_from((until - now).as_millis()).expect("a short time");
+        let mut at = |part| (part, now + Duration::from_millis(self.random.below(period)));
+        let mut crashes: Vec<_> = parts.into_iter().map(&mut at).collect();
+        crashes.sort_by_key(|(_, at)| Reverse(*at));
+        crashes
+    }
+
+    /// The source forgets which confirmed positions it has not written yet (trap T4), and what it had not flushed.
+    async fn crash(&mut self, part: &'static str) {
+        self.count(if part == "source" { "source crashed" } else { "broker crashed" });
+        self.private.crash(part);
+        if part == "source" {
+            self.scenario.reconnect_source().await;
         }
     }
 

@@ -20,8 +20,8 @@ pub struct Truth {
     pub snapshot_end: u64,
     /// Rows by key, of each table.
     pub rows: BTreeMap<String, BTreeMap<Row, Row>>,
-    /// Messages outside of transactions, with their LSNs.
-    pub free: Vec<(String, u64)>,
+    /// Messages outside of transactions, with their LSNs; none where a crash may have lost it.
+    pub free: BTreeMap<String, Option<u64>>,
 }
 
 /// What was looked at.

@@ -92,16 +92,22 @@ pub fn check(topics: &BTreeMap<String, Vec<Rc<Event>>>, ledger: &BTreeMap<Row, R
     number
 }
 
-/// Messages that no transaction holds: those behind the snapshot come, and where it is promised, once.
-pub fn check_free(records: &[Rc<Event>], sent: &[(String, u64)], snapshot: u64, once: bool, findings: &mut Findings) {
+/// Messages that no transaction holds: those behind the snapshot come, and where it is promised, once. One without an LSN may be lost.
+pub fn check_free(
+    records: &[Rc<Event>],
+    sent: &BTreeMap<String, Option<u64>>,
+    snapshot: u64,
+    once: bool,
+    findings: &mut Findings,
+) {
     let mut found = BTreeMap::<&str, u64>::new();
     for text in records.iter().filter(|event| event.at.is_none()).filter_map(|event| event.message.as_deref()) {
         *found.entry(text).or_default() += 1;
     }
     for (text, lsn) in sent {
         let times = found.remove(text.as_str()).unwrap_or_default();
-        if (times == 0 && *lsn > snapshot) || (once && times > 1) {
-            findings.add(format!("{text}, written at {lsn}, came {times} times"));
+        if (times == 0 && lsn.is_some_and(|lsn| lsn > snapshot)) || (once && times > 1) {
+            findings.add(format!("{text}, written at {lsn:?}, came {times} times"));
         }
     }
     for text in found.keys() {

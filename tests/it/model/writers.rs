@@ -6,18 +6,18 @@ use std::{
         Arc, Mutex,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use tokio::{sync::RwLock, task::JoinHandle};
 use tokio_postgres::{Client, Error, SimpleQueryMessage, error::SqlState};
-use walrelay::cli::demo::random::Random;
+use walrelay::cli::demo::{self, parts::Parts, random::Random};
 
 use super::{
     ledger::Counts,
     statements::{Added, Effect, Statement, TABLES, definition, in_ledger, rewrite, statement, update_added},
 };
-use crate::support::{Scenario, chain};
+use crate::support::{LIMIT, Scenario, chain};
 
 const SESSIONS: u64 = 3;
 /// The longest pause between two transactions, so that a capture which is killed all the time can follow.
@@ -33,7 +33,7 @@ struct Shared {
     /// One session at a time changes definitions: types grow in a known order.
     defining: tokio::sync::Mutex<()>,
     added: Mutex<[Added; TABLES.len()]>,
-    free: Mutex<Vec<(String, u64)>>,
+    free: Mutex<BTreeMap<String, Option<u64>>>,
     done: Mutex<BTreeMap<&'static str, u64>>,
 }
 
@@ -51,8 +51,8 @@ pub struct Writers {
 
 /// What they did.
 pub struct Written {
-    /// Messages outside of transactions, with their LSNs.
-    pub free: Vec<(String, u64)>,
+    /// Messages outside of transactions, with their LSNs; none where a crash may have lost it.
+    pub free: BTreeMap<String, Option<u64>>,
     /// How often what was done.
     pub done: BTreeMap<&'static str, u64>,
 }
@@ -61,10 +61,10 @@ impl Writers {
     pub async fn start(scenario: &Scenario, random: &mut Random) -> Self {
         let (shared, mut tasks) = (Arc::new(Shared::default()), Vec::new());
         for number in 0..SESSIONS {
-            let client = scenario.source_session().await;
-            client.batch_execute("SET lock_timeout = '1500ms'").await.expect("a setting");
+            let client = connect(&scenario.parts, &scenario.name).await.expect("a connection");
             let session = Session {
                 client,
+                source: (scenario.parts.clone(), scenario.name.clone()),
                 random: Random::new(random.number()),
                 shared: Arc::clone(&shared),
                 prepared: VecDeque::new(),
@@ -99,8 +99,16 @@ impl Drop for Writers {
     }
 }
 
+async fn connect(parts: &Parts, database: &str) -> Result<Client, demo::Error> {
+    let client = parts.source.connect(database, &parts.user, &parts.password).await?;
+    parts.source.execute(&client, "set", "SET lock_timeout = '1500ms'").await?;
+    Ok(client)
+}
+
 struct Session {
     client: Client,
+    /// The server and its database.
+    source: (Parts, String),
     random: Random,
     shared: Arc<Shared>,
     prepared: VecDeque<String>,
@@ -117,13 +125,18 @@ struct Transaction {
     has_strong_locks: bool,
 }
 
+/// Whether the connection is gone.
+fn is_of_crash(error: &Error) -> bool {
+    error.is_closed() || error.code().is_none() || error.code() == Some(&SqlState::CRASH_SHUTDOWN)
+}
+
 impl Session {
     async fn work(mut self) {
         let shared = Arc::clone(&self.shared);
         while !shared.stop.load(Ordering::Relaxed) {
             let shared = shared.quiet.read().await;
             if let Err(error) = self.step().await {
-                self.recover(&error).await;
+                if is_of_crash(&error) { self.reconnect().await } else { self.recover(&error).await }
             }
             drop(shared);
             tokio::time::sleep(Duration::from_millis(self.random.below(PACE))).await;
@@ -131,6 +144,42 @@ impl Session {
         while let Some(name) = self.prepared.pop_front() {
             self.finish(&name).await.expect("a prepared transaction ends");
         }
+    }
+
+    /// After a crash of the source. Whether the last statement was done, only the source knows.
+    async fn reconnect(&mut self) {
+        self.shared.count("reconnected");
+        let begun = Instant::now();
+        self.client = loop {
+            match connect(&self.source.0, &self.source.1).await {
+                Ok(client) => break client,
+                Err(error) => assert!(begun.elapsed() < LIMIT, "the source does not come back: {}", chain(&error)),
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        };
+        let prepared =
+            format!("SELECT gid FROM pg_prepared_xacts WHERE gid LIKE 'model {} %' ORDER BY prepared", self.number);
+        self.prepared = self.names(&prepared).await.into();
+        let shared = Arc::clone(&self.shared);
+        let _alone = shared.defining.lock().await;
+        for (number, table) in TABLES.iter().enumerate() {
+            let added = format!(
+                "SELECT attname || ' ' || atthasdef FROM pg_attribute WHERE attrelid = '{}'::regclass AND attname LIKE 'c\\_%'
+                 AND NOT attisdropped ORDER BY attnum",
+                table.name
+            );
+            let columns = self.names(&added).await.into_iter().filter_map(|column| {
+                let (name, has_default) = column.split_once(' ')?;
+                Some((name.to_owned(), has_default == "true"))
+            });
+            let columns = columns.collect();
+            shared.added.lock().unwrap()[number] = columns;
+        }
+    }
+
+    async fn names(&self, sql: &str) -> Vec<String> {
+        let rows = self.client.query(sql, &[]).await.expect("the source answers");
+        rows.iter().map(|row| row.get(0)).collect()
     }
 
     /// What other sessions cause is expected: the transaction is gone as a whole.
@@ -193,9 +242,15 @@ impl Session {
         }
         let text = format!("free {}", self.shared.transactions.fetch_add(1, Ordering::Relaxed));
         let sql = format!("SELECT (pg_logical_emit_message(false, 'model', '{text}') - '0/0'::pg_lsn)::bigint");
+        self.shared.free.lock().unwrap().insert(text.clone(), None);
         let lsn: i64 = self.client.query_one(&sql, &[]).await?.get(0);
-        self.shared.free.lock().unwrap().push((text, u64::try_from(lsn).expect("an LSN")));
-        if rolls_back { self.run("ROLLBACK").await.map(drop) } else { Ok(()) }
+        if rolls_back {
+            self.run("ROLLBACK").await?;
+        }
+        // A crash may lose it until a later commit is durable.
+        self.run("SELECT pg_logical_emit_message(true, 'flush', '')").await?;
+        self.shared.free.lock().unwrap().insert(text, Some(u64::try_from(lsn).expect("an LSN")));
+        Ok(())
     }
 
     async fn transaction(&mut self) -> Result<(), Error> {

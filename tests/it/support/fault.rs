@@ -49,11 +49,12 @@ impl Drop for Fault {
     }
 }
 
-/// One part that is the test's own, so that no other test misses it; the rest are the shared ones.
+/// One part or two that are the test's own, so that no other test misses them; the rest are the shared ones.
 pub struct PrivateParts {
     control: Control,
-    /// The parts, with that one.
+    /// The parts, with those.
     pub parts: Parts,
+    /// The one that faults are about.
     part: &'static str,
     environment: Environment,
     _folder: TempDir,
@@ -65,7 +66,12 @@ impl PrivateParts {
         Self::up("source", vec![("PARTS_SOURCE_CONF", settings.to_owned())])
     }
 
-    /// The same, of this version of PostgreSQL, or the one that the tests are run on where that is later.
+    /// The same, and a broker.
+    pub fn with_source_settings_and_kafka(settings: &str) -> Self {
+        Self::up_all(&["source", "kafka"], vec![("PARTS_SOURCE_CONF", settings.to_owned())])
+    }
+
+    /// A source with these settings, of this version of PostgreSQL, or the one that the tests are run on where that is later.
     pub fn with_source_of(version: u32, settings: &str) -> Self {
         let chosen = std::env::var("PARTS_PG_VERSION").ok().and_then(|chosen| chosen.parse().ok());
         let version = chosen.unwrap_or(version).max(version).to_string();
@@ -110,6 +116,12 @@ impl PrivateParts {
         self.control(&["kill", self.part]);
     }
 
+    /// Kills one of these parts, as a crash does, and starts it again.
+    pub fn crash(&self, part: &'static str) {
+        self.control(&["kill", part]);
+        self.control(&["start", part]);
+    }
+
     /// Starts a broker.
     pub fn with_kafka() -> Self {
         Self::up("kafka", Vec::new())
@@ -147,16 +159,22 @@ impl PrivateParts {
     }
 
     fn up(part: &'static str, environment: Environment) -> Self {
-        let folder = tempfile::Builder::new().prefix("walrelay-it-").tempdir().expect("a folder for a private server");
+        Self::up_all(&[part], environment)
+    }
+
+    fn up_all(own: &[&'static str], environment: Environment) -> Self {
+        let folder = tempfile::Builder::new().prefix("walrelay-it-").tempdir().expect("a folder for private parts");
         let control = Control { program: control().program, state: folder.path().join("parts") };
-        let mut private = Self { parts: parts(), control, part, environment, _folder: folder };
-        run(&private.control, &["up", part], &private.environment).unwrap_or_else(|error| panic!("{error}"));
-        let own =
+        let mut private = Self { parts: parts(), control, part: own[0], environment, _folder: folder };
+        run(&private.control, &[&["up"], own].concat(), &private.environment).unwrap_or_else(|error| panic!("{error}"));
+        let addresses =
             Parts::from_file(&private.control.state.join("env")).unwrap_or_else(|error| panic!("{}", chain(&error)));
-        match part {
-            "kafka" => private.parts.kafka = own.kafka,
-            "registry" => private.parts.registry = own.registry,
-            _ => private.parts.source = own.source,
+        for part in own {
+            match *part {
+                "kafka" => private.parts.kafka.clone_from(&addresses.kafka),
+                "registry" => private.parts.registry.clone_from(&addresses.registry),
+                _ => private.parts.source = addresses.source.clone(),
+            }
         }
         private
     }
