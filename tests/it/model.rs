@@ -11,6 +11,7 @@
 
 mod adversary;
 mod checker;
+mod comings;
 mod findings;
 mod fold;
 mod history;
@@ -32,6 +33,7 @@ use walrelay::cli::demo::random::Random;
 use self::{
     adversary::Adversary,
     checker::{Truth, check},
+    comings::{MADE, Made, PART},
     findings::Findings,
     fold::rows_of_json,
     history::{History, Row},
@@ -104,9 +106,12 @@ async fn scenario(private: &PrivateParts, delivery: Delivery, random: &mut Rando
         ("capture.heartbeat_interval", "1s"),
         ("capture.on_unlogged", "continue"),
         ("capture.spool.memory", "256KiB"),
+        ("capture.on_partitions", "resync"),
     ] {
         scenario.settings.set(name, value);
     }
+    let tables = TABLES.iter().map(|table| table.name).chain([LEDGER]).map(|name| format!("public.{name}"));
+    scenario.settings.set("capture.include", tables.chain([format!("public.{MADE}*")]).collect::<Vec<_>>());
     scenario.settings.set("kafka.topics.partitions", i64::try_from(PARTITIONS).expect("a small number"));
     // Transactions of some rows are sent while they run already.
     scenario.source(&format!("ALTER DATABASE {} SET logical_decoding_work_mem = '64kB'", scenario.name)).await;
@@ -121,7 +126,7 @@ async fn scenario(private: &PrivateParts, delivery: Delivery, random: &mut Rando
 async fn round(private: &PrivateParts, delivery: Delivery, seed: u64, period: Duration) {
     let mut random = Random::new(seed);
     let mut scenario = scenario(private, delivery, &mut random).await;
-    let writers = Writers::start(&scenario, &mut random).await;
+    let writers = Writers::start(&scenario, &mut random, period).await;
     let begun = Instant::now();
     let mut adversary = Adversary::start(private, &mut scenario, &mut random).await;
     println!("the snapshot was over after {:?}", begun.elapsed());
@@ -131,14 +136,25 @@ async fn round(private: &PrivateParts, delivery: Delivery, seed: u64, period: Du
     println!("writers: {:?}\nadversary: {:?}", written.done, adversary.done);
     adversary.settle().await;
     let Adversary { scenario, snapshot_end, capture: _capture, apply: _apply, .. } = adversary;
+    let begun = Instant::now();
+    for table in &written.made.there {
+        scenario.await_equal(table).await;
+    }
+    let of_partition =
+        format!("SELECT coalesce(string_agg(id || ' ' || n, ',' ORDER BY id), '') FROM parted WHERE part = {PART}");
+    let expected = scenario.source_value(&of_partition).await.expect("rows");
+    scenario.await_target(&of_partition, &expected).await;
+    println!("what came is read after {:?}", begun.elapsed());
     scenario.source(&last()).await;
     let begun = Instant::now();
     await_confirmed(scenario).await;
     println!("confirmed after {:?}", begun.elapsed());
-    let (prefix, rows) = (scenario.name.clone(), source_rows(scenario).await);
+    let (prefix, rows) = (scenario.name.clone(), source_rows(scenario, &written.made).await);
     let truth = Truth { prefix, delivery, snapshot_end, rows, free: written.free };
-    let tables: Vec<_> = TABLES.iter().map(|table| table.name).chain([LEDGER]).collect();
-    let history = History::read(scenario, &tables).await;
+    let names = TABLES.iter().map(|table| table.name).chain([LEDGER]).map(str::to_owned);
+    let is_captured = |name: &String| scenario.topics().partitions(&format!("public.{name}")) > 0;
+    let made = written.made.names().filter(|name| tokio::task::block_in_place(|| is_captured(name)));
+    let history = History::read(scenario, &names.chain(made).collect::<Vec<_>>()).await;
     println!("read after {:?}", begun.elapsed());
     let mut findings = Findings::default();
     let checked = check(&history, &truth, &mut findings);
@@ -150,9 +166,10 @@ async fn round(private: &PrivateParts, delivery: Delivery, seed: u64, period: Du
     println!("sabotaged after {:?}", begun.elapsed());
 }
 
-async fn source_rows(scenario: &Scenario) -> BTreeMap<String, BTreeMap<Row, Row>> {
+async fn source_rows(scenario: &Scenario, made: &Made) -> BTreeMap<String, BTreeMap<Row, Row>> {
     let mut rows = BTreeMap::<String, BTreeMap<Row, Row>>::new();
-    for (table, key) in TABLES.iter().map(|table| (table.name, table.key)).chain([(LEDGER, &["tx"][..])]) {
+    let tables = TABLES.iter().map(|table| (table.name, table.key)).chain([(LEDGER, &["tx"][..])]);
+    for (table, key) in tables.chain(made.there.iter().map(|name| (&**name, &["id"][..]))) {
         let sql = format!("SELECT to_json(t) FROM {table} t");
         let messages = scenario.source.simple_query(&sql).await.expect("the source's rows");
         let lines = messages.iter().filter_map(|message| match message {

@@ -199,6 +199,9 @@ impl<'a> Adversary<'a> {
     /// Both halves come to rest: nothing is paused, and no table is stopped.
     pub async fn settle(&mut self) {
         self.ask("resumed", &["--resume"]);
+        // A table that was given up on its way is tried again.
+        let outcome = tokio::task::block_in_place(|| self.scenario.run(&["resume"]));
+        assert_eq!(outcome.code, Some(0), "resume says:\n{}", outcome.text);
         for half in [&mut self.capture, &mut self.apply] {
             half.await_ready(LIMIT * 2).await.unwrap_or_else(|error| panic!("{error}"));
         }

@@ -3,11 +3,11 @@
 use std::{collections::BTreeMap, rc::Rc};
 
 use super::{
+    comings::MADE,
     findings::Findings,
     fold::{self, Expected},
     history::{Event, History, Op, Row},
-    ledger::{self, LEDGER},
-    order,
+    ledger, order,
 };
 use crate::support::judge::Delivery;
 
@@ -54,7 +54,7 @@ pub fn check(history: &History, truth: &Truth, findings: &mut Findings) -> Check
         checked.counted.add(records, &events);
         checked.topics.insert(topic.clone(), events);
     }
-    checked.counted.commits = ledger::check(&checked.topics, &truth.rows[LEDGER], findings);
+    checked.counted.commits = ledger::check(&checked.topics, &truth.rows, findings);
     let positions = checked.topics.values().flatten().filter_map(|event| event.at);
     let snapshot = positions.filter(|at| order::is_of_exported_snapshot(*at)).map(|at| at.commit).max();
     let once = truth.delivery == Delivery::Once;
@@ -67,10 +67,17 @@ pub fn check_topic(topic: &str, records: &[Rc<Event>], truth: &Truth, findings: 
     let events = order::check(topic, records, truth.delivery, findings);
     if let Some(rows) = truth.rows.get(topic) {
         let topic_name = format!("{}.public.{topic}", truth.prefix);
-        let expected = Expected { topic: topic_name, snapshot_end: truth.snapshot_end, rows };
+        let snapshot_end = if topic.starts_with(MADE) { joined(&events) } else { truth.snapshot_end };
+        let expected = Expected { topic: topic_name, snapshot_end, rows };
         fold::check(topic, &events, &expected, findings);
     }
     events
+}
+
+/// Where the first reading of a table that came later ends.
+fn joined(events: &[Rc<Event>]) -> u64 {
+    let sweep = events.iter().find(|event| event.op == Op::Sweep).and_then(|event| event.at);
+    sweep.map_or(u64::MAX, |at| at.commit)
 }
 
 impl Counted {

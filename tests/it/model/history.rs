@@ -101,12 +101,12 @@ pub struct History(pub BTreeMap<String, Vec<Rc<Event>>>);
 
 impl History {
     /// Reads the topics of these tables, and the writers' messages.
-    pub async fn read(scenario: &Scenario, tables: &[&str]) -> Self {
+    pub async fn read(scenario: &Scenario, tables: &[String]) -> Self {
         let mut decoder = Decoder { scenario, schemas: BTreeMap::new() };
         let mut history = Self::default();
         for table in tables {
             let events = decoder.events(&format!("public.{table}")).await;
-            history.0.insert((*table).to_owned(), events);
+            history.0.insert(table.clone(), events);
         }
         let mut messages = decoder.events("message").await;
         messages.retain(|event| event.key.as_ref().is_some_and(|key| key["prefix"].as_deref() == Some("model")));

@@ -8,7 +8,7 @@ use super::{
     checker::{Checked, Truth, check_topic},
     findings::Findings,
     history::{Event, History, Op},
-    ledger::{self, LEDGER},
+    ledger,
 };
 use crate::support::judge::Delivery;
 
@@ -66,7 +66,7 @@ pub fn must_be_found(history: &History, truth: &Truth, mut checked: Checked, ran
         let mut findings = Findings::default();
         let events = check_topic(HARMED, &records, truth, &mut findings);
         checked.topics.insert(HARMED.to_owned(), events);
-        ledger::check(&checked.topics, &truth.rows[LEDGER], &mut findings);
+        ledger::check(&checked.topics, &truth.rows, &mut findings);
         assert!(!findings.is_empty(), "{what}, at {at:?}, and nothing was found");
     }
 }

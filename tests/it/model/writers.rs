@@ -14,6 +14,7 @@ use tokio_postgres::{Client, Error, SimpleQueryMessage, error::SqlState};
 use walrelay::cli::demo::{self, parts::Parts, random::Random};
 
 use super::{
+    comings::{Made, Maker},
     ledger::Counts,
     statements::{Added, Effect, Statement, TABLES, definition, in_ledger, rewrite, statement, update_added},
 };
@@ -25,20 +26,20 @@ const PACE: u64 = 100;
 
 /// What the sessions share.
 #[derive(Default)]
-struct Shared {
-    stop: AtomicBool,
-    transactions: AtomicU64,
+pub struct Shared {
+    pub stop: AtomicBool,
+    pub transactions: AtomicU64,
     /// Whoever holds it alone has no writer beside it.
-    quiet: RwLock<()>,
+    pub quiet: RwLock<()>,
     /// One session at a time changes definitions: types grow in a known order.
-    defining: tokio::sync::Mutex<()>,
+    pub defining: tokio::sync::Mutex<()>,
     added: Mutex<[Added; TABLES.len()]>,
     free: Mutex<BTreeMap<String, Option<u64>>>,
     done: Mutex<BTreeMap<&'static str, u64>>,
 }
 
 impl Shared {
-    fn count(&self, what: &'static str) {
+    pub fn count(&self, what: &'static str) {
         *self.done.lock().unwrap().entry(what).or_default() += 1;
     }
 }
@@ -47,18 +48,21 @@ impl Shared {
 pub struct Writers {
     shared: Arc<Shared>,
     tasks: Vec<JoinHandle<()>>,
+    maker: JoinHandle<Made>,
 }
 
 /// What they did.
 pub struct Written {
     /// Messages outside of transactions, with their LSNs; none where a crash may have lost it.
     pub free: BTreeMap<String, Option<u64>>,
+    pub made: Made,
     /// How often what was done.
     pub done: BTreeMap<&'static str, u64>,
 }
 
 impl Writers {
-    pub async fn start(scenario: &Scenario, random: &mut Random) -> Self {
+    /// Those that come and go do so in the first half of this period.
+    pub async fn start(scenario: &Scenario, random: &mut Random, period: Duration) -> Self {
         let (shared, mut tasks) = (Arc::new(Shared::default()), Vec::new());
         for number in 0..SESSIONS {
             let client = connect(&scenario.parts, &scenario.name).await.expect("a connection");
@@ -72,7 +76,12 @@ impl Writers {
             };
             tasks.push(tokio::spawn(session.work()));
         }
-        Self { shared, tasks }
+        let source = (scenario.parts.clone(), scenario.name.clone());
+        let client = connect(&source.0, &source.1).await.expect("a connection");
+        let random = Random::new(random.number());
+        let until = Instant::now() + period / 2;
+        let maker = Maker { client, source, random, shared: Arc::clone(&shared), until };
+        Self { shared, tasks, maker: tokio::spawn(maker.work()) }
     }
 
     /// Nobody writes while this lasts.
@@ -87,8 +96,9 @@ impl Writers {
         for task in std::mem::take(&mut self.tasks) {
             task.await.expect("a writer ends in order");
         }
+        let made = (&mut self.maker).await.expect("the maker of tables ends in order");
         let (mut free, mut done) = (self.shared.free.lock().unwrap(), self.shared.done.lock().unwrap());
-        Written { free: std::mem::take(&mut free), done: std::mem::take(&mut done) }
+        Written { free: std::mem::take(&mut free), made, done: std::mem::take(&mut done) }
     }
 }
 
@@ -96,6 +106,7 @@ impl Drop for Writers {
     /// After a failure nobody waits for them, and their server goes.
     fn drop(&mut self) {
         self.tasks.iter().for_each(JoinHandle::abort);
+        self.maker.abort();
     }
 }
 
@@ -103,6 +114,18 @@ async fn connect(parts: &Parts, database: &str) -> Result<Client, demo::Error> {
     let client = parts.source.connect(database, &parts.user, &parts.password).await?;
     parts.source.execute(&client, "set", "SET lock_timeout = '1500ms'").await?;
     Ok(client)
+}
+
+/// Connects once the source is there again.
+pub async fn connect_again((parts, database): &(Parts, String)) -> Client {
+    let begun = Instant::now();
+    loop {
+        match connect(parts, database).await {
+            Ok(client) => return client,
+            Err(error) => assert!(begun.elapsed() < LIMIT, "the source does not come back: {}", chain(&error)),
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
 }
 
 struct Session {
@@ -126,7 +149,7 @@ struct Transaction {
 }
 
 /// Whether the connection is gone.
-fn is_of_crash(error: &Error) -> bool {
+pub fn is_of_crash(error: &Error) -> bool {
     error.is_closed() || error.code().is_none() || error.code() == Some(&SqlState::CRASH_SHUTDOWN)
 }
 
@@ -149,14 +172,7 @@ impl Session {
     /// After a crash of the source. Whether the last statement was done, only the source knows.
     async fn reconnect(&mut self) {
         self.shared.count("reconnected");
-        let begun = Instant::now();
-        self.client = loop {
-            match connect(&self.source.0, &self.source.1).await {
-                Ok(client) => break client,
-                Err(error) => assert!(begun.elapsed() < LIMIT, "the source does not come back: {}", chain(&error)),
-            }
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        };
+        self.client = connect_again(&self.source).await;
         let prepared =
             format!("SELECT gid FROM pg_prepared_xacts WHERE gid LIKE 'model {} %' ORDER BY prepared", self.number);
         self.prepared = self.names(&prepared).await.into();
