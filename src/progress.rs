@@ -35,6 +35,9 @@ pub struct Progress {
     /// Topics of which rows that were there before are still to come, however far `lsn` is: of tables that are read beside the stream.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub unread: BTreeSet<String>,
+    /// Topics of tables that are copied, and behind which position nothing of them has been published yet, however far `lsn` is.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub kept_back: BTreeMap<String, Position>,
 }
 
 impl Progress {
@@ -53,7 +56,14 @@ impl Progress {
     #[must_use]
     pub fn complete(&self, topic: &str) -> Position {
         let all = Position { epoch: self.epoch, commit: self.lsn, ordinal: 0 };
-        self.stopped.get(topic).map_or(all, |stopped| all.min(*stopped))
+        self.stopped.get(topic).map_or(all, |stopped| all.min(*stopped)).min(self.told(topic))
+    }
+
+    /// The position below which it is known where a topic's events end.
+    #[must_use]
+    pub fn told(&self, topic: &str) -> Position {
+        let all = Position { epoch: self.epoch, commit: self.lsn, ordinal: 0 };
+        self.kept_back.get(topic).map_or(all, |kept| all.min(*kept))
     }
 }
 
@@ -103,6 +113,7 @@ mod tests {
             offsets: BTreeMap::from([("a.b".into(), vec![0, 3])]),
             stopped: BTreeMap::from([("a.b".into(), stopped)]),
             unread: BTreeSet::from(["a.c".into()]),
+            kept_back: BTreeMap::new(),
         };
         assert_eq!(progress.complete("a.b"), stopped);
         assert_eq!(progress.complete("a.c"), Position { ordinal: 0, commit: Lsn(1 << 33), ..stopped });

@@ -6,6 +6,8 @@ use super::{
     reserved, rule, signals, stops,
 };
 
+const CONNECT_TIMEOUT: &str = "Time limit of a connection attempt; also the silence after which the server is asked, on another connection, whether it works on an answer still.";
+
 const SSL_MODES: &[&str] = &["disable", "prefer", "require", "verify-ca", "verify-full"];
 
 const fn key(path: &'static str, kind: Kind, default: Option<&'static str>, doc: &'static str) -> Key {
@@ -29,12 +31,7 @@ pub const KEYS: &[Key] = &[
     key("source.ssl_root_cert", Kind::File, None, "PEM file of trusted authorities; else the system's."),
     key("source.ssl_cert", Kind::File, None, "PEM file of the client certificate."),
     key("source.ssl_key", Kind::File, None, "PEM file of the client certificate's key."),
-    key(
-        "source.connect_timeout",
-        Kind::Period,
-        Some("\"10s\""),
-        "Time limit of a connection attempt; also the silence after which the server is asked, on another connection, whether it works on an answer still.",
-    ),
+    key("source.connect_timeout", Kind::Period, Some("\"10s\""), CONNECT_TIMEOUT),
     key("capture.slot", Kind::Text(rule::slot), Some("\"walrelay\""), "Replication slot; created when missing."),
     key("capture.publication", Kind::Text(rule::identifier), Some("\"walrelay\""), "Publication that has the tables."),
     key(
@@ -502,12 +499,7 @@ pub const KEYS: &[Key] = &[
     key("target.ssl_root_cert", Kind::File, None, "PEM file of trusted authorities; else the system's."),
     key("target.ssl_cert", Kind::File, None, "PEM file of the client certificate."),
     key("target.ssl_key", Kind::File, None, "PEM file of the client certificate's key."),
-    key(
-        "target.connect_timeout",
-        Kind::Period,
-        Some("\"10s\""),
-        "Time limit of a connection attempt; also the silence after which the server is asked, on another connection, whether it works on an answer still.",
-    ),
+    key("target.connect_timeout", Kind::Period, Some("\"10s\""), CONNECT_TIMEOUT),
     key(
         "apply.group",
         Kind::Text(rule::text),

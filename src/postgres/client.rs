@@ -59,9 +59,9 @@ async fn log_in(settings: &Settings, application_name: &str, extra: &[(&str, &st
     let (client, connection, pulse) = open(settings, application_name, extra).await?;
     // Left to itself it would read what is left of an answer to its end.
     let connection = AbortOnDropHandle::new(tokio::spawn(connection));
-    let (server_version, pid) = identity(&client).await?;
+    let (server_version, own) = identity(&client).await?;
     let address = settings.address();
-    let connection = AbortOnDropHandle::new(tokio::spawn(attend(connection, pulse, settings.clone(), pid)));
+    let connection = AbortOnDropHandle::new(tokio::spawn(attend(connection, pulse, settings.clone(), own)));
     Ok(Client { session: client, connection, server_version, address })
 }
 
@@ -90,33 +90,54 @@ async fn attend(
     connection: AbortOnDropHandle<Result<(), tokio_postgres::Error>>,
     pulse: Arc<Pulse>,
     settings: Settings,
-    pid: i32,
+    own: Identity,
 ) {
     let least = Duration::from_secs(settings.connect_timeout_seconds);
     tokio::select! {
         ended = connection => if let Ok(Err(error)) = ended {
             tracing::debug!(%error, "connection ended");
         },
-        reason = pulse.until_lost(least, || ask_after(&settings, pid)) => {
-            tracing::warn!(address = settings.address(), pid, reason, "an answer does not come: the connection is given up");
+        reason = pulse.until_lost(least, || ask_after(&settings, &own)) => {
+            tracing::warn!(address = settings.address(), pid = own.pid, reason, "an answer does not come: the connection is given up");
         }
     }
 }
 
-/// What becomes of the session of this process.
-async fn ask_after(settings: &Settings, pid: i32) -> Finding {
-    match state_of(settings, pid).await {
-        Ok(None) => Finding::Doubtful("the server has no such session any more"),
-        Ok(Some(State { state: Some(state), .. })) if state.starts_with("idle") => {
+/// What becomes of a session.
+async fn ask_after(settings: &Settings, own: &Identity) -> Finding {
+    match state_of(settings, own).await {
+        Ok(Asked::Elsewhere) => Finding::Unknown,
+        Ok(Asked::Gone) => Finding::Doubtful("the server has no such session any more"),
+        Ok(Asked::There(State { state: Some(state), .. })) if state.starts_with("idle") => {
             Finding::Doubtful("the server has answered, or was never asked")
         }
-        Ok(Some(State { waits_for: Some(event), .. })) if event == "ClientWrite" => {
+        Ok(Asked::There(State { waits_for: Some(event), .. })) if event == "ClientWrite" => {
             Finding::Doubtful("what the server sends does not get here")
         }
-        Ok(Some(_)) => Finding::Works,
-        Err(error) if error.server_error().is_some() => Finding::Unknown,
-        Err(_) => Finding::Doubtful("the server is not to be reached either"),
+        Ok(Asked::There(State { waits_for: Some(event), .. })) if event == "ClientRead" => {
+            Finding::Doubtful("what was sent does not get to the server")
+        }
+        Ok(Asked::There(_)) => Finding::Works,
+        Err(Error::Connect { .. } | Error::ConnectTimeout { .. }) => {
+            Finding::Doubtful("the server is not to be reached either")
+        }
+        Err(_) => Finding::Unknown,
     }
+}
+
+/// What tells a session from all others.
+struct Identity {
+    pid: i32,
+    /// Address and port of the server, and when the session began.
+    place: String,
+}
+
+/// What is heard of a session.
+enum Asked {
+    /// The name of the host leads to another server by now.
+    Elsewhere,
+    Gone,
+    There(State),
 }
 
 /// What the server shows of a session.
@@ -126,15 +147,28 @@ struct State {
 }
 
 /// Asked by a connection of its own.
-async fn state_of(settings: &Settings, pid: i32) -> Result<Option<State>, Error> {
+async fn state_of(settings: &Settings, own: &Identity) -> Result<Asked, Error> {
     let failed = |error| Error::statement("asking after a session", error);
     let attempt = async {
         let (client, connection, _) = open(settings, ASKS, &[]).await?;
         let _connection = AbortOnDropHandle::new(tokio::spawn(connection));
-        let sql = "SELECT state, wait_event FROM pg_catalog.pg_stat_activity WHERE pid = $1";
-        let Some(row) = client.query_opt(sql, &[&pid]).await.map_err(failed)? else { return Ok(None) };
-        let state = State { state: row.try_get(0).map_err(failed)?, waits_for: row.try_get(1).map_err(failed)? };
-        Ok(Some(state))
+        let sql = format!(
+            "SELECT {SERVER} = split_part($2, ' ', 1), {SERVER} || ' ' || extract(epoch FROM a.backend_start)::text = $2, \
+                    a.state, a.wait_event \
+               FROM (VALUES (1)) AS one LEFT JOIN pg_catalog.pg_stat_activity AS a ON a.pid = $1"
+        );
+        let row = client.query_one(&sql, &[&own.pid, &own.place]).await.map_err(failed)?;
+        let is_server: bool = row.try_get(0).map_err(failed)?;
+        let is_session: Option<bool> = row.try_get(1).map_err(failed)?;
+        if !is_server {
+            return Ok(Asked::Elsewhere);
+        }
+        // Another session has its process id by now, or none.
+        if is_session != Some(true) {
+            return Ok(Asked::Gone);
+        }
+        let state = State { state: row.try_get(2).map_err(failed)?, waits_for: row.try_get(3).map_err(failed)? };
+        Ok(Asked::There(state))
     };
     transport::within_connect_timeout(settings, attempt).await
 }
@@ -174,13 +208,20 @@ impl DerefMut for Client {
     }
 }
 
-/// The server's version, and the process id of the session there.
-async fn identity(client: &tokio_postgres::Client) -> Result<(u32, i32), Error> {
+/// The server, as a session sees it. Behind a host name there may be several, and one may be another's stand-by.
+const SERVER: &str = "coalesce(host(inet_server_addr()), '') || ':' || coalesce(inet_server_port(), 0)";
+
+/// The server's version, and the session there.
+async fn identity(client: &tokio_postgres::Client) -> Result<(u32, Identity), Error> {
     let failed = |error| Error::statement("reading the server version", error);
-    let sql = "SELECT current_setting('server_version_num')::int, pg_backend_pid()";
-    let row = client.query_one(sql, &[]).await.map_err(failed)?;
+    let sql = format!(
+        "SELECT current_setting('server_version_num')::int, pid, {SERVER} || ' ' || extract(epoch FROM backend_start)::text \
+           FROM pg_catalog.pg_stat_activity WHERE pid = pg_backend_pid()"
+    );
+    let row = client.query_one(&sql, &[]).await.map_err(failed)?;
     let version: i32 = row.try_get(0).map_err(failed)?;
-    Ok((version.unsigned_abs(), row.try_get(1).map_err(failed)?))
+    let own = Identity { pid: row.try_get(1).map_err(failed)?, place: row.try_get(2).map_err(failed)? };
+    Ok((version.unsigned_abs(), own))
 }
 
 fn login_error(settings: &Settings, error: tokio_postgres::Error) -> Error {

@@ -315,7 +315,7 @@ pub enum Joined {
     Added,
     /// It is open for writing: what its transactions have changed so far would not be sent.
     Busy,
-    /// Nothing tells its rows apart: published the source would refuse their updates, or they could not be read beside the stream.
+    /// Nothing tells its rows apart: published the source would refuse their updates.
     Keyless {
         /// In which way.
         reason: String,

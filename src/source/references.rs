@@ -16,6 +16,13 @@ pub async fn parents_first(client: &Client, tables: &[u32]) -> Result<Vec<u32>, 
     Ok(order(tables, &pairs.collect::<Result<_, _>>().map_err(failed)?))
 }
 
+/// Whether foreign keys of other tables refer to this one (`pg_class.oid`): where it is emptied, their rows would go or be refused.
+pub async fn others_refer_to(client: &Client, table: u32) -> Result<bool, Error> {
+    let sql = "SELECT EXISTS (SELECT FROM pg_constraint WHERE contype = 'f' AND confrelid = $1 AND conrelid <> $1)";
+    let failed = |error| Error::statement("reading the foreign keys to a table", error);
+    client.query_one(sql, &[&table]).await.and_then(|row| row.try_get(0)).map_err(failed)
+}
+
 /// `references`: child and parent.
 fn order(tables: &[u32], references: &BTreeSet<(u32, u32)>) -> Vec<u32> {
     let (mut left, mut ordered) = (tables.to_vec(), Vec::with_capacity(tables.len()));

@@ -324,16 +324,14 @@ async fn read_info(client: &Client) -> Result<SnapshotInfo, tokio_postgres::Erro
 
 /// A table that is not there any more was dropped or renamed since the publication was read.
 fn locking_error(tables: &[PublishedTable], error: tokio_postgres::Error) -> Error {
-    let of_missing = match error.code() {
-        Some(&SqlState::UNDEFINED_TABLE | &SqlState::INVALID_SCHEMA_NAME) => error.as_db_error(),
-        _ => None,
-    };
-    let is_missing = |table: &&PublishedTable| {
+    let is_missing = matches!(error.code(), Some(&SqlState::UNDEFINED_TABLE | &SqlState::INVALID_SCHEMA_NAME));
+    // The message names it, in the server's language, between quotes of that.
+    let text = error.as_db_error().map_or("", |error| error.message());
+    let is_named = |table: &&PublishedTable| {
         let TableName { schema, table } = &table.relation.name;
-        let says = |name: String| of_missing.is_some_and(|error| error.message().contains(&name));
-        says(format!("\"{schema}.{table}\"")) || says(format!("\"{schema}\""))
+        text.contains(&format!("{schema}.{table}"))
     };
-    match tables.iter().find(is_missing) {
+    match tables.iter().find(is_named).or_else(|| tables.first()).filter(|_| is_missing) {
         Some(table) => Error::Altered { table: table.relation.name.clone() },
         None => Error::statement("locking the tables of the snapshot", error),
     }

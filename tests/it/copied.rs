@@ -102,8 +102,8 @@ async fn settle(scenario: &Scenario, tables: &[&str]) {
 }
 
 /// Ghosts, and rows that the target lost; and a kill in the midst of the copy.
-async fn is_read_again_as_it_is(name: &str, delivery: &str) {
-    let scenario = scenario(name, delivery).await;
+async fn is_read_again_as_it_is(name: &str, delivery: &str, other_options: bool) {
+    let mut scenario = scenario(name, delivery).await;
     scenario.source(&table("logs")).await;
     scenario.source("CREATE TABLE others (id int PRIMARY KEY)").await;
     let (mut capture, _apply) = (scenario.capture().await, scenario.apply().await);
@@ -114,6 +114,8 @@ async fn is_read_again_as_it_is(name: &str, delivery: &str) {
     ask(&scenario, &["public.logs"]);
     scenario.await_log(&mut capture, EMPTIED).await;
     capture.kill_9().expect("capture can be killed");
+    // What may have been published comes again under the options of its time, by sessions of their own.
+    scenario.settings.set("format.tombstones", !other_options);
     capture = scenario.spawn_capture();
     scenario.source("INSERT INTO others VALUES (1)").await;
     scenario.await_target("SELECT count(*) FROM others", "1").await;
@@ -125,13 +127,13 @@ async fn is_read_again_as_it_is(name: &str, delivery: &str) {
 /// Trap T26.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_table_without_a_key_is_read_again_while_it_changes() {
-    is_read_again_as_it_is("copied", "at-least-once").await;
+    is_read_again_as_it_is("copied", "at-least-once", true).await;
 }
 
 /// Traps T26 and T49.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_table_without_a_key_is_read_again_exactly_once() {
-    is_read_again_as_it_is("copied_once", "exactly-once").await;
+    is_read_again_as_it_is("copied_once", "exactly-once", false).await;
 }
 
 /// Trap T24; the keys of the second table are equal in other bytes too.

@@ -180,8 +180,6 @@ async fn connections_that_fall_silent_while_a_snapshot_is_read_are_given_up() {
     scenario.await_log(&mut capture, "an answer does not come").await;
     scenario.source("DELETE FROM things WHERE id % 3 = 0; INSERT INTO things VALUES (0, 'new')").await;
     scenario.await_equal("things").await;
-    let log = scenario.log_text("capture");
-    assert!(log.contains("the server has no such session any more"), "{log}");
     capture.check_alive().unwrap_or_else(|error| panic!("{error}"));
     scenario.verify();
 }

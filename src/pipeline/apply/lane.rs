@@ -196,7 +196,7 @@ impl Lane {
     /// A progress record says where this partition ended when everything below a position was acknowledged.
     pub fn progress(&mut self, progress: &Progress) {
         let Some(offset) = progress.offset(&self.topic, self.owned.partition) else { return };
-        let silent_below = Position { epoch: progress.epoch, commit: progress.lsn, ordinal: 0 };
+        let silent_below = progress.told(&self.topic);
         if progress.epoch > self.silent_below.epoch {
             // LSNs of an earlier epoch say nothing of this one's, which may be lower.
             self.silent_below = Position { commit: Lsn::ZERO, ..silent_below };

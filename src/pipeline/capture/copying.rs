@@ -20,6 +20,7 @@ use futures_util::future::BoxFuture;
 
 use super::{
     Error,
+    goal::is_of_table,
     initial::Copy,
     joining,
     publisher::Publisher,
@@ -29,7 +30,7 @@ use super::{
 };
 use crate::{
     lsn::{Lsn, Position},
-    retry::{Classify as _, Severity, chain},
+    retry::chain,
     source::{
         catalog::PublishedTable,
         visible::Visible,
@@ -101,13 +102,20 @@ async fn copy(
         }
     };
     // From here on the sinks lack rows of it until all have come.
-    session.resyncs.empties(begin, member.oid);
+    if !session.resyncs.empties(begin, member.oid) {
+        return Ok(());
+    }
     session.position.record_current(|| session.resyncs.updates(&[begin])).await?;
     tracing::info!(table = %name, %at, "the table is emptied at the sinks, and all its rows are read: they cannot be told from each other");
     let copied: BoxFuture<'_, Result<bool, Error>> =
         Box::pin(Copy::beside(session, publisher, at).table(readers, &table));
-    if !copied.await? {
-        return Ok(());
+    match copied.await {
+        Ok(true) => {}
+        Ok(false) => return Ok(()),
+        Err(error) if is_of_table(&error) => {
+            return session.leave(name, begin..=begin, session.place(), &chain(&error)).await;
+        }
+        Err(error) => return Err(error),
     }
     session.resyncs.copied(begin, member.oid, &CopyPoint { at, until, visible });
     session.position.record_current(|| session.resyncs.updates(&[begin])).await
@@ -150,7 +158,7 @@ async fn attempt(session: &Session, reader: &WindowReader, member: &Member) -> R
                 Some(table) => match Readers::beside(settings, &snapshot, &table).await {
                     Ok(Some(readers)) => Attempt::Ready { table: Box::new(table), readers, until, visible },
                     Ok(None) => Attempt::Later,
-                    Err(error) if error.severity() == Severity::Definite => Attempt::Gone(chain(&error)),
+                    Err(error) if is_of_table(&error) => Attempt::Gone(chain(&error)),
                     Err(error) => return Err(error),
                 },
             }

@@ -155,7 +155,7 @@ impl Goal {
 
 /// Whether an error is of one table and comes again: its file is broken, the role may not read all of it, or a value cannot be read, or is
 /// refused.
-fn is_of_table(error: &Error) -> bool {
+pub(super) fn is_of_table(error: &Error) -> bool {
     let Error::Source(error) = error else { return false };
     let is_of_table =
         |code: &str| matches!(code, "XX001" | "XX002" | "42501") || code.starts_with("22") || code.starts_with("23");

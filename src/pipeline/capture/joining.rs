@@ -105,9 +105,7 @@ impl Candidates<'_> {
                 None => {
                     let member =
                         Member::new(published.relation.oid, table.name.clone(), table.topic.clone(), Vec::new());
-                    let encoder = Encoder::new(self.deps.settings.encoder.clone());
-                    let kept = self.state.keys.get(&member.topic);
-                    let copies = encoder.tells_no_rows_apart(&published.relation, kept);
+                    let copies = self.is_copied(published, &member.topic);
                     members.push(member.joining(seen).copied_if(copies));
                     self.deps.health.resume_table(&table.name.to_string());
                     survey.topics.insert(table.name, table.topic);
@@ -120,6 +118,12 @@ impl Candidates<'_> {
         }
         report_withheld(self.deps, left_out);
         Ok((Run { begin, tables: parents_first(self.client, members).await?, end: None }, more))
+    }
+
+    /// Whether the rows of a table cannot be told from each other.
+    fn is_copied(&self, published: &PublishedTable, topic: &str) -> bool {
+        let encoder = Encoder::new(self.deps.settings.encoder.clone());
+        encoder.tells_no_rows_apart(&published.relation, self.state.keys.get(topic))
     }
 
     /// Whether copies of a barrier may be missing in a topic.
@@ -144,6 +148,11 @@ impl Candidates<'_> {
             return Ok(Some(chain(&error)));
         }
         let kept = self.state.keys.get(topic);
+        if self.is_copied(published, topic)
+            && source::references::others_refer_to(self.client, published.relation.oid).await?
+        {
+            return Ok(Some("foreign keys refer to it, and its rows are not told apart by their keys' bytes: it would be emptied first".to_owned()));
+        }
         let ready = async {
             // Nobody knows what records mean that this capture has not written.
             let unfit = match kept {
@@ -348,7 +357,7 @@ async fn take(
             Some("transactions have it open, so that it cannot come into the publication yet".to_owned())
         }
         Ok(Joined::Keyless { reason }) => Some(format!(
-            "{reason}: in the publication its updates would fail, or its rows could not be read beside the stream; add a primary key"
+            "{reason}: in the publication its updates would fail; add a primary key, or set REPLICA IDENTITY FULL"
         )),
         Err(error) => {
             let hint = error.hint().map_or_else(String::new, |hint| format!("; {hint}"));

@@ -44,6 +44,7 @@ struct Told {
     ends: BTreeMap<Arc<str>, Vec<i64>>,
     stopped: BTreeMap<String, Position>,
     unread: BTreeSet<String>,
+    kept_back: BTreeMap<String, Position>,
     /// When the sinks were told.
     at: Option<Instant>,
 }
@@ -54,6 +55,7 @@ impl Told {
             || self.ends != before.ends
             || self.stopped != before.stopped
             || self.unread != before.unread
+            || self.kept_back != before.kept_back
     }
 }
 
@@ -78,6 +80,7 @@ impl Checkpointer {
         self.publisher.check()?;
         // Before the ends, which have all rows of what is read by now.
         let unread = self.session.resyncs.unread_topics();
+        let kept_back = self.session.resyncs.kept_back().into_iter().collect();
         // A resync that the stream begins meanwhile is of a transaction that is not acknowledged.
         let (acknowledged, complete, flush, in_flight) = self.publisher.deliveries().tracker(|tracker| {
             tracker.hold_for_resync(self.session.resyncs.hold(tracker.acknowledged()));
@@ -92,7 +95,7 @@ impl Checkpointer {
             self.publisher.topics().map(|topic| (Arc::clone(&topic.name), topic.ends())).collect();
         let stopped = self.session.stopped_topics();
         let topic = progress_topic(&self.session.settings.prefix);
-        let now = Told { acknowledged, complete, flush, ends, stopped, unread, at: Some(Instant::now()) };
+        let now = Told { acknowledged, complete, flush, ends, stopped, unread, kept_back, at: Some(Instant::now()) };
         if !now.is_news(&told) {
             if told.at.is_some_and(|at| at.elapsed() < REPEAT) {
                 return Ok(told);
@@ -131,6 +134,7 @@ impl Checkpointer {
             offsets,
             stopped: told.stopped.clone(),
             unread: told.unread.clone(),
+            kept_back: told.kept_back.clone(),
         };
         let mut records = RecordBuf::default();
         records.bytes.extend_from_slice(b"progress");

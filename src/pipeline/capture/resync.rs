@@ -74,6 +74,9 @@ pub(super) struct Member {
     /// They came in this session, which does not publish what is behind the point: the next one does.
     #[serde(skip)]
     pub(super) is_fresh: bool,
+    /// For that the sinks have been told to empty it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(super) emptied: bool,
     /// It is in the resync no longer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) left: Option<Left>,
@@ -134,6 +137,7 @@ impl Member {
             copies: false,
             copied: None,
             is_fresh: false,
+            emptied: false,
             left: None,
         }
     }
@@ -148,9 +152,14 @@ impl Member {
         Self { copies, ..self }
     }
 
-    /// It has joined, and not all of its rows are read, nor will be.
+    /// It has joined, or was emptied, and not all of its rows are read, nor will be.
     pub(super) const fn is_cut(&self) -> bool {
-        self.joins && self.left.is_some()
+        self.lacks_rows_unless_whole() && self.left.is_some()
+    }
+
+    /// Whether sinks lack rows of it where not all of them come.
+    pub(super) const fn lacks_rows_unless_whole(&self) -> bool {
+        self.joins || self.emptied
     }
 
     /// Whether Kafka has all rows that the resync has to read.
@@ -259,7 +268,7 @@ impl Run {
 
     /// Whether rows of a table of it are not in Kafka. Of one that joins and is cut, they stay missing at the sinks.
     pub(super) fn owes(&self, member: &Member) -> bool {
-        if member.is_in() { self.end.is_none() && !member.is_whole() } else { member.joins }
+        if member.is_in() { self.end.is_none() && !member.is_whole() } else { member.lacks_rows_unless_whole() }
     }
 
     /// Whether the table has joined in it and is cut, so that sinks lack rows of it whatever came since.
@@ -315,7 +324,7 @@ impl Run {
         }
         let mut begun = false;
         for table in &mut self.tables {
-            begun |= table.chunks.take().is_some() | table.copied.take().is_some();
+            begun |= table.chunks.take().is_some();
         }
         begun
     }
@@ -355,6 +364,33 @@ mod tests {
         assert!(run.is_past(Lsn(201)));
         run.tables[1].leave(at(150, 2), "dropped");
         assert!(!run.is_past(Lsn(900)));
+    }
+
+    fn point() -> CopyPoint {
+        CopyPoint { at: Lsn(120), until: Lsn(140), visible: Visible::parse("10:20:12").unwrap() }
+    }
+
+    // trap T78
+    #[test]
+    fn a_copy_shows_what_is_below_its_point_and_behind_it_what_its_snapshot_sees() {
+        let shown = [(119, 30), (120, 30), (128, 11), (128, 12), (139, 19), (139, 20), (140, 11)];
+        let shown = shown.map(|(commit, xid)| point().shows(Lsn(commit), xid));
+        assert_eq!(shown, [true, true, true, false, true, false, false]);
+        let json = serde_json::to_string(&point()).unwrap();
+        assert_eq!(serde_json::from_str::<CopyPoint>(&json).unwrap(), point());
+    }
+
+    #[test]
+    fn of_a_copied_table_what_lies_below_the_point_is_not_published_and_what_the_copy_shows_is_not() {
+        let mut run = run();
+        run.tables[1] = Member { copied: Some(point()), ..member(2).copied_if(true) };
+        let early = [at(104, 2), at(112, 1), at(120, 9), at(128, 1)].map(|position| run.joins_behind(2, position));
+        assert_eq!(early, [false, true, true, false]);
+        assert!(run.shows(2, at(128, 1), 11) && !run.shows(2, at(128, 1), 12) && !run.shows(1, at(128, 1), 11));
+        assert!(!run.shows(2, at(96, 1), 11));
+        assert!(run.tables[1].is_whole());
+        run.tables[1].is_fresh = true;
+        assert!(!run.tables[1].is_whole());
     }
 
     const fn at(commit: u64, ordinal: u64) -> Position {

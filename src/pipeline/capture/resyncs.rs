@@ -80,7 +80,10 @@ impl Inner {
     fn keep_back(&mut self, run: &Run) {
         let copying = run.tables.iter().filter(|member| run.goes_on() && member.copies && member.is_in());
         let unread = copying.filter(|member| member.copied.is_none());
-        self.kept_back.extend(unread.map(|member| (member.oid, run.begin)));
+        for member in unread {
+            // Where it has been kept back for another one, the lower begin holds.
+            self.kept_back.entry(member.oid).or_insert(run.begin);
+        }
     }
 }
 
@@ -100,7 +103,9 @@ impl Resyncs {
     pub(super) fn new(runs: Vec<Run>) -> Self {
         let any = AtomicBool::new(!runs.is_empty());
         let mut inner = Inner::default();
-        runs.iter().for_each(|run| inner.keep_back(run));
+        for run in &runs {
+            inner.keep_back(run);
+        }
         inner.runs = runs;
         Self { any, inner: Mutex::new(inner), changed: Notify::new() }
     }
@@ -191,7 +196,7 @@ impl Resyncs {
     pub(super) fn is_joining(&self, table: &TableName) -> bool {
         let inner = self.lock();
         let mut members = inner.runs.iter().filter(|run| run.goes_on()).flat_map(|run| &run.tables);
-        members.any(|member| member.name == *table && member.joins && member.is_in())
+        members.any(|member| member.name == *table && member.lacks_rows_unless_whole() && member.is_in())
     }
 
     /// A resync has come to its end: what it has read as a whole is not cut any more. Gives the begins of those in which that was.
@@ -410,12 +415,14 @@ impl Resyncs {
         tables.filter(not_whole).cloned().collect()
     }
 
-    /// A table is about to be emptied at the sinks, for the rows that are read at one point: where they do not come, it lacks them.
-    pub(super) fn empties(&self, begin: Position, oid: u32) {
+    /// A table is about to be emptied at the sinks, for the rows that are read at one point: where they do not come, it lacks them. `false` where it
+    /// has left by now.
+    pub(super) fn empties(&self, begin: Position, oid: u32) -> bool {
         self.change(|inner| {
-            let Some(run) = inner.runs.iter_mut().find(|run| run.begin == begin) else { return };
-            run.tables.iter_mut().filter(|member| member.oid == oid).for_each(|member| member.joins = true);
-        });
+            let mut members = inner.runs.iter_mut().filter(|run| run.begin == begin).flat_map(|run| &mut run.tables);
+            let member = members.find(|member| member.oid == oid && member.is_in());
+            member.map(|member| member.emptied = true).is_some()
+        })
     }
 
     /// Kafka has all rows of a table that were read at this point.
@@ -520,6 +527,7 @@ impl Resyncs {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::source::visible::Visible;
 
     const fn at(commit: u64, ordinal: u64) -> Position {
         Position { epoch: 0, commit: Lsn(commit), ordinal }
@@ -547,6 +555,37 @@ mod tests {
         let of = |position| resyncs.of(1, position).map(|labelled| labelled.resync.commit.0);
         assert_eq!((of(at(110, 1)), of(at(130, 1)), of(at(150, 1))), (Some(100), Some(100), Some(140)));
         assert_eq!(resyncs.first(), Some(at(140, 1)));
+    }
+
+    #[test]
+    fn a_table_that_is_copied_is_kept_back_for_the_whole_session_and_holds_the_flush_lsn() {
+        let copying = |commit| {
+            let mut run = run(commit, &[1, 2]);
+            run.tables[0].copies = true;
+            run
+        };
+        let resyncs = Resyncs::new(vec![copying(104)]);
+        let is_kept_back = |oid, position| resyncs.is_kept_back(oid, position);
+        assert!(is_kept_back(1, at(104, 2)) && !is_kept_back(1, at(104, 1)) && !is_kept_back(2, at(200, 1)));
+        assert!(resyncs.joins_behind(1, at(200, 1)) && resyncs.of(1, at(200, 1)).is_none());
+        assert_eq!(resyncs.kept_back(), [("p.public.t1".to_owned(), at(104, 1))]);
+        let oids = |members: Vec<Member>| members.iter().map(|member| member.oid).collect::<Vec<_>>();
+        assert_eq!((oids(resyncs.uncopied(at(104, 1))), oids(resyncs.unread(at(104, 1)))), (vec![1], vec![2]));
+        let point = CopyPoint { at: Lsn(120), until: Lsn(120), visible: Visible::default() };
+        resyncs.copied(at(104, 1), 1, &point);
+        // What was not published meanwhile the next session publishes.
+        assert!(is_kept_back(1, at(200, 1)) && resyncs.end(run(104, &[]).resync(), at(200, 1)).is_none());
+        resyncs.leave(&name(2), .., at(150, 1), "dropped");
+        resyncs.leave(&name(1), .., at(150, 1), "dropped");
+        assert!(is_kept_back(1, at(200, 1)) && resyncs.hold(Lsn(900)) == Some(Lsn(104)));
+        let mut copied = copying(104);
+        copied.tables[0].copied = Some(point);
+        let next = Resyncs::new(vec![copied]);
+        assert!(next.joins_behind(1, at(120, 1)) && !next.joins_behind(1, at(121, 1)));
+        assert!(!next.keeps_back(1, at(128, 1), 7) && next.kept_back().is_empty());
+        let given_up = Resyncs::new(vec![copying(104)]);
+        given_up.let_go(&name(1));
+        assert!(!given_up.is_kept_back(1, at(200, 1)));
     }
 
     #[test]
@@ -627,7 +666,7 @@ mod tests {
         let note = |came: &str| {
             let leaves = Leaves::from([(1, BTreeMap::from([(11, came.to_owned())]))]);
             let memberships = BTreeMap::from([(1, format!("9 {came}"))]);
-            assert!(resyncs.note_leaves(at(100, 1), (leaves, memberships), at(120, 1)).is_empty());
+            assert!(resyncs.note_leaves(at(100, 1), (leaves, memberships), (false, at(120, 1))).is_empty());
         };
         note(",740");
         note(",741");

@@ -322,7 +322,7 @@ impl Session {
             return false;
         }
         if self.is_read_at_one_point(&found.relation).await {
-            return true;
+            return !source::references::others_refer_to(&self.client, found.relation.oid).await.unwrap_or(true);
         }
         // One that cannot be looked at now is held.
         match source::chunk::leaves_in_ranges(&self.client, found).await {
@@ -371,6 +371,7 @@ impl Session {
         if left.is_some() {
             self.tell_left(table, &reason);
         }
+        self.end_if_kept_back(table);
         tracing::error!(table = %table, %position, reason, hint = error.hint(), "table stopped");
         self.metrics.errors.count(Severity::Definite);
         self.health.stop_table(table.to_string(), if dropped { stopped.told_as_dropped() } else { reason });
@@ -394,12 +395,16 @@ impl Session {
         let Some(begin) = self.resyncs.leave(table, begins, at, reason) else { return Ok(()) };
         self.position.record_current(|| self.resyncs.updates(&[begin])).await?;
         self.tell_left(table, reason);
+        self.end_if_kept_back(table);
+        Ok(())
+    }
+
+    /// The next session publishes what this one has kept back of a table, from where the flush LSN is held on.
+    fn end_if_kept_back(&self, table: &TableName) {
         if self.resyncs.has_kept_back(table) {
-            // The next session publishes what this one did not.
             self.tables.republished(Lsn::ZERO);
             self.another.notify_one();
         }
-        Ok(())
     }
 
     /// A resync has come to its end, and what it has read was missing of tables that joined before.

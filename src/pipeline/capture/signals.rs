@@ -301,6 +301,11 @@ async fn member(
             "the rows of table {table} are not told apart by a key: it can only be read as a whole"
         )));
     }
+    if copies && references::others_refer_to(&session.client, relation.oid).await? {
+        return Ok(Err(format!(
+            "foreign keys refer to table {table}, whose rows are not told apart by their keys' bytes: it would be emptied first"
+        )));
+    }
     if session.resyncs.is_covered(relation.oid, at) {
         return Ok(Err(format!("table {table} is in a resync already")));
     }

@@ -242,12 +242,14 @@ impl Streamer {
 
     async fn change(&mut self, lsn: Lsn, relation: u32, change: RowChange) -> Result<(), Error> {
         self.join(relation).await?;
-        self.admit(relation, &change, false).await?;
+        if !self.keeps_back(relation) {
+            self.admit(relation, &change, false).await?;
+        }
+        let is_kept_back = self.keeps_back(relation);
         let open = self.open.as_mut().ok_or(Error::Protocol { what: "row change outside of a transaction", lsn })?;
         let mut scope = self.publisher.enter(Some(open.position(open.ordinal + 1))).await;
-        let (at, xid) = (open.position(open.ordinal + 1), open.meta.xid.unwrap_or_default());
         let running = match self.routes.find(relation) {
-            Some(Route::Running(running)) if !self.session.resyncs.keeps_back(relation, at, xid) => running,
+            Some(Route::Running(running)) if !is_kept_back => running,
             Some(Route::Running(running)) => {
                 let taken = ordinals(&running.plan, &change)?;
                 self.boundaries.took((open, &mut scope), relation, &change, taken).await?;
@@ -301,6 +303,13 @@ impl Streamer {
         }
         scope.done(last);
         Ok(())
+    }
+
+    /// Whether the next change is not published: the table's rows are read at one point, and show it, or it comes behind them.
+    fn keeps_back(&self, relation: u32) -> bool {
+        let Some(open) = &self.open else { return false };
+        let (at, xid) = (open.position(open.ordinal + 1), open.meta.xid.unwrap_or_default());
+        self.session.resyncs.keeps_back(relation, at, xid)
     }
 
     /// A table that is captured from here on is announced once more.

@@ -3,7 +3,7 @@
 
 use std::{
     cmp::Reverse,
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     time::{Duration, Instant},
 };
 
@@ -96,7 +96,8 @@ impl<'a> Adversary<'a> {
                 self.crash(part.0).await;
             }
         }
-        for (part, _) in crashes {
+        // Each at most once: writers that come back must get their first answers.
+        for part in crashes.into_iter().map(|(part, _)| part).collect::<BTreeSet<_>>() {
             self.crash(part).await;
         }
     }
