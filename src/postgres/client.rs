@@ -153,18 +153,17 @@ async fn state_of(settings: &Settings, own: &Identity) -> Result<Asked, Error> {
         let (client, connection, _) = open(settings, ASKS, &[]).await?;
         let _connection = AbortOnDropHandle::new(tokio::spawn(connection));
         let sql = format!(
-            "SELECT {SERVER} = split_part($2, ' ', 1), {SERVER} || ' ' || extract(epoch FROM a.backend_start)::text = $2, \
-                    a.state, a.wait_event \
+            "SELECT {SERVER} = split_part($2, ' ', 1), {SERVER} || ' ' || {BEGAN} = $2, a.state, a.wait_event, a.pid \
                FROM (VALUES (1)) AS one LEFT JOIN pg_catalog.pg_stat_activity AS a ON a.pid = $1"
         );
         let row = client.query_one(&sql, &[&own.pid, &own.place]).await.map_err(failed)?;
         let is_server: bool = row.try_get(0).map_err(failed)?;
-        let is_session: Option<bool> = row.try_get(1).map_err(failed)?;
+        let is_session: bool = row.try_get(1).map_err(failed)?;
         if !is_server {
             return Ok(Asked::Elsewhere);
         }
         // Another session has its process id by now, or none.
-        if is_session != Some(true) {
+        if row.try_get::<_, Option<i32>>(4).map_err(failed)?.is_none() || !is_session {
             return Ok(Asked::Gone);
         }
         let state = State { state: row.try_get(2).map_err(failed)?, waits_for: row.try_get(3).map_err(failed)? };
@@ -211,12 +210,15 @@ impl DerefMut for Client {
 /// The server, as a session sees it. Behind a host name there may be several, and one may be another's stand-by.
 const SERVER: &str = "coalesce(host(inet_server_addr()), '') || ':' || coalesce(inet_server_port(), 0)";
 
+/// When a session began; empty where the role may not see that, as one that acts as another role.
+const BEGAN: &str = "coalesce(extract(epoch FROM a.backend_start)::text, '')";
+
 /// The server's version, and the session there.
 async fn identity(client: &tokio_postgres::Client) -> Result<(u32, Identity), Error> {
     let failed = |error| Error::statement("reading the server version", error);
     let sql = format!(
-        "SELECT current_setting('server_version_num')::int, pid, {SERVER} || ' ' || extract(epoch FROM backend_start)::text \
-           FROM pg_catalog.pg_stat_activity WHERE pid = pg_backend_pid()"
+        "SELECT current_setting('server_version_num')::int, pg_backend_pid(), {SERVER} || ' ' || {BEGAN} \
+           FROM (VALUES (1)) AS one LEFT JOIN pg_catalog.pg_stat_activity AS a ON a.pid = pg_backend_pid()"
     );
     let row = client.query_one(&sql, &[]).await.map_err(failed)?;
     let version: i32 = row.try_get(0).map_err(failed)?;
