@@ -220,7 +220,7 @@ pub(super) async fn record(
 }
 
 /// Adds a resync. One with its begin takes its tables: nothing has been published behind that, or the begin would be another.
-fn add(resyncs: &mut Vec<Run>, run: Run) -> Run {
+pub(super) fn add(resyncs: &mut Vec<Run>, run: Run) -> Run {
     match resyncs.iter_mut().find(|known| known.begin == run.begin) {
         Some(known) => {
             known.tables.extend(run.tables);

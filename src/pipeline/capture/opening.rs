@@ -28,13 +28,13 @@ use super::{
     session::Session,
     settings::{CaptureDeps, CaptureSettings, SnapshotMode},
     slot_watch, standby, standing,
-    start::{self, Server, Slot, Start},
+    start::{self, GoingOn, Server, Slot, Start},
     state::{Checkpoint, Phase, State, StateStore, Update},
     survey::{Replay, Survey, Withheld, report_withheld},
     tables::Tables,
     topics::Topics,
     tuple_format::stream_options,
-    unfinished::{forget_former, forget_read, rest, without_stops},
+    unfinished::{copy_later, forget_former, forget_read, rest, without_stops},
     unread::{self, Unread},
     windows::Windows,
 };
@@ -47,6 +47,7 @@ use crate::{
     schema::Relation,
     source::{
         self,
+        catalog::PublishedTable,
         connection::{APPLICATION_NAME, ReplicationConnection, SlotOptions},
         slot::SlotState,
         stream::{Batch, StreamHandle, spawn},
@@ -70,18 +71,6 @@ pub(super) struct Opened {
     pub(super) rest: Option<Rest>,
 }
 
-/// How a stream goes on.
-struct GoingOn {
-    /// What is recorded from now on.
-    checkpoint: Checkpoint,
-    /// The stream's first commit LSN.
-    from: Lsn,
-    /// The commit LSN at which the options end.
-    below: Option<Lsn>,
-    /// Changes before it are missing.
-    gap: bool,
-}
-
 /// Everything that is known before the slot is touched.
 struct Opening<'a> {
     /// With the options of the session, which need not be the configured ones.
@@ -99,6 +88,8 @@ struct Opening<'a> {
     marking: Marking,
     /// Tables could join, but not now.
     put_off: bool,
+    /// What a cut snapshot leaves to be copied behind it.
+    copies: Vec<PublishedTable>,
     /// What holds is not what is configured.
     replays: bool,
     /// Where the source is a stand-by.
@@ -130,6 +121,7 @@ pub(super) async fn open(deps: &CaptureDeps, tables: &Arc<Tables>) -> Result<Opt
         found: None,
         marking,
         put_off: false,
+        copies: Vec::new(),
         replays: false,
         timeline: None,
     };
@@ -229,8 +221,11 @@ impl Opening<'_> {
             return Ok(Err("the options of its events are others by now".to_owned()));
         }
         self.survey = Survey::for_stream(&self.deps, self.tables, &self.client, peeked).await?;
-        let unread = unread::look(&self.client, &self.deps.settings, &self.survey.published, peeked).await?;
-        Ok(unread.map(|unread| (going_on, unread)))
+        let found = unread::look(&self.client, &self.deps.settings, &self.survey.published, peeked).await?;
+        Ok(found.map(|(unread, copies)| {
+            self.copies = copies;
+            (going_on, unread)
+        }))
     }
 
     /// From where the stream goes on, and under which options: what may have been published is published again as it was.
@@ -330,13 +325,14 @@ impl Opening<'_> {
         let (flush, confirmed) = watch::channel(checkpoint.flush);
         let (batches, handle) = spawn(stream, self.deps.settings.stream.clone(), confirmed);
         let (store, mut state) = self.fence(&peeked).await?;
+        let names = &self.deps.settings.encoder.topics;
         if unread.is_some() {
             forget_former(&store, &mut state).await?;
+            copy_later(&store, &mut state, (names, &checkpoint), &self.copies).await?;
         }
         if state.checkpoint.as_ref() != Some(&checkpoint) {
             store.write(&[Update::Checkpoint(Box::new(checkpoint.clone()))]).await?;
         }
-        let names = &self.deps.settings.encoder.topics;
         store.write(&Survey::stand_before_barriers(names, &mut state, self.tables)).await?;
         let is_stopped = |table: &_| self.tables.is_stopped(table);
         let withheld = match &unread {
@@ -471,7 +467,7 @@ impl Opening<'_> {
         }
         let publisher = Arc::new(publisher);
         let mut tables = self.survey.published.clone();
-        // A snapshot that is cut cannot go on in the midst of these.
+        // A snapshot that is cut in the midst of these copies them anew.
         tables.sort_by_key(|table| !table.relation.key.is_empty());
         let publication = settings.publication.name.clone();
         // A table that was left out is not whole any longer, whatever its topic held before.

@@ -168,11 +168,11 @@ impl Resyncs {
         members.filter_map(|member| Some((member.topic.clone(), *inner.kept_back.get(&member.oid)?))).collect()
     }
 
-    /// Whether something of a table may have been kept back.
-    pub(super) fn has_kept_back(&self, table: &TableName) -> bool {
+    /// Behind which position something of a table may have been kept back.
+    pub(super) fn kept_back_from(&self, table: &TableName) -> Option<Position> {
         let inner = self.lock();
-        let mut members = inner.runs.iter().flat_map(|run| &run.tables);
-        members.any(|member| member.name == *table && inner.kept_back.contains_key(&member.oid))
+        let mut members = inner.runs.iter().flat_map(|run| &run.tables).filter(|member| member.name == *table);
+        members.find_map(|member| inner.kept_back.get(&member.oid).copied())
     }
 
     /// Nothing of a table has been kept back, and nothing is.

@@ -344,6 +344,8 @@ impl Session {
         publisher: &Publisher,
     ) -> Result<(), Error> {
         let reason = chain(error);
+        // What was kept back is in no topic.
+        let position = self.resyncs.kept_back_from(table).map_or(position, |from| position.min(from));
         // One that joins lacks rows, and is read again all the same.
         let is_dropped = self.settings.on_stop == StopPolicy::Resync || self.resyncs.is_joining(table);
         let lasting = matches!(
@@ -401,7 +403,7 @@ impl Session {
 
     /// The next session publishes what this one has kept back of a table, from where the flush LSN is held on.
     fn end_if_kept_back(&self, table: &TableName) {
-        if self.resyncs.has_kept_back(table) {
+        if self.resyncs.kept_back_from(table).is_some() {
             self.tables.republished(Lsn::ZERO);
             self.another.notify_one();
         }
@@ -445,10 +447,13 @@ impl Session {
     async fn forget_bad_rows(&self, ended: &Run) -> Result<(), Error> {
         let (mut updates, mut read) = (Vec::new(), Vec::new());
         for member in ended.tables.iter().filter(|member| member.is_in() && member.conditions.is_empty()) {
-            if self.tables.partitions.read_again(member.oid, &member.leaves, ended.begin.commit) {
+            // A copy shows what was before its point.
+            let point = member.copied.as_ref().map(|point| Position { commit: point.at, ordinal: 0, ..ended.begin });
+            let since = point.unwrap_or(ended.begin);
+            if self.tables.partitions.read_again(member.oid, &member.leaves, since.commit) {
                 read.push(member.oid);
             }
-            if self.tables.lacking.read_again(&member.name, ended.begin, &self.health) {
+            if self.tables.lacking.read_again(&member.name, since, &self.health) {
                 updates.push(Update::ForgetBadRows { table: member.name.to_string() });
             }
         }

@@ -91,6 +91,18 @@ pub(super) enum Start {
     },
 }
 
+/// How a stream goes on.
+pub(super) struct GoingOn {
+    /// What is recorded from now on.
+    pub(super) checkpoint: Checkpoint,
+    /// The stream's first commit LSN.
+    pub(super) from: Lsn,
+    /// The commit LSN at which the options end.
+    pub(super) below: Option<Lsn>,
+    /// Changes before it are missing.
+    pub(super) gap: bool,
+}
+
 /// What was published lies in topics of these names; under others it would be left behind, and the sinks with it. A record that
 /// knows no names was written when there was only one form of them.
 pub(super) fn check_names(checkpoint: Option<&Checkpoint>, prefix: &str, names: &TopicNames) -> Result<(), Error> {

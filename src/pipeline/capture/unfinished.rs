@@ -5,11 +5,17 @@ use std::sync::Arc;
 use super::{
     Error,
     goal::{Goal, Rest},
+    joining,
+    resync::{Member, Run},
     session::Session,
-    state::{State, StateStore, Update},
+    state::{Checkpoint, State, StateStore, Update},
     unread::Unread,
 };
-use crate::{lsn::Lsn, source};
+use crate::{
+    lsn::Lsn,
+    record::TopicNames,
+    source::{self, catalog::PublishedTable},
+};
 
 /// What is left to read beside the stream. A table that has stopped in this process, or is left out, stays as it is.
 pub(super) async fn rest(
@@ -39,6 +45,41 @@ pub(super) async fn forget_former(store: &StateStore, state: &mut State) -> Resu
     state.relations.retain(|key, _| !forget.contains(key));
     let mut updates: Vec<_> = forget.into_iter().map(|key| Update::ForgetRelation { key }).collect();
     updates.push(Update::Plan(state.plan.clone()));
+    store.write(&updates).await
+}
+
+/// Tables whose rows cannot be told from each other are copied once the rest is read, as those are that join: the snapshot goes on without them.
+pub(super) async fn copy_later(
+    store: &StateStore,
+    state: &mut State,
+    (names, checkpoint): (&TopicNames, &Checkpoint),
+    copies: &[PublishedTable],
+) -> Result<(), Error> {
+    let (mut members, mut updates) = (Vec::new(), Vec::new());
+    for PublishedTable { relation, .. } in copies {
+        let Ok(topic) = names.of_table(&relation.name) else { continue };
+        let member = Member::new(relation.oid, relation.name.clone(), topic, Vec::new());
+        // Some of its rows are there.
+        members.push(Member { copies: true, emptied: true, ..member });
+        state.chunks.remove(&relation.oid);
+        updates.push(Update::ForgetChunks { oid: relation.oid });
+        let table = relation.name.to_string();
+        updates.extend(state.stopped.remove(&table).map(|_| Update::Resumed { table }));
+    }
+    if members.is_empty() {
+        return Ok(());
+    }
+    let begin = joining::begin(checkpoint.epoch, checkpoint.consistent_point);
+    let run = Run { begin, tables: members, end: None };
+    let tables = run.tables.iter().map(|member| member.name.to_string()).collect::<Vec<_>>().join(", ");
+    tracing::info!(
+        tables,
+        "rows of tables are missing that cannot be told from those that are there: the tables are copied behind the rest"
+    );
+    // One that was cut before may have left others.
+    let run = joining::add(&mut state.resyncs, run);
+    state.resyncs.sort_by_key(|run| run.begin);
+    updates.push(Update::Resync(Box::new(run)));
     store.write(&updates).await
 }
 

@@ -8,11 +8,14 @@ use super::{
     state::State,
 };
 use crate::{
-    avro::content::OwnHeaders,
+    avro::{content::OwnHeaders, flat::Records},
     postgres,
-    record::KeyForm,
+    record::{Encoder, KeyForm},
     source::{self, catalog::PublishedTable, chunk::Leaf, window},
 };
+
+/// Tables that are copied behind one snapshot: they are recorded together.
+const MOST_COPIES: usize = 100;
 
 /// A table that is not whole.
 pub(super) struct Unread {
@@ -29,13 +32,14 @@ pub(super) struct UnreadLeaf {
     pub(super) missing: Vec<(u32, u32)>,
 }
 
-/// The tables of a cut snapshot that are not whole, keyed ones alone; an error says why it cannot go on.
+/// The tables of a cut snapshot that are not whole: those that are read beside the stream, and those that are copied behind that, since their rows
+/// cannot be told from those that are there. An error says why it cannot go on.
 pub(super) async fn look(
     client: &postgres::Client,
     settings: &CaptureSettings,
     published: &[PublishedTable],
     state: &State,
-) -> Result<Result<Vec<Unread>, String>, source::Error> {
+) -> Result<Result<(Vec<Unread>, Vec<PublishedTable>), String>, source::Error> {
     if state.plan.is_none() {
         return Ok(Err("it was cut before its first row, or by an earlier release".to_owned()));
     }
@@ -49,11 +53,20 @@ pub(super) async fn look(
     for chunk in source::chunk::plan(client, &published, u64::MAX).await? {
         leaves.entry(chunk.table).or_default().push((*chunk.leaf).clone());
     }
-    let mut unread = Vec::new();
+    let (mut unread, mut copies) = (Vec::new(), Vec::new());
+    let encoder = Encoder::new(settings.encoder.clone());
     for (index, table) in published.into_iter().enumerate() {
         let recorded = state.chunks.get(&table.relation.oid).cloned().unwrap_or_default();
         // Also one of which nothing is left to read by now: what was missing is changed by events that come again.
         if recorded.is_whole() && leaves.get(&index).is_some_and(|leaves| recorded.has(leaves)) {
+            continue;
+        }
+        let topic = settings.encoder.topics.of_table(&table.relation.name).ok();
+        if encoder.tells_no_rows_apart(&table.relation, topic.and_then(|topic| state.keys.get(&topic))) {
+            if let Some(reason) = why_not_copied(client, settings, &table).await? {
+                return Ok(Err(format!("rows of table {} are missing, {reason}", table.relation.name)));
+            }
+            copies.push(table);
             continue;
         }
         let found = Unread::of(table, recorded, leaves.remove(&index).unwrap_or_default());
@@ -62,7 +75,25 @@ pub(super) async fn look(
         }
         unread.push(found);
     }
-    Ok(Ok(unread))
+    if copies.len() > MOST_COPIES {
+        return Ok(Err(format!("rows are missing of more than {MOST_COPIES} tables whose rows cannot be told apart")));
+    }
+    Ok(Ok((unread, copies)))
+}
+
+/// Why a table whose rows cannot be told apart is not copied beside the stream.
+async fn why_not_copied(
+    client: &postgres::Client,
+    settings: &CaptureSettings,
+    table: &PublishedTable,
+) -> Result<Option<&'static str>, source::Error> {
+    if settings.encoder.records != Records::Envelope {
+        return Ok(Some("whose rows cannot be told apart, and flat records have no resync"));
+    }
+    if source::references::others_refer_to(client, table.relation.oid).await? {
+        return Ok(Some("whose rows cannot be told apart, and which others refer to"));
+    }
+    Ok(table.unreadable().map(|_| "which cannot be read beside the stream"))
 }
 
 /// Why no rows can be read beside this stream; `None` if they can.

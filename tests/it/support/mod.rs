@@ -44,6 +44,10 @@ pub fn before_15(sql: &str) -> String {
     sql.replace("2562047788", "2147483647")
 }
 
+/// Between two looks at a condition.
+const SHORTEST: Duration = Duration::from_millis(50);
+const LONGEST: Duration = Duration::from_millis(400);
+
 /// Polls a condition until it holds; fails when it does not within the limit.
 pub async fn await_condition<F, T>(what: &str, limit: Duration, mut condition: F)
 where
@@ -60,13 +64,17 @@ where
     T: Future<Output = bool>,
 {
     let begun = Instant::now();
-    while !condition().await {
+    loop {
+        let asked = Instant::now();
+        if condition().await {
+            return true;
+        }
         if begun.elapsed() >= limit {
             return false;
         }
-        tokio::time::sleep(Duration::from_millis(50)).await;
+        // To ask takes the processors from what is waited for: a digest of a large table, a topic that is read as a whole.
+        tokio::time::sleep((2 * asked.elapsed()).clamp(SHORTEST, LONGEST)).await;
     }
-    true
 }
 
 /// An error with its causes.
