@@ -15,44 +15,6 @@ fn partitions_by_key(scenario: &Scenario, table: &str) -> BTreeMap<Vec<u8>, BTre
     partitions
 }
 
-/// The hash by which Java's producer chooses a partition.
-fn murmur2(data: &[u8]) -> u32 {
-    const M: u32 = 0x5bd1_e995;
-    let mut hash = 0x9747_b28c ^ u32::try_from(data.len()).expect("a short key");
-    let (words, rest) = data.as_chunks::<4>();
-    for word in words {
-        let word = u32::from_le_bytes(*word).wrapping_mul(M);
-        hash = hash.wrapping_mul(M) ^ (word ^ (word >> 24)).wrapping_mul(M);
-    }
-    if !rest.is_empty() {
-        let rest = rest.iter().rev().fold(0, |all, byte| (all << 8) | u32::from(*byte));
-        hash = (hash ^ rest).wrapping_mul(M);
-    }
-    hash = (hash ^ (hash >> 13)).wrapping_mul(M);
-    hash ^ (hash >> 15)
-}
-
-/// Trap T52: whoever joins with a topic that a Java client has written finds each key in the same partition there.
-#[tokio::test(flavor = "multi_thread")]
-async fn a_key_lies_where_a_java_client_looks_for_it() {
-    let mut scenario = Scenario::new("murmur").await;
-    scenario.settings.set("kafka.topics.partitions", 5);
-    scenario.source("CREATE TABLE things (id text PRIMARY KEY)").await;
-    scenario.source("INSERT INTO things SELECT repeat('k', i % 9) || i FROM generate_series(1, 60) i").await;
-    let _capture = scenario.capture().await;
-    scenario.source("UPDATE things SET id = id || '.'; DELETE FROM things WHERE id LIKE '%7.'").await;
-    let records = async || scenario.topics().read("public.things");
-    let moved = async || records().await.iter().filter(|record| record.value.is_none()).count() >= 60;
-    await_condition("the changes are there", LIMIT, moved).await;
-    let (mut partitions, records) = (BTreeSet::new(), records().await);
-    for record in &records {
-        let hash = murmur2(record.key.as_deref().expect("a key"));
-        assert_eq!(record.partition, i32::try_from((hash & 0x7fff_ffff) % 5).unwrap());
-        partitions.insert(record.partition);
-    }
-    assert_eq!(partitions.len(), 5);
-}
-
 fn assert_keys_stay(scenario: &Scenario, table: &str, keys: usize) {
     let partitions = partitions_by_key(scenario, table);
     assert_eq!(partitions.len(), keys, "keys in {table}");
