@@ -163,6 +163,16 @@ pub(super) enum Route {
     },
 }
 
+impl Route {
+    /// What tells how many ordinals a change takes; without one, each takes one.
+    pub(super) fn plan(&self) -> Option<&Arc<Plan>> {
+        match self {
+            Self::Running(running) => Some(&running.plan),
+            Self::Stopped { plan, .. } | Self::Ignored { plan, .. } | Self::Early { plan, .. } => plan.as_ref(),
+        }
+    }
+}
+
 /// The relations that the stream has announced.
 pub(super) struct Routes {
     session: Arc<Session>,

@@ -242,22 +242,16 @@ impl Streamer {
 
     async fn change(&mut self, lsn: Lsn, relation: u32, change: RowChange) -> Result<(), Error> {
         self.join(relation).await?;
-        if !self.keeps_back(relation) {
+        let is_kept_back = self.keeps_back(relation);
+        if !is_kept_back {
             self.admit(relation, &change, false).await?;
         }
-        let is_kept_back = self.keeps_back(relation);
         let open = self.open.as_mut().ok_or(Error::Protocol { what: "row change outside of a transaction", lsn })?;
         let mut scope = self.publisher.enter(Some(open.position(open.ordinal + 1))).await;
         let running = match self.routes.find(relation) {
             Some(Route::Running(running)) if !is_kept_back => running,
-            Some(Route::Running(running)) => {
-                let taken = ordinals(&running.plan, &change)?;
-                self.boundaries.took((open, &mut scope), relation, &change, taken).await?;
-                scope.done(open.ordinal);
-                return Ok(());
-            }
-            Some(Route::Stopped { plan, .. } | Route::Ignored { plan, .. } | Route::Early { plan, .. }) => {
-                let taken = plan.as_ref().map_or(Ok(1), |plan| ordinals(plan, &change))?;
+            Some(route) => {
+                let taken = route.plan().map_or(Ok(1), |plan| ordinals(plan, &change))?;
                 self.boundaries.took((open, &mut scope), relation, &change, taken).await?;
                 scope.done(open.ordinal);
                 return Ok(());
